@@ -1,0 +1,163 @@
+"""
+What a followed job came to: the one event that passes from a trigger to its operator.
+
+It is JSON, versioned and checked on arrival, and holds all that the operator's second half needs, because neither
+the operator's attributes nor (in ``airflow dags test``) the keyword arguments of ``defer`` survive the deferral.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from enum import Enum
+from typing import Any, NoReturn
+
+from airflow_provider_rayjobs.exceptions import (
+    RayClusterUnreachableError,
+    RayJobFailedError,
+    RayJobLostError,
+    RayJobStoppedError,
+    RayJobTimeoutError,
+)
+from airflow_provider_rayjobs.protocol import JobDetails
+
+EVENT_VERSION = 1
+
+
+class Outcome(str, Enum):
+    """How following a job ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    TIMEOUT = "timeout"
+    LOST = "lost"
+    UNREACHABLE = "unreachable"
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """
+    The end of following one job.
+
+    :param submission_id: the job.
+    :param address: the cluster's address, for messages.
+    :param outcome: how it ended.
+    :param detail: for TIMEOUT, LOST and UNREACHABLE: what happened, a sentence.
+    :param message: Ray's own message.
+    :param error_type: Ray's ``error_type``.
+    :param exit_code: exit code of the driver.
+    :param log_tail: last lines of the job's log.
+    :param reattached_at: Unix seconds at which a later try took over an earlier try's job, else None.
+    :param ended_at: Unix seconds at which the end was noticed.
+    """
+
+    submission_id: str
+    address: str
+    outcome: Outcome
+    detail: str = ""
+    message: str | None = None
+    error_type: str | None = None
+    exit_code: int | None = None
+    log_tail: tuple[str, ...] = ()
+    reattached_at: float | None = None
+    ended_at: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the event as a JSON object."""
+        return {
+            "version": EVENT_VERSION,
+            **asdict(self),
+            "outcome": str(self.outcome),
+            "log_tail": list(self.log_tail),
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> JobEvent:
+        """
+        Check and read an event.
+
+        :param data: what the trigger sent.
+        :raises ValueError: it is no event of this version.
+        """
+        if not isinstance(data, dict) or data.get("version") != EVENT_VERSION:
+            raise ValueError(
+                f"the trigger sent no event of version {EVENT_VERSION} but {str(data)[:200]!r}; the triggerer and "
+                "the worker must run the same version of airflow-provider-rayjobs"
+            )
+        known = {f.name for f in fields(cls)}
+        values = {key: value for key, value in data.items() if key in known}
+        try:
+            event = cls(
+                **{
+                    **values,
+                    "outcome": Outcome(values["outcome"]),
+                    "log_tail": tuple(map(str, values.get("log_tail") or ())),
+                }
+            )
+        except (KeyError, TypeError, ValueError) as e:
+            raise ValueError(f"the trigger sent a malformed event ({e}): {str(data)[:200]!r}") from None
+        if not isinstance(event.submission_id, str) or not event.submission_id:
+            raise ValueError(f"the trigger sent an event without submission_id: {str(data)[:200]!r}")
+        return event
+
+
+def describe_failure(event: JobEvent) -> str:
+    """Return what a reader of the task log needs of a job that FAILED, its traceback included."""
+    facts = [event.error_type or "", f"exit code {event.exit_code}" if event.exit_code is not None else ""]
+    known = ", ".join(fact for fact in facts if fact)
+    lines = [f"{event.address}: Ray job {event.submission_id} ended FAILED{f' ({known})' if known else ''}"]
+    message, tail = (event.message or "").strip(), "\n".join(event.log_tail)
+    if tail and event.error_type == "JOB_ENTRYPOINT_COMMAND_ERROR":
+        message = message.partition("\n")[0]  # the rest repeats the last ten lines of the log
+    if message:
+        lines += ["Ray's message:", message]
+    if tail:
+        lines += ["Last lines of the job's log:", tail]
+    return "\n".join(lines)
+
+
+def raise_for_outcome(event: JobEvent) -> None:
+    """
+    Return for a job that SUCCEEDED, else raise what it came to.
+
+    :raises RayJobFailedError: FAILED, with Ray's message and the last lines of the log.
+    :raises RayJobStoppedError: STOPPED by somebody else.
+    :raises RayJobTimeoutError: a deadline passed.
+    :raises RayJobLostError: the cluster forgot the job.
+    :raises RayClusterUnreachableError: no contact for the whole budget.
+    """
+    if event.outcome is not Outcome.SUCCEEDED:
+        _raise(event)
+
+
+def _raise(event: JobEvent) -> NoReturn:
+    job = f"{event.address}: Ray job {event.submission_id}"
+    if event.outcome is Outcome.FAILED:
+        raise RayJobFailedError(describe_failure(event), submission_id=event.submission_id)
+    if event.outcome is Outcome.STOPPED:
+        raise RayJobStoppedError(
+            f"{job} was stopped by somebody other than this task ({event.message or 'no message'})",
+            submission_id=event.submission_id,
+        )
+    if event.outcome is Outcome.TIMEOUT:
+        raise RayJobTimeoutError(f"{job} {event.detail}", submission_id=event.submission_id)
+    if event.outcome is Outcome.LOST:
+        raise RayJobLostError(f"{job} {event.detail}", submission_id=event.submission_id)
+    raise RayClusterUnreachableError(f"{job} {event.detail}")
+
+
+def event_of_job(job: JobDetails, address: str, **extra: Any) -> JobEvent:
+    """Build the event of a job that has ended."""
+    outcome = {"SUCCEEDED": Outcome.SUCCEEDED, "FAILED": Outcome.FAILED, "STOPPED": Outcome.STOPPED}
+    return JobEvent(
+        submission_id=job.submission_id or "",
+        address=address,
+        outcome=outcome[job.status.value],
+        message=job.message,
+        error_type=job.error_type,
+        exit_code=job.driver_exit_code,
+        **extra,
+    )

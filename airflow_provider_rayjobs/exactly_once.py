@@ -1,0 +1,160 @@
+"""
+At most one Ray job per try, and at most one alive per task instance.
+
+Before a try submits, it looks at the jobs of the earlier ones. What a crashed worker left running is followed on; what
+an earlier generation (before a user's clear) left running is stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from airflow_provider_rayjobs.exceptions import RayJobExistsError, RayJobNotFoundError, RayJobTimeoutError
+from airflow_provider_rayjobs.hooks import RayJobHook
+from airflow_provider_rayjobs.identity import TaskIdentity
+from airflow_provider_rayjobs.protocol import JobDetails, JobStatus
+
+log = logging.getLogger(__name__)
+
+#: Up to so many earlier tries are looked up one by one (5 ms each); for more, the list of all jobs is cheaper.
+MOST_LOOKUPS = 10
+
+#: Seconds to wait until an earlier job that was asked to stop has ended.
+STOP_PATIENCE = 60.0
+
+
+def settle_earlier_jobs(
+    hook: RayJobHook, identity: TaskIdentity, *, explicit_id: str | None, reattach: bool
+) -> JobDetails | None:
+    """
+    Find the job that this try goes on with, and stop whatever else earlier tries left alive.
+
+    :param hook: the cluster.
+    :param identity: this try.
+    :param explicit_id: the submission id that the DAG author chose, if any.
+    :param reattach: whether a job of an earlier try may be followed on.
+    :return: a job of this generation that runs or has SUCCEEDED, or None: then a new one is to be submitted.
+    :raises RayJobTimeoutError: a job that was asked to stop did not end.
+    """
+    found: JobDetails | None = None
+    for job in _earlier_jobs(hook, identity, explicit_id):
+        usable = not job.status.is_terminal or job.status is JobStatus.SUCCEEDED
+        if found is None and reattach and usable and identity.same_generation(job):
+            found = job
+        elif not job.status.is_terminal:
+            log.info("Stopping Ray job %s, which an earlier attempt of this task left running", job.submission_id)
+            stop_and_wait(hook, str(job.submission_id), patience=STOP_PATIENCE)
+    return found
+
+
+def _earlier_jobs(hook: RayJobHook, identity: TaskIdentity, explicit_id: str | None) -> Iterator[JobDetails]:
+    """Yield the jobs of earlier tries, the latest first."""
+    if identity.try_number <= 1:
+        return
+    if explicit_id is not None or identity.try_number > MOST_LOOKUPS + 1:
+        # The id of an earlier try may have been another: it is a template. Only the metadata tells.
+        jobs = [job for job in hook.list_jobs() if identity.owns(job) and _try_of(job) < identity.try_number]
+        yield from sorted(jobs, key=_try_of, reverse=True)
+        return
+    for number in range(identity.try_number - 1, 0, -1):
+        first = identity.submission_id(number)
+        job = find_job(hook, first)
+        if job is None or not identity.owns(job):
+            continue
+        if not identity.same_run(job):
+            second = find_job(hook, identity.second_submission_id(first, number))
+            if second is not None and identity.owns(second):
+                yield second
+        yield job
+
+
+def _try_of(job: JobDetails) -> int:
+    try:
+        return int(job.metadata.get("airflow_try_number", ""))
+    except ValueError:
+        return 0
+
+
+def find_job(hook: RayJobHook, submission_id: str) -> JobDetails | None:
+    """Return a job's details, or None when the cluster does not know it."""
+    try:
+        return hook.get_job_info(submission_id)
+    except RayJobNotFoundError:
+        return None
+
+
+def submit_once(
+    hook: RayJobHook,
+    identity: TaskIdentity,
+    *,
+    submission_id: str | None,
+    metadata: Mapping[str, str],
+    announce: Callable[[str], None],
+    **job: Any,
+) -> str:
+    """
+    Submit this try's job, or adopt it when this same try has submitted it before.
+
+    :param hook: the cluster.
+    :param identity: this try.
+    :param submission_id: the id that the DAG author chose, if any.
+    :param metadata: the DAG author's metadata.
+    :param announce: takes the id before it is submitted.
+    :param job: the other arguments of :meth:`RayJobHook.submit_job`.
+    :return: the submission id.
+    :raises RayJobExistsError: somebody else's job has this id.
+    """
+    first = submission_id or identity.submission_id()
+    for candidate in (first, identity.second_submission_id(first)):
+        announce(candidate)
+        try:
+            return hook.submit_job(
+                submission_id=candidate,
+                metadata={**metadata, **identity.metadata()},
+                submission_key=identity.attempt_key,
+                **job,
+            )
+        except RayJobExistsError:
+            taken = find_job(hook, candidate)
+            if candidate != first or taken is None or not identity.owns(taken):
+                raise
+            log.info(
+                "Submission id %s was used by an earlier attempt of this task (%s), and Ray runs an id only once",
+                candidate,
+                taken.status,
+            )
+    raise AssertionError("unreachable: the second id is returned or raised")
+
+
+def stop_and_wait(
+    hook: RayJobHook, submission_id: str, patience: float, appear: float = 0.0
+) -> JobStatus | None:
+    """
+    Stop a job and wait until it has ended.
+
+    :param patience: seconds.
+    :param appear: seconds within which a job that the cluster does not know may still appear.
+    :return: its last status, or None when the cluster does not know it.
+    :raises RayJobTimeoutError: it has not ended after ``patience`` seconds.
+    """
+    started, asked = time.monotonic(), False
+    while True:
+        try:
+            asked = asked or hook.stop_job(submission_id)
+            status = hook.get_job_status(submission_id)
+        except RayJobNotFoundError:
+            if time.monotonic() - started >= appear:
+                return None
+        else:
+            if status.is_terminal:
+                return status
+            if time.monotonic() - started >= patience:
+                raise RayJobTimeoutError(
+                    f"{hook.get_address()}: Ray job {submission_id} was asked to stop and is still {status} after "
+                    f"{patience:.0f} s; stop it in the Ray dashboard, then retry",
+                    submission_id=submission_id,
+                )
+        time.sleep(0.5)

@@ -1,0 +1,124 @@
+"""
+Errors of the provider.
+
+::
+
+    RayJobsError                      everything below; a RuntimeError
+    ├── RayConnectionConfigError      the Airflow connection holds a wrong value; also a ValueError
+    ├── RayClusterUnreachableError    no usable answer from the cluster; also a ConnectionError
+    │   └── RayTLSError               the TLS handshake failed; not retried
+    ├── RayAPIError                   the cluster answered, and refused
+    │   ├── RayRequestRefusedError    400: the request is wrong and stays wrong
+    │   │   └── RayAuthError          401, 403: the credentials are wrong
+    │   ├── RayJobNotFoundError       404: the cluster does not know the job
+    │   ├── RayJobExistsError         the submission id belongs to another job
+    │   └── RayProtocolError          the answer is none of the Jobs API (a web page, cut JSON)
+    └── RayJobError                   a job did not come to a good end
+        ├── RayJobFailedError         it ended FAILED
+        ├── RayJobStoppedError        it ended STOPPED
+        ├── RayJobLostError           the cluster forgot it
+        └── RayJobTimeoutError        it ran or waited too long; also a TimeoutError
+
+Losing contact (:class:`RayClusterUnreachableError`) never means that a job failed.
+No message contains a token, a cookie, a header's value or the value of an environment variable.
+"""
+
+from __future__ import annotations
+
+
+class RayJobsError(RuntimeError):
+    """Base of all errors of this provider."""
+
+
+class RayConnectionConfigError(RayJobsError, ValueError):
+    """
+    The Airflow connection holds a value that can't be used.
+
+    :param conn_id: id of the connection.
+    :param field: the field or extra key that is wrong.
+    :param problem: what is wrong with it, and what to write instead.
+    """
+
+    def __init__(self, conn_id: str, field: str, problem: str) -> None:
+        super().__init__(f"Connection {conn_id!r}, field {field!r}: {problem}")
+        self.conn_id = conn_id
+        self.field = field
+
+
+class RayClusterUnreachableError(RayJobsError, ConnectionError):
+    """
+    No usable answer came from the cluster: refused, timed out, cut off, or a proxy answered for it.
+
+    :param message: the whole message, with the cluster's address.
+    :param maybe_sent: False when it is certain that the request did not leave this machine.
+    """
+
+    def __init__(self, message: str, *, maybe_sent: bool = True) -> None:
+        super().__init__(message)
+        self.maybe_sent = maybe_sent
+
+
+class RayTLSError(RayClusterUnreachableError):
+    """The TLS handshake with the cluster failed, as it will again: check certificates and ``verify``."""
+
+
+class RayAPIError(RayJobsError):
+    """
+    The cluster answered with an error.
+
+    :param message: the whole message, with the cluster's address.
+    :param status: HTTP status of the answer.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class RayRequestRefusedError(RayAPIError):
+    """The cluster refused the request as malformed (HTTP 400); sending it again can't help."""
+
+
+class RayAuthError(RayRequestRefusedError):
+    """The cluster, or a proxy before it, refused the credentials (HTTP 401 or 403)."""
+
+
+class RayJobNotFoundError(RayAPIError):
+    """The cluster knows no job of this submission id (HTTP 404)."""
+
+
+class RayJobExistsError(RayAPIError):
+    """The submission id is taken by a job that is not ours."""
+
+
+class RayProtocolError(RayAPIError):
+    """The answer is not one of the Ray Jobs API: the address names something else, or the answer is damaged."""
+
+
+class RayJobError(RayJobsError):
+    """
+    A job did not come to a good end.
+
+    :param message: the whole message.
+    :param submission_id: the job's submission id.
+    """
+
+    def __init__(self, message: str, *, submission_id: str) -> None:
+        super().__init__(message)
+        self.submission_id = submission_id
+
+
+class RayJobFailedError(RayJobError):
+    """The job ended FAILED."""
+
+
+class RayJobStoppedError(RayJobError):
+    """The job ended STOPPED."""
+
+
+class RayJobLostError(RayJobError):
+    """The cluster no longer knows the job: its head restarted, or somebody deleted the job."""
+
+
+class RayJobTimeoutError(RayJobError, TimeoutError):
+    """The job was stopped because it passed ``job_timeout``, ``pending_timeout`` or ``execution_timeout``."""

@@ -1,0 +1,268 @@
+"""
+Following one job to its end: the one wait of the synchronous operator and of the trigger.
+
+The outcome comes from the job's status only. The log stream runs beside and says when to look, never what to conclude.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rayjobs import protocol
+from airflow_provider_rayjobs.events import JobEvent, Outcome, event_of_job
+from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
+from airflow_provider_rayjobs.logs import LogFollower
+from airflow_provider_rayjobs.protocol import JobDetails, JobStatus
+
+if TYPE_CHECKING:
+    import logging
+
+    from airflow_provider_rayjobs.transport import AiohttpTransport
+
+#: A job's end is noticed within this share of its run time, and within 1.5 s for a short one.
+SHORTEST_INTERVAL = 1.0
+INTERVAL_SHARE = 0.04
+
+#: Seconds to wait for a job that was asked to stop; Ray sends SIGKILL a few seconds after SIGTERM.
+STOP_PATIENCE = 30.0
+
+#: Seconds that the log's last lines may take when only they are wanted.
+TAIL_PATIENCE = 8.0
+
+
+@dataclass(frozen=True)
+class Watch:
+    """
+    What to follow, and how long; JSON values only.
+
+    :param submission_id: the job.
+    :param submitted_at: Unix seconds of its submission.
+    :param session_name: the head's session at submission, to tell a restarted head from a deleted job.
+    :param poll_interval: longest time between two looks, in seconds.
+    :param deadlines: name of a limit (``job_timeout``, ``execution_timeout``) to Unix seconds.
+    :param pending_deadline: Unix seconds at which the job must have left PENDING.
+    :param stream_logs: whether the job's lines are written to the log.
+    :param reattached_at: Unix seconds at which a later try took the job over.
+    """
+
+    submission_id: str
+    submitted_at: float
+    session_name: str | None = None
+    poll_interval: float = 30.0
+    deadlines: Mapping[str, float] = field(default_factory=dict)
+    pending_deadline: float | None = None
+    stream_logs: bool = True
+    reattached_at: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the arguments that make an equal watch."""
+        return {**asdict(self), "deadlines": dict(self.deadlines)}
+
+
+def poll_delay(age: float, poll_interval: float, chance: Callable[[], float] = random.random) -> float:
+    """
+    Return the seconds until the next look at a job.
+
+    :param age: seconds since its submission.
+    :param poll_interval: the longest delay.
+    :param chance: random numbers in [0, 1), which spread the looks of many jobs.
+    """
+    longest = min(max(SHORTEST_INTERVAL, INTERVAL_SHARE * age), poll_interval)
+    return longest * (0.8 + 0.2 * chance())
+
+
+class JobWatcher:
+    """
+    Follows one job.
+
+    :param transport: the cluster.
+    :param watch: what to follow.
+    :param log: where the status changes and the job's lines go.
+    """
+
+    def __init__(self, transport: AiohttpTransport, watch: Watch, log: logging.Logger) -> None:
+        self._transport = transport
+        self._watch = watch
+        self._log = log
+        self._status: JobStatus | None = None
+        self._status_since = watch.submitted_at
+        self._unreachable_since: float | None = None
+        self._logs = LogFollower(transport, watch.submission_id, log.info, log.warning)
+
+    async def run(self) -> JobEvent:
+        """Follow the job until it ends, a deadline passes, or contact is lost for too long."""
+        streaming = asyncio.ensure_future(self._logs.run()) if self._watch.stream_logs else None
+        try:
+            event = await self._until_over()
+            self._logs.over.set()
+            if streaming is not None:
+                if event.outcome in (Outcome.LOST, Outcome.UNREACHABLE):
+                    streaming.cancel()
+                (problem,) = await asyncio.gather(streaming, return_exceptions=True)
+                if isinstance(problem, Exception):
+                    self._log.warning("Following the job's log failed: %r", problem)
+            elif event.outcome is Outcome.FAILED:
+                await self._read_tail()
+        finally:
+            if streaming is not None and not streaming.done():
+                streaming.cancel()
+                await asyncio.gather(streaming, return_exceptions=True)
+        return replace(event, log_tail=self._logs.lines.tail(), ended_at=time.time())
+
+    async def _read_tail(self) -> None:
+        """Read the log only to keep its last lines, for the error of a failed job."""
+        quiet = LogFollower(self._transport, self._watch.submission_id, lambda line: None, self._log.debug)
+        quiet.over.set()
+        reading = asyncio.ensure_future(quiet.run())
+        await asyncio.wait({reading}, timeout=TAIL_PATIENCE)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        self._logs = quiet
+
+    async def _until_over(self) -> JobEvent:
+        while True:
+            try:
+                job = await self._look()
+            except RayJobNotFoundError:
+                return await self._lost()
+            except RayJobsError as e:
+                if event := self._contact_lost(e):
+                    return event
+                job = None
+            if job is not None and job.status.is_terminal:
+                return self._ended(job)
+            if passed := self._passed_deadline(job):
+                try:
+                    return await self._timed_out(passed)
+                except RayJobsError as e:
+                    if event := self._contact_lost(e):
+                        return event
+            await self._sleep()
+
+    async def _look(self) -> JobDetails:
+        job = await self._transport.run(protocol.get_job_info(self._watch.submission_id))
+        if self._unreachable_since is not None:
+            self._log.info("Contact is back after %.0f s", time.time() - self._unreachable_since)
+            self._unreachable_since = None
+        self._report(job.status)
+        return job
+
+    def _report(self, status: JobStatus) -> None:
+        if status is self._status:
+            return
+        now = time.time()
+        if self._status is None:
+            self._log.info("Ray job %s is %s", self._watch.submission_id, status)
+        else:
+            spent = now - self._status_since
+            self._log.info("Ray job %s is %s after %.1f s %s", self._watch.submission_id, status, spent, self._status)
+        self._status, self._status_since = status, now
+
+    def _event(self, outcome: Outcome, detail: str) -> JobEvent:
+        return JobEvent(
+            submission_id=self._watch.submission_id,
+            address=self._transport.cluster.address,
+            outcome=outcome,
+            detail=detail,
+            reattached_at=self._watch.reattached_at,
+        )
+
+    def _ended(self, job: JobDetails) -> JobEvent:
+        event = event_of_job(job, self._transport.cluster.address, reattached_at=self._watch.reattached_at)
+        return replace(event, submission_id=self._watch.submission_id)
+
+    async def _lost(self) -> JobEvent:
+        """Tell why the cluster does not know the job any more."""
+        before, detail = self._watch.session_name, "was deleted from the cluster, whose head did not restart"
+        try:
+            now = (await self._transport.run(protocol.get_version())).session_name
+            if before and now and before != now:
+                detail = f"is gone: the head restarted (session {before} became {now}) and forgot its jobs"
+        except RayJobsError as e:
+            detail = f"is gone: the cluster answered 404, then nothing ({e})"
+        return self._event(Outcome.LOST, f"{detail}; a retry of this task submits it anew")
+
+    def _contact_lost(self, error: RayJobsError) -> JobEvent | None:
+        budget = self._transport.cluster.unreachable_timeout
+        now = time.time()
+        if self._unreachable_since is None:
+            self._unreachable_since = now
+            self._log.warning("No contact with the cluster; trying on for %.0f s: %s", budget, error)
+            return None
+        lasted = now - self._unreachable_since
+        if lasted < budget:
+            return None
+        return self._event(
+            Outcome.UNREACHABLE,
+            f"could not be followed: the cluster was unreachable for {lasted:.0f} s (the connection's "
+            f"unreachable_timeout is {budget:.0f} s). The job itself may still run; a retry of this task finds it. "
+            f"Last error: {error}",
+        )
+
+    def _passed_deadline(self, job: JobDetails | None) -> str | None:
+        """Name the limit that has passed."""
+        now = time.time()
+        for name, deadline in self._watch.deadlines.items():
+            if now >= deadline:
+                return f"passed its {name}: it was submitted {now - self._watch.submitted_at:.0f} s ago"
+        pending = self._watch.pending_deadline
+        if pending is not None and now >= pending and (job is not None and job.status == JobStatus.PENDING):
+            return f"passed its pending_timeout: still PENDING after {now - self._watch.submitted_at:.0f} s"
+        return None
+
+    async def _timed_out(self, what: str) -> JobEvent:
+        """Stop the job; a job that came to its own end meanwhile keeps its outcome."""
+        self._log.warning("Ray job %s %s; stopping it", self._watch.submission_id, what)
+        try:
+            job = await stop_and_confirm(self._transport, self._watch.submission_id)
+        except RayJobNotFoundError:
+            return await self._lost()
+        if job.status in (JobStatus.SUCCEEDED, JobStatus.FAILED):
+            return self._ended(job)
+        stopped = job.status is JobStatus.STOPPED
+        result = "it was stopped" if stopped else f"asked to stop, it is still {job.status} {STOP_PATIENCE:.0f} s later"
+        return self._event(Outcome.TIMEOUT, f"{what}; {result}")
+
+    async def _sleep(self) -> None:
+        """Wait for the next look: an interval, the next deadline, or a hint of the log stream."""
+        now = time.time()
+        delay = poll_delay(now - self._watch.submitted_at, self._watch.poll_interval)
+        if self._unreachable_since is not None:
+            delay = min(delay, 5.0)
+        limits = list(self._watch.deadlines.values())
+        if self._watch.pending_deadline is not None and self._status is JobStatus.PENDING:
+            limits.append(self._watch.pending_deadline)
+        delay = min([delay, *(limit - now for limit in limits if limit > now)])
+        try:
+            await asyncio.wait_for(self._logs.closed.wait(), delay)
+        except TimeoutError:
+            return
+        self._logs.closed.clear()
+
+
+async def stop_and_confirm(
+    transport: AiohttpTransport, submission_id: str, patience: float = STOP_PATIENCE
+) -> JobDetails:
+    """
+    Stop a job and wait until it has ended.
+
+    :param patience: seconds to wait; the request is repeated meanwhile.
+    :return: the job's last details; its status is not terminal when the patience ran out.
+    :raises RayJobNotFoundError: no such job.
+    :raises RayJobsError: the cluster could not be asked.
+    """
+    give_up = time.monotonic() + patience
+    asked = 0.0
+    while True:
+        if time.monotonic() - asked > 5.0:
+            await transport.run(protocol.stop_job(submission_id))
+            asked = time.monotonic()
+        job = await transport.run(protocol.get_job_info(submission_id))
+        if job.status.is_terminal or time.monotonic() >= give_up:
+            return job
+        await asyncio.sleep(0.5)

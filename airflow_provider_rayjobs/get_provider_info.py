@@ -1,0 +1,32 @@
+"""What Airflow's providers manager asks of an installed provider."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_PACKAGE = "airflow_provider_rayjobs"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata, as ``airflow/provider_info.schema.json`` describes it."""
+    from airflow_provider_rayjobs import __version__
+
+    return {
+        "package-name": "airflow-provider-rayjobs",
+        "name": "Ray Jobs",
+        "description": "Runs jobs on `Ray <https://www.ray.io/>`__ clusters over the Ray Jobs REST API.",
+        "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": "Ray Jobs",
+                "external-doc-url": "https://docs.ray.io/en/latest/cluster/running-applications/job-submission/",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": [{"integration-name": "Ray Jobs", "python-modules": [f"{_PACKAGE}.hooks"]}],
+        "operators": [{"integration-name": "Ray Jobs", "python-modules": [f"{_PACKAGE}.operators"]}],
+        "triggers": [{"integration-name": "Ray Jobs", "python-modules": [f"{_PACKAGE}.triggers"]}],
+        "connection-types": [
+            {"hook-class-name": f"{_PACKAGE}.hooks.RayJobHook", "hook-name": "Ray Jobs", "connection-type": "ray_jobs"}
+        ],
+    }

@@ -1,0 +1,377 @@
+"""Hooks over the Ray Jobs REST API: :class:`RayJobHook` for workers, :class:`RayJobAsyncHook` for event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shlex
+import string
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_provider_rayjobs import protocol
+from airflow_provider_rayjobs.compat import read_cluster, register_secrets
+from airflow_provider_rayjobs.connection import EXTRA_KEYS, ClusterConnection, read_connection
+from airflow_provider_rayjobs.exceptions import RayJobsError
+from airflow_provider_rayjobs.protocol import Flow, JobDetails, JobStatus, Submission, VersionInfo
+from airflow_provider_rayjobs.validation import check_submission
+
+if TYPE_CHECKING:
+    from airflow_provider_rayjobs.transport import AiohttpTransport, RequestsTransport
+
+T = TypeVar("T")
+
+#: Metadata key by which a submission finds its own job again after a lost answer.
+SUBMISSION_KEY = "airflow_submission"
+
+
+def new_submission_id() -> str:
+    """Return a random submission id of the form that Ray gives when the client names none."""
+    letters = string.ascii_letters + string.digits
+    return "raysubmit_" + "".join(secrets.choice(letters) for _ in range(16))
+
+
+def make_submission(
+    cluster: ClusterConnection,
+    *,
+    entrypoint: str | Sequence[str],
+    submission_id: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    submission_key: str | None = None,
+    **fields: Any,
+) -> tuple[Submission, Callable[[JobDetails], bool]]:
+    """
+    Build a submission and the test by which its job is known again.
+
+    :param cluster: its metadata is laid over the job's own, as Ray's client does.
+    :param entrypoint: a command line, or a list of words, which is quoted for the shell that Ray runs it in.
+    :param submission_key: text that names this submission; a random one by default.
+    :param fields: other fields of :class:`~airflow_provider_rayjobs.protocol.Submission`.
+    :raises ValueError: a value is wrong; the message names it.
+    :raises TypeError: a value has a wrong type; the message names it.
+    """
+    key = submission_key or secrets.token_hex(8)
+    submission = Submission(
+        entrypoint=entrypoint if isinstance(entrypoint, str) else shlex.join(entrypoint),
+        submission_id=submission_id or new_submission_id(),
+        metadata={**(metadata or {}), **cluster.metadata, SUBMISSION_KEY: key},
+        **fields,
+    )
+    check_submission(submission)
+    return submission, lambda job: job.metadata.get(SUBMISSION_KEY) == key
+
+
+class RayJobHook(BaseHook):
+    """
+    Talks to the Jobs API of one Ray cluster, synchronously, with Ray's own verbs and argument names.
+
+    Reads, stop and delete are repeated on lost contact; a submission never blindly (see :meth:`submit_job`). No
+    ``ray`` package is needed. Routes are those of ``dashboard/modules/job/job_head.py`` (Ray 2.60).
+
+    :param ray_conn_id: Airflow connection of type ``ray_jobs``; read at the first request.
+    """
+
+    conn_name_attr = "ray_conn_id"
+    default_conn_name = "ray_default"
+    conn_type = "ray_jobs"
+    hook_name = "Ray Jobs"
+
+    def __init__(self, ray_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.ray_conn_id = ray_conn_id
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Describe the connection form: which fields it shows, and what they are called."""
+        return {
+            "hidden_fields": ["login"],
+            "relabeling": {"password": "Token"},
+            "placeholders": {
+                "host": "ray-head.example.com, or https://example.com/path/prefix",
+                "port": "8265",
+                "schema": "http",
+                "extra": "; ".join(f"{key}: {what}" for key, what in EXTRA_KEYS.items()),
+            },
+        }
+
+    @cached_property
+    def cluster(self) -> ClusterConnection:
+        """
+        The cluster that the connection names.
+
+        :raises RayConnectionConfigError: the connection holds a wrong value.
+        """
+        cluster = read_connection(self.ray_conn_id, self.get_connection(self.ray_conn_id))
+        register_secrets(cluster)
+        return cluster
+
+    @cached_property
+    def _transport(self) -> RequestsTransport:
+        from airflow_provider_rayjobs.transport import RequestsTransport
+
+        return RequestsTransport(self.cluster)
+
+    def get_conn(self) -> RequestsTransport:
+        """Return the transport, which drives the flows of ``protocol``."""
+        return self._transport
+
+    def close(self) -> None:
+        """Close the HTTP session; the next request opens another."""
+        if (transport := self.__dict__.pop("_transport", None)) is not None:
+            transport.close()
+
+    def get_address(self) -> str:
+        """Return the cluster's address, ``http(s)://host[:port][/prefix]``."""
+        return self.cluster.address
+
+    def get_version(self) -> str:
+        """
+        Return the cluster's Ray version (``GET /api/version``).
+
+        :raises RayClusterUnreachableError: no usable answer.
+        :raises RayProtocolError: the address is not that of a Ray dashboard.
+        """
+        return self.get_version_info().ray_version
+
+    def get_version_info(self) -> VersionInfo:
+        """Return the Ray version and the head's session name (``GET /api/version``)."""
+        return self._transport.run(protocol.get_version())
+
+    def submit_job(
+        self,
+        *,
+        entrypoint: str | Sequence[str],
+        runtime_env: Mapping[str, Any] | None = None,
+        submission_id: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        entrypoint_num_cpus: float | None = None,
+        entrypoint_num_gpus: float | None = None,
+        entrypoint_memory: int | None = None,
+        entrypoint_resources: Mapping[str, float] | None = None,
+        entrypoint_label_selector: Mapping[str, str] | None = None,
+        submission_key: str | None = None,
+    ) -> str:
+        """
+        Submit a job, exactly once (``POST /api/jobs/``).
+
+        The id is chosen before the request, by the caller or at random. After an answer that leaves a doubt the id
+        is looked up: a job of this very submission is taken for accepted, and only when there is none the same id is
+        sent again.
+
+        :param entrypoint: command line that the cluster runs in a shell, or a list of words, which is quoted.
+        :param runtime_env: Ray's runtime environment; ``working_dir`` and ``py_modules`` must be remote URIs.
+        :param submission_id: id of the job, of letters, digits, ``_``, ``.`` and ``-``.
+        :param metadata: strings that are stored with the job; the connection's metadata is laid over them.
+        :param entrypoint_num_cpus: CPU cores to reserve for the entrypoint.
+        :param entrypoint_num_gpus: GPUs to reserve for the entrypoint.
+        :param entrypoint_memory: memory to reserve for the entrypoint, in bytes.
+        :param entrypoint_resources: custom resources to reserve for the entrypoint.
+        :param entrypoint_label_selector: labels that the entrypoint's node must have.
+        :param submission_key: names this submission across processes, so that a second call with the same key
+            adopts the first call's job; a random one by default.
+        :return: the submission id.
+        :raises ValueError: an argument is wrong, before anything is sent.
+        :raises TypeError: an argument has a wrong type, before anything is sent.
+        :raises RayJobExistsError: another job has this submission id.
+        :raises RayRequestRefusedError: Ray refused the request.
+        :raises RayClusterUnreachableError: the cluster could not be reached, or went away and did not come back
+            within the connection's ``unreachable_timeout``.
+        """
+        register_secrets(self.cluster, runtime_env)
+        submission, is_ours = make_submission(
+            self.cluster,
+            entrypoint=entrypoint,
+            runtime_env=runtime_env,
+            submission_id=submission_id,
+            metadata=metadata,
+            entrypoint_num_cpus=entrypoint_num_cpus,
+            entrypoint_num_gpus=entrypoint_num_gpus,
+            entrypoint_memory=entrypoint_memory,
+            entrypoint_resources=entrypoint_resources,
+            entrypoint_label_selector=entrypoint_label_selector,
+            submission_key=submission_key,
+        )
+        patience = self.cluster.unreachable_timeout
+        return self._transport.run(protocol.submit_job(submission, is_ours, patience=patience))
+
+    def stop_job(self, submission_id: str) -> bool:
+        """
+        Ask a job to stop; it ends STOPPED some seconds later (``POST /api/jobs/{id}/stop``).
+
+        :param submission_id: the job.
+        :return: True when it was running, False when it had already ended.
+        :raises RayJobNotFoundError: no such job.
+        """
+        return self._transport.run(protocol.stop_job(submission_id))
+
+    def delete_job(self, submission_id: str) -> bool:
+        """
+        Delete the record of a job that has ended (``DELETE /api/jobs/{id}``).
+
+        :param submission_id: the job.
+        :return: True when it was deleted.
+        :raises RayJobNotFoundError: no such job.
+        :raises RayAPIError: the job has not ended yet.
+        """
+        return self._transport.run(protocol.delete_job(submission_id))
+
+    def get_job_info(self, submission_id: str) -> JobDetails:
+        """
+        Return a job's details (``GET /api/jobs/{id}``).
+
+        :param submission_id: the job.
+        :raises RayJobNotFoundError: no such job.
+        """
+        return self._transport.run(protocol.get_job_info(submission_id))
+
+    def get_job_status(self, submission_id: str) -> JobStatus:
+        """Return a job's status, as :meth:`get_job_info`."""
+        return self.get_job_info(submission_id).status
+
+    def list_jobs(self) -> list[JobDetails]:
+        """
+        Return all jobs that the cluster ever had (``GET /api/jobs/``).
+
+        It costs the head about 0.3 ms for each job on record, during which other requests wait.
+        """
+        return self._transport.run(protocol.list_jobs())
+
+    def get_job_logs(self, submission_id: str) -> str:
+        """
+        Return a job's whole log in one text (``GET /api/jobs/{id}/logs``), which has no bound.
+
+        :param submission_id: the job.
+        :raises RayJobNotFoundError: no such job.
+        """
+        return self._transport.run(protocol.get_job_logs(submission_id))
+
+    def tail_job_logs(self, submission_id: str) -> Iterator[str]:
+        """
+        Yield pieces of a job's log as the job writes them, from its beginning until the stream ends.
+
+        Follows the WebSocket ``GET /api/jobs/{id}/logs/tail``. Its end says nothing of the job's outcome.
+
+        :param submission_id: the job.
+        :raises RayJobNotFoundError: no such job.
+        :raises RayClusterUnreachableError: the stream broke.
+        """
+        from airflow_provider_rayjobs.transport import AiohttpTransport
+
+        self.get_job_info(submission_id)
+        transport = AiohttpTransport(self.cluster)
+        pieces = _tail(transport, submission_id)
+        with asyncio.Runner() as runner:
+            try:
+                while True:
+                    yield runner.run(_next(pieces))
+            except StopAsyncIteration:
+                return
+            finally:
+                runner.run(pieces.aclose())
+                runner.run(transport.close())
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask the cluster for its version; the answer is for the connection form."""
+        try:
+            info = self.get_version_info()
+        except (RayJobsError, ValueError) as e:
+            return False, str(e)
+        return True, f"Ray {info.ray_version} at {self.get_address()}, session {info.session_name}"
+
+
+class RayJobAsyncHook(BaseHook):
+    """
+    The verbs of :class:`RayJobHook` as coroutines, for event loops; arguments, results and errors are the same.
+
+    :param ray_conn_id: Airflow connection of type ``ray_jobs``; read at the first request, without blocking the loop.
+    :param cluster: the cluster, when its connection was already read.
+    """
+
+    def __init__(
+        self, ray_conn_id: str = RayJobHook.default_conn_name, *, cluster: ClusterConnection | None = None
+    ) -> None:
+        super().__init__()
+        self.ray_conn_id = ray_conn_id
+        self._cluster = cluster
+        self._transport: AiohttpTransport | None = None
+
+    async def get_conn(self) -> AiohttpTransport:  # type: ignore[override]  # the base class knows no coroutines
+        """Return the transport, which drives the flows of ``protocol``; it belongs to the running event loop."""
+        if self._transport is None:
+            from airflow_provider_rayjobs.transport import AiohttpTransport
+
+            if self._cluster is None:
+                self._cluster = await read_cluster(RayJobHook(self.ray_conn_id), self.ray_conn_id)
+            self._transport = AiohttpTransport(self._cluster)
+        return self._transport
+
+    async def close(self) -> None:
+        """Close the HTTP session; the next request opens another."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.close()
+
+    async def _run(self, flow: Flow[T]) -> T:
+        return await (await self.get_conn()).run(flow)
+
+    async def get_address(self) -> str:
+        """Return the cluster's address."""
+        return (await self.get_conn()).cluster.address
+
+    async def get_version(self) -> str:
+        """Return the cluster's Ray version."""
+        return (await self.get_version_info()).ray_version
+
+    async def get_version_info(self) -> VersionInfo:
+        """Return the Ray version and the head's session name."""
+        return await self._run(protocol.get_version())
+
+    async def submit_job(self, *, runtime_env: Mapping[str, Any] | None = None, **job: Any) -> str:
+        """Submit a job, exactly once; takes what :meth:`RayJobHook.submit_job` takes."""
+        cluster = (await self.get_conn()).cluster
+        await asyncio.to_thread(register_secrets, cluster, runtime_env)
+        submission, is_ours = make_submission(cluster, runtime_env=runtime_env, **job)
+        return await self._run(protocol.submit_job(submission, is_ours, patience=cluster.unreachable_timeout))
+
+    async def stop_job(self, submission_id: str) -> bool:
+        """Ask a job to stop; True when it was running."""
+        return await self._run(protocol.stop_job(submission_id))
+
+    async def delete_job(self, submission_id: str) -> bool:
+        """Delete the record of a job that has ended."""
+        return await self._run(protocol.delete_job(submission_id))
+
+    async def get_job_info(self, submission_id: str) -> JobDetails:
+        """Return a job's details."""
+        return await self._run(protocol.get_job_info(submission_id))
+
+    async def get_job_status(self, submission_id: str) -> JobStatus:
+        """Return a job's status."""
+        return (await self.get_job_info(submission_id)).status
+
+    async def list_jobs(self) -> list[JobDetails]:
+        """Return all jobs that the cluster ever had."""
+        return await self._run(protocol.list_jobs())
+
+    async def get_job_logs(self, submission_id: str) -> str:
+        """Return a job's whole log in one text."""
+        return await self._run(protocol.get_job_logs(submission_id))
+
+    async def tail_job_logs(self, submission_id: str) -> AsyncIterator[str]:
+        """Yield pieces of a job's log as the job writes them, until the stream ends."""
+        await self.get_job_info(submission_id)
+        async for text in _tail(await self.get_conn(), submission_id):
+            yield text
+
+
+async def _next(pieces: AsyncIterator[str]) -> str:
+    return await anext(pieces)
+
+
+async def _tail(transport: AiohttpTransport, submission_id: str) -> AsyncIterator[str]:
+    async with transport.stream(f"{protocol.job_path(submission_id)}/logs/tail") as messages:
+        async for text in messages:
+            yield text

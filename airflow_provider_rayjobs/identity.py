@@ -1,0 +1,111 @@
+"""
+Who submits: the ids and the metadata by which a task instance finds its own Ray jobs again, without a store.
+
+The id of a try is a function of the deployment, the task instance and the try number, so that the same try, and every
+later one, computes it again. It is chosen before the submission; Ray refuses a second job of the same id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from airflow_provider_rayjobs.protocol import JobDetails
+
+#: Metadata keys that begin so are the provider's.
+METADATA_PREFIX = "airflow_"
+
+#: Digest of the task instance, without its try.
+TASK_KEY = "airflow_task"
+
+#: What tells the generations of a task instance apart; a user's clear begins a new one.
+_GENERATION = ("airflow_max_tries", "airflow_retries", "airflow_run_started")
+
+#: Longest prefix of an id, before its digest; the whole stays under 100 characters.
+_LONGEST_PREFIX = 75
+
+
+@dataclass(frozen=True)
+class TaskIdentity:
+    """
+    A try of a task instance.
+
+    :param deployment: what tells two Airflow deployments apart that share a cluster.
+    :param map_index: -1 for a task that is not mapped.
+    :param try_number: from 1.
+    :param max_tries: Airflow's ``max_tries``; a user's clear raises it.
+    :param retries: the task's ``retries``.
+    :param run_started: start of the DAG run, which tells a deleted and recreated run from the first one.
+    """
+
+    deployment: str
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    max_tries: int
+    retries: int
+    run_started: str
+
+    @property
+    def key(self) -> str:
+        """Digest of the task instance, the same for all its tries."""
+        return _digest(self.deployment, self.dag_id, self.run_id, self.task_id, str(self.map_index))
+
+    @property
+    def attempt_key(self) -> str:
+        """Digest of this very try."""
+        return _digest(self.key, str(self.try_number), self.run_started)
+
+    def submission_id(self, try_number: int | None = None) -> str:
+        """Return the submission id of a try, by default this one."""
+        number = self.try_number if try_number is None else try_number
+        mapped = f"-m{self.map_index}" if self.map_index >= 0 else ""
+        names = f"{_clean(self.dag_id, 18)}-{_clean(self.task_id, 18)}{mapped}-{_clean(self.run_id, 30)}-t{number}"
+        return f"{names[:_LONGEST_PREFIX]}-{_digest(self.key, str(number))}"
+
+    def second_submission_id(self, first: str, try_number: int | None = None) -> str:
+        """Return the id for when the first one is taken by another attempt of this same task instance."""
+        number = self.try_number if try_number is None else try_number
+        return f"{first[:_LONGEST_PREFIX]}-t{number}-{_digest(self.key, str(number), self.run_started)[:12]}"
+
+    def metadata(self) -> dict[str, str]:
+        """Return what every job of this try carries."""
+        return {
+            TASK_KEY: self.key,
+            "airflow_deployment": self.deployment,
+            "airflow_dag_id": self.dag_id,
+            "airflow_run_id": self.run_id,
+            "airflow_task_id": self.task_id,
+            "airflow_map_index": str(self.map_index),
+            "airflow_try_number": str(self.try_number),
+            "airflow_max_tries": str(self.max_tries),
+            "airflow_retries": str(self.retries),
+            "airflow_run_started": self.run_started,
+        }
+
+    def owns(self, job: JobDetails) -> bool:
+        """Whether a job belongs to this task instance, whatever its try."""
+        return job.metadata.get(TASK_KEY) == self.key
+
+    def same_run(self, job: JobDetails) -> bool:
+        """Whether a job of this task instance was submitted by this same life of the DAG run."""
+        return job.metadata.get("airflow_run_started") == self.run_started
+
+    def same_generation(self, job: JobDetails) -> bool:
+        """Whether a job of this task instance was submitted by an earlier try since the last clear."""
+        mine: Mapping[str, str] = self.metadata()
+        return all(job.metadata.get(name) == mine[name] for name in _GENERATION)
+
+
+def _digest(*parts: str) -> str:
+    """Return 20 hex digits; parts are told apart by their lengths, so no two lists of parts are the same text."""
+    text = "".join(f"{len(part)}:{part}" for part in parts)
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+def _clean(text: str, length: int) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:length]

@@ -1,0 +1,260 @@
+"""
+A job's log, followed over the WebSocket ``GET /api/jobs/{id}/logs/tail``: whole lines, each once.
+
+What Ray 2.60 does there, and what follows from it:
+
+- Each connection starts at the log's beginning, so after a lost one the characters already taken are skipped.
+- It closes 2-4 s after the job's end, but also in between (with code 1000), so a close says nothing of the outcome.
+- A natural close comes at least a second after the last message: the agent has to meet the end of the file twice.
+  A close that follows a message at once means that the stream broke inside the head, as it does at a line of more
+  than 4 MiB or at a byte that is no UTF-8. The rest is then read with ``GET /api/jobs/{id}/logs`` when the job is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import json
+import re
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from airflow_provider_rayjobs.exceptions import RayJobsError
+from airflow_provider_rayjobs.protocol import job_path
+
+if TYPE_CHECKING:
+    from airflow_provider_rayjobs.transport import AiohttpTransport
+
+#: Longest piece of a line that is written at once, in characters; a longer line is written in several.
+LONGEST_LINE = 16_000
+
+#: Lines and characters kept for the error of a failed job.
+TAIL_LINES = 50
+TAIL_CHARACTERS = 20_000
+
+#: Seconds between the last message and the close, below which the close was not the log's end.
+NATURAL_GAP = 0.8
+
+#: Seconds without a message after the job's end until the stream is opened anew, then until the log is given up;
+#: seconds after the job's end in all.
+DRAIN_REOPEN = 5.0
+DRAIN_IDLE = 10.0
+DRAIN_TOTAL = 600.0
+
+#: Seconds between attempts to open the stream: the first, and the longest.
+REOPEN_FIRST = 0.5
+REOPEN_LONGEST = 10.0
+
+
+FIRST = asyncio.FIRST_COMPLETED
+
+
+class LineWriter:
+    """
+    Cuts text into lines, writes each once, and keeps the last ones.
+
+    :param write: takes a line without its end.
+    """
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._partial = ""
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+
+    def feed(self, text: str) -> None:
+        """Take the next piece of the log."""
+        *lines, self._partial = (self._partial + text).split("\n")
+        for line in lines:
+            self._emit(line)
+        while len(self._partial) > LONGEST_LINE:
+            self._emit(self._partial[:LONGEST_LINE])
+            self._partial = self._partial[LONGEST_LINE:]
+
+    def flush(self) -> None:
+        """Write what the log ends with when it does not end with a line break."""
+        if self._partial:
+            self._emit(self._partial)
+            self._partial = ""
+
+    def _emit(self, line: str) -> None:
+        line = line.rstrip("\r")
+        for start in range(0, max(len(line), 1), LONGEST_LINE):
+            piece = line[start : start + LONGEST_LINE]
+            self._tail.append(piece)
+            self._write(piece)
+
+    def tail(self) -> tuple[str, ...]:
+        """Return the last lines, within :data:`TAIL_LINES` and :data:`TAIL_CHARACTERS`."""
+        kept: deque[str] = deque()
+        room = TAIL_CHARACTERS
+        for line in reversed(self._tail):
+            room -= len(line) + 1
+            if room < 0:
+                break
+            kept.appendleft(line)
+        return tuple(kept)
+
+
+class LogFollower:
+    """
+    Follows one job's log until the job is over and the log is complete.
+
+    :param transport: the cluster.
+    :param submission_id: the job.
+    :param write: takes each line.
+    :param note: takes what a reader must know of the log itself.
+    """
+
+    def __init__(
+        self,
+        transport: AiohttpTransport,
+        submission_id: str,
+        write: Callable[[str], None],
+        note: Callable[[str], None],
+    ) -> None:
+        self._transport = transport
+        self._path = f"{job_path(submission_id)}/logs"
+        self._note = note
+        self.lines = LineWriter(write)
+        self.over = asyncio.Event()  # set by the owner when the job is over
+        self.closed = asyncio.Event()  # set here when the stream came to an end that may be the log's
+        self._position = 0
+        self._moved = time.monotonic()
+        self._stuck = 0
+
+    async def run(self) -> None:
+        """Write the log's lines; return when the log is complete or can't be had."""
+        reading = asyncio.ensure_future(self._read())
+        try:
+            await asyncio.wait({reading, (over := asyncio.ensure_future(self.over.wait()))}, return_when=FIRST)
+            over.cancel()
+            if not await self._drained(reading, DRAIN_REOPEN):
+                # A connection that died without a word: what it did not deliver, a new one does.
+                await _cancelled(reading)
+                reading = asyncio.ensure_future(self._read())
+                if not await self._drained(reading, DRAIN_IDLE):
+                    self._note("The end of the job's log did not arrive; the Ray dashboard has the whole log")
+        finally:
+            await _cancelled(reading)
+            self.lines.flush()
+
+    async def _drained(self, reading: asyncio.Future[None], idle: float) -> bool:
+        """Wait, once the job is over, for the log's end; False when nothing came for ``idle`` seconds."""
+        started = self._moved = time.monotonic()
+        while not reading.done():
+            await asyncio.wait({reading}, timeout=0.5)
+            now = time.monotonic()
+            if now - self._moved > idle or now - started > DRAIN_TOTAL:
+                return reading.done()
+        if error := reading.exception():
+            self._note(f"The job's log could not be read to its end: {error}")
+        return True
+
+    async def _read(self) -> None:
+        pause = REOPEN_FIRST
+        while True:
+            before = self._position
+            complete, problem = await self._read_stream()
+            if complete and await self._is_over(within=3.0):
+                return
+            moved = self._position > before
+            self._stuck = 0 if moved or complete else self._stuck + 1
+            if self._stuck >= 2:
+                if self._stuck == 2 and not self.over.is_set():
+                    self._note(
+                        f"Ray does not stream the job's log ({problem or 'the stream ends early'}); trying on, and "
+                        "what is missing will be read when the job is over"
+                    )
+                if self.over.is_set():
+                    await self._read_rest()
+                    return
+            pause = REOPEN_FIRST if moved else min(pause * 2, REOPEN_LONGEST)
+            await self._is_over(within=pause)
+
+    async def _is_over(self, within: float) -> bool:
+        """Wait until the job is over, at most ``within`` seconds; the owner is asked to look."""
+        self.closed.set()
+        try:
+            await asyncio.wait_for(self.over.wait(), within)
+        except TimeoutError:
+            pass
+        return self.over.is_set()
+
+    async def _read_stream(self) -> tuple[bool, str]:
+        """Read one connection to its close; tell whether that close was natural, and what broke it."""
+        last = time.monotonic()
+        skip = self._position
+        try:
+            async with self._transport.stream(f"{self._path}/tail") as messages:
+                async for text in messages:
+                    last = time.monotonic()
+                    skip = self._take(text, skip)
+                    await asyncio.sleep(0)  # a long backlog must not starve the event loop
+        except RayJobsError as e:
+            return False, str(e)
+        return skip == 0 and time.monotonic() - last >= NATURAL_GAP, ""
+
+    def _take(self, text: str, skip: int) -> int:
+        """Write what is new in a piece of the log; return how much is still to be skipped."""
+        if skip >= len(text):
+            self._moved = time.monotonic()
+            return skip - len(text)
+        fresh = text[skip:]
+        self._position += len(fresh)
+        self._moved = time.monotonic()
+        self.lines.feed(fresh)
+        return 0
+
+    async def _read_rest(self) -> None:
+        """Read what the stream could not give from the whole log, in pieces."""
+        skip = self._position
+        async with self._transport.body(self._path) as chunks, aclosing(json_text(chunks, "logs")) as texts:
+            async for text in texts:
+                skip = self._take(text, skip)
+                await asyncio.sleep(0)
+
+
+async def _cancelled(task: asyncio.Future[None]) -> None:
+    """Cancel a task and see it end."""
+    task.cancel()
+    await asyncio.wait({task})
+
+
+_ESCAPED = re.compile(r'(?:[^"\\]+|\\(?:u[0-9a-fA-F]{4}|[^u]))*')
+_HIGH_SURROGATE = re.compile(r"(?:^|[^\\])(?:\\\\)*(\\u[dD][89abAB][0-9a-fA-F]{2})$")
+
+
+async def json_text(chunks: AsyncIterator[bytes], key: str) -> AsyncIterator[str]:
+    """
+    Decode the one text in a JSON object ``{"<key>": "<text>"}`` piece by piece, in bounded memory.
+
+    :param chunks: the body.
+    :param key: the object's only key.
+    :raises ValueError: the body is not of this form.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    opening = re.compile(rf'\s*{{\s*"{re.escape(key)}"\s*:\s*"')
+    buffer, started = "", False
+    async for chunk in chunks:
+        buffer += decoder.decode(chunk)
+        if not started:
+            match = opening.match(buffer)
+            if match is None:
+                if len(buffer) > 1000:
+                    break
+                continue
+            buffer, started = buffer[match.end() :], True
+        match = _ESCAPED.match(buffer)
+        ready = match.group() if match else ""
+        if len(ready) < len(buffer) and buffer[len(ready)] == '"':
+            yield json.loads(f'"{ready}"', strict=False)
+            return
+        if pair := _HIGH_SURROGATE.search(ready):  # its second half is in the next chunk
+            ready = ready[: pair.start(1)]
+        if ready:
+            yield json.loads(f'"{ready}"', strict=False)
+            buffer = buffer[len(ready) :]
+    raise ValueError(f"a cut or malformed answer where the object with {key!r} was expected")

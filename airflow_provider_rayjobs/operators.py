@@ -1,0 +1,377 @@
+"""Operators that run, stop and delete Ray jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    BaseOperator,
+    TaskDeferred,
+    conf,
+    get_current_context,
+)
+
+from airflow_provider_rayjobs import compat, validation
+from airflow_provider_rayjobs.events import JobEvent, Outcome, raise_for_outcome
+from airflow_provider_rayjobs.exactly_once import find_job, settle_earlier_jobs, stop_and_wait, submit_once
+from airflow_provider_rayjobs.exceptions import (
+    RayConnectionConfigError,
+    RayJobExistsError,
+    RayJobsError,
+    RayJobStoppedError,
+    RayRequestRefusedError,
+)
+from airflow_provider_rayjobs.follow import JobWatcher, Watch
+from airflow_provider_rayjobs.hooks import RayJobHook
+from airflow_provider_rayjobs.protocol import Request, job_path
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_rayjobs.identity import TaskIdentity
+    from airflow_provider_rayjobs.transport import RequestsTransport
+
+#: Seconds that a signal handler may spend on the request that stops the job: Airflow 3 sends SIGKILL after 5 s.
+KILL_REQUEST_TIMEOUT = 3.0
+
+#: Seconds to wait for STOPPED when the task ends before its job.
+KILL_PATIENCE = 10.0
+
+#: Seconds within which a job may still appear whose submission was cut off.
+APPEAR_PATIENCE = 4.0
+
+#: Seconds after a reattachment within which STOPPED means that the job was killed together with its old try.
+REATTACH_GRACE = 60.0
+
+#: Seconds after the last deadline at which Airflow's own deferral timeout ends a trigger that did not.
+NET_MARGIN = 120.0
+
+
+class RaySubmitJobOperator(BaseOperator):
+    """
+    Submits a job to a Ray cluster, follows it, and ends as the job ends.
+
+    One try makes at most one Ray job. A try that follows on a crashed worker goes on with the job that is there; a
+    retry after a failed job, and a clear by a user, start a new one. When the task is killed, its job is stopped.
+
+    :param entrypoint: the command that the cluster runs in a shell: a text as Ray takes it, or a list of words, which
+        is quoted so that each stays one argument.
+    :param runtime_env: Ray's runtime environment for the job.
+    :param submission_id: id of the job; by default one that is derived from the task instance. A later try of the
+        task adds its number when Ray has seen the id before.
+    :param metadata: texts that are stored with the job.
+    :param entrypoint_num_cpus: CPU cores to reserve for the entrypoint.
+    :param entrypoint_num_gpus: GPUs to reserve for the entrypoint.
+    :param entrypoint_memory: memory to reserve for the entrypoint, in bytes.
+    :param entrypoint_resources: custom resources to reserve for the entrypoint.
+    :param entrypoint_label_selector: labels that the entrypoint's node must have.
+    :param ray_conn_id: Airflow connection of type ``ray_jobs``.
+    :param wait_for_completion: whether the task waits for the job's end; else it ends when the job is accepted.
+    :param deferrable: whether to wait in the triggerer, without holding a worker slot.
+    :param poll_interval: longest time between two looks at the job, in seconds; a young job is looked at more often.
+    :param job_timeout: seconds from the submission after which the job is stopped and the task fails.
+    :param pending_timeout: seconds that the job may be PENDING before it is stopped and the task fails.
+    :param stream_logs: whether the job's lines appear in the task log while it runs.
+    :param stop_on_kill: whether the job is stopped when the task is killed, marked or cleared, or times out.
+    :param reattach: whether a try goes on with the job of an earlier try that was lost; if not, that job is stopped.
+    :return: the submission id, as XCom.
+    :raises ValueError: an argument is wrong and can be known to be when the DAG is parsed.
+    :raises TypeError: an argument has a wrong type, likewise.
+    """
+
+    template_fields: Sequence[str] = (
+        "entrypoint",
+        "runtime_env",
+        "submission_id",
+        "metadata",
+        "entrypoint_num_cpus",
+        "entrypoint_num_gpus",
+        "entrypoint_memory",
+        "entrypoint_resources",
+        "entrypoint_label_selector",
+        "ray_conn_id",
+        "job_timeout",
+        "pending_timeout",
+    )
+    template_fields_renderers = {"entrypoint": "bash", "runtime_env": "json", "metadata": "json"}
+    ui_color = "#dcebff"
+
+    def __init__(
+        self,
+        *,
+        entrypoint: str | list[str],
+        runtime_env: dict[str, Any] | None = None,
+        submission_id: str | None = None,
+        metadata: dict[str, str] | None = None,
+        entrypoint_num_cpus: float | str | None = None,
+        entrypoint_num_gpus: float | str | None = None,
+        entrypoint_memory: int | str | None = None,
+        entrypoint_resources: dict[str, float] | None = None,
+        entrypoint_label_selector: dict[str, str] | None = None,
+        ray_conn_id: str = RayJobHook.default_conn_name,
+        wait_for_completion: bool = True,
+        deferrable: bool | None = None,
+        poll_interval: float = 30.0,
+        job_timeout: float | str | None = None,
+        pending_timeout: float | str | None = None,
+        stream_logs: bool = True,
+        stop_on_kill: bool = True,
+        reattach: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.entrypoint = entrypoint
+        self.runtime_env = runtime_env
+        self.submission_id = submission_id
+        self.metadata = metadata
+        self.entrypoint_num_cpus = entrypoint_num_cpus
+        self.entrypoint_num_gpus = entrypoint_num_gpus
+        self.entrypoint_memory = entrypoint_memory
+        self.entrypoint_resources = entrypoint_resources
+        self.entrypoint_label_selector = entrypoint_label_selector
+        self.ray_conn_id = ray_conn_id
+        self.wait_for_completion = wait_for_completion
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = deferrable
+        self.poll_interval = poll_interval
+        self.job_timeout = job_timeout
+        self.pending_timeout = pending_timeout
+        self.stream_logs = stream_logs
+        self.stop_on_kill = stop_on_kill
+        self.reattach = reattach
+        validation.check_operator(self)
+        self._killed = False
+        self._accepted = False
+        self._killer: RequestsTransport | None = None
+        self._current_id: str | None = None
+        self._follow: tuple[asyncio.AbstractEventLoop, asyncio.Task[JobEvent]] | None = None
+
+    @cached_property
+    def hook(self) -> RayJobHook:
+        """The hook over the task's connection."""
+        return RayJobHook(self.ray_conn_id)
+
+    def execute(self, context: Context) -> str:
+        """Submit the job, or take over the one that an earlier try left, and see it to its end."""
+        with self._refused_for_good():
+            try:
+                job = validation.job_arguments(self)
+            except (TypeError, ValueError) as e:
+                raise AirflowFailException(f"Nothing was submitted: {e}") from e
+            identity = compat.task_identity(context, self.hook.cluster.deployment)
+            session = self.hook.get_version_info().session_name
+            # A session of its own: the signal may interrupt the other one inside a lock.
+            self._killer = type(self.hook.get_conn())(self.hook.cluster)
+            with self._stopping_when_killed():
+                found = settle_earlier_jobs(
+                    self.hook, identity, explicit_id=job["submission_id"], reattach=self.reattach
+                )
+                now = time.time()
+                if found is not None:
+                    self._announce(context, str(found.submission_id))
+                    self._accepted = True
+                    self.log.info("Reattached to Ray job %s, which is %s", found.submission_id, found.status)
+                    started = (found.start_time or now * 1000) / 1000
+                    return self._wait(context, self._watch(context, started, session, reattached_at=now))
+                return self._submit_and_wait(context, identity, session)
+
+    def _submit_and_wait(self, context: Context, identity: TaskIdentity, session: str | None) -> str:
+        now = time.time()
+        submit_once(
+            self.hook,
+            identity,
+            announce=lambda submission_id: self._announce(context, submission_id),
+            **validation.job_arguments(self),
+        )
+        self._accepted = True
+        address = self.hook.get_address()
+        self.log.info("Submitted Ray job %s: %s/#/jobs/%s", self._current_id, address, self._current_id)
+        return self._wait(context, self._watch(context, now, session))
+
+    def _announce(self, context: Context, submission_id: str) -> None:
+        """Make the id known, before the job exists, to whoever may have to stop it."""
+        if self._killed:
+            raise RayJobStoppedError("The task was killed before it submitted", submission_id=submission_id)
+        self._current_id = submission_id
+        context["ti"].xcom_push(key=compat.SUBMISSION_ID_XCOM, value=submission_id)
+
+    def _watch(
+        self, context: Context, submitted_at: float, session: str | None, reattached_at: float | None = None
+    ) -> Watch:
+        job_timeout = validation.as_number(self.job_timeout)
+        pending_timeout = validation.as_number(self.pending_timeout)
+        deadlines = {} if job_timeout is None else {"job_timeout": submitted_at + job_timeout}
+        started = context["ti"].start_date
+        if self.deferrable and self.execution_timeout is not None and started is not None:
+            # Airflow 3 does not enforce it while the task is deferred.
+            deadlines["execution_timeout"] = started.timestamp() + self.execution_timeout.total_seconds()
+        return Watch(
+            submission_id=str(self._current_id),
+            submitted_at=submitted_at,
+            session_name=session,
+            poll_interval=self.poll_interval,
+            deadlines=deadlines,
+            pending_deadline=None if pending_timeout is None else submitted_at + pending_timeout,
+            stream_logs=self.stream_logs,
+            reattached_at=reattached_at,
+        )
+
+    def _wait(self, context: Context, watch: Watch) -> str:
+        if not self.wait_for_completion:
+            return watch.submission_id
+        if self.deferrable:
+            job = find_job(self.hook, watch.submission_id)
+            if job is not None and not job.status.is_terminal:
+                self._defer(watch)
+        return self._conclude(context, self._follow_here(watch))
+
+    def _defer(self, watch: Watch) -> None:
+        from airflow_provider_rayjobs.triggers import RayJobTrigger
+
+        trigger = RayJobTrigger(
+            ray_conn_id=self.ray_conn_id, stop_on_kill=self.stop_on_kill, **watch.to_json()
+        )
+        # The trigger holds to the deadlines; Airflow's own timeout is the net below it.
+        limits = list(watch.deadlines.values())
+        net = timedelta(seconds=max(limits) - time.time() + NET_MARGIN) if limits else None
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=net)
+
+    def execute_complete(self, context: Context, event: Any = None) -> str:
+        """
+        End the task as the event of its trigger says.
+
+        :param event: a :class:`~airflow_provider_rayjobs.events.JobEvent` as JSON.
+        """
+        checked = JobEvent.from_json(event)
+        self._current_id, self._accepted = checked.submission_id, True
+        with self._refused_for_good(), self._stopping_when_killed():
+            return self._conclude(context, checked)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after a deferral; when Airflow ended it by its own timeout, the job is stopped first."""
+        reason = (next_kwargs or {}).get("error")
+        if next_method == "__fail__" and self.stop_on_kill:
+            ti: Any = context["ti"]
+            # A crashed trigger's job is left for the next try to take over; after the last try nobody would.
+            if "timeout" in str(getattr(reason, "value", reason)).lower() or ti.try_number > ti.max_tries:
+                self._stop_left_behind(context)
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def _stop_left_behind(self, context: Context) -> None:
+        submission_id = self._known_id(context)
+        self.log.warning("The deferral ended without an event; stopping Ray job %s", submission_id)
+        try:
+            status = stop_and_wait(self.hook, submission_id, patience=KILL_PATIENCE)
+            self.log.info("Ray job %s is %s", submission_id, status or "not known to the cluster")
+        except (RayJobsError, ValueError) as e:
+            self.log.error("Ray job %s could not be stopped: %s", submission_id, e)
+
+    def _conclude(self, context: Context, event: JobEvent) -> str:
+        if event.outcome is Outcome.STOPPED and event.reattached_at is not None:
+            if event.ended_at - event.reattached_at < REATTACH_GRACE:
+                self.log.info("Ray job %s was killed with its old try; submitting a new one", event.submission_id)
+                identity = compat.task_identity(context, self.hook.cluster.deployment)
+                return self._submit_and_wait(context, identity, self.hook.get_version_info().session_name)
+        raise_for_outcome(event)
+        self.log.info("Ray job %s SUCCEEDED", event.submission_id)
+        return event.submission_id
+
+    def _follow_here(self, watch: Watch) -> JobEvent:
+        """Follow the job in this process; a kill cancels it."""
+        from airflow_provider_rayjobs.transport import AiohttpTransport
+
+        async def follow() -> JobEvent:
+            task = asyncio.current_task()
+            if task is not None:
+                self._follow = (asyncio.get_running_loop(), task)
+            transport = AiohttpTransport(self.hook.cluster)
+            try:
+                if self._killed:
+                    raise asyncio.CancelledError
+                return await JobWatcher(transport, watch, self.log).run()
+            finally:
+                self._follow = None
+                await transport.close()
+
+        return asyncio.run(follow())
+
+    @contextlib.contextmanager
+    def _stopping_when_killed(self) -> Iterator[None]:
+        """Stop the job, and see it stopped, when the task ends before it by a signal or a timeout."""
+        try:
+            yield
+            if not self._killed:
+                return
+        except BaseException as e:
+            # A deferral and errors of the job or of contact leave the job as it is.
+            if not self._killed and isinstance(e, Exception | TaskDeferred):
+                raise
+            self._confirm_stopped()
+            if not isinstance(e, asyncio.CancelledError):
+                raise
+        else:
+            self._confirm_stopped()
+        raise RayJobStoppedError(
+            f"Ray job {self._current_id} was stopped because its task was killed",
+            submission_id=str(self._current_id),
+        )
+
+    def _confirm_stopped(self) -> None:
+        if not self.stop_on_kill or self._current_id is None:
+            return
+        try:
+            # A submission whose answer was cut off by the kill may take effect a moment later.
+            appear = 0.0 if self._accepted else APPEAR_PATIENCE
+            status = stop_and_wait(self.hook, self._current_id, patience=KILL_PATIENCE, appear=appear)
+            self.log.warning("Ray job %s is %s", self._current_id, status or "not known to the cluster")
+        except RayJobsError as e:
+            self.log.error("Ray job %s could not be seen to stop: %s", self._current_id, e)
+
+    def on_kill(self) -> None:
+        """
+        Stop the job: one request, short enough for a signal handler.
+
+        Airflow 3 calls this inside the handler of SIGTERM and sends SIGKILL 5 s later. The interrupted ``execute``
+        confirms afterwards that the job has stopped.
+        """
+        if not self.stop_on_kill:
+            return
+        self._killed = True
+        submission_id = self._current_id
+        if submission_id is None and "hook" not in self.__dict__:
+            # A fresh instance: Airflow 2.11 ends a task so whose execution_timeout passed while it was deferred.
+            submission_id = self._known_id(get_current_context())
+        if submission_id is not None:
+            self.log.warning("Stopping Ray job %s", submission_id)
+            try:
+                request = Request("POST", f"{job_path(submission_id)}/stop")
+                (self._killer or self.hook.get_conn()).send_once(request, timeout=KILL_REQUEST_TIMEOUT)
+            except RayJobsError as e:
+                self.log.error("The request to stop Ray job %s failed: %s", submission_id, e)
+        if self._follow is not None:
+            loop, task = self._follow
+            loop.call_soon_threadsafe(task.cancel)
+
+    def _known_id(self, context: Context) -> str:
+        """Return the id of the job that this try follows, in an instance that did not submit it."""
+        ti: Any = context["ti"]
+        known = ti.xcom_pull(task_ids=ti.task_id, key=compat.SUBMISSION_ID_XCOM, map_indexes=ti.map_index)
+        if isinstance(known, str) and known:
+            return known
+        return compat.task_identity(context, self.hook.cluster.deployment).submission_id()
+
+    @contextlib.contextmanager
+    def _refused_for_good(self) -> Iterator[None]:
+        """End the task without a retry on what a retry can't mend."""
+        try:
+            yield
+        except (RayRequestRefusedError, RayConnectionConfigError, RayJobExistsError) as e:
+            raise AirflowFailException(str(e)) from e

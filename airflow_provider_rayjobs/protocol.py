@@ -1,0 +1,415 @@
+"""
+The Ray Jobs REST API without I/O: what to ask, and what each answer means.
+
+Each verb is a *flow*: a generator that yields :class:`Request` (or :class:`Pause`) and is sent the
+:class:`Response`. ``transport`` drives the flows, once for ``requests`` and once for ``aiohttp``, so that no verb
+is written twice. Routes and answers follow ``dashboard/modules/job/job_head.py`` of Ray 2.60.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from itertools import chain, repeat
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from airflow_provider_rayjobs.exceptions import (
+    RayAPIError,
+    RayAuthError,
+    RayClusterUnreachableError,
+    RayJobExistsError,
+    RayJobNotFoundError,
+    RayJobsError,
+    RayProtocolError,
+    RayRequestRefusedError,
+    RayTLSError,
+)
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Ids outside this set give a job that no route can reach again.
+SUBMISSION_ID_PATTERN = re.compile(r"[A-Za-z0-9_.-]+")
+
+#: Seconds to wait after a doubtful answer to a submission, before the look-up and the next attempt.
+SUBMIT_GRACE = (0.5, 1.0, 2.0, 4.0, 8.0)
+
+#: Seconds after which a submission gives up when it is certain that none of its attempts left this machine.
+SUBMIT_UNSENT_PATIENCE = 10.0
+
+#: Statuses of a proxy or of an overloaded server: the request may be repeated.
+TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
+NO_AGENT = "No available agent to submit job"
+
+#: The most of an answer's text that is looked at for an error message, in characters.
+ERROR_TEXT_LIMIT = 20_000
+
+
+class JobStatus(str, Enum):
+    """
+    Status of a job, as in ``ray.job_submission.JobStatus``.
+
+    A status that this version does not know keeps its text and counts as not terminal.
+    """
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    STOPPED = "STOPPED"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+
+    @classmethod
+    def _missing_(cls, value: object) -> JobStatus | None:
+        if not isinstance(value, str) or not value:
+            return None
+        log.warning("Ray reports the unknown job status %r; treated as not terminal", value)
+        unknown = str.__new__(cls, value)
+        unknown._name_ = value
+        unknown._value_ = value
+        cls._value2member_map_[value] = unknown
+        return unknown
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job has ended and its status will not change any more."""
+        return self in (JobStatus.STOPPED, JobStatus.SUCCEEDED, JobStatus.FAILED)
+
+
+@dataclass(frozen=True)
+class JobDetails:
+    """
+    One job as ``GET /api/jobs/{id}`` describes it (``JobDetails`` of Ray's ``pydantic_models.py``).
+
+    Times are Unix milliseconds. Fields that a newer Ray adds are dropped.
+    """
+
+    type: str
+    status: JobStatus
+    submission_id: str | None = None
+    job_id: str | None = None
+    entrypoint: str = ""
+    message: str | None = None
+    error_type: str | None = None
+    start_time: int | None = None
+    end_time: int | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    runtime_env: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    driver_info: Mapping[str, Any] | None = None
+    driver_agent_http_address: str | None = None
+    driver_node_id: str | None = None
+    driver_exit_code: int | None = None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> JobDetails:
+        """
+        Build the details from the decoded JSON object of an answer.
+
+        :param data: the object; ``type`` and ``status`` are required.
+        :raises ValueError: a required field is missing or of a wrong type.
+        """
+        known = {f.name for f in fields(cls)}
+        values = {key: value for key, value in data.items() if key in known and value is not None}
+        try:
+            return cls(**{**values, "status": JobStatus(data["status"])})
+        except (KeyError, TypeError) as e:
+            raise ValueError(f"job details without {e}") from None
+
+
+@dataclass(frozen=True)
+class VersionInfo:
+    """Answer of ``GET /api/version``; ``session_name`` changes when the head restarts."""
+
+    ray_version: str
+    session_name: str | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """
+    A request to send.
+
+    :param method: HTTP method.
+    :param path: path below the cluster's address, quoted.
+    :param json: body, encoded as JSON when given.
+    :param repeatable: whether sending it twice does no harm; only then is it retried.
+    :param secrets: texts that must not show in an error message.
+    """
+
+    method: str
+    path: str
+    json: Any = field(default=None, repr=False)
+    repeatable: bool = True
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer: its status, its text, and the address of the cluster that gave it (for messages)."""
+
+    status: int
+    text: str = field(repr=False)
+    address: str
+    content_type: str = ""
+    location: str = ""
+
+
+@dataclass(frozen=True)
+class Pause:
+    """A wait, in seconds, that a flow asks its driver for."""
+
+    seconds: float
+
+
+Flow = Generator[Request | Pause, Response, T]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """
+    The body of ``POST /api/jobs/`` (``JobSubmitRequest`` of Ray's ``dashboard/modules/job/common.py``).
+
+    Fields that are None are not sent: older servers refuse fields that they do not know.
+    """
+
+    entrypoint: str
+    submission_id: str
+    runtime_env: Mapping[str, Any] | None = field(default=None, repr=False)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    entrypoint_num_cpus: float | None = None
+    entrypoint_num_gpus: float | None = None
+    entrypoint_memory: int | None = None
+    entrypoint_resources: Mapping[str, float] | None = None
+    entrypoint_label_selector: Mapping[str, str] | None = None
+
+    def request(self) -> Request:
+        """Return the request that submits this job."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        body = {key: dict(v) if isinstance(v, Mapping) else v for key, v in values.items() if v is not None}
+        env_vars = (self.runtime_env or {}).get("env_vars") or {}
+        secrets = tuple(str(value) for value in env_vars.values())
+        return Request("POST", "/api/jobs/", json=body, repeatable=False, secrets=secrets)
+
+
+def submit_job(
+    submission: Submission,
+    is_ours: Callable[[JobDetails], bool],
+    *,
+    patience: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> Flow[str]:
+    """
+    Submit a job so that it runs once, whatever happens to the answer (``POST /api/jobs/``).
+
+    Ray refuses a submission id that it has seen. So after an answer that leaves a doubt (cut off, timed out,
+    500 ``already exists``, a proxy's 502), the id is looked up: a job that is ours is taken for accepted; no job
+    means that the same id can be sent again.
+
+    :param submission: the job.
+    :param is_ours: tells from the details of a job of this id whether this submission made it.
+    :param patience: seconds to go on while the job may have been accepted and the cluster can't be asked.
+    :param clock: monotonic clock, in seconds.
+    :return: the submission id.
+    :raises RayJobExistsError: a job that is not ours has this id.
+    :raises RayRequestRefusedError: Ray refused the request.
+    :raises RayClusterUnreachableError: the doubt could not be cleared.
+    """
+    started, maybe_sent = clock(), False
+    for grace in chain(SUBMIT_GRACE, repeat(SUBMIT_GRACE[-1])):
+        try:
+            return _read_submitted((yield submission.request()))
+        except (RayTLSError, RayRequestRefusedError):
+            raise
+        except (RayClusterUnreachableError, RayAPIError) as e:
+            doubt = e
+            maybe_sent = maybe_sent or not isinstance(e, RayClusterUnreachableError) or e.maybe_sent
+        if not isinstance(doubt, RayJobExistsError):
+            yield Pause(grace)
+        try:
+            job = yield from get_job_info(submission.submission_id)
+        except (RayJobNotFoundError, RayClusterUnreachableError):
+            pass
+        else:
+            if is_ours(job):
+                return submission.submission_id
+            raise _foreign_job(doubt, submission.submission_id, job) from doubt
+        if clock() - started > (patience if maybe_sent else min(patience, SUBMIT_UNSENT_PATIENCE)):
+            raise doubt
+    raise AssertionError("unreachable: the loop has no end of its own")
+
+
+def _foreign_job(doubt: RayJobsError, submission_id: str, job: JobDetails) -> RayJobExistsError:
+    address = str(doubt).partition(": ")[0]  # every message of an exchange begins with it
+    return RayJobExistsError(
+        f"{address}: submission id {submission_id!r} already belongs to another job ({job.status}); choose "
+        "another submission_id, or delete that job"
+    )
+
+
+def _read_submitted(response: Response) -> str:
+    data = _read_object(response)
+    submission_id = data.get("submission_id") or data.get("job_id")
+    if not isinstance(submission_id, str):
+        raise _no_jobs_api(response, "the answer to the submission names no submission_id")
+    return submission_id
+
+
+def stop_job(submission_id: str) -> Flow[bool]:
+    """
+    Ask a job to stop (``POST /api/jobs/{id}/stop``); it ends STOPPED some seconds later.
+
+    :return: True when it was running, False when it had already ended.
+    :raises RayJobNotFoundError: no such job.
+    """
+    data = _read_object((yield Request("POST", f"{job_path(submission_id)}/stop")))
+    return bool(data.get("stopped"))
+
+
+def delete_job(submission_id: str) -> Flow[bool]:
+    """
+    Delete an ended job's record (``DELETE /api/jobs/{id}``); Ray answers 500 for a live one.
+
+    :return: True when it was deleted.
+    :raises RayJobNotFoundError: no such job.
+    """
+    data = _read_object((yield Request("DELETE", job_path(submission_id))))
+    return bool(data.get("deleted"))
+
+
+def get_job_info(submission_id: str) -> Flow[JobDetails]:
+    """
+    Read a job's details (``GET /api/jobs/{id}``).
+
+    :raises RayJobNotFoundError: no such job.
+    """
+    response = yield Request("GET", job_path(submission_id))
+    try:
+        return JobDetails.from_json(_read_object(response))
+    except ValueError as e:
+        raise _no_jobs_api(response, str(e)) from None
+
+
+def list_jobs() -> Flow[list[JobDetails]]:
+    """Read all jobs that the cluster ever had (``GET /api/jobs/``), drivers that nobody submitted included."""
+    response = yield Request("GET", "/api/jobs/")
+    data = _read_json(response)
+    try:
+        # Ray before 2.3 answered with an object keyed by id.
+        return [JobDetails.from_json(job) for job in (data.values() if isinstance(data, dict) else data)]
+    except (ValueError, AttributeError, TypeError) as e:
+        raise _no_jobs_api(response, f"not a list of jobs ({e})") from None
+
+
+def get_job_logs(submission_id: str) -> Flow[str]:
+    """Read a job's whole log in one text (``GET /api/jobs/{id}/logs``); it has no bound."""
+    response = yield Request("GET", f"{job_path(submission_id)}/logs")
+    logs = _read_object(response).get("logs")
+    if not isinstance(logs, str):
+        raise _no_jobs_api(response, "an answer without logs")
+    return logs
+
+
+def get_version() -> Flow[VersionInfo]:
+    """Read Ray's version and the head's session (``GET /api/version``)."""
+    response = yield Request("GET", "/api/version")
+    data = _read_object(response)
+    if not isinstance(data.get("ray_version"), str):
+        raise _no_jobs_api(response, "an answer without ray_version")
+    return VersionInfo(data["ray_version"], data.get("session_name"))
+
+
+def job_path(submission_id: str) -> str:
+    """Return the path of a job's route."""
+    return f"/api/jobs/{quote(submission_id, safe='')}"
+
+
+def check_submission_id(submission_id: str) -> str:
+    """
+    Return the id when Ray can route it.
+
+    :raises ValueError: it holds other characters than letters, digits, ``_``, ``.`` and ``-``.
+    """
+    if not SUBMISSION_ID_PATTERN.fullmatch(submission_id) or submission_id in (".", ".."):
+        raise ValueError(
+            f"submission_id {submission_id!r} can't be used: Ray finds a job again only when its id is made of "
+            "letters, digits, '_', '.' and '-'"
+        )
+    return submission_id
+
+
+def is_transient(response: Response) -> bool:
+    """Whether the answer asks to come again later, and says nothing of the request itself."""
+    return response.status in TRANSIENT_STATUSES or (response.status == 500 and NO_AGENT in response.text)
+
+
+def error_of(response: Response) -> RayJobsError:
+    """Return what an answer that is no success means; the one place that decides it."""
+    status, address = response.status, response.address
+    said = _last_line(response.text)
+    if is_transient(response):
+        what = said if NO_AGENT in response.text else "the server or a proxy before it is not ready"
+        return RayClusterUnreachableError(f"{address}: HTTP {status}: {what}; it may be tried again")
+    if status in (401, 403):
+        return RayAuthError(
+            f"{address}: HTTP {status}: the credentials were refused; check the connection's token, headers "
+            f"and cookies ({said})",
+            status=status,
+        )
+    if 300 <= status < 400:
+        return _no_jobs_api(response, f"a redirect to {response.location or 'nowhere'}, as of a login page")
+    if status == 404 and "does not exist" in response.text:
+        return RayJobNotFoundError(f"{address}: {said}", status=status)
+    if status == 404:
+        return _no_jobs_api(response, "no such route (HTTP 404)")
+    if "already exists" in response.text:
+        return RayJobExistsError(f"{address}: {said}", status=status)
+    # What the head's agent refuses with 400 the head wraps into a 500.
+    if status == 400 or (status == 500 and "Request failed with status code 400" in response.text):
+        return RayRequestRefusedError(f"{address}: Ray refused the request: {said}", status=status)
+    return RayAPIError(f"{address}: HTTP {status}: Ray reports an error: {said}", status=status)
+
+
+def _read_json(response: Response) -> Any:
+    if response.status != 200:
+        raise error_of(response)
+    try:
+        return json.loads(response.text)
+    except ValueError:
+        pass
+    if "html" in response.content_type or response.text.lstrip()[:1] == "<":
+        raise _no_jobs_api(response, "a web page")
+    raise _no_jobs_api(response, "damaged or truncated JSON")
+
+
+def _read_object(response: Response) -> dict[str, Any]:
+    data = _read_json(response)
+    if not isinstance(data, dict):
+        raise _no_jobs_api(response, "JSON that is no object")
+    return data
+
+
+def _no_jobs_api(response: Response, got: str) -> RayProtocolError:
+    return RayProtocolError(
+        f"{response.address}: this is no answer of the Ray Jobs API but {got}; check that host, port and path "
+        "prefix are those of the Ray dashboard",
+        status=response.status,
+    )
+
+
+def _last_line(text: str) -> str:
+    """Return the line of an error text that says what is wrong: of a Python traceback that is the last one."""
+    lines = [line.strip() for line in text[-ERROR_TEXT_LIMIT:].splitlines() if line.strip()]
+    if not lines or lines[0].startswith("<"):
+        return "no explanation"
+    # The head wraps the agent's traceback into its own message; the cause comes before the wrapper's end.
+    causes = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b: ", line)]
+    return (causes[-1] if causes else lines[-1])[:500]

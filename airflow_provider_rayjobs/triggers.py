@@ -1,0 +1,128 @@
+"""Triggers, which follow Ray jobs in the triggerer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_rayjobs import compat
+from airflow_provider_rayjobs.connection import ClusterConnection
+from airflow_provider_rayjobs.exceptions import RayJobNotFoundError
+from airflow_provider_rayjobs.follow import JobWatcher, Watch, stop_and_confirm
+from airflow_provider_rayjobs.hooks import RayJobAsyncHook
+
+#: Seconds that asking whether the task was killed may take.
+KILL_CHECK_TIMEOUT = 15.0
+
+
+class RayJobTrigger(BaseTrigger):
+    """
+    Follows one Ray job to its end and sends one :class:`~airflow_provider_rayjobs.events.JobEvent`.
+
+    A task that is marked, cleared or timed out while it is deferred takes its Ray job with it; a triggerer that is
+    restarted or handed over does not.
+
+    :param ray_conn_id: Airflow connection of type ``ray_jobs``.
+    :param submission_id: the job.
+    :param submitted_at: Unix seconds of its submission.
+    :param session_name: the head's session at submission.
+    :param poll_interval: longest time between two looks, in seconds.
+    :param deadlines: name of a limit (``job_timeout``, ``execution_timeout``) to Unix seconds.
+    :param pending_deadline: Unix seconds at which the job must have left PENDING.
+    :param stream_logs: whether the job's lines are written to the task log.
+    :param reattached_at: Unix seconds at which a later try took the job over.
+    :param stop_on_kill: whether the job is stopped when a user ends the task.
+    """
+
+    def __init__(
+        self,
+        *,
+        ray_conn_id: str,
+        submission_id: str,
+        submitted_at: float,
+        session_name: str | None = None,
+        poll_interval: float = 30.0,
+        deadlines: dict[str, float] | None = None,
+        pending_deadline: float | None = None,
+        stream_logs: bool = True,
+        reattached_at: float | None = None,
+        stop_on_kill: bool = True,
+    ) -> None:
+        super().__init__()
+        self.ray_conn_id = ray_conn_id
+        self.stop_on_kill = stop_on_kill
+        self.watch = Watch(
+            submission_id=submission_id,
+            submitted_at=submitted_at,
+            session_name=session_name,
+            poll_interval=poll_interval,
+            deadlines=dict(deadlines or {}),
+            pending_deadline=pending_deadline,
+            stream_logs=stream_logs,
+            reattached_at=reattached_at,
+        )
+        self._cluster: ClusterConnection | None = None
+        self._ended = False
+        self._stopping: asyncio.Task[None] | None = None
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments of the constructor, as JSON values."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {"ray_conn_id": self.ray_conn_id, "stop_on_kill": self.stop_on_kill, **self.watch.to_json()},
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Follow the job; yield one event when it has ended, was given up, or is lost."""
+        hook = RayJobAsyncHook(self.ray_conn_id)
+        try:
+            transport = await hook.get_conn()
+            self._cluster = transport.cluster
+            event = await JobWatcher(transport, self.watch, self.log).run()
+            self._ended = True
+            yield TriggerEvent(event.to_json())
+        except asyncio.CancelledError:
+            await self._stop_if_killed()
+            raise
+        finally:
+            await hook.close()
+
+    async def on_kill(self) -> None:
+        """Stop the job of a task that a user marked or cleared (Airflow 3.3 calls this; others cancel only)."""
+        await self._stop_if_killed()
+
+    async def _stop_if_killed(self) -> None:
+        """Stop the job once, undisturbed by further cancellations, which Airflow 3 sends every second."""
+        if self._ended or not self.stop_on_kill or self.task_instance is None or self._cluster is None:
+            return
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._check_and_stop(self._cluster))
+        while not self._stopping.done():
+            try:
+                await asyncio.shield(self._stopping)
+            except asyncio.CancelledError:
+                continue
+
+    async def _check_and_stop(self, cluster: ClusterConnection) -> None:
+        submission_id = self.watch.submission_id
+        try:
+            async with asyncio.timeout(KILL_CHECK_TIMEOUT):
+                if not await compat.was_killed(self.task_instance, self.trigger_id, submission_id):
+                    return
+        except Exception as e:  # whatever hinders the check: a job is stopped only when the wish is certain
+            self.log.warning("Ray job %s goes on: can't tell whether its task was killed (%r)", submission_id, e)
+            return
+        self.log.warning("The task was ended from outside; stopping Ray job %s", submission_id)
+        hook = RayJobAsyncHook(self.ray_conn_id, cluster=cluster)
+        try:
+            job = await stop_and_confirm(await hook.get_conn(), submission_id)
+            self.log.info("Ray job %s is %s", submission_id, job.status)
+        except RayJobNotFoundError:
+            self.log.info("Ray job %s is not known to the cluster any more", submission_id)
+        except Exception as e:  # the last word of a cancelled trigger: there is nobody to raise it to
+            self.log.error("Ray job %s could not be stopped: %s", submission_id, e)
+        finally:
+            await hook.close()

@@ -1,0 +1,196 @@
+"""What can be known to be wrong with a submission before it is sent."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+from airflow_provider_rayjobs.identity import METADATA_PREFIX
+from airflow_provider_rayjobs.protocol import Submission, check_submission_id
+
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+#: Fields of an operator that make the job.
+_AMOUNTS = ("entrypoint_num_cpus", "entrypoint_num_gpus", "entrypoint_memory")
+_JOB_FIELDS = (
+    "entrypoint",
+    "runtime_env",
+    "submission_id",
+    "metadata",
+    *_AMOUNTS,
+    "entrypoint_resources",
+    "entrypoint_label_selector",
+)
+
+
+def check_submission(submission: Submission) -> None:
+    """
+    Check all that Ray would refuse only later, or not at all.
+
+    :raises TypeError: a value has a wrong type; the message names it.
+    :raises ValueError: a value is wrong; the message names it.
+    """
+    check_entrypoint(submission.entrypoint)
+    check_submission_id(submission.submission_id)
+    check_strings("metadata", submission.metadata)
+    for name in _AMOUNTS:
+        check_amount(name, getattr(submission, name), whole=name == "entrypoint_memory")
+    if submission.entrypoint_resources is not None:
+        check_resources(submission.entrypoint_resources)
+    if submission.entrypoint_label_selector is not None:
+        check_strings("entrypoint_label_selector", submission.entrypoint_label_selector)
+    if submission.runtime_env is not None:
+        check_runtime_env(submission.runtime_env)
+
+
+def check_entrypoint(entrypoint: Any) -> None:
+    """Check that an entrypoint is a text, or a list of texts, with something in it."""
+    words = [entrypoint] if isinstance(entrypoint, str) else entrypoint
+    if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+        raise TypeError(f"entrypoint must be a text or a list of texts, not {_kind(entrypoint)}")
+    if not words or not words[0].strip():
+        raise ValueError("entrypoint is empty; it is the command that the cluster runs")
+
+
+def check_metadata(metadata: Any) -> None:
+    """Check that metadata is texts, under keys that are not the provider's own."""
+    check_strings("metadata", metadata)
+    for key in metadata:
+        if key.startswith(METADATA_PREFIX):
+            raise ValueError(f"metadata[{key!r}]: keys that begin with {METADATA_PREFIX!r} are the provider's own")
+
+
+def check_resources(resources: Any) -> None:
+    """Check that custom resources are named amounts."""
+    check_mapping("entrypoint_resources", resources)
+    for name, amount in resources.items():
+        check_amount(f"entrypoint_resources[{name!r}]", amount)
+
+
+def check_runtime_env(runtime_env: Any) -> None:
+    """Check the keys that name code, and ``env_vars``, which Ray rejects only when the job starts."""
+    check_mapping("runtime_env", runtime_env)
+    if runtime_env.get("env_vars") is not None:
+        check_strings("runtime_env['env_vars']", runtime_env["env_vars"])
+    modules = runtime_env.get("py_modules") or []
+    if not isinstance(modules, list):
+        raise TypeError(f"runtime_env['py_modules'] must be a list, not {_kind(modules)}")
+    for key, value in [("working_dir", runtime_env.get("working_dir")), *(("py_modules", m) for m in modules)]:
+        if value is not None and not (isinstance(value, str) and _URI.match(value)):
+            raise ValueError(
+                f"runtime_env[{key!r}] names the local path {str(value)!r}, which the cluster can't see; give the "
+                "URI of a zip file that it can read (s3://, gs://, https://, gcs://)"
+            )
+
+
+def check_mapping(name: str, value: Any) -> None:
+    """Check that a value is a mapping."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict, not {_kind(value)}")
+
+
+def check_strings(name: str, value: Any) -> None:
+    """Check that a value is a mapping of texts to texts."""
+    check_mapping(name, value)
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise TypeError(f"{name} has the key {key!r}, which is no text")
+        if not isinstance(item, str):
+            raise TypeError(f"{name}[{key!r}] must be a text, not {_kind(item)}; write str(...) around it")
+
+
+def check_amount(name: str, value: Any, *, whole: bool = False) -> None:
+    """Check that a value is None or a number that is neither negative nor infinite."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int if whole else Real):
+        raise TypeError(f"{name} must be {'a whole' if whole else 'a'} number, not {_kind(value)}")
+    if not 0 <= float(value) < math.inf:
+        raise ValueError(f"{name} is {value}; it can't be negative or infinite")
+
+
+def check_duration(name: str, value: Any) -> None:
+    """Check that a value is None or a positive number of seconds."""
+    check_amount(name, value)
+    if value is not None and value <= 0:
+        raise ValueError(f"{name} is {value}; it must be a positive number of seconds")
+
+
+def as_number(value: Any) -> Any:
+    """Return the number that a rendered template says, else the value as it is; an empty text is None."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text in ("", "None"):
+        return None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return value
+
+
+def _is_literal(value: Any) -> bool:
+    """Whether a value is known when the DAG is parsed: plain data without templates and without XComs."""
+    if isinstance(value, str):
+        return "{{" not in value and "{%" not in value
+    if isinstance(value, Mapping):
+        return all(_is_literal(item) for pair in value.items() for item in pair)
+    if isinstance(value, list | tuple):
+        return all(map(_is_literal, value))
+    # What Airflow resolves later (XComs, mapped arguments) are objects of its own.
+    return not type(value).__module__.startswith("airflow")
+
+
+def _kind(value: Any) -> str:
+    return f"{value!r} ({type(value).__name__})"
+
+
+def check_operator(operator: Any) -> None:
+    """
+    Check an operator's arguments as far as they are known when the DAG is parsed: no templates, no XComs.
+
+    :raises TypeError: a value has a wrong type; the message names it.
+    :raises ValueError: a value is wrong; the message names it.
+    """
+    check_duration("poll_interval", operator.poll_interval)
+    if operator.poll_interval is None:
+        raise TypeError("poll_interval must be a number of seconds, not None")
+    known = {name: value for name in _JOB_FIELDS if _is_literal(value := getattr(operator, name))}
+    if "entrypoint" in known:
+        check_entrypoint(known["entrypoint"])
+    if known.get("submission_id"):
+        check_submission_id(known["submission_id"])
+    if known.get("metadata") is not None:
+        check_metadata(known["metadata"])
+    for name in _AMOUNTS:
+        check_amount(name, as_number(known.get(name)), whole=name == "entrypoint_memory")
+    if known.get("entrypoint_resources") is not None:
+        check_resources(known["entrypoint_resources"])
+    if known.get("entrypoint_label_selector") is not None:
+        check_strings("entrypoint_label_selector", known["entrypoint_label_selector"])
+    if known.get("runtime_env") is not None:
+        check_runtime_env(known["runtime_env"])
+    for name in ("job_timeout", "pending_timeout"):
+        if _is_literal(value := getattr(operator, name)):
+            check_duration(name, as_number(value))
+
+
+def job_arguments(operator: Any) -> dict[str, Any]:
+    """
+    Return the rendered arguments of an operator as the hook's ``submit_job`` takes them, all of them checked.
+
+    :raises TypeError: a value has a wrong type; the message names it.
+    :raises ValueError: a value is wrong; the message names it.
+    """
+    check_operator(operator)
+    values = {name: getattr(operator, name) for name in _JOB_FIELDS}
+    values.update({name: as_number(values[name]) for name in _AMOUNTS})
+    values["metadata"] = values["metadata"] or {}
+    values["submission_id"] = values["submission_id"] or None
+    return values
