@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import timezone
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -38,7 +38,7 @@ def task_identity(context: Context, deployment: str) -> TaskIdentity:
         try_number=ti.try_number,
         max_tries=ti.max_tries,
         retries=ti.task.retries or 0,
-        run_started=started.astimezone(timezone.utc).isoformat() if started else "",
+        run_started=started.astimezone(UTC).isoformat() if started else "",
     )
 
 

@@ -7,16 +7,19 @@ request is sent. It imports neither Airflow nor an HTTP library.
 
 from __future__ import annotations
 
+import json
 import math
 import os
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from airflow_provider_rayjobs.exceptions import RayConnectionConfigError
 from airflow_provider_rayjobs.identity import METADATA_PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 DEFAULT_PORT = 8265
 DEFAULT_ADDRESS = f"http://localhost:{DEFAULT_PORT}"
@@ -48,7 +51,8 @@ class AirflowConnection(Protocol):
     password: str | None
 
     @property
-    def extra_dejson(self) -> dict[str, Any]: ...
+    def extra_dejson(self) -> dict[str, Any]:
+        """The extra, decoded."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class ClusterConnection:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Texts that must never reach a log or a message: values of headers and cookies, tokens without their scheme."""
+        """Texts that must never reach a log: values of headers and cookies, and tokens without their scheme."""
         values = [*self.headers.values(), *self.cookies.values()]
         bare = [value.split(" ", 1)[1] for value in values if value.lower().startswith(("bearer ", "basic "))]
         return tuple(value for value in (*values, *bare) if value)
@@ -111,7 +115,11 @@ def read_connection(
             _fail(conn_id, "headers", f"the value of {name!r} has characters that no HTTP header can carry")
     metadata = extra.strings("metadata")
     if ours := [name for name in metadata if name.startswith(METADATA_PREFIX)]:
-        _fail(conn_id, "metadata", f"{ours[0]!r}: keys that begin with {METADATA_PREFIX!r} are the provider's own")
+        _fail(
+            conn_id,
+            "metadata",
+            f"{ours[0]!r}: keys that begin with {METADATA_PREFIX!r} are the provider's own",
+        )
     return ClusterConnection(
         conn_id=conn_id,
         address=_address(conn_id, connection, environ),
@@ -250,9 +258,7 @@ class _Extra:
         words: Mapping[str, bool] = {"true": True, "false": False}
         if value.strip().lower() in words:
             return words[value.strip().lower()]
-        path = os.path.expanduser(value.strip())
-        if not os.path.exists(path):
-            self._wrong("verify", f"{path!r} does not exist on this machine")
-        return path
-
-
+        path = Path(value.strip()).expanduser()
+        if not path.exists():
+            self._wrong("verify", f"{str(path)!r} does not exist on this machine")
+        return str(path)

@@ -8,8 +8,8 @@ the operator's attributes nor (in ``airflow dags test``) the keyword arguments o
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from enum import Enum
-from typing import Any, NoReturn
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_rayjobs.exceptions import (
     RayClusterUnreachableError,
@@ -18,12 +18,14 @@ from airflow_provider_rayjobs.exceptions import (
     RayJobStoppedError,
     RayJobTimeoutError,
 )
-from airflow_provider_rayjobs.protocol import JobDetails
+
+if TYPE_CHECKING:
+    from airflow_provider_rayjobs.protocol import JobDetails
 
 EVENT_VERSION = 1
 
 
-class Outcome(str, Enum):
+class Outcome(StrEnum):
     """How following a job ended."""
 
     SUCCEEDED = "succeeded"
@@ -99,7 +101,7 @@ class JobEvent:
             )
         except (KeyError, TypeError, ValueError) as e:
             raise ValueError(f"the trigger sent a malformed event ({e}): {str(data)[:200]!r}") from None
-        if not isinstance(event.submission_id, str) or not event.submission_id:
+        if not (event.submission_id and isinstance(values["submission_id"], str)):
             raise ValueError(f"the trigger sent an event without submission_id: {str(data)[:200]!r}")
         return event
 

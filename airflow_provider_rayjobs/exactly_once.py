@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.exceptions import RayJobExistsError, RayJobNotFoundError, RayJobTimeoutError
-from airflow_provider_rayjobs.hooks import RayJobHook
-from airflow_provider_rayjobs.identity import TaskIdentity
 from airflow_provider_rayjobs.protocol import JobDetails, JobStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from airflow_provider_rayjobs.hooks import RayJobHook
+    from airflow_provider_rayjobs.identity import TaskIdentity
 
 log = logging.getLogger(__name__)
 
@@ -129,9 +132,7 @@ def submit_once(
     raise AssertionError("unreachable: the second id is returned or raised")
 
 
-def stop_and_wait(
-    hook: RayJobHook, submission_id: str, patience: float, appear: float = 0.0
-) -> JobStatus | None:
+def stop_and_wait(hook: RayJobHook, submission_id: str, patience: float, appear: float = 0.0) -> JobStatus | None:
     """
     Stop a job and wait until it has ended.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from airflow_provider_rayjobs.logs import LogFollower
 from airflow_provider_rayjobs.protocol import JobDetails, JobStatus
 
 if TYPE_CHECKING:
-    import logging
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_rayjobs.transport import AiohttpTransport
 
@@ -82,10 +81,10 @@ class JobWatcher:
 
     :param transport: the cluster.
     :param watch: what to follow.
-    :param log: where the status changes and the job's lines go.
+    :param log: a logger, Airflow's or Python's: where the status changes and the job's lines go.
     """
 
-    def __init__(self, transport: AiohttpTransport, watch: Watch, log: logging.Logger) -> None:
+    def __init__(self, transport: AiohttpTransport, watch: Watch, log: Any) -> None:
         self._transport = transport
         self._watch = watch
         self._log = log

@@ -27,6 +27,10 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [{"integration-name": "Ray Jobs", "python-modules": [f"{_PACKAGE}.operators"]}],
         "triggers": [{"integration-name": "Ray Jobs", "python-modules": [f"{_PACKAGE}.triggers"]}],
         "connection-types": [
-            {"hook-class-name": f"{_PACKAGE}.hooks.RayJobHook", "hook-name": "Ray Jobs", "connection-type": "ray_jobs"}
+            {
+                "hook-class-name": f"{_PACKAGE}.hooks.RayJobHook",
+                "hook-name": "Ray Jobs",
+                "connection-type": "ray_jobs",
+            }
         ],
     }

@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import shlex
 import string
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +19,8 @@ from airflow_provider_rayjobs.protocol import Flow, JobDetails, JobStatus, Submi
 from airflow_provider_rayjobs.validation import check_submission
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+
     from airflow_provider_rayjobs.transport import AiohttpTransport, RequestsTransport
 
 T = TypeVar("T")
@@ -298,7 +299,7 @@ class RayJobAsyncHook(BaseHook):
         self._cluster = cluster
         self._transport: AiohttpTransport | None = None
 
-    async def get_conn(self) -> AiohttpTransport:  # type: ignore[override]  # the base class knows no coroutines
+    async def get_conn(self) -> AiohttpTransport:
         """Return the transport, which drives the flows of ``protocol``; it belongs to the running event loop."""
         if self._transport is None:
             from airflow_provider_rayjobs.transport import AiohttpTransport
@@ -371,7 +372,7 @@ async def _next(pieces: AsyncIterator[str]) -> str:
     return await anext(pieces)
 
 
-async def _tail(transport: AiohttpTransport, submission_id: str) -> AsyncIterator[str]:
+async def _tail(transport: AiohttpTransport, submission_id: str) -> AsyncGenerator[str, None]:
     async with transport.stream(f"{protocol.job_path(submission_id)}/logs/tail") as messages:
         async for text in messages:
             yield text

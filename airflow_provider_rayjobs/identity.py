@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from airflow_provider_rayjobs.protocol import JobDetails
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_rayjobs.protocol import JobDetails
 
 #: Metadata keys that begin so are the provider's.
 METADATA_PREFIX = "airflow_"

@@ -18,14 +18,15 @@ import json
 import re
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.protocol import job_path
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+
     from airflow_provider_rayjobs.transport import AiohttpTransport
 
 #: Longest piece of a line that is written at once, in characters; a longer line is written in several.
@@ -177,10 +178,8 @@ class LogFollower:
     async def _is_over(self, within: float) -> bool:
         """Wait until the job is over, at most ``within`` seconds; the owner is asked to look."""
         self.closed.set()
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self.over.wait(), within)
-        except TimeoutError:
-            pass
         return self.over.is_set()
 
     async def _read_stream(self) -> tuple[bool, str]:
@@ -227,7 +226,7 @@ _ESCAPED = re.compile(r'(?:[^"\\]+|\\(?:u[0-9a-fA-F]{4}|[^u]))*')
 _HIGH_SURROGATE = re.compile(r"(?:^|[^\\])(?:\\\\)*(\\u[dD][89abAB][0-9a-fA-F]{2})$")
 
 
-async def json_text(chunks: AsyncIterator[bytes], key: str) -> AsyncIterator[str]:
+async def json_text(chunks: AsyncIterator[bytes], key: str) -> AsyncGenerator[str, None]:
     """
     Decode the one text in a JSON object ``{"<key>": "<text>"}`` piece by piece, in bounded memory.
 

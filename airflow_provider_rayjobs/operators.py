@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -33,6 +32,8 @@ from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.protocol import Request, job_path
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_rayjobs.identity import TaskIdentity
@@ -100,7 +101,11 @@ class RaySubmitJobOperator(BaseOperator):
         "job_timeout",
         "pending_timeout",
     )
-    template_fields_renderers = {"entrypoint": "bash", "runtime_env": "json", "metadata": "json"}
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "entrypoint": "bash",
+        "runtime_env": "json",
+        "metadata": "json",
+    }
     ui_color = "#dcebff"
 
     def __init__(
@@ -236,9 +241,7 @@ class RaySubmitJobOperator(BaseOperator):
     def _defer(self, watch: Watch) -> None:
         from airflow_provider_rayjobs.triggers import RayJobTrigger
 
-        trigger = RayJobTrigger(
-            ray_conn_id=self.ray_conn_id, stop_on_kill=self.stop_on_kill, **watch.to_json()
-        )
+        trigger = RayJobTrigger(ray_conn_id=self.ray_conn_id, stop_on_kill=self.stop_on_kill, **watch.to_json())
         # The trigger holds to the deadlines; Airflow's own timeout is the net below it.
         limits = list(watch.deadlines.values())
         net = timedelta(seconds=max(limits) - time.time() + NET_MARGIN) if limits else None
@@ -275,11 +278,11 @@ class RaySubmitJobOperator(BaseOperator):
             self.log.error("Ray job %s could not be stopped: %s", submission_id, e)
 
     def _conclude(self, context: Context, event: JobEvent) -> str:
-        if event.outcome is Outcome.STOPPED and event.reattached_at is not None:
-            if event.ended_at - event.reattached_at < REATTACH_GRACE:
-                self.log.info("Ray job %s was killed with its old try; submitting a new one", event.submission_id)
-                identity = compat.task_identity(context, self.hook.cluster.deployment)
-                return self._submit_and_wait(context, identity, self.hook.get_version_info().session_name)
+        reattached = event.reattached_at
+        if event.outcome is Outcome.STOPPED and reattached and event.ended_at - reattached < REATTACH_GRACE:
+            self.log.info("Ray job %s was killed with its old try; submitting a new one", event.submission_id)
+            identity = compat.task_identity(context, self.hook.cluster.deployment)
+            return self._submit_and_wait(context, identity, self.hook.get_version_info().session_name)
         raise_for_outcome(event)
         self.log.info("Ray job %s SUCCEEDED", event.submission_id)
         return event.submission_id

@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, fields
-from enum import Enum
+from enum import StrEnum
 from itertools import chain, repeat
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -52,7 +52,7 @@ NO_AGENT = "No available agent to submit job"
 ERROR_TEXT_LIMIT = 20_000
 
 
-class JobStatus(str, Enum):
+class JobStatus(StrEnum):
     """
     Status of a job, as in ``ray.job_submission.JobStatus``.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,6 +32,8 @@ from airflow_provider_rayjobs.protocol import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
     import aiohttp
     import requests
 
@@ -156,9 +157,7 @@ class AiohttpTransport:
     :param sleep: coroutine that waits, in seconds.
     """
 
-    def __init__(
-        self, cluster: ClusterConnection, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    ) -> None:
+    def __init__(self, cluster: ClusterConnection, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self.cluster = cluster
         self._sleep = sleep
         self._session: aiohttp.ClientSession | None = None
@@ -211,11 +210,7 @@ class AiohttpTransport:
 
                 cluster = self.cluster
                 # Reading the system's certificates takes some 20 ms of CPU, too long for an event loop.
-                tls = (
-                    await asyncio.to_thread(_ssl_context, cluster)
-                    if cluster.address.startswith("https")
-                    else True
-                )
+                tls = await asyncio.to_thread(_ssl_context, cluster) if cluster.address.startswith("https") else True
                 self._session = aiohttp.ClientSession(
                     headers=dict(cluster.headers),
                     cookie_jar=aiohttp.DummyCookieJar(),
@@ -242,9 +237,7 @@ class AiohttpTransport:
         session = await self._opened()
         with _translating_aiohttp(self.cluster):
             # No heartbeat: the head never reads from this socket, so it would not answer a ping.
-            async with session.ws_connect(
-                self.cluster.address + path, max_msg_size=MAX_WEBSOCKET_MESSAGE
-            ) as socket:
+            async with session.ws_connect(self.cluster.address + path, max_msg_size=MAX_WEBSOCKET_MESSAGE) as socket:
                 yield _messages(self.cluster, socket)
 
     @asynccontextmanager
@@ -271,9 +264,7 @@ class AiohttpTransport:
             self._session = None
 
 
-async def _messages(
-    cluster: ClusterConnection, socket: aiohttp.ClientWebSocketResponse
-) -> AsyncIterator[str]:
+async def _messages(cluster: ClusterConnection, socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[str]:
     from aiohttp import WSCloseCode, WSMsgType
 
     while True:
@@ -297,9 +288,7 @@ def _response(cluster: ClusterConnection, request: Request, status: int, body: b
         for secret in sorted((*cluster.secrets, *request.secrets), key=len, reverse=True):
             if len(secret) > 2:  # shorter ones would blank out half of every message
                 text = text.replace(secret, "***")
-    return Response(
-        status, text, cluster.address, headers.get("Content-Type", ""), headers.get("Location", "")
-    )
+    return Response(status, text, cluster.address, headers.get("Content-Type", ""), headers.get("Location", ""))
 
 
 def _settled(response: Response) -> Response:
@@ -409,7 +398,7 @@ def _ssl_context(cluster: ClusterConnection) -> ssl.SSLContext | bool:
         return False
     path = cluster.verify
     if path is True:
-        from requests.certs import where
+        from certifi import where  # requests comes with it
 
         path = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or where()
     try:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_rayjobs import compat
-from airflow_provider_rayjobs.connection import ClusterConnection
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError
 from airflow_provider_rayjobs.follow import JobWatcher, Watch, stop_and_confirm
 from airflow_provider_rayjobs.hooks import RayJobAsyncHook
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from airflow_provider_rayjobs.connection import ClusterConnection
 
 #: Seconds that asking whether the task was killed may take.
 KILL_CHECK_TIMEOUT = 15.0
@@ -51,7 +54,7 @@ class RayJobTrigger(BaseTrigger):
         reattached_at: float | None = None,
         stop_on_kill: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # of Airflow
         self.ray_conn_id = ray_conn_id
         self.stop_on_kill = stop_on_kill
         self.watch = Watch(
@@ -83,7 +86,7 @@ class RayJobTrigger(BaseTrigger):
             self._cluster = transport.cluster
             event = await JobWatcher(transport, self.watch, self.log).run()
             self._ended = True
-            yield TriggerEvent(event.to_json())
+            yield TriggerEvent(event.to_json())  # type: ignore[no-untyped-call]  # of Airflow
         except asyncio.CancelledError:
             await self._stop_if_killed()
             raise
@@ -112,7 +115,7 @@ class RayJobTrigger(BaseTrigger):
             async with asyncio.timeout(KILL_CHECK_TIMEOUT):
                 if not await compat.was_killed(self.task_instance, self.trigger_id, submission_id):
                     return
-        except Exception as e:  # whatever hinders the check: a job is stopped only when the wish is certain
+        except Exception as e:  # noqa: BLE001 - whatever hinders the check: a job is stopped only when the wish is certain
             self.log.warning("Ray job %s goes on: can't tell whether its task was killed (%r)", submission_id, e)
             return
         self.log.warning("The task was ended from outside; stopping Ray job %s", submission_id)
@@ -122,7 +125,7 @@ class RayJobTrigger(BaseTrigger):
             self.log.info("Ray job %s is %s", submission_id, job.status)
         except RayJobNotFoundError:
             self.log.info("Ray job %s is not known to the cluster any more", submission_id)
-        except Exception as e:  # the last word of a cancelled trigger: there is nobody to raise it to
+        except Exception as e:  # noqa: BLE001 - the last word of a cancelled trigger: there is nobody to raise it to
             self.log.error("Ray job %s could not be stopped: %s", submission_id, e)
         finally:
             await hook.close()

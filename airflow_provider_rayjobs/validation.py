@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -14,19 +15,6 @@ from airflow_provider_rayjobs.protocol import Submission, check_submission_id
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
-#: Fields of an operator that make the job.
-_AMOUNTS = ("entrypoint_num_cpus", "entrypoint_num_gpus", "entrypoint_memory")
-_JOB_FIELDS = (
-    "entrypoint",
-    "runtime_env",
-    "submission_id",
-    "metadata",
-    *_AMOUNTS,
-    "entrypoint_resources",
-    "entrypoint_label_selector",
-)
-
-
 def check_submission(submission: Submission) -> None:
     """
     Check all that Ray would refuse only later, or not at all.
@@ -34,17 +22,12 @@ def check_submission(submission: Submission) -> None:
     :raises TypeError: a value has a wrong type; the message names it.
     :raises ValueError: a value is wrong; the message names it.
     """
-    check_entrypoint(submission.entrypoint)
-    check_submission_id(submission.submission_id)
-    check_strings("metadata", submission.metadata)
-    for name in _AMOUNTS:
-        check_amount(name, getattr(submission, name), whole=name == "entrypoint_memory")
-    if submission.entrypoint_resources is not None:
-        check_resources(submission.entrypoint_resources)
-    if submission.entrypoint_label_selector is not None:
-        check_strings("entrypoint_label_selector", submission.entrypoint_label_selector)
-    if submission.runtime_env is not None:
-        check_runtime_env(submission.runtime_env)
+    # The provider adds metadata of its own, which an author may not.
+    checks: dict[str, Callable[[Any], object]] = {**_CHECKS, "metadata": partial(check_strings, "metadata")}
+    for name, check in checks.items():
+        value = getattr(submission, name)
+        if value is not None:
+            check(value)
 
 
 def check_entrypoint(entrypoint: Any) -> None:
@@ -79,7 +62,10 @@ def check_runtime_env(runtime_env: Any) -> None:
     modules = runtime_env.get("py_modules") or []
     if not isinstance(modules, list):
         raise TypeError(f"runtime_env['py_modules'] must be a list, not {_kind(modules)}")
-    for key, value in [("working_dir", runtime_env.get("working_dir")), *(("py_modules", m) for m in modules)]:
+    for key, value in [
+        ("working_dir", runtime_env.get("working_dir")),
+        *(("py_modules", m) for m in modules),
+    ]:
         if value is not None and not (isinstance(value, str) and _URI.match(value)):
             raise ValueError(
                 f"runtime_env[{key!r}] names the local path {str(value)!r}, which the cluster can't see; give the "
@@ -151,6 +137,22 @@ def _kind(value: Any) -> str:
     return f"{value!r} ({type(value).__name__})"
 
 
+_AMOUNTS = ("entrypoint_num_cpus", "entrypoint_num_gpus", "entrypoint_memory")
+
+#: What makes the job, and how each is checked.
+_CHECKS: Mapping[str, Callable[[Any], object]] = {
+    "entrypoint": check_entrypoint,
+    "runtime_env": check_runtime_env,
+    "submission_id": check_submission_id,
+    "metadata": check_metadata,
+    "entrypoint_num_cpus": partial(check_amount, "entrypoint_num_cpus"),
+    "entrypoint_num_gpus": partial(check_amount, "entrypoint_num_gpus"),
+    "entrypoint_memory": partial(check_amount, "entrypoint_memory", whole=True),
+    "entrypoint_resources": check_resources,
+    "entrypoint_label_selector": partial(check_strings, "entrypoint_label_selector"),
+}
+
+
 def check_operator(operator: Any) -> None:
     """
     Check an operator's arguments as far as they are known when the DAG is parsed: no templates, no XComs.
@@ -158,27 +160,18 @@ def check_operator(operator: Any) -> None:
     :raises TypeError: a value has a wrong type; the message names it.
     :raises ValueError: a value is wrong; the message names it.
     """
-    check_duration("poll_interval", operator.poll_interval)
     if operator.poll_interval is None:
         raise TypeError("poll_interval must be a number of seconds, not None")
-    known = {name: value for name in _JOB_FIELDS if _is_literal(value := getattr(operator, name))}
-    if "entrypoint" in known:
-        check_entrypoint(known["entrypoint"])
-    if known.get("submission_id"):
-        check_submission_id(known["submission_id"])
-    if known.get("metadata") is not None:
-        check_metadata(known["metadata"])
-    for name in _AMOUNTS:
-        check_amount(name, as_number(known.get(name)), whole=name == "entrypoint_memory")
-    if known.get("entrypoint_resources") is not None:
-        check_resources(known["entrypoint_resources"])
-    if known.get("entrypoint_label_selector") is not None:
-        check_strings("entrypoint_label_selector", known["entrypoint_label_selector"])
-    if known.get("runtime_env") is not None:
-        check_runtime_env(known["runtime_env"])
+    check_duration("poll_interval", operator.poll_interval)
     for name in ("job_timeout", "pending_timeout"):
         if _is_literal(value := getattr(operator, name)):
             check_duration(name, as_number(value))
+    for name, check in _CHECKS.items():
+        value = getattr(operator, name)
+        if name in _AMOUNTS:
+            value = as_number(value)
+        if (name == "entrypoint" or value not in (None, "")) and _is_literal(value):
+            check(value)
 
 
 def job_arguments(operator: Any) -> dict[str, Any]:
@@ -189,7 +182,7 @@ def job_arguments(operator: Any) -> dict[str, Any]:
     :raises ValueError: a value is wrong; the message names it.
     """
     check_operator(operator)
-    values = {name: getattr(operator, name) for name in _JOB_FIELDS}
+    values = {name: getattr(operator, name) for name in _CHECKS}
     values.update({name: as_number(values[name]) for name in _AMOUNTS})
     values["metadata"] = values["metadata"] or {}
     values["submission_id"] = values["submission_id"] or None
