@@ -17,6 +17,10 @@ from airflow_provider_rayjobs.identity import TaskIdentity
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseHook, Context
 
+#: Airflow 2 calls ``on_kill`` on a fresh instance when a deferred task's ``execution_timeout`` has passed. (Airflow 3
+#: does not, and its signal handler could not ask for XComs.)
+KILLS_UNSTARTED_TASKS = not AIRFLOW_V_3_0_PLUS
+
 #: XCom key under which a task keeps the submission id of the job that it follows.
 SUBMISSION_ID_XCOM = "submission_id"
 

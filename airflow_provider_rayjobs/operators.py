@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from datetime import timedelta
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     BaseOperator,
-    TaskDeferred,
     conf,
     get_current_context,
 )
@@ -24,12 +22,11 @@ from airflow_provider_rayjobs.exceptions import (
     RayConnectionConfigError,
     RayJobExistsError,
     RayJobsError,
-    RayJobStoppedError,
     RayRequestRefusedError,
 )
 from airflow_provider_rayjobs.follow import JobWatcher, Watch
+from airflow_provider_rayjobs.guard import STOP_PATIENCE, JobGuard
 from airflow_provider_rayjobs.hooks import RayJobHook
-from airflow_provider_rayjobs.protocol import Request, job_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,16 +34,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_rayjobs.identity import TaskIdentity
-    from airflow_provider_rayjobs.transport import RequestsTransport
-
-#: Seconds that a signal handler may spend on the request that stops the job: Airflow 3 sends SIGKILL after 5 s.
-KILL_REQUEST_TIMEOUT = 3.0
-
-#: Seconds to wait for STOPPED when the task ends before its job.
-KILL_PATIENCE = 10.0
-
-#: Seconds within which a job may still appear whose submission was cut off.
-APPEAR_PATIENCE = 4.0
 
 #: Seconds after a reattachment within which STOPPED means that the job was killed together with its old try.
 REATTACH_GRACE = 60.0
@@ -153,11 +140,7 @@ class RaySubmitJobOperator(BaseOperator):
         self.stop_on_kill = stop_on_kill
         self.reattach = reattach
         validation.check_operator(self)
-        self._killed = False
-        self._accepted = False
-        self._killer: RequestsTransport | None = None
-        self._current_id: str | None = None
-        self._follow: tuple[asyncio.AbstractEventLoop, asyncio.Task[JobEvent]] | None = None
+        self._guard: JobGuard | None = None
 
     @cached_property
     def hook(self) -> RayJobHook:
@@ -168,48 +151,54 @@ class RaySubmitJobOperator(BaseOperator):
         """Submit the job, or take over the one that an earlier try left, and see it to its end."""
         with self._refused_for_good():
             try:
-                job = validation.job_arguments(self)
+                explicit_id = validation.job_arguments(self)["submission_id"]
             except (TypeError, ValueError) as e:
                 raise AirflowFailException(f"Nothing was submitted: {e}") from e
+            guard = self._new_guard()
             identity = compat.task_identity(context, self.hook.cluster.deployment)
             session = self.hook.get_version_info().session_name
-            # A session of its own: the signal may interrupt the other one inside a lock.
-            self._killer = type(self.hook.get_conn())(self.hook.cluster)
-            with self._stopping_when_killed():
-                found = settle_earlier_jobs(
-                    self.hook, identity, explicit_id=job["submission_id"], reattach=self.reattach
-                )
-                now = time.time()
-                if found is not None:
-                    self._announce(context, str(found.submission_id))
-                    self._accepted = True
-                    self.log.info("Reattached to Ray job %s, which is %s", found.submission_id, found.status)
-                    started = (found.start_time or now * 1000) / 1000
-                    return self._wait(context, self._watch(context, started, session, reattached_at=now))
-                return self._submit_and_wait(context, identity, session)
+            with guard.guarding():
+                found = settle_earlier_jobs(self.hook, identity, explicit_id=explicit_id, reattach=self.reattach)
+                if found is None:
+                    return self._submit_and_wait(context, identity, session)
+                now, submission_id = time.time(), str(found.submission_id)
+                self._announce(context, submission_id)
+                guard.accepted = True
+                self.log.info("Reattached to Ray job %s, which is %s", submission_id, found.status)
+                started = (found.start_time or now * 1000) / 1000
+                return self._wait(context, self._watch(context, submission_id, started, session, now))
+
+    def _new_guard(self) -> JobGuard:
+        self._guard = JobGuard(self.hook, self.log, enabled=self.stop_on_kill)
+        return self._guard
 
     def _submit_and_wait(self, context: Context, identity: TaskIdentity, session: str | None) -> str:
         now = time.time()
-        submit_once(
+        submission_id = submit_once(
             self.hook,
             identity,
             announce=lambda submission_id: self._announce(context, submission_id),
             **validation.job_arguments(self),
         )
-        self._accepted = True
+        if self._guard is not None:
+            self._guard.accepted = True
         address = self.hook.get_address()
-        self.log.info("Submitted Ray job %s: %s/#/jobs/%s", self._current_id, address, self._current_id)
-        return self._wait(context, self._watch(context, now, session))
+        self.log.info("Submitted Ray job %s: %s/#/jobs/%s", submission_id, address, submission_id)
+        return self._wait(context, self._watch(context, submission_id, now, session))
 
     def _announce(self, context: Context, submission_id: str) -> None:
         """Make the id known, before the job exists, to whoever may have to stop it."""
-        if self._killed:
-            raise RayJobStoppedError("The task was killed before it submitted", submission_id=submission_id)
-        self._current_id = submission_id
+        if self._guard is not None:
+            self._guard.announce(submission_id)
         context["ti"].xcom_push(key=compat.SUBMISSION_ID_XCOM, value=submission_id)
 
     def _watch(
-        self, context: Context, submitted_at: float, session: str | None, reattached_at: float | None = None
+        self,
+        context: Context,
+        submission_id: str,
+        submitted_at: float,
+        session: str | None,
+        reattached_at: float | None = None,
     ) -> Watch:
         job_timeout = validation.as_number(self.job_timeout)
         pending_timeout = validation.as_number(self.pending_timeout)
@@ -219,7 +208,7 @@ class RaySubmitJobOperator(BaseOperator):
             # Airflow 3 does not enforce it while the task is deferred.
             deadlines["execution_timeout"] = started.timestamp() + self.execution_timeout.total_seconds()
         return Watch(
-            submission_id=str(self._current_id),
+            submission_id=submission_id,
             submitted_at=submitted_at,
             session_name=session,
             poll_interval=self.poll_interval,
@@ -254,9 +243,12 @@ class RaySubmitJobOperator(BaseOperator):
         :param event: a :class:`~airflow_provider_rayjobs.events.JobEvent` as JSON.
         """
         checked = JobEvent.from_json(event)
-        self._current_id, self._accepted = checked.submission_id, True
-        with self._refused_for_good(), self._stopping_when_killed():
-            return self._conclude(context, checked)
+        with self._refused_for_good():
+            guard = self._new_guard()
+            guard.announce(checked.submission_id)
+            guard.accepted = True
+            with guard.guarding():
+                return self._conclude(context, checked)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral; when Airflow ended it by its own timeout, the job is stopped first."""
@@ -272,7 +264,7 @@ class RaySubmitJobOperator(BaseOperator):
         submission_id = self._known_id(context)
         self.log.warning("The deferral ended without an event; stopping Ray job %s", submission_id)
         try:
-            status = stop_and_wait(self.hook, submission_id, patience=KILL_PATIENCE)
+            status = stop_and_wait(self.hook, submission_id, patience=STOP_PATIENCE)
             self.log.info("Ray job %s is %s", submission_id, status or "not known to the cluster")
         except (RayJobsError, ValueError) as e:
             self.log.error("Ray job %s could not be stopped: %s", submission_id, e)
@@ -292,51 +284,14 @@ class RaySubmitJobOperator(BaseOperator):
         from airflow_provider_rayjobs.transport import AiohttpTransport
 
         async def follow() -> JobEvent:
-            task = asyncio.current_task()
-            if task is not None:
-                self._follow = (asyncio.get_running_loop(), task)
             transport = AiohttpTransport(self.hook.cluster)
             try:
-                if self._killed:
-                    raise asyncio.CancelledError
                 return await JobWatcher(transport, watch, self.log).run()
             finally:
-                self._follow = None
                 await transport.close()
 
-        return asyncio.run(follow())
-
-    @contextlib.contextmanager
-    def _stopping_when_killed(self) -> Iterator[None]:
-        """Stop the job, and see it stopped, when the task ends before it by a signal or a timeout."""
-        try:
-            yield
-            if not self._killed:
-                return
-        except BaseException as e:
-            # A deferral and errors of the job or of contact leave the job as it is.
-            if not self._killed and isinstance(e, Exception | TaskDeferred):
-                raise
-            self._confirm_stopped()
-            if not isinstance(e, asyncio.CancelledError):
-                raise
-        else:
-            self._confirm_stopped()
-        raise RayJobStoppedError(
-            f"Ray job {self._current_id} was stopped because its task was killed",
-            submission_id=str(self._current_id),
-        )
-
-    def _confirm_stopped(self) -> None:
-        if not self.stop_on_kill or self._current_id is None:
-            return
-        try:
-            # A submission whose answer was cut off by the kill may take effect a moment later.
-            appear = 0.0 if self._accepted else APPEAR_PATIENCE
-            status = stop_and_wait(self.hook, self._current_id, patience=KILL_PATIENCE, appear=appear)
-            self.log.warning("Ray job %s is %s", self._current_id, status or "not known to the cluster")
-        except RayJobsError as e:
-            self.log.error("Ray job %s could not be seen to stop: %s", self._current_id, e)
+        guard = self._guard or self._new_guard()
+        return guard.run(follow())
 
     def on_kill(self) -> None:
         """
@@ -345,23 +300,10 @@ class RaySubmitJobOperator(BaseOperator):
         Airflow 3 calls this inside the handler of SIGTERM and sends SIGKILL 5 s later. The interrupted ``execute``
         confirms afterwards that the job has stopped.
         """
-        if not self.stop_on_kill:
-            return
-        self._killed = True
-        submission_id = self._current_id
-        if submission_id is None and "hook" not in self.__dict__:
-            # A fresh instance: Airflow 2.11 ends a task so whose execution_timeout passed while it was deferred.
-            submission_id = self._known_id(get_current_context())
-        if submission_id is not None:
-            self.log.warning("Stopping Ray job %s", submission_id)
-            try:
-                request = Request("POST", f"{job_path(submission_id)}/stop")
-                (self._killer or self.hook.get_conn()).send_once(request, timeout=KILL_REQUEST_TIMEOUT)
-            except RayJobsError as e:
-                self.log.error("The request to stop Ray job %s failed: %s", submission_id, e)
-        if self._follow is not None:
-            loop, task = self._follow
-            loop.call_soon_threadsafe(task.cancel)
+        if self._guard is None and self.stop_on_kill and compat.KILLS_UNSTARTED_TASKS:
+            self._new_guard().announce(self._known_id(get_current_context()))
+        if self._guard is not None:
+            self._guard.kill()
 
     def _known_id(self, context: Context) -> str:
         """Return the id of the job that this try follows, in an instance that did not submit it."""
