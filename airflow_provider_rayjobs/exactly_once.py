@@ -141,21 +141,37 @@ def stop_and_wait(hook: RayJobHook, submission_id: str, patience: float, appear:
     :return: its last status, or None when the cluster does not know it.
     :raises RayJobTimeoutError: it has not ended after ``patience`` seconds.
     """
-    started, asked = time.monotonic(), False
-    while True:
+    give_up, asked = time.monotonic() + appear, False
+    while not asked:
         try:
-            asked = asked or hook.stop_job(submission_id)
-            status = hook.get_job_status(submission_id)
+            hook.stop_job(submission_id)
+            asked = True
         except RayJobNotFoundError:
-            if time.monotonic() - started >= appear:
+            if time.monotonic() >= give_up:
                 return None
-        else:
-            if status.is_terminal:
-                return status
-            if time.monotonic() - started >= patience:
-                raise RayJobTimeoutError(
-                    f"{hook.get_address()}: Ray job {submission_id} was asked to stop and is still {status} after "
-                    f"{patience:.0f} s; stop it in the Ray dashboard, then retry",
-                    submission_id=submission_id,
-                )
+            time.sleep(0.5)
+    try:
+        return wait_until_ended(hook, submission_id, patience)
+    except RayJobNotFoundError:
+        return None
+
+
+def wait_until_ended(hook: RayJobHook, submission_id: str, patience: float) -> JobStatus:
+    """
+    Wait until a job has ended.
+
+    :param patience: seconds.
+    :return: its last status.
+    :raises RayJobNotFoundError: no such job.
+    :raises RayJobTimeoutError: it has not ended after ``patience`` seconds.
+    """
+    give_up = time.monotonic() + patience
+    while not (status := hook.get_job_status(submission_id)).is_terminal:
+        if time.monotonic() >= give_up:
+            raise RayJobTimeoutError(
+                f"{hook.get_address()}: Ray job {submission_id} is still {status} after {patience:.0f} s; stop it, "
+                "in the Ray dashboard or with RayStopJobOperator, then retry",
+                submission_id=submission_id,
+            )
         time.sleep(0.5)
+    return status

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs import protocol
+from airflow_provider_rayjobs.contact import Contact
 from airflow_provider_rayjobs.events import JobEvent, Outcome, event_of_job
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
 from airflow_provider_rayjobs.logs import LogFollower
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 #: A job's end is noticed within this share of its run time, and within 1.5 s for a short one.
 SHORTEST_INTERVAL = 1.0
 INTERVAL_SHARE = 0.04
+
+#: Seconds between two looks while the cluster is unreachable, at most.
+LONGEST_LOST_INTERVAL = 5.0
 
 #: Seconds to wait for a job that was asked to stop; Ray sends SIGKILL a few seconds after SIGTERM.
 STOP_PATIENCE = 30.0
@@ -90,7 +94,7 @@ class JobWatcher:
         self._log = log
         self._status: JobStatus | None = None
         self._status_since = watch.submitted_at
-        self._unreachable_since: float | None = None
+        self._contact = Contact(transport.cluster.unreachable_timeout, log)
         self._logs = LogFollower(transport, watch.submission_id, log.info, log.warning)
 
     async def run(self) -> JobEvent:
@@ -145,9 +149,7 @@ class JobWatcher:
 
     async def _look(self) -> JobDetails:
         job = await self._transport.run(protocol.get_job_info(self._watch.submission_id))
-        if self._unreachable_since is not None:
-            self._log.info("Contact is back after %.0f s", time.time() - self._unreachable_since)
-            self._unreachable_since = None
+        self._contact.back()
         self._report(job.status)
         return job
 
@@ -187,21 +189,10 @@ class JobWatcher:
         return self._event(Outcome.LOST, f"{detail}; a retry of this task submits it anew")
 
     def _contact_lost(self, error: RayJobsError) -> JobEvent | None:
-        budget = self._transport.cluster.unreachable_timeout
-        now = time.time()
-        if self._unreachable_since is None:
-            self._unreachable_since = now
-            self._log.warning("No contact with the cluster; trying on for %.0f s: %s", budget, error)
+        if (detail := self._contact.failed(error)) is None:
             return None
-        lasted = now - self._unreachable_since
-        if lasted < budget:
-            return None
-        return self._event(
-            Outcome.UNREACHABLE,
-            f"could not be followed: the cluster was unreachable for {lasted:.0f} s (the connection's "
-            f"unreachable_timeout is {budget:.0f} s). The job itself may still run; a retry of this task finds it. "
-            f"Last error: {error}",
-        )
+        hint = "the job itself may still run; a retry of this task finds it"
+        return self._event(Outcome.UNREACHABLE, f"could not be followed, {hint}: {detail}")
 
     def _passed_deadline(self, job: JobDetails | None) -> str | None:
         """Name the limit that has passed."""
@@ -231,8 +222,8 @@ class JobWatcher:
         """Wait for the next look: an interval, the next deadline, or a hint of the log stream."""
         now = time.time()
         delay = poll_delay(now - self._watch.submitted_at, self._watch.poll_interval)
-        if self._unreachable_since is not None:
-            delay = min(delay, 5.0)
+        if self._contact.lost:
+            delay = min(delay, LONGEST_LOST_INTERVAL)
         limits = list(self._watch.deadlines.values())
         if self._watch.pending_deadline is not None and self._status is JobStatus.PENDING:
             limits.append(self._watch.pending_deadline)

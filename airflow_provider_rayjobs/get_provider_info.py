@@ -25,6 +25,7 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "hooks": [{"integration-name": "Ray Jobs", "python-modules": [f"{_PACKAGE}.hooks"]}],
         "operators": [{"integration-name": "Ray Jobs", "python-modules": [f"{_PACKAGE}.operators"]}],
+        "sensors": [{"integration-name": "Ray Jobs", "python-modules": [f"{_PACKAGE}.sensors"]}],
         "triggers": [{"integration-name": "Ray Jobs", "python-modules": [f"{_PACKAGE}.triggers"]}],
         "connection-types": [
             {

@@ -6,10 +6,16 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 from airflow_provider_rayjobs.exactly_once import stop_and_wait
-from airflow_provider_rayjobs.exceptions import RayJobsError, RayJobStoppedError
+from airflow_provider_rayjobs.exceptions import (
+    RayConnectionConfigError,
+    RayJobExistsError,
+    RayJobsError,
+    RayJobStoppedError,
+    RayRequestRefusedError,
+)
 from airflow_provider_rayjobs.protocol import Request, job_path
 
 if TYPE_CHECKING:
@@ -125,3 +131,16 @@ class JobGuard:
             self._log.warning("Ray job %s is %s", self.submission_id, status or "not known to the cluster")
         except RayJobsError as e:
             self._log.error("Ray job %s could not be seen to stop: %s", self.submission_id, e)
+
+
+@contextlib.contextmanager
+def refused_for_good() -> Iterator[None]:
+    """
+    End the task without a retry on what a retry can't mend.
+
+    :raises AirflowFailException: the request, the credentials, the connection or an argument is wrong.
+    """
+    try:
+        yield
+    except (RayRequestRefusedError, RayConnectionConfigError, RayJobExistsError) as e:
+        raise AirflowFailException(str(e)) from e

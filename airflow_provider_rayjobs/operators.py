@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from datetime import timedelta
 from functools import cached_property
@@ -17,19 +16,24 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_rayjobs import compat, validation
 from airflow_provider_rayjobs.events import JobEvent, Outcome, raise_for_outcome
-from airflow_provider_rayjobs.exactly_once import find_job, settle_earlier_jobs, stop_and_wait, submit_once
+from airflow_provider_rayjobs.exactly_once import (
+    find_job,
+    settle_earlier_jobs,
+    stop_and_wait,
+    submit_once,
+    wait_until_ended,
+)
 from airflow_provider_rayjobs.exceptions import (
-    RayConnectionConfigError,
-    RayJobExistsError,
+    RayJobNotFoundError,
     RayJobsError,
-    RayRequestRefusedError,
 )
 from airflow_provider_rayjobs.follow import JobWatcher, Watch
-from airflow_provider_rayjobs.guard import STOP_PATIENCE, JobGuard
+from airflow_provider_rayjobs.guard import STOP_PATIENCE, JobGuard, refused_for_good
 from airflow_provider_rayjobs.hooks import RayJobHook
+from airflow_provider_rayjobs.protocol import check_submission_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -149,7 +153,7 @@ class RaySubmitJobOperator(BaseOperator):
 
     def execute(self, context: Context) -> str:
         """Submit the job, or take over the one that an earlier try left, and see it to its end."""
-        with self._refused_for_good():
+        with refused_for_good():
             try:
                 explicit_id = validation.job_arguments(self)["submission_id"]
             except (TypeError, ValueError) as e:
@@ -243,7 +247,7 @@ class RaySubmitJobOperator(BaseOperator):
         :param event: a :class:`~airflow_provider_rayjobs.events.JobEvent` as JSON.
         """
         checked = JobEvent.from_json(event)
-        with self._refused_for_good():
+        with refused_for_good():
             guard = self._new_guard()
             guard.announce(checked.submission_id)
             guard.accepted = True
@@ -313,10 +317,90 @@ class RaySubmitJobOperator(BaseOperator):
             return known
         return compat.task_identity(context, self.hook.cluster.deployment).submission_id()
 
-    @contextlib.contextmanager
-    def _refused_for_good(self) -> Iterator[None]:
-        """End the task without a retry on what a retry can't mend."""
-        try:
-            yield
-        except (RayRequestRefusedError, RayConnectionConfigError, RayJobExistsError) as e:
-            raise AirflowFailException(str(e)) from e
+
+class RayStopJobOperator(BaseOperator):
+    """
+    Stops a Ray job and waits until it has ended; a job that had ended before is left as it is.
+
+    :param submission_id: the job.
+    :param ray_conn_id: Airflow connection of type ``ray_jobs``.
+    :param stop_timeout: seconds to wait for the job's end after the request.
+    :return: the job's last status, as XCom.
+    """
+
+    template_fields: Sequence[str] = ("submission_id", "ray_conn_id")
+    ui_color = "#dcebff"
+
+    def __init__(
+        self,
+        *,
+        submission_id: str,
+        ray_conn_id: str = RayJobHook.default_conn_name,
+        stop_timeout: float = 60.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.submission_id = submission_id
+        self.ray_conn_id = ray_conn_id
+        self.stop_timeout = stop_timeout
+        validation.check_duration("stop_timeout", stop_timeout)
+
+    def execute(self, context: Context) -> str:
+        """
+        Stop the job.
+
+        :raises AirflowFailException: the cluster knows no such job, or refused the request.
+        :raises RayJobTimeoutError: the job has not ended within ``stop_timeout``.
+        """
+        with refused_for_good():
+            hook = RayJobHook(self.ray_conn_id)
+            check_submission_id(self.submission_id)
+            status = stop_and_wait(hook, self.submission_id, patience=self.stop_timeout)
+            if status is None:
+                raise AirflowFailException(f"{hook.get_address()}: there is no Ray job {self.submission_id} to stop")
+        self.log.info("Ray job %s is %s", self.submission_id, status)
+        return str(status)
+
+
+class RayDeleteJobOperator(BaseOperator):
+    """
+    Deletes the record of a Ray job, when the job has ended; a record that is not there is not missed.
+
+    :param submission_id: the job.
+    :param ray_conn_id: Airflow connection of type ``ray_jobs``.
+    :param end_timeout: seconds to wait for the job's end, which Ray demands; the job is not stopped.
+    """
+
+    template_fields: Sequence[str] = ("submission_id", "ray_conn_id")
+    ui_color = "#dcebff"
+
+    def __init__(
+        self,
+        *,
+        submission_id: str,
+        ray_conn_id: str = RayJobHook.default_conn_name,
+        end_timeout: float = 60.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.submission_id = submission_id
+        self.ray_conn_id = ray_conn_id
+        self.end_timeout = end_timeout
+        validation.check_duration("end_timeout", end_timeout)
+
+    def execute(self, context: Context) -> None:
+        """
+        Delete the job's record.
+
+        :raises RayJobTimeoutError: the job is still live after ``end_timeout``.
+        """
+        with refused_for_good():
+            hook = RayJobHook(self.ray_conn_id)
+            check_submission_id(self.submission_id)
+            try:
+                wait_until_ended(hook, self.submission_id, patience=self.end_timeout)
+                hook.delete_job(self.submission_id)
+            except RayJobNotFoundError:
+                self.log.info("Ray job %s is not on record", self.submission_id)
+                return
+        self.log.info("Ray job %s is deleted", self.submission_id)

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_rayjobs import compat
-from airflow_provider_rayjobs.exceptions import RayJobNotFoundError
+from airflow_provider_rayjobs.conditions import ClusterRunsJobs, JobReaches
+from airflow_provider_rayjobs.contact import Contact
+from airflow_provider_rayjobs.events import JobEvent, Outcome
+from airflow_provider_rayjobs.exceptions import (
+    RayJobError,
+    RayJobLostError,
+    RayJobNotFoundError,
+    RayJobsError,
+    RayRequestRefusedError,
+)
 from airflow_provider_rayjobs.follow import JobWatcher, Watch, stop_and_confirm
 from airflow_provider_rayjobs.hooks import RayJobAsyncHook
 
@@ -16,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from airflow_provider_rayjobs.connection import ClusterConnection
+    from airflow_provider_rayjobs.transport import AiohttpTransport
 
 #: Seconds that asking whether the task was killed may take.
 KILL_CHECK_TIMEOUT = 15.0
@@ -129,3 +141,63 @@ class RayJobTrigger(BaseTrigger):
             self.log.error("Ray job %s could not be stopped: %s", submission_id, e)
         finally:
             await hook.close()
+
+
+class RayConditionTrigger(BaseTrigger):
+    """
+    Waits for what a sensor waits for, and sends one :class:`~airflow_provider_rayjobs.events.JobEvent`.
+
+    :param ray_conn_id: Airflow connection of type ``ray_jobs``.
+    :param kind: ``job`` or ``cluster``.
+    :param condition: arguments of :class:`~airflow_provider_rayjobs.conditions.JobReaches` or
+        :class:`~airflow_provider_rayjobs.conditions.ClusterRunsJobs`.
+    :param poke_interval: time between two looks, in seconds.
+    :param deadline: Unix seconds at which the wait is over.
+    """
+
+    def __init__(
+        self, *, ray_conn_id: str, kind: str, condition: dict[str, Any], poke_interval: float, deadline: float
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # of Airflow
+        self.ray_conn_id = ray_conn_id
+        self.kind = kind
+        self.condition = condition
+        self.poke_interval = poke_interval
+        self.deadline = deadline
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments of the constructor, as JSON values."""
+        names = ("ray_conn_id", "kind", "condition", "poke_interval", "deadline")
+        return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in names}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait; yield one event when the condition holds, can't hold any more, or time or contact is lost."""
+        hook = RayJobAsyncHook(self.ray_conn_id)
+        try:
+            event = await self._wait(await hook.get_conn())
+            yield TriggerEvent(event.to_json())  # type: ignore[no-untyped-call]  # of Airflow
+        finally:
+            await hook.close()
+
+    async def _wait(self, transport: AiohttpTransport) -> JobEvent:
+        condition = {"job": JobReaches, "cluster": ClusterRunsJobs}[self.kind](**self.condition)
+        contact = Contact(transport.cluster.unreachable_timeout, self.log)
+
+        def event(outcome: Outcome, detail: str = "") -> JobEvent:
+            return JobEvent(condition.submission_id, transport.cluster.address, outcome, detail)
+
+        while True:
+            try:
+                if await transport.run(condition.look()):
+                    return event(Outcome.SUCCEEDED)
+                contact.back()
+            except RayJobLostError as e:
+                return event(Outcome.LOST, str(e))
+            except (RayJobError, RayRequestRefusedError) as e:
+                return event(Outcome.FAILED, str(e))
+            except RayJobsError as e:
+                if detail := contact.failed(e):
+                    return event(Outcome.UNREACHABLE, detail)
+            if (left := self.deadline - time.time()) <= 0:
+                return event(Outcome.TIMEOUT, "the sensor's timeout has passed")
+            await asyncio.sleep(min(self.poke_interval * (0.9 + 0.1 * random.random()), left))  # noqa: S311 - jitter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from numbers import Real
 from typing import Any
@@ -166,8 +166,13 @@ def check_operator(operator: Any) -> None:
     for name in ("job_timeout", "pending_timeout"):
         if _is_literal(value := getattr(operator, name)):
             check_duration(name, as_number(value))
-    for name, check in _CHECKS.items():
-        value = getattr(operator, name)
+    check_fields(operator, _CHECKS)
+
+
+def check_fields(operator: Any, names: Iterable[str]) -> None:
+    """Check the named fields of an operator, as far as their values are known."""
+    for name in names:
+        value, check = getattr(operator, name), _CHECKS[name]
         if name in _AMOUNTS:
             value = as_number(value)
         if (name == "entrypoint" or value not in (None, "")) and _is_literal(value):

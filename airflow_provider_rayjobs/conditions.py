@@ -1,0 +1,116 @@
+"""What the sensors wait for, without I/O: each look is a flow, asked the same way by a worker and by the triggerer."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rayjobs import protocol
+from airflow_provider_rayjobs.exceptions import (
+    RayJobExistsError,
+    RayJobFailedError,
+    RayJobLostError,
+    RayJobNotFoundError,
+    RayJobStoppedError,
+)
+from airflow_provider_rayjobs.protocol import JobDetails, JobStatus, Submission
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_rayjobs.protocol import Flow
+
+
+@dataclass
+class JobReaches:
+    """
+    A job has one of some statuses.
+
+    :param submission_id: the job.
+    :param targets: the statuses.
+    """
+
+    submission_id: str
+    targets: list[str]
+    _seen: bool = field(default=False, init=False, repr=False)
+
+    def look(self) -> Flow[bool]:
+        """
+        Look once.
+
+        :raises RayJobFailedError: the job FAILED, which is no target, so it never reaches one.
+        :raises RayJobStoppedError: likewise, for any other end.
+        :raises RayJobLostError: the cluster knew the job and does not any more.
+        """
+        try:
+            job = yield from protocol.get_job_info(self.submission_id)
+        except RayJobNotFoundError as e:
+            if not self._seen:
+                return False  # it may be submitted later
+            raise RayJobLostError(
+                f"{e}, although it did before: its head restarted, or the job was deleted",
+                submission_id=self.submission_id,
+            ) from e
+        self._seen = True
+        if job.status in self.targets:
+            return True
+        if job.status.is_terminal:
+            raise self._missed(job)
+        return False
+
+    def _missed(self, job: JobDetails) -> RayJobFailedError | RayJobStoppedError:
+        kind = RayJobFailedError if job.status is JobStatus.FAILED else RayJobStoppedError
+        said = f": {job.message.strip()}" if job.message else ""
+        return kind(
+            f"Ray job {self.submission_id} ended {job.status} instead of {' or '.join(self.targets)}{said}",
+            submission_id=self.submission_id,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the arguments that make an equal condition."""
+        return {"submission_id": self.submission_id, "targets": self.targets}
+
+
+@dataclass
+class ClusterRunsJobs:
+    """
+    A trivial job ran to its end on the cluster, with the resources that are asked for.
+
+    ``/api/version`` answers long before jobs can run, so only a job proves it.
+
+    :param submission_id: id of the trivial job, which is deleted when it has ended.
+    :param resources: the ``entrypoint_…`` fields that the cluster must be able to give.
+    :param metadata: stored with the trivial job.
+    """
+
+    submission_id: str
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def look(self) -> Flow[bool]:
+        """Look once: submit the job, or see how far it is."""
+        try:
+            job = yield from protocol.get_job_info(self.submission_id)
+        except RayJobNotFoundError:
+            yield from self._submit()
+            return False
+        if not job.status.is_terminal:
+            return False
+        with contextlib.suppress(RayJobNotFoundError):  # an earlier request whose answer was lost deleted it
+            yield from protocol.delete_job(self.submission_id)
+        return job.status is JobStatus.SUCCEEDED
+
+    def _submit(self) -> Flow[None]:
+        submission = Submission(
+            entrypoint="true", submission_id=self.submission_id, metadata=self.metadata, **self.resources
+        )
+        try:
+            # Whoever made a job of this id made it for this purpose: the id is derived from the task.
+            yield from protocol.submit_job(submission, lambda job: True, patience=0.0)
+        except RayJobExistsError:
+            return
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the arguments that make an equal condition."""
+        return asdict(self)
