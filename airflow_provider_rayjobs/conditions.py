@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs import protocol
 from airflow_provider_rayjobs.exceptions import (
-    RayJobExistsError,
     RayJobFailedError,
     RayJobLostError,
     RayJobNotFoundError,
@@ -77,9 +75,10 @@ class ClusterRunsJobs:
     """
     A trivial job ran to its end on the cluster, with the resources that are asked for.
 
-    ``/api/version`` answers long before jobs can run, so only a job proves it.
+    ``/api/version`` answers long before jobs can run, so only a job proves it. The job stays on record: Ray 2.60 makes
+    a failed one of the same id out of a job that is deleted within a second of its end.
 
-    :param submission_id: id of the trivial job, which is deleted when it has ended.
+    :param submission_id: id of the trivial job.
     :param resources: the ``entrypoint_…`` fields that the cluster must be able to give.
     :param metadata: stored with the trivial job.
     """
@@ -87,30 +86,38 @@ class ClusterRunsJobs:
     submission_id: str
     resources: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    _attempt: int = field(default=1, init=False, repr=False)
+
+    @property
+    def current_id(self) -> str:
+        """Id of the job that is under way; one that failed is followed by another."""
+        return self.submission_id if self._attempt == 1 else f"{self.submission_id}.{self._attempt}"
 
     def look(self) -> Flow[bool]:
         """Look once: submit the job, or see how far it is."""
-        try:
-            job = yield from protocol.get_job_info(self.submission_id)
-        except RayJobNotFoundError:
-            yield from self._submit()
-            return False
-        if not job.status.is_terminal:
-            return False
-        with contextlib.suppress(RayJobNotFoundError):  # an earlier request whose answer was lost deleted it
-            yield from protocol.delete_job(self.submission_id)
-        return job.status is JobStatus.SUCCEEDED
+        while True:
+            try:
+                job = yield from protocol.get_job_info(self.current_id)
+            except RayJobNotFoundError:
+                yield from self._submit()
+                return False
+            if not job.status.is_terminal:
+                return False
+            if job.status is JobStatus.SUCCEEDED:
+                return True
+            self._attempt += 1
 
     def _submit(self) -> Flow[None]:
         submission = Submission(
-            entrypoint="true", submission_id=self.submission_id, metadata=self.metadata, **self.resources
+            entrypoint="true", submission_id=self.current_id, metadata=self.metadata, **self.resources
         )
-        try:
-            # Whoever made a job of this id made it for this purpose: the id is derived from the task.
-            yield from protocol.submit_job(submission, lambda job: True, patience=0.0)
-        except RayJobExistsError:
-            return
+        # Whoever made a job of this id made it for this purpose: the id is derived from the task.
+        yield from protocol.submit_job(submission, lambda job: True, patience=0.0)
 
     def to_json(self) -> dict[str, Any]:
         """Return the arguments that make an equal condition."""
-        return asdict(self)
+        return {
+            "submission_id": self.submission_id,
+            "resources": dict(self.resources),
+            "metadata": dict(self.metadata),
+        }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
@@ -20,6 +21,8 @@ from airflow_provider_rayjobs.identity import METADATA_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # of RFC 9110
 
 DEFAULT_PORT = 8265
 DEFAULT_ADDRESS = f"http://localhost:{DEFAULT_PORT}"
@@ -49,6 +52,7 @@ class AirflowConnection(Protocol):
     schema: str | None
     login: str | None
     password: str | None
+    extra: str | None
 
     @property
     def extra_dejson(self) -> dict[str, Any]:
@@ -110,9 +114,13 @@ def read_connection(
         if any(name.lower() == "authorization" for name in headers):
             _fail(conn_id, "headers", "holds Authorization although a token is set; keep one of the two")
         headers["Authorization"] = f"Bearer {token}"
-    for name, value in headers.items():
-        if not value.isprintable() or not name.isprintable() or not value.isascii():
-            _fail(conn_id, "headers", f"the value of {name!r} has characters that no HTTP header can carry")
+    cookies = extra.strings("cookies")
+    for where, pairs, forbidden in (("headers", headers, ""), ("cookies", cookies, ';, "\\')):
+        for name, value in pairs.items():
+            if not _TOKEN.fullmatch(name):
+                _fail(conn_id, where, f"{name!r} has characters that no name in an HTTP header can have")
+            if not value.isprintable() or not value.isascii() or value != value.strip() or set(value) & set(forbidden):
+                _fail(conn_id, where, f"the value of {name!r} has characters that no HTTP header can carry")
     metadata = extra.strings("metadata")
     if ours := [name for name in metadata if name.startswith(METADATA_PREFIX)]:
         _fail(
@@ -124,7 +132,7 @@ def read_connection(
         conn_id=conn_id,
         address=_address(conn_id, connection, environ),
         headers=headers,
-        cookies=extra.strings("cookies"),
+        cookies=cookies,
         metadata=metadata,
         verify=extra.verify(),
         connect_timeout=extra.seconds("connect_timeout", ClusterConnection.connect_timeout),
@@ -164,6 +172,9 @@ def _address(conn_id: str, connection: AirflowConnection, environ: Mapping[str, 
 def _parse_address(conn_id: str, where: str, text: str, port: int | None, schema: str | None) -> str:
     """Put scheme, host, port and path prefix together; a whole URL keeps what it says."""
     shape = "write http(s)://host:port, the address of the Ray dashboard"
+    if "@" in text:
+        _fail(conn_id, where, "holds a user or password; put the token into the connection's password")
+    text, query = re.split("[?#]", text + "?", maxsplit=1)  # a query may hold a secret, which no message shows
     whole = "://" in text
     scheme = (schema or "http").strip().lower().removesuffix("://")
     try:
@@ -174,13 +185,12 @@ def _parse_address(conn_id: str, where: str, text: str, port: int | None, schema
     if url.scheme not in ("http", "https"):
         wrong = "host" if whole else "schema"
         _fail(conn_id, where if whole else wrong, f"{url.scheme!r} is not supported; {shape}")
-    if text == "auto" or not url.hostname or url.query or url.fragment or any(c.isspace() for c in text):
+    if text == "auto" or not url.hostname or query.strip("?") or any(c.isspace() for c in text):
         _fail(conn_id, where, f"{text!r} is no address; {shape}")
-    if url.username is not None or url.password is not None:
-        _fail(conn_id, where, "holds a user or password; put the token into the connection's password")
     if found_port and port and found_port != port:
         _fail(conn_id, "port", f"is {port}, but the host says {found_port}; keep one of the two")
-    number = found_port or port or (None if whole else DEFAULT_PORT)
+    given = port if found_port is None else found_port
+    number = DEFAULT_PORT if given is None and not whole else given
     if number is not None and not 0 < int(number) < 65536:
         _fail(conn_id, "port", f"{number} is no port")
     name = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
@@ -198,6 +208,9 @@ class _Extra:
     def __init__(self, conn_id: str, connection: AirflowConnection) -> None:
         self._conn_id = conn_id
         try:
+            # Airflow's extra_dejson is {} for what it can't decode.
+            if not isinstance(json.loads(connection.extra or "{}"), dict):
+                raise ValueError
             self._extra = connection.extra_dejson
         except ValueError:
             _fail(conn_id, "extra", "is no JSON object")

@@ -27,7 +27,7 @@ TASK_KEY = "airflow_task"
 _GENERATION = ("airflow_max_tries", "airflow_retries", "airflow_run_started")
 
 #: Longest prefix of an id, before its digest; the whole stays under 100 characters.
-_LONGEST_PREFIX = 75
+_LONGEST_PREFIX = 70
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class TaskIdentity:
         """Return the submission id of a try, by default this one."""
         number = self.try_number if try_number is None else try_number
         mapped = f"-m{self.map_index}" if self.map_index >= 0 else ""
-        names = f"{_clean(self.dag_id, 18)}-{_clean(self.task_id, 18)}{mapped}-{_clean(self.run_id, 30)}-t{number}"
+        names = f"{_clean(self.dag_id, 18)}-{_clean(self.task_id, 16)}{mapped}-{_clean(self.run_id, 24)}-t{number}"
         return f"{names[:_LONGEST_PREFIX]}-{_digest(self.key, str(number))}"
 
     def second_submission_id(self, first: str, try_number: int | None = None) -> str:

@@ -70,9 +70,10 @@ class LineWriter:
         *lines, self._partial = (self._partial + text).split("\n")
         for line in lines:
             self._emit(line)
-        while len(self._partial) > LONGEST_LINE:
-            self._emit(self._partial[:LONGEST_LINE])
-            self._partial = self._partial[LONGEST_LINE:]
+        if len(self._partial) > LONGEST_LINE:
+            kept = (len(self._partial) - 1) // LONGEST_LINE * LONGEST_LINE
+            self._emit_long(self._partial[:kept])
+            self._partial = self._partial[kept:]
 
     def flush(self) -> None:
         """Write what the log ends with when it does not end with a line break."""
@@ -81,7 +82,9 @@ class LineWriter:
             self._partial = ""
 
     def _emit(self, line: str) -> None:
-        line = line.rstrip("\r")
+        self._emit_long(line.rstrip("\r"))
+
+    def _emit_long(self, line: str) -> None:
         for start in range(0, max(len(line), 1), LONGEST_LINE):
             piece = line[start : start + LONGEST_LINE]
             self._tail.append(piece)

@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 #: Seconds after a reattachment within which STOPPED means that the job was killed together with its old try.
 REATTACH_GRACE = 60.0
 
+#: Seconds between a job's end and its deletion: Ray 2.60 looks at a job once a second until it sees the end, and puts
+#: a failed job of the same id on record when it finds none.
+DELETE_DELAY = 3.0
+
 #: Seconds after the last deadline at which Airflow's own deferral timeout ends a trigger that did not.
 NET_MARGIN = 120.0
 
@@ -399,6 +403,7 @@ class RayDeleteJobOperator(BaseOperator):
             check_submission_id(self.submission_id)
             try:
                 wait_until_ended(hook, self.submission_id, patience=self.end_timeout)
+                time.sleep(DELETE_DELAY)
                 hook.delete_job(self.submission_id)
             except RayJobNotFoundError:
                 self.log.info("Ray job %s is not on record", self.submission_id)

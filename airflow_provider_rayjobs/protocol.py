@@ -8,7 +8,6 @@ is written twice. Routes and answers follow ``dashboard/modules/job/job_head.py`
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import time
@@ -19,14 +18,13 @@ from itertools import chain, repeat
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from airflow_provider_rayjobs.answers import Response, no_jobs_api, read_json, read_object
 from airflow_provider_rayjobs.exceptions import (
     RayAPIError,
-    RayAuthError,
     RayClusterUnreachableError,
     RayJobExistsError,
     RayJobNotFoundError,
     RayJobsError,
-    RayProtocolError,
     RayRequestRefusedError,
     RayTLSError,
 )
@@ -43,13 +41,6 @@ SUBMIT_GRACE = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 #: Seconds after which a submission gives up when it is certain that none of its attempts left this machine.
 SUBMIT_UNSENT_PATIENCE = 10.0
-
-#: Statuses of a proxy or of an overloaded server: the request may be repeated.
-TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
-NO_AGENT = "No available agent to submit job"
-
-#: The most of an answer's text that is looked at for an error message, in characters.
-ERROR_TEXT_LIMIT = 20_000
 
 
 class JobStatus(StrEnum):
@@ -153,17 +144,6 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Response:
-    """An answer: its status, its text, and the address of the cluster that gave it (for messages)."""
-
-    status: int
-    text: str = field(repr=False)
-    address: str
-    content_type: str = ""
-    location: str = ""
-
-
-@dataclass(frozen=True)
 class Pause:
     """A wait, in seconds, that a flow asks its driver for."""
 
@@ -232,12 +212,14 @@ def submit_job(
         except (RayClusterUnreachableError, RayAPIError) as e:
             doubt = e
             maybe_sent = maybe_sent or not isinstance(e, RayClusterUnreachableError) or e.maybe_sent
-        if not isinstance(doubt, RayJobExistsError):
+        exists = isinstance(doubt, RayJobExistsError)
+        if not exists:
             yield Pause(grace)
         try:
             job = yield from get_job_info(submission.submission_id)
         except (RayJobNotFoundError, RayClusterUnreachableError):
-            pass
+            if exists:  # and can't be read: a record without a job, or one that is being deleted
+                yield Pause(grace)
         else:
             if is_ours(job):
                 return submission.submission_id
@@ -256,10 +238,10 @@ def _foreign_job(doubt: RayJobsError, submission_id: str, job: JobDetails) -> Ra
 
 
 def _read_submitted(response: Response) -> str:
-    data = _read_object(response)
+    data = read_object(response)
     submission_id = data.get("submission_id") or data.get("job_id")
     if not isinstance(submission_id, str):
-        raise _no_jobs_api(response, "the answer to the submission names no submission_id")
+        raise no_jobs_api(response, "the answer to the submission names no submission_id")
     return submission_id
 
 
@@ -270,7 +252,7 @@ def stop_job(submission_id: str) -> Flow[bool]:
     :return: True when it was running, False when it had already ended.
     :raises RayJobNotFoundError: no such job.
     """
-    data = _read_object((yield Request("POST", f"{job_path(submission_id)}/stop")))
+    data = read_object((yield Request("POST", f"{job_path(submission_id)}/stop")))
     return bool(data.get("stopped"))
 
 
@@ -281,7 +263,7 @@ def delete_job(submission_id: str) -> Flow[bool]:
     :return: True when it was deleted.
     :raises RayJobNotFoundError: no such job.
     """
-    data = _read_object((yield Request("DELETE", job_path(submission_id))))
+    data = read_object((yield Request("DELETE", job_path(submission_id))))
     return bool(data.get("deleted"))
 
 
@@ -293,42 +275,48 @@ def get_job_info(submission_id: str) -> Flow[JobDetails]:
     """
     response = yield Request("GET", job_path(submission_id))
     try:
-        return JobDetails.from_json(_read_object(response))
+        return JobDetails.from_json(read_object(response))
     except ValueError as e:
-        raise _no_jobs_api(response, str(e)) from None
+        raise no_jobs_api(response, str(e)) from None
 
 
 def list_jobs() -> Flow[list[JobDetails]]:
     """Read all jobs that the cluster ever had (``GET /api/jobs/``), drivers that nobody submitted included."""
     response = yield Request("GET", "/api/jobs/")
-    data = _read_json(response)
+    data = read_json(response)
     try:
         # Ray before 2.3 answered with an object keyed by id.
         return [JobDetails.from_json(job) for job in (data.values() if isinstance(data, dict) else data)]
     except (ValueError, AttributeError, TypeError) as e:
-        raise _no_jobs_api(response, f"not a list of jobs ({e})") from None
+        raise no_jobs_api(response, f"not a list of jobs ({e})") from None
 
 
 def get_job_logs(submission_id: str) -> Flow[str]:
     """Read a job's whole log in one text (``GET /api/jobs/{id}/logs``); it has no bound."""
     response = yield Request("GET", f"{job_path(submission_id)}/logs")
-    logs = _read_object(response).get("logs")
+    logs = read_object(response).get("logs")
     if not isinstance(logs, str):
-        raise _no_jobs_api(response, "an answer without logs")
+        raise no_jobs_api(response, "an answer without logs")
     return logs
 
 
 def get_version() -> Flow[VersionInfo]:
     """Read Ray's version and the head's session (``GET /api/version``)."""
     response = yield Request("GET", "/api/version")
-    data = _read_object(response)
+    data = read_object(response)
     if not isinstance(data.get("ray_version"), str):
-        raise _no_jobs_api(response, "an answer without ray_version")
+        raise no_jobs_api(response, "an answer without ray_version")
     return VersionInfo(data["ray_version"], data.get("session_name"))
 
 
 def job_path(submission_id: str) -> str:
-    """Return the path of a job's route."""
+    """
+    Return the path of a job's route.
+
+    :raises ValueError: no route has this id.
+    """
+    if submission_id in ("", ".", ".."):
+        raise ValueError(f"submission_id is {submission_id!r}, which names no job")
     return f"/api/jobs/{quote(submission_id, safe='')}"
 
 
@@ -337,79 +325,13 @@ def check_submission_id(submission_id: str) -> str:
     Return the id when Ray can route it.
 
     :raises ValueError: it holds other characters than letters, digits, ``_``, ``.`` and ``-``.
+    :raises TypeError: it is no text.
     """
+    if not isinstance(submission_id, str):
+        raise TypeError(f"submission_id must be a text, not {submission_id!r}")
     if not SUBMISSION_ID_PATTERN.fullmatch(submission_id) or submission_id in (".", ".."):
         raise ValueError(
             f"submission_id {submission_id!r} can't be used: Ray finds a job again only when its id is made of "
             "letters, digits, '_', '.' and '-'"
         )
     return submission_id
-
-
-def is_transient(response: Response) -> bool:
-    """Whether the answer asks to come again later, and says nothing of the request itself."""
-    return response.status in TRANSIENT_STATUSES or (response.status == 500 and NO_AGENT in response.text)
-
-
-def error_of(response: Response) -> RayJobsError:
-    """Return what an answer that is no success means; the one place that decides it."""
-    status, address = response.status, response.address
-    said = _last_line(response.text)
-    if is_transient(response):
-        what = said if NO_AGENT in response.text else "the server or a proxy before it is not ready"
-        return RayClusterUnreachableError(f"{address}: HTTP {status}: {what}; it may be tried again")
-    if status in (401, 403):
-        return RayAuthError(
-            f"{address}: HTTP {status}: the credentials were refused; check the connection's token, headers "
-            f"and cookies ({said})",
-            status=status,
-        )
-    if 300 <= status < 400:
-        return _no_jobs_api(response, f"a redirect to {response.location or 'nowhere'}, as of a login page")
-    if status == 404 and "does not exist" in response.text:
-        return RayJobNotFoundError(f"{address}: {said}", status=status)
-    if status == 404:
-        return _no_jobs_api(response, "no such route (HTTP 404)")
-    if "already exists" in response.text:
-        return RayJobExistsError(f"{address}: {said}", status=status)
-    # What the head's agent refuses with 400 the head wraps into a 500.
-    if status == 400 or (status == 500 and "Request failed with status code 400" in response.text):
-        return RayRequestRefusedError(f"{address}: Ray refused the request: {said}", status=status)
-    return RayAPIError(f"{address}: HTTP {status}: Ray reports an error: {said}", status=status)
-
-
-def _read_json(response: Response) -> Any:
-    if response.status != 200:
-        raise error_of(response)
-    try:
-        return json.loads(response.text)
-    except ValueError:
-        pass
-    if "html" in response.content_type or response.text.lstrip()[:1] == "<":
-        raise _no_jobs_api(response, "a web page")
-    raise _no_jobs_api(response, "damaged or truncated JSON")
-
-
-def _read_object(response: Response) -> dict[str, Any]:
-    data = _read_json(response)
-    if not isinstance(data, dict):
-        raise _no_jobs_api(response, "JSON that is no object")
-    return data
-
-
-def _no_jobs_api(response: Response, got: str) -> RayProtocolError:
-    return RayProtocolError(
-        f"{response.address}: this is no answer of the Ray Jobs API but {got}; check that host, port and path "
-        "prefix are those of the Ray dashboard",
-        status=response.status,
-    )
-
-
-def _last_line(text: str) -> str:
-    """Return the line of an error text that says what is wrong: of a Python traceback that is the last one."""
-    lines = [line.strip() for line in text[-ERROR_TEXT_LIMIT:].splitlines() if line.strip()]
-    if not lines or lines[0].startswith("<"):
-        return "no explanation"
-    # The head wraps the agent's traceback into its own message; the cause comes before the wrapper's end.
-    causes = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b: ", line)]
-    return (causes[-1] if causes else lines[-1])[:500]

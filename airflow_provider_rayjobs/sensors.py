@@ -183,7 +183,7 @@ class RayClusterSensor(_RaySensor):
     Waits until a Ray cluster can run jobs: a trivial job ran to its end there.
 
     The trivial job reserves the resources that are named, so the sensor also waits for these, and an autoscaler sees
-    the demand. It is deleted afterwards.
+    the demand. It stays on the cluster's record.
 
     :param entrypoint_num_cpus: CPU cores that the cluster must be able to give.
     :param entrypoint_num_gpus: GPUs that the cluster must be able to give.
@@ -219,7 +219,7 @@ class RayClusterSensor(_RaySensor):
         """Return what is waited for."""
         identity = compat.task_identity(context, self.hook.cluster.deployment)
         resources = {name: value for name in RESOURCE_FIELDS if (value := getattr(self, name)) is not None}
-        return ClusterRunsJobs(f"probe-{identity.submission_id()}"[:99], resources, identity.metadata())
+        return ClusterRunsJobs(f"probe-{identity.submission_id()}", resources, identity.metadata())
 
     def execute(self, context: Context) -> Any:
         """Wait; the trivial job does not outlive a wait that was in vain."""
@@ -243,9 +243,9 @@ class RayClusterSensor(_RaySensor):
         self._clean_up()
 
     def _clean_up(self) -> None:
-        if self._waited_for is None:
+        if not isinstance(self._waited_for, ClusterRunsJobs):
             return
         try:
-            stop_and_wait(self.hook, self._waited_for.submission_id, patience=0.0)
+            stop_and_wait(self.hook, self._waited_for.current_id, patience=0.0)
         except RayJobsError as e:
             self.log.debug("The trivial job was not seen to stop: %s", e)

@@ -13,29 +13,22 @@ import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
+from airflow_provider_rayjobs.answers import ERROR_TEXT_LIMIT, Response, error_of, is_transient
 from airflow_provider_rayjobs.exceptions import (
     RayClusterUnreachableError,
     RayConnectionConfigError,
     RayJobsError,
-    RayProtocolError,
     RayTLSError,
 )
-from airflow_provider_rayjobs.protocol import (
-    ERROR_TEXT_LIMIT,
-    Flow,
-    Pause,
-    Request,
-    Response,
-    error_of,
-    is_transient,
-)
+from airflow_provider_rayjobs.foreign_errors import translate_requests, translating_aiohttp, unreachable
+from airflow_provider_rayjobs.protocol import Flow, Pause, Request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     import aiohttp
-    import requests
 
     from airflow_provider_rayjobs.connection import ClusterConnection
 
@@ -135,7 +128,7 @@ class RequestsTransport:
                 allow_redirects=False,
             )
         except requests.exceptions.RequestException as e:
-            raise _translate_requests(cluster, e) from e
+            raise translate_requests(cluster, e) from e
         except OSError as e:  # a CA file or folder that can't be read
             raise RayConnectionConfigError(cluster.conn_id, "verify", str(e)) from e
         return _response(cluster, request, answer.status_code, answer.content, answer.headers)
@@ -193,12 +186,13 @@ class AiohttpTransport:
 
     async def _send(self, request: Request) -> Response:
         session = await self._opened()
-        with _translating_aiohttp(self.cluster):
+        with translating_aiohttp(self.cluster):
             async with session.request(
                 request.method,
                 self.cluster.address + request.path,
                 json=request.json,
                 allow_redirects=False,
+                proxy=_proxy(self.cluster.address),
             ) as answer:
                 body = await answer.read()
                 return _response(self.cluster, request, answer.status, body, answer.headers)
@@ -218,7 +212,6 @@ class AiohttpTransport:
                     timeout=aiohttp.ClientTimeout(
                         total=None, sock_connect=cluster.connect_timeout, sock_read=cluster.read_timeout
                     ),
-                    trust_env=True,
                 )
                 if cluster.cookies:
                     # aiohttp's jar drops cookies of servers that are named by IP address.
@@ -235,9 +228,13 @@ class AiohttpTransport:
         :raises RayClusterUnreachableError: it could not be opened, or broke.
         """
         session = await self._opened()
-        with _translating_aiohttp(self.cluster):
+        with translating_aiohttp(self.cluster):
             # No heartbeat: the head never reads from this socket, so it would not answer a ping.
-            async with session.ws_connect(self.cluster.address + path, max_msg_size=MAX_WEBSOCKET_MESSAGE) as socket:
+            async with session.ws_connect(
+                self.cluster.address + path,
+                max_msg_size=MAX_WEBSOCKET_MESSAGE,
+                proxy=_proxy(self.cluster.address),
+            ) as socket:
                 yield _messages(self.cluster, socket)
 
     @asynccontextmanager
@@ -249,8 +246,10 @@ class AiohttpTransport:
         :raises RayJobsError: the answer is no success.
         """
         session = await self._opened()
-        with _translating_aiohttp(self.cluster):
-            async with session.get(self.cluster.address + path, allow_redirects=False) as answer:
+        with translating_aiohttp(self.cluster):
+            async with session.get(
+                self.cluster.address + path, allow_redirects=False, proxy=_proxy(self.cluster.address)
+            ) as answer:
                 if answer.status != 200:
                     request = Request("GET", path)
                     text = await answer.content.read(ERROR_TEXT_LIMIT)
@@ -272,23 +271,33 @@ async def _messages(cluster: ClusterConnection, socket: aiohttp.ClientWebSocketR
         if message.type is WSMsgType.TEXT:
             yield message.data
         elif message.type is WSMsgType.ERROR:
-            raise _unreachable(cluster, f"the log stream broke: {message.data!r}")
+            raise unreachable(cluster, f"the log stream broke: {message.data!r}")
         elif socket.close_code in (WSCloseCode.OK, WSCloseCode.GOING_AWAY):
             return
         else:
-            raise _unreachable(cluster, f"the log stream closed with code {socket.close_code}")
+            raise unreachable(cluster, f"the log stream closed with code {socket.close_code}")
 
 
 _NO_RESPONSE = Response(0, "", "")
 
 
 def _response(cluster: ClusterConnection, request: Request, status: int, body: bytes, headers: Any) -> Response:
-    text = body.decode("utf-8", errors="replace")
-    if status != 200:
-        for secret in sorted((*cluster.secrets, *request.secrets), key=len, reverse=True):
-            if len(secret) > 2:  # shorter ones would blank out half of every message
-                text = text.replace(secret, "***")
-    return Response(status, text, cluster.address, headers.get("Content-Type", ""), headers.get("Location", ""))
+    return Response(
+        status,
+        body.decode("utf-8", errors="replace"),
+        cluster.address,
+        headers.get("Content-Type", ""),
+        headers.get("Location", ""),
+        secrets=(*cluster.secrets, *request.secrets),
+    )
+
+
+def _proxy(address: str) -> str | None:
+    """Return the HTTP proxy that the environment names. (With aiohttp's ``trust_env``, ~/.netrc would count, too.)"""
+    from urllib.request import getproxies, proxy_bypass
+
+    url = urlsplit(address)
+    return None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
 
 
 def _settled(response: Response) -> Response:
@@ -296,98 +305,6 @@ def _settled(response: Response) -> Response:
     if is_transient(response):
         raise error_of(response)
     return response
-
-
-def _unreachable(cluster: ClusterConnection, problem: str, *, maybe_sent: bool = True) -> RayJobsError:
-    return RayClusterUnreachableError(f"{cluster.address}: {problem}", maybe_sent=maybe_sent)
-
-
-def _tls_error(cluster: ClusterConnection, cause: object) -> RayTLSError:
-    return RayTLSError(
-        f"{cluster.address}: TLS failed ({cause}); check the server's certificate, the connection's 'verify' (a CA "
-        "file or folder) and that the server speaks https",
-        maybe_sent=False,
-    )
-
-
-def _cause(error: BaseException, kind: type[BaseException]) -> BaseException | None:
-    """Find an exception of this kind in the chain of an HTTP library's exception."""
-    seen: BaseException | None = error
-    for _ in range(10):
-        if seen is None or isinstance(seen, kind):
-            return seen
-        inner = getattr(seen, "reason", None) or (seen.args[0] if seen.args else None)
-        seen = inner if isinstance(inner, BaseException) else (seen.__cause__ or seen.__context__)
-    return None
-
-
-_NAME_HINT = "the host name is not known; check the connection's host and this machine's DNS"
-_REFUSED_HINT = "nothing accepts connections there; check host and port, and that the Ray head runs"
-
-
-def _translate_requests(cluster: ClusterConnection, error: requests.exceptions.RequestException) -> RayJobsError:
-    import socket
-
-    import requests
-    from urllib3.exceptions import NameResolutionError, NewConnectionError
-
-    if isinstance(error, requests.exceptions.SSLError):
-        return _tls_error(cluster, _cause(error, ssl.SSLError) or error)
-    if isinstance(error, requests.exceptions.ConnectTimeout):
-        hint = f"no connection within {cluster.connect_timeout:g} s; check host, port and firewall"
-        return _unreachable(cluster, hint, maybe_sent=False)
-    if isinstance(error, requests.exceptions.Timeout):
-        hint = f"no answer within {cluster.read_timeout:g} s; check that the Ray head is healthy"
-        return _unreachable(cluster, hint)
-    if _cause(error, NameResolutionError) or _cause(error, socket.gaierror):
-        return _unreachable(cluster, _NAME_HINT, maybe_sent=False)
-    if isinstance(error, requests.exceptions.ProxyError):
-        return _unreachable(cluster, f"the HTTP proxy of this machine failed ({error})", maybe_sent=False)
-    if _cause(error, NewConnectionError):
-        return _unreachable(cluster, _REFUSED_HINT, maybe_sent=False)
-    if isinstance(error, requests.exceptions.ConnectionError | requests.exceptions.ChunkedEncodingError):
-        return _unreachable(cluster, f"the connection broke before the whole answer was there ({error})")
-    return RayProtocolError(f"{cluster.address}: the request can't be sent or read: {error}")
-
-
-class _translating_aiohttp:  # noqa: N801 - reads as a function where it is used
-    """Context manager that turns what aiohttp raises into our errors."""
-
-    def __init__(self, cluster: ClusterConnection) -> None:
-        self._cluster = cluster
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        import aiohttp
-
-        if isinstance(error, aiohttp.ClientError | TimeoutError | OSError) and not isinstance(error, RayJobsError):
-            raise _translate_aiohttp(self._cluster, error) from error
-
-
-def _translate_aiohttp(cluster: ClusterConnection, error: Exception) -> RayJobsError:
-    import socket
-
-    import aiohttp
-
-    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return _tls_error(cluster, error)
-    if isinstance(error, aiohttp.WSServerHandshakeError):
-        return _unreachable(cluster, f"the log stream was refused with HTTP {error.status}")
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        hint = f"no connection within {cluster.connect_timeout:g} s; check host, port and firewall"
-        return _unreachable(cluster, hint, maybe_sent=False)
-    if isinstance(error, TimeoutError):
-        hint = f"no answer within {cluster.read_timeout:g} s; check that the Ray head is healthy"
-        return _unreachable(cluster, hint)
-    if isinstance(error, aiohttp.ClientConnectorDNSError) or _cause(error, socket.gaierror):
-        return _unreachable(cluster, _NAME_HINT, maybe_sent=False)
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return _unreachable(cluster, _REFUSED_HINT, maybe_sent=False)
-    if isinstance(error, aiohttp.InvalidURL):
-        return RayProtocolError(f"{cluster.address}: the request can't be sent: {error}")
-    return _unreachable(cluster, f"the connection broke before the whole answer was there ({error!r})")
 
 
 def _ssl_context(cluster: ClusterConnection) -> ssl.SSLContext | bool:

@@ -1,0 +1,36 @@
+"""Wait for a cluster, submit a job without waiting, wait for it elsewhere, stop it, and clear its record away."""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_provider_rayjobs.operators import RayDeleteJobOperator, RayStopJobOperator, RaySubmitJobOperator
+from airflow_provider_rayjobs.sensors import RayClusterSensor, RayJobSensor
+
+with DAG("ray_job_sensors", schedule=None, catchup=False, tags=["ray"]):
+    # A head answers long before it can run jobs; this runs a trivial one, with a CPU reserved for it.
+    cluster = RayClusterSensor(
+        task_id="cluster", entrypoint_num_cpus=1, poke_interval=2, timeout=300, mode="reschedule"
+    )
+
+    # A service, say: it runs until it is stopped.
+    serve = RaySubmitJobOperator(
+        task_id="serve",
+        entrypoint="echo serving; sleep 3600",
+        wait_for_completion=False,
+    )
+    up = RayJobSensor(
+        task_id="up",
+        submission_id=serve.output,
+        target_statuses=["RUNNING"],
+        poke_interval=2,
+        timeout=300,
+        deferrable=True,
+    )
+    use = RaySubmitJobOperator(task_id="use", entrypoint="echo using the service")
+
+    # However `use` ends, the service is stopped, and its record removed.
+    stop = RayStopJobOperator(task_id="stop", submission_id=serve.output, trigger_rule="all_done")
+    delete = RayDeleteJobOperator(task_id="delete", submission_id=serve.output)
+
+    cluster >> serve >> up >> use >> stop >> delete
