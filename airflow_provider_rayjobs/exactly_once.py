@@ -129,6 +129,8 @@ def submit_once(
                 candidate,
                 taken.status,
             )
+            if not taken.status.is_terminal:  # of a DAG run that was deleted and made anew
+                stop_and_wait(hook, candidate, patience=STOP_PATIENCE)
     raise AssertionError("unreachable: the second id is returned or raised")
 
 

@@ -7,6 +7,7 @@ The outcome comes from the job's status only. The log stream runs beside and say
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -94,6 +95,7 @@ class JobWatcher:
         self._log = log
         self._status: JobStatus | None = None
         self._status_since = watch.submitted_at
+        self._passed: str | None = None  # the limit for which the job was asked to stop
         self._contact = Contact(transport.cluster.unreachable_timeout, log)
         self._logs = LogFollower(transport, watch.submission_id, log.info, log.warning)
 
@@ -174,6 +176,8 @@ class JobWatcher:
         )
 
     def _ended(self, job: JobDetails) -> JobEvent:
+        if job.status is JobStatus.STOPPED and self._passed:
+            return self._event(Outcome.TIMEOUT, f"{self._passed}; it was stopped")
         event = event_of_job(job, self._transport.cluster.address, reattached_at=self._watch.reattached_at)
         return replace(event, submission_id=self._watch.submission_id)
 
@@ -208,14 +212,14 @@ class JobWatcher:
     async def _timed_out(self, what: str) -> JobEvent:
         """Stop the job; a job that came to its own end meanwhile keeps its outcome."""
         self._log.warning("Ray job %s %s; stopping it", self._watch.submission_id, what)
+        self._passed = what
         try:
             job = await stop_and_confirm(self._transport, self._watch.submission_id)
         except RayJobNotFoundError:
             return await self._lost()
-        if job.status in (JobStatus.SUCCEEDED, JobStatus.FAILED):
+        if job.status.is_terminal:
             return self._ended(job)
-        stopped = job.status is JobStatus.STOPPED
-        result = "it was stopped" if stopped else f"asked to stop, it is still {job.status} {STOP_PATIENCE:.0f} s later"
+        result = f"asked to stop, it is still {job.status} {STOP_PATIENCE:.0f} s later"
         return self._event(Outcome.TIMEOUT, f"{what}; {result}")
 
     async def _sleep(self) -> None:
@@ -247,7 +251,7 @@ async def stop_and_confirm(
     :raises RayJobsError: the cluster could not be asked.
     """
     give_up = time.monotonic() + patience
-    asked = 0.0
+    asked = -math.inf
     while True:
         if time.monotonic() - asked > 5.0:
             await transport.run(protocol.stop_job(submission_id))

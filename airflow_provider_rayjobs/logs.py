@@ -39,6 +39,9 @@ TAIL_CHARACTERS = 20_000
 #: Seconds between the last message and the close, below which the close was not the log's end.
 NATURAL_GAP = 0.8
 
+#: Seconds after a natural close within which the owner is to find that the job is over; else the log goes on.
+OVER_PATIENCE = 3.0
+
 #: Seconds without a message after the job's end until the stream is opened anew, then until the log is given up;
 #: seconds after the job's end in all.
 DRAIN_REOPEN = 5.0
@@ -132,9 +135,9 @@ class LogFollower:
     async def run(self) -> None:
         """Write the log's lines; return when the log is complete or can't be had."""
         reading = asyncio.ensure_future(self._read())
+        over = asyncio.ensure_future(self.over.wait())
         try:
-            await asyncio.wait({reading, (over := asyncio.ensure_future(self.over.wait()))}, return_when=FIRST)
-            over.cancel()
+            await asyncio.wait({reading, over}, return_when=FIRST)
             if not await self._drained(reading, DRAIN_REOPEN):
                 # A connection that died without a word: what it did not deliver, a new one does.
                 await _cancelled(reading)
@@ -142,6 +145,7 @@ class LogFollower:
                 if not await self._drained(reading, DRAIN_IDLE):
                     self._note("The end of the job's log did not arrive; the Ray dashboard has the whole log")
         finally:
+            over.cancel()
             await _cancelled(reading)
             self.lines.flush()
 
@@ -162,7 +166,7 @@ class LogFollower:
         while True:
             before = self._position
             complete, problem = await self._read_stream()
-            if complete and await self._is_over(within=3.0):
+            if complete and await self._is_over(within=OVER_PATIENCE):
                 return
             moved = self._position > before
             self._stuck = 0 if moved or complete else self._stuck + 1
@@ -225,8 +229,9 @@ async def _cancelled(task: asyncio.Future[None]) -> None:
     await asyncio.wait({task})
 
 
-_ESCAPED = re.compile(r'(?:[^"\\]+|\\(?:u[0-9a-fA-F]{4}|[^u]))*')
-_HIGH_SURROGATE = re.compile(r"(?:^|[^\\])(?:\\\\)*(\\u[dD][89abAB][0-9a-fA-F]{2})$")
+#: Whole characters and whole escapes; the group is the last escape.
+_ESCAPED = re.compile(r'(?:[^"\\]+|(\\(?:u[0-9a-fA-F]{4}|[^u])))*')
+_HIGH_SURROGATE = re.compile(r"\\u[dD][89abAB]")
 
 
 async def json_text(chunks: AsyncIterator[bytes], key: str) -> AsyncGenerator[str, None]:
@@ -250,12 +255,12 @@ async def json_text(chunks: AsyncIterator[bytes], key: str) -> AsyncGenerator[st
                 continue
             buffer, started = buffer[match.end() :], True
         match = _ESCAPED.match(buffer)
-        ready = match.group() if match else ""
+        ready, last = (match.group(), match.group(1)) if match else ("", None)
         if len(ready) < len(buffer) and buffer[len(ready)] == '"':
             yield json.loads(f'"{ready}"', strict=False)
             return
-        if pair := _HIGH_SURROGATE.search(ready):  # its second half is in the next chunk
-            ready = ready[: pair.start(1)]
+        if last and _HIGH_SURROGATE.match(last) and ready.endswith(last):  # its second half is in the next chunk
+            ready = ready[: -len(last)]
         if ready:
             yield json.loads(f'"{ready}"', strict=False)
             buffer = buffer[len(ready) :]

@@ -293,7 +293,7 @@ def _response(cluster: ClusterConnection, request: Request, status: int, body: b
 
 
 def _proxy(address: str) -> str | None:
-    """Return the HTTP proxy that the environment names. (With aiohttp's ``trust_env``, ~/.netrc would count, too.)"""
+    """Return the HTTP proxy that the environment names; with aiohttp's ``trust_env``, ~/.netrc would count, too."""
     from urllib.request import getproxies, proxy_bypass
 
     url = urlsplit(address)

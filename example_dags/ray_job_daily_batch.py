@@ -7,7 +7,7 @@ A retry after a failure starts a new Ray job. A retry after a lost worker goes o
 from __future__ import annotations
 
 import logging
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, task
@@ -42,7 +42,7 @@ def tell_the_team(context: Any) -> None:
 with DAG(
     "ray_job_daily_batch",
     schedule="@daily",
-    start_date=datetime(2026, 1, 1, tzinfo=timezone.utc),
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5), "on_failure_callback": tell_the_team},
@@ -50,9 +50,9 @@ with DAG(
 ):
 
     @task
-    def shards() -> list[list[str]]:
+    def shards(ds: str = "") -> list[list[str]]:
         """Return the command of each shard; a list of words keeps every value one argument."""
-        return [["python", "-c", SUMMARISE, "{{ ds }}", name] for name in ("north", "east", "south", "west")]
+        return [["python", "-c", SUMMARISE, ds, name] for name in ("north", "east", "south", "west")]
 
     RaySubmitJobOperator.partial(
         task_id="summarise",

@@ -1,0 +1,66 @@
+# What is needed: make and Python 3.11 or newer. All else is installed below .envs/ by tools/envs.py.
+PYTHON ?= python3
+KEEP ?=
+ARGS ?=
+
+MAIN := .envs/airflow-3.3/bin
+OLD := .envs/airflow-2.11/bin
+CHECK := $(PYTHON) tools/check_python.py
+ENVS := $(CHECK) && exec $(PYTHON) tools/envs.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo envs test lint types unit integration faults test-3.3 test-2.11 format lock clean
+
+help: ## Show this help
+	@echo 'Usage: make [PYTHON=python3.12] TARGET     (pytest gets what ARGS="..." holds)'
+	@sed -n 's/^\([a-z0-9.-]*\):.*## /  \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+demo: ## Run an example DAG on a real Ray cluster on this machine (KEEP=1: keep the cluster up until Ctrl-C)
+	@$(CHECK)
+	@$(PYTHON) tools/demo.py $(if $(KEEP),--keep)
+
+envs: ## Make or update all environments
+	@$(ENVS)
+
+test: envs lint types test-3.3 test-2.11 ## All that CI runs: linters, types, tests on Airflow 3.3, then on 2.11
+
+lint: ## Check style and formatting
+	@$(ENVS) airflow-3.3
+	$(MAIN)/ruff check
+	$(MAIN)/ruff format --check
+
+format: ## Format the code and mend what can be mended
+	@$(ENVS) airflow-3.3
+	$(MAIN)/ruff check --fix
+	$(MAIN)/ruff format
+
+types: ## Check types, strictly
+	@$(ENVS) airflow-3.3
+	$(MAIN)/mypy
+
+unit: ## Run the tests that need nothing but Python
+	@$(ENVS) airflow-3.3
+	$(MAIN)/pytest -m 'not integration and not airflow and not faults' $(ARGS)
+
+integration: ## Run the tests on a real Ray head and in real Airflow processes
+	@$(ENVS) airflow-3.3 ray-2.60
+	$(MAIN)/pytest -m '(integration or airflow) and not faults' $(ARGS)
+
+faults: ## Run the tests that kill, cut and restart things
+	@$(ENVS) airflow-3.3 ray-2.60
+	$(MAIN)/pytest -m faults tests/faults $(ARGS)
+
+test-3.3: ## Run unit and integration tests on Airflow 3.3
+	@$(ENVS) airflow-3.3 ray-2.60
+	$(MAIN)/pytest -m 'not faults' $(ARGS)
+
+test-2.11: ## Run what depends on the Airflow version on 2.11 (all but what needs Ray alone)
+	@$(ENVS) airflow-2.11 ray-2.60
+	$(OLD)/pytest -m '(airflow or not integration) and not faults' $(ARGS)
+
+lock: ## Pin the newest allowed releases anew in requirements/*.txt
+	@$(ENVS) --lock
+
+clean: ## Remove the environments and all caches
+	rm -rf .envs .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,26 @@
+"""Estimate pi on a Ray cluster: arguments from the DAG's parameters, progress in the task log."""
+
+from pathlib import Path
+
+from airflow.providers.common.compat.sdk import DAG, Param
+
+from airflow_provider_rayjobs.operators import RaySubmitJobOperator
+
+# The cluster does not see the files beside this DAG, so the script travels in a variable of the job's
+# environment, as a short one can. Airflow renders it as a template: it must be free of double braces.
+SCRIPT = (Path(__file__).parent / "scripts" / "pi.py").read_text()
+
+with DAG(
+    "ray_job_pi",
+    schedule=None,
+    # Typed, so that no parameter brings a shell command of its own into the entrypoint.
+    params={
+        "samples": Param(4_000_000, type="integer", minimum=1),
+        "tasks": Param(8, type="integer", minimum=1),
+    },
+):
+    RaySubmitJobOperator(
+        task_id="estimate_pi",
+        entrypoint='python -c "$PI_SCRIPT" --samples {{ params.samples }} --tasks {{ params.tasks }}',
+        runtime_env={"env_vars": {"PI_SCRIPT": SCRIPT}},
+    )

@@ -1,0 +1,171 @@
+"""Deferred tasks on a real triggerer: outcome, live log, kill, timeouts, lost triggerers and lost contact."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.airflow.drivers import driver, ends, jobs_of, starts, wait_statuses
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.airflow_env import AirflowEnv
+    from tests.support.faulty_proxy import FaultyProxy
+    from tests.support.ray_head import RayHead
+
+DAG = "rj_deferred"
+
+#: Seconds within which a kill of a deferred task must have stopped its job.
+KILL_LIMIT = 15
+
+
+@pytest.fixture
+def airflow(airflow_env: AirflowEnv, ray_head: RayHead) -> AirflowEnv:
+    airflow_env.add_connection("ray_default", "ray_jobs", host=ray_head.host, port=ray_head.port)
+    airflow_env.wait_dag(DAG)
+    return airflow_env
+
+
+def start(airflow: AirflowEnv, dag_id: str, run_id: str, command: str) -> None:
+    """Start a run and wait until its task is deferred."""
+    airflow.wait_dag(dag_id)
+    airflow.trigger(dag_id, run_id, {"command": command})
+    airflow.wait_task(dag_id, run_id, "job", "deferred")
+
+
+def test_job_is_followed_without_a_worker(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    start(airflow, DAG, "plain", driver(trace, 8))
+
+    airflow.wait_log(DAG, "plain", "job", "hello from the driver")
+    assert ends(trace) == 0, "the line came only after the job's end"
+    row = airflow.task(DAG, "plain", "job")
+    assert row.state == "deferred", "the task holds a worker slot"
+    (job,) = jobs_of(ray_head, "plain")
+    ended = ray_head.wait_job(job["submission_id"])["end_time"] / 1000
+    airflow.wait_task(DAG, "plain", "job", "success")
+
+    assert airflow.xcom(DAG, "plain", "job") == job["submission_id"]
+    log = airflow.task_log(DAG, "plain", "job")
+    assert log.count("bye from the driver") == 2  # the command, which Ray shows, and what it printed
+    print(f"{time.time() - ended:.1f} s from the job's end to the task's success")
+
+
+def test_failing_job_fails_the_task_with_its_output(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    airflow.wait_dag("rj_quiet")
+    airflow.trigger("rj_quiet", "failing", {"command": driver(trace, 1, exit_code=7)})
+
+    airflow.wait_task("rj_quiet", "failing", "job", "failed")
+    log = airflow.task_log("rj_quiet", "failing", "job")
+    error = log[log.index("ended FAILED") :]
+    assert "exit code 7" in error
+    assert "bye from the driver" in error
+    assert jobs_of(ray_head, "failing")[0]["submission_id"] in error
+
+
+@pytest.mark.parametrize("state", ["failed", "success"])
+def test_deferred_task_marked_by_a_user_takes_its_job_along(
+    airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path, state: str
+) -> None:
+    run_id = f"marked-{state}"
+    start(airflow, DAG, run_id, driver(tmp_path / "trace", 300))
+    wait_statuses(ray_head, run_id, ["RUNNING"], 60)
+
+    airflow.set_task_state(DAG, run_id, "job", state)
+    took = wait_statuses(ray_head, run_id, ["STOPPED"], 40)
+    assert took < KILL_LIMIT, f"{took:.1f} s until the job was STOPPED"
+
+
+def test_clear_of_a_deferred_task_leaves_only_the_new_job_alive(
+    airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    start(airflow, DAG, "cleared", driver(trace, 30))
+    wait_statuses(ray_head, "cleared", ["RUNNING"], 60)
+
+    airflow.clear(DAG, "cleared", "job")
+    airflow.wait_task(DAG, "cleared", "job", "success", try_number=2, timeout=180)
+    assert [job["status"] for job in jobs_of(ray_head, "cleared")] == ["STOPPED", "SUCCEEDED"]
+    assert (starts(trace), ends(trace)) == (2, 1)
+
+
+@pytest.mark.parametrize("dag_id", ["rj_execution_timeout", "rj_job_timeout", "rj_run_timeout"])
+def test_timeouts_stop_the_job(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path, dag_id: str) -> None:
+    start(airflow, dag_id, dag_id, driver(tmp_path / "trace", 300))
+
+    row = airflow.wait_task(dag_id, dag_id, "job", {"failed", "skipped"}, timeout=120)
+    took = wait_statuses(ray_head, dag_id, ["STOPPED"], 40)
+    assert took < KILL_LIMIT, f"{took:.1f} s until the job was STOPPED"
+    if dag_id == "rj_job_timeout":
+        assert "passed its job_timeout" in airflow.task_log(dag_id, dag_id, "job", row.try_number)
+
+
+def test_lost_triggerer_stops_nothing_and_runs_nothing_twice(
+    airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path
+) -> None:
+    number = 20
+    traces = [tmp_path / f"trace{index}" for index in range(number)]
+    airflow.wait_dag("rj_many")
+    airflow.trigger("rj_many", "many", {"commands": [driver(trace, 45) for trace in traces]})
+    for index in range(number):
+        airflow.wait_task("rj_many", "many", "job", "deferred", map_index=index, timeout=180)
+
+    airflow.kill_process("triggerer", signal.SIGKILL)
+    airflow.start_process("triggerer")
+    for index in range(number):
+        airflow.wait_task("rj_many", "many", "job", "success", map_index=index, timeout=240)
+    assert [job["status"] for job in jobs_of(ray_head, "many")] == ["SUCCEEDED"] * number
+    assert [(starts(trace), ends(trace)) for trace in traces] == [(1, 1)] * number
+
+
+def test_stopped_triggerer_stops_nothing(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    start(airflow, DAG, "redeployed", driver(trace, 40))
+    wait_statuses(ray_head, "redeployed", ["RUNNING"], 60)
+
+    airflow.kill_process("triggerer", signal.SIGTERM)
+    airflow.start_process("triggerer")
+    airflow.wait_task(DAG, "redeployed", "job", "success", timeout=180)
+    assert [job["status"] for job in jobs_of(ray_head, "redeployed")] == ["SUCCEEDED"]
+    assert (starts(trace), ends(trace)) == (1, 1)
+
+
+def test_unreachable_cluster_is_ridden_out(
+    airflow: AirflowEnv, ray_head: RayHead, faulty_proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    airflow.add_connection("ray_proxied", "ray_jobs", host=faulty_proxy.url)
+    start(airflow, "rj_proxied", "outage", driver(trace, 20))
+    wait_statuses(ray_head, "outage", ["RUNNING"], 60)
+
+    faulty_proxy.down()
+    time.sleep(60)
+    assert ends(trace) == 1
+    assert airflow.task("rj_proxied", "outage", "job").state == "deferred"
+    faulty_proxy.up()
+    airflow.wait_task("rj_proxied", "outage", "job", "success")
+    assert "Contact with the cluster is back" in airflow.task_log("rj_proxied", "outage", "job")
+    assert airflow.task_log("rj_proxied", "outage", "job").count("bye from the driver") == 2
+
+
+def test_retry_after_too_long_an_outage_follows_the_same_job(
+    airflow: AirflowEnv, ray_head: RayHead, faulty_proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    airflow.add_connection(
+        "ray_proxied", "ray_jobs", host=faulty_proxy.url, extra={"unreachable_timeout": 8, "connect_timeout": 2}
+    )
+    start(airflow, "rj_proxied", "lost", driver(trace, 60))
+    wait_statuses(ray_head, "lost", ["RUNNING"], 60)
+
+    faulty_proxy.down()
+    airflow.wait_log("rj_proxied", "lost", "job", "the cluster was unreachable for")
+    faulty_proxy.up()
+    airflow.wait_task("rj_proxied", "lost", "job", "success", try_number=2, timeout=180)
+    assert [job["status"] for job in jobs_of(ray_head, "lost")] == ["SUCCEEDED"]
+    assert (starts(trace), ends(trace)) == (1, 1)

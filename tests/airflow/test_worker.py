@@ -1,0 +1,120 @@
+"""Synchronous tasks on a real scheduler: outcome, kill, lost workers, retries and clears."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.airflow.drivers import driver, ends, jobs_of, starts, wait_statuses
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.airflow_env import AirflowEnv
+    from tests.support.ray_head import RayHead
+
+DAG = "rj_sync"
+
+
+@pytest.fixture
+def airflow(airflow_env: AirflowEnv, ray_head: RayHead) -> AirflowEnv:
+    airflow_env.add_connection("ray_default", "ray_jobs", host=ray_head.host, port=ray_head.port)
+    airflow_env.wait_dag(DAG)
+    return airflow_env
+
+
+def test_job_runs_and_its_lines_are_in_the_task_log(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    airflow.trigger(DAG, "plain", {"command": driver(trace, 3)})
+
+    airflow.wait_log(DAG, "plain", "job", "hello from the driver")
+    assert ends(trace) == 0, "the line came only after the job's end"
+    airflow.wait_task(DAG, "plain", "job", "success")
+
+    (job,) = jobs_of(ray_head, "plain")
+    assert job["status"] == "SUCCEEDED"
+    assert ends(trace) == 1
+    assert airflow.xcom(DAG, "plain", "job") == job["submission_id"]
+    log = airflow.task_log(DAG, "plain", "job")
+    assert log.count("bye from the driver") == 2  # the command, which Ray shows, and what it printed
+    assert job["submission_id"] in log
+    expected = {"dag_id": DAG, "run_id": "plain", "task_id": "job", "map_index": "-1", "try_number": "1"}
+    assert {f"airflow_{name}": value for name, value in expected.items()}.items() <= job["metadata"].items()
+
+
+def test_failing_job_fails_each_try_with_its_traceback(airflow: AirflowEnv, ray_head: RayHead) -> None:
+    command = """python -c 'raise ValueError("no such " + "shard")'"""
+    airflow.trigger(DAG, "failing", {"command": command})
+
+    airflow.wait_task(DAG, "failing", "job", "failed", try_number=2)
+    assert [job["status"] for job in jobs_of(ray_head, "failing")] == ["FAILED", "FAILED"]
+    for number, job in enumerate(jobs_of(ray_head, "failing"), start=1):
+        log = airflow.task_log(DAG, "failing", "job", number)
+        error = log[log.index("ended FAILED") :]
+        assert "exit code 1" in error
+        assert "Traceback (most recent call last)" in error
+        assert "ValueError: no such shard" in error
+        assert job["submission_id"] in log
+
+
+@pytest.mark.parametrize("state", ["failed", "success"])
+def test_task_marked_by_a_user_takes_its_job_along(
+    airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path, state: str
+) -> None:
+    run_id = f"marked-{state}"
+    airflow.trigger(DAG, run_id, {"command": driver(tmp_path / "trace", 300)})
+    wait_statuses(ray_head, run_id, ["RUNNING"], 60)
+
+    airflow.set_task_state(DAG, run_id, "job", state)
+    took = wait_statuses(ray_head, run_id, ["STOPPED"], 20)
+    assert took < 10, f"{took:.1f} s until the job was STOPPED"
+
+
+@pytest.mark.parametrize("supervisor", [False, True], ids=["runner", "worker"])
+def test_lost_worker_leaves_one_job_that_the_next_try_follows(
+    airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path, supervisor: bool
+) -> None:
+    run_id, trace = f"lost-{supervisor}", tmp_path / "trace"
+    airflow.trigger(DAG, run_id, {"command": driver(trace, 40)})
+    wait_statuses(ray_head, run_id, ["RUNNING"], 60)
+    airflow.kill_task(DAG, run_id, "job", supervisor=supervisor)
+
+    airflow.wait_task(DAG, run_id, "job", "success", try_number=2, timeout=180)
+    assert [job["status"] for job in jobs_of(ray_head, run_id)] == ["SUCCEEDED"]
+    assert (starts(trace), ends(trace)) == (1, 1)
+    assert "Reattached" in airflow.task_log(DAG, run_id, "job", 2)
+
+
+def test_worker_lost_after_the_end_runs_nothing_twice(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    airflow.trigger(DAG, "late", {"command": driver(trace, 1)})
+    wait_statuses(ray_head, "late", ["SUCCEEDED"], 60)
+    # The log's last lines take Ray some 3 s longer, so the task still runs.
+    airflow.kill_task(DAG, "late", "job")
+
+    airflow.wait_task(DAG, "late", "job", "success", try_number=2, timeout=180)
+    assert [job["status"] for job in jobs_of(ray_head, "late")] == ["SUCCEEDED"]
+    assert (starts(trace), ends(trace)) == (1, 1)
+
+
+def test_clear_runs_a_new_job(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    airflow.trigger(DAG, "cleared", {"command": driver(trace, 1)})
+    airflow.wait_task(DAG, "cleared", "job", "success")
+
+    airflow.clear(DAG, "cleared", "job")
+    airflow.wait_task(DAG, "cleared", "job", "success", try_number=2)
+    assert [job["status"] for job in jobs_of(ray_head, "cleared")] == ["SUCCEEDED", "SUCCEEDED"]
+    assert ends(trace) == 2
+
+
+def test_clear_of_a_running_task_leaves_one_job_alive(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    airflow.trigger(DAG, "cleared-running", {"command": driver(trace, 15)})
+    wait_statuses(ray_head, "cleared-running", ["RUNNING"], 60)
+
+    airflow.clear(DAG, "cleared-running", "job")
+    airflow.wait_task(DAG, "cleared-running", "job", "success", try_number=2, timeout=180)
+    assert [job["status"] for job in jobs_of(ray_head, "cleared-running")] == ["STOPPED", "SUCCEEDED"]
+    assert ends(trace) == 1

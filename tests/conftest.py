@@ -1,0 +1,52 @@
+"""Fixtures that tests of all kinds share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.faulty_proxy import FaultyProxy
+from tests.support.private_ca import PrivateCA
+from tests.support.ray_head import RayHead, require_ray
+from tests.support.scripted_server import ScriptedRay
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs the head of this session, directly or through another fixture."""
+    for item in items:
+        if "ray_head" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.integration)
+
+
+@pytest.fixture(scope="session")
+def ray_head() -> Iterator[RayHead]:
+    """A real head that all tests share: use ids of your own, and break only what is yours.
+
+    A test that kills or restarts a head makes one with :class:`RayHead`.
+    """
+    with RayHead(num_cpus=4, ray_bin=require_ray()) as head:
+        yield head
+
+
+@pytest.fixture
+def faulty_proxy(ray_head: RayHead) -> Iterator[FaultyProxy]:
+    """A proxy in front of the shared head, without rules."""
+    with FaultyProxy(ray_head.host, ray_head.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def scripted_ray() -> Iterator[ScriptedRay]:
+    """A scripted server without jobs."""
+    with ScriptedRay() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def private_ca(tmp_path_factory: pytest.TempPathFactory) -> PrivateCA:
+    """An authority with a server and a client certificate."""
+    return PrivateCA(tmp_path_factory.mktemp("ca"))

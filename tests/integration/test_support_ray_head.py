@@ -1,0 +1,61 @@
+"""The head that other tests rest on: it runs jobs, it dies wholly, and it comes back empty."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import faults
+from tests.support.ray_head import RayHead
+from tests.support.witness import Witness
+
+if TYPE_CHECKING:
+    from tests.support.faulty_proxy import FaultyProxy
+
+
+def test_shared_head_runs_a_job(ray_head: RayHead) -> None:
+    job = ray_head.submit("python -c 'import ray; print(6 * 7)'", metadata={"who": "test"})
+    details = ray_head.wait_job(job)
+    assert (details["status"], details["metadata"]) == ("SUCCEEDED", {"who": "test"})
+    assert "42\n" in ray_head.logs(job)
+    assert job in [one["submission_id"] for one in ray_head.jobs()]
+
+
+def test_lost_answer_leaves_a_job_behind(ray_head: RayHead, faulty_proxy: FaultyProxy) -> None:
+    faulty_proxy.on(faults.swallow_response(), method="POST", times=1)
+    through_proxy = Witness(faulty_proxy.url)
+    with pytest.raises(OSError, match="reset"):
+        through_proxy.submit("true", submission_id="lost-answer")
+    assert ray_head.wait_job("lost-answer")["status"] == "SUCCEEDED"
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(900)  # two starts
+def test_crash_and_restart_lose_the_jobs() -> None:
+    with RayHead(num_cpus=1, env={"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "ab" * 32}) as head:
+        assert head.jobs() == []
+        session = head.session_name()
+        token, head.token = head.token, ""
+        assert head.request("GET", "/api/jobs/")[0] == 401
+        head.token = token
+        job = head.submit("echo $$; exec sleep 1000")
+        head.wait_job(job, until={"RUNNING"})
+        killed = head.kill()
+        assert not any(process.alive() for process in killed)
+        with pytest.raises(OSError, match="refused"):
+            head.job(job)
+        head.start()
+        head.wait_ready()
+        assert head.session_name() != session
+        assert head.job(job) is None
+        running = head.submit("sleep 1000")
+        head.wait_job(running, until={"RUNNING"})
+        assert head.stop_job(running) is True
+        assert head.wait_job(running)["status"] == "STOPPED"
+        pid = head.pid
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert not list(Path("/tmp").glob(f"rj*/r/session_*_{pid}"))

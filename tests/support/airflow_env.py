@@ -1,0 +1,322 @@
+"""A whole Airflow for tests: real processes on SQLite, run from the environment that runs pytest.
+
+What a user does (trigger, clear, mark, connections) goes through the REST API of the installed version, on
+Airflow 3 (``/api/v2``) as on 2.11 (``/api/v1``); what a test wants to see is read from the database and the
+log files, which shows more than the API does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sqlite3
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import TYPE_CHECKING, Any, Literal
+
+from tests.support import airflow_processes
+from tests.support.airflow_processes import JOB_TYPES, Component, airflow_version
+from tests.support.airflow_records import AirflowRecords, tail, wait
+from tests.support.ports import free_port
+from tests.support.processes import wait_gone
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class ApiError(Exception):
+    """The REST API refused a request."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"HTTP {status}: {text}")
+        self.status = status
+
+
+class AirflowEnv(AirflowRecords):
+    """An Airflow with all its processes; its records are attributes of the base class.
+
+    :param home: ``AIRFLOW_HOME``: an empty or absent directory.
+    :param dags_folder: where the DAG files are; files added later are found within a few seconds.
+    :param env: environment variables for all processes, beside ours.
+    :param parallelism: how many tasks may run at once.
+    """
+
+    def __init__(
+        self, home: Path, dags_folder: Path, *, env: dict[str, str] | None = None, parallelism: int = 8
+    ) -> None:
+        super().__init__(home)
+        self.dags_folder = dags_folder
+        self.version = airflow_version()
+        port = free_port()
+        self.base_url = f"http://127.0.0.1:{port}"
+        self.environment = (
+            airflow_processes.clean_environment()
+            | airflow_processes.settings(home, dags_folder, port, parallelism)
+            | (env or {})
+        )
+        self.components = {
+            name: Component(name, command, self.environment, home / f"{name}.out")
+            for name, command in airflow_processes.commands(port).items()
+        }
+        self._token: str | None = None
+
+    # Processes
+
+    def start(self, timeout: float = 240.0) -> None:
+        """Make the database, start all processes and wait until they work.
+
+        :param timeout: seconds.
+        :raises RuntimeError: if a process ends, with the last lines that it printed.
+        """
+        airflow_processes.write_home(self.home)
+        self.cli("db", "migrate")
+        airflow_processes.prepare_database(self.home / "airflow.db")
+        try:
+            for component in self.components.values():
+                component.start()
+            for name in self.components:
+                self._wait_up(name, after_job=0, timeout=timeout)
+        except BaseException:
+            self.stop(grace=0)
+            raise
+
+    def stop(self, grace: float = 5.0) -> None:
+        """End all processes.
+
+        :param grace: seconds between SIGTERM and SIGKILL.
+        """
+        deadline = time.monotonic() + grace
+        for component in self.components.values():
+            component.terminate()
+        for component in self.components.values():
+            component.end(max(0.0, deadline - time.monotonic()))
+
+    def start_process(self, name: str, timeout: float = 120.0) -> None:
+        """Start one process again and wait until it works.
+
+        :param name: ``scheduler``, ``triggerer``, ``api-server`` (2.11: its webserver) or
+            ``dag-processor`` (3.x; part of the scheduler on 2.11).
+        :param timeout: seconds.
+        """
+        (last,) = self.query("SELECT coalesce(max(id), 0) AS id FROM job")
+        self.components[name].start()
+        self._wait_up(name, after_job=last["id"], timeout=timeout)
+
+    def kill_process(self, name: str, sig: int = signal.SIGKILL, grace: float = 20.0) -> None:
+        """End one process with all its children, and wait until they are gone.
+
+        :param name: as for :meth:`start_process`. The scheduler's children are the running tasks.
+        :param sig: SIGKILL, for a crash, or SIGTERM, for an orderly shutdown.
+        :param grace: seconds that an orderly shutdown may take.
+        """
+        if sig == signal.SIGTERM:
+            self.components[name].terminate()
+            self.components[name].end(grace)
+        else:
+            self.components[name].end()
+
+    def signal_process(self, name: str, sig: int) -> None:
+        """Send a signal to one process and its children: SIGSTOP freezes it, SIGCONT lets it go on."""
+        self.components[name].signal(sig)
+
+    def cli(self, *arguments: str, timeout: float = 120.0) -> str:
+        """Run an ``airflow`` command in this Airflow; it takes seconds.
+
+        :return: what it printed on stdout.
+        :raises RuntimeError: if it fails, with all it printed.
+        """
+        done = subprocess.run(
+            [airflow_processes.BIN / "airflow", *arguments],
+            cwd=self.home,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"airflow {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def _wait_up(self, name: str, after_job: int, timeout: float) -> None:
+        def up() -> bool:
+            component.check()
+            if name not in JOB_TYPES:
+                return self._api_answers()
+            return bool(
+                self.query(
+                    "SELECT 1 FROM job WHERE job_type = ? AND id > ? AND state = 'running'",
+                    JOB_TYPES[name],
+                    after_job,
+                )
+            )
+
+        component = self.components[name]
+        wait(up, timeout, lambda: f"airflow {name} is not up; {component.log_path}:\n{tail(component.log_path)}")
+
+    def _api_answers(self) -> bool:
+        try:
+            self.api("GET", "version")
+            if self.version >= (3, 0):
+                # The part that the tasks talk to is made at its first request, and that takes seconds.
+                self._http("GET", "/execution/health")
+        except (OSError, ApiError):
+            return False
+        return True
+
+    # What a user does
+
+    def api(self, method: str, path: str, body: object = None) -> Any:
+        """Call the REST API.
+
+        :param method: HTTP method.
+        :param path: below ``/api/v2/`` (3.x) or ``/api/v1/`` (2.11), quoted as needed.
+        :param body: sent as JSON.
+        :return: the decoded answer.
+        :raises ApiError: for an HTTP error.
+        """
+        if self.version < (3, 0):
+            return self._http(method, f"/api/v1/{path}", body)
+        if self._token is None:
+            # Everybody is an administrator here, but a token is wanted all the same.
+            self._token = self._http("GET", "/auth/token")["access_token"]
+        return self._http(method, f"/api/v2/{path}", body, {"Authorization": f"Bearer {self._token}"})
+
+    def _http(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Any:
+        request = urllib.request.Request(
+            self.base_url + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers=headers or {},
+        )
+        if body is not None:
+            request.add_header("Content-Type", "application/json")
+        # No proxy stands between us and this machine.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=30) as response:
+                answer = response.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                raise ApiError(error.code, error.read().decode(errors="replace")) from None
+        return json.loads(answer) if answer else None
+
+    def add_connection(self, conn_id: str, conn_type: str, **fields: Any) -> None:
+        """Put a connection into the database, in place of an older one of that name.
+
+        :param fields: ``host``, ``port``, ``login``, ``password``, ``schema``, ``extra`` (a dict or JSON).
+        """
+        if isinstance(fields.get("extra"), dict):
+            fields["extra"] = json.dumps(fields["extra"])
+        try:
+            self.api("DELETE", f"connections/{_quote(conn_id)}")
+        except ApiError as error:
+            if error.status != 404:
+                raise
+        self.api("POST", "connections", {"connection_id": conn_id, "conn_type": conn_type, **fields})
+
+    def wait_dag(self, dag_id: str, timeout: float = 120.0) -> None:
+        """Wait until a DAG has been read from its file, and unpause it.
+
+        :raises RuntimeError: if a DAG file cannot be imported, with the traceback.
+        """
+
+        def known() -> bool:
+            if self.query("SELECT 1 FROM serialized_dag WHERE dag_id = ?", dag_id):
+                return True
+            for error in self.query("SELECT filename, stacktrace FROM import_error"):
+                raise RuntimeError(f"{error['filename']}: {error['stacktrace']}")
+            return False
+
+        wait(known, timeout, lambda: f"no DAG {dag_id!r} in {self.dags_folder}\n{self.outputs()}")
+        self.api("PATCH", f"dags/{_quote(dag_id)}", {"is_paused": False})
+
+    def trigger(self, dag_id: str, run_id: str, conf: dict[str, Any] | None = None) -> None:
+        """Start a DAG run."""
+        body: dict[str, Any] = {"dag_run_id": run_id, "conf": conf or {}}
+        if self.version >= (3, 0):
+            body["logical_date"] = None
+        self.api("POST", f"dags/{_quote(dag_id)}/dagRuns", body)
+
+    def set_task_state(
+        self, dag_id: str, run_id: str, task_id: str, state: Literal["failed", "success"], map_index: int = -1
+    ) -> None:
+        """Mark a task instance failed or successful."""
+        path = f"dags/{_quote(dag_id)}/dagRuns/{_quote(run_id)}/taskInstances/{_quote(task_id)}"
+        if map_index >= 0:
+            path += f"/{map_index}"
+        body: dict[str, Any] = {"new_state": state}
+        if self.version < (3, 0):
+            body["dry_run"] = False
+        self.api("PATCH", path, body)
+
+    def clear(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> None:
+        """Clear a task instance, and nothing down- or upstream of it.
+
+        :param map_index: one instance of a mapped task; -1 means all (2.11 clears all in any case).
+        """
+        one = [task_id, map_index] if map_index >= 0 and self.version >= (3, 0) else task_id
+        body = {
+            "dag_run_id": run_id,
+            "dry_run": False,
+            "only_failed": False,
+            "reset_dag_runs": True,
+            "task_ids": [one],
+        }
+        self.api("POST", f"dags/{_quote(dag_id)}/clearTaskInstances", body)
+        if self.version < (3, 0):
+            self._forget_triggers(dag_id, run_id, task_id)
+
+    def _forget_triggers(self, dag_id: str, run_id: str, task_id: str) -> None:
+        # The triggerer of 2.11 takes a trigger away from tasks whose state differs from "deferred". A cleared
+        # task has no state, which for SQL does not differ; so it gets to it only when the task is queued
+        # again, often while a worker is about to write the trigger's id back, and that worker then fails: the
+        # foreign key leads nowhere. Do at once what the triggerer means to do.
+        with contextlib.closing(sqlite3.connect(self.home / "airflow.db", timeout=30)) as database, database:
+            database.execute(
+                "UPDATE task_instance SET trigger_id = NULL"
+                " WHERE dag_id = ? AND run_id = ? AND task_id = ? AND state IS NOT 'deferred'",
+                (dag_id, run_id, task_id),
+            )
+
+    def set_run_state(self, dag_id: str, run_id: str, state: Literal["failed", "success", "queued"]) -> None:
+        """Mark a DAG run; its unfinished tasks are ended with it."""
+        self.api("PATCH", f"dags/{_quote(dag_id)}/dagRuns/{_quote(run_id)}", {"state": state})
+
+    # What a test does to a task
+
+    def kill_task(
+        self,
+        dag_id: str,
+        run_id: str,
+        task_id: str,
+        sig: int = signal.SIGKILL,
+        *,
+        supervisor: bool = False,
+        map_index: int = -1,
+    ) -> None:
+        """Send a signal to the process that runs a task's code.
+
+        :param sig: after SIGKILL this waits until the processes are gone.
+        :param supervisor: signal the process that watches it first, so that nobody can report the end: as
+            when a whole worker is lost. Airflow then misses the heartbeat only.
+        :raises ProcessLookupError: if the task has no process.
+        """
+        pid = self.task(dag_id, run_id, task_id, map_index).pid
+        if pid is None:
+            raise ProcessLookupError(f"{dag_id} {run_id} {task_id} has no process")
+        runner, watcher = airflow_processes.task_processes(pid, [self.components["scheduler"]])
+        victims = [watcher, runner] if supervisor else [runner]
+        for victim in victims:
+            victim.signal(sig)
+        if sig == signal.SIGKILL and (left := wait_gone(victims, 10)):
+            raise TimeoutError(f"still alive after SIGKILL: {left}")
+
+
+def _quote(name: str) -> str:
+    return urllib.parse.quote(name, safe="")

@@ -1,0 +1,301 @@
+"""The processes of one Airflow on this machine: their settings, their start and their end.
+
+What differs between Airflow 2.11 and 3 in *running* it is told here; see ``airflow_env`` for using it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+import re
+import secrets
+import signal
+import sqlite3
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from tests.support.airflow_records import tail
+from tests.support.processes import Process, kill_all, wait_gone
+
+# Seconds. An Airflow that is killed on purpose should be missed soon; but on a loaded machine a component
+# must not be taken for dead while it merely waits for the CPU.
+TASK_HEARTBEAT_TIMEOUT = 10
+COMPONENT_HEARTBEAT_TIMEOUT = 10
+
+BIN = Path(sys.prefix) / "bin"
+# The ``job`` table tells when these are up; the API server answers for itself.
+JOB_TYPES = {
+    "scheduler": "SchedulerJob",
+    "dag-processor": "DagProcessorJob",
+    "triggerer": "TriggererJob",
+}
+
+
+def airflow_version() -> tuple[int, int]:
+    """Return (major, minor) of the Airflow installed here, without the cost of importing it."""
+    major, minor = metadata.version("apache-airflow").split(".")[:2]
+    return int(major), int(minor)
+
+
+def commands(port: int) -> dict[str, tuple[str, ...]]:
+    """Return the commands that make an Airflow of the installed version, by name.
+
+    :param port: of the API server.
+    """
+    airflow = f"{BIN}/airflow"
+    named: dict[str, tuple[str, ...]] = {
+        "scheduler": (airflow, "scheduler", "--skip-serve-logs"),
+        "triggerer": (airflow, "triggerer", "--skip-serve-logs"),
+    }
+    if airflow_version() >= (3, 0):
+        api_server: tuple[str, ...] = (airflow, "api-server")
+        named["dag-processor"] = (airflow, "dag-processor")
+    else:
+        # What ``airflow webserver`` runs and then watches; without it a second import of Airflow is saved.
+        api_server = (
+            *(sys.executable, "-m", "gunicorn", "--workers=1", "--timeout=120", f"--bind=127.0.0.1:{port}"),
+            *("--config=python:airflow.www.gunicorn_config", "airflow.www.app:cached_app()"),
+        )
+    # It takes longest to start, so it is named first.
+    return {"api-server": api_server, **named}
+
+
+def settings(home: Path, dags_folder: Path, port: int, parallelism: int) -> dict[str, str]:
+    """Return the environment variables that make Airflow run below ``home`` and react quickly.
+
+    :param home: ``AIRFLOW_HOME``.
+    :param dags_folder: where the DAG files are.
+    :param port: of the API server.
+    :param parallelism: how many tasks may run at once.
+    """
+    options = {
+        "core.dags_folder": dags_folder,
+        "core.dagbag_import_timeout": 120,
+        "core.executor": "LocalExecutor",
+        "core.fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+        "core.killed_task_cleanup_time": 5,
+        "core.load_examples": False,
+        "core.parallelism": parallelism,
+        # Several processes write to one file: they wait for each other rather than fail.
+        "database.sql_alchemy_conn": f"sqlite:///{home}/airflow.db?timeout=30",
+        "scheduler.job_heartbeat_sec": 1,
+        "scheduler.orphaned_tasks_check_interval": 5,
+        "scheduler.scheduler_health_check_threshold": COMPONENT_HEARTBEAT_TIMEOUT,
+        "scheduler.scheduler_heartbeat_sec": 1,
+        "scheduler.scheduler_idle_sleep_time": 0.5,
+        "triggerer.job_heartbeat_sec": 1,
+        "triggerer.triggerer_health_check_threshold": COMPONENT_HEARTBEAT_TIMEOUT,
+        "usage_data_collection.enabled": False,
+    }
+    own = _settings_3(port) if airflow_version() >= (3, 0) else _settings_2()
+    variables = {"__".join(("AIRFLOW", *key.upper().split("."))): str(value) for key, value in (options | own).items()}
+    variables["AIRFLOW_HOME"] = str(home)
+    # Programs that keep something in their user's home (gunicorn its control socket) keep it here.
+    variables["HOME"] = str(home)
+    variables["PYTHONPATH"] = str(home / "site")
+    if airflow_version() < (3, 0):
+        # 2.11 refuses SQLite with any executor that runs tasks in parallel; with a write-ahead log (see
+        # prepare_database) it works.
+        variables["_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK"] = "1"
+    return variables
+
+
+def _settings_3(port: int) -> dict[str, object]:
+    return {
+        "api.host": "127.0.0.1",
+        "api.port": port,
+        "api.base_url": f"http://127.0.0.1:{port}",
+        "api.secret_key": secrets.token_hex(),
+        "api.workers": 1,
+        "api_auth.jwt_secret": secrets.token_hex(),
+        "core.execution_api_server_url": f"http://127.0.0.1:{port}/execution/",
+        "core.simple_auth_manager_all_admins": True,
+        "dag_processor.bundle_refresh_check_interval": 1,
+        "dag_processor.min_file_process_interval": 10,
+        "dag_processor.parsing_processes": 1,
+        "dag_processor.refresh_interval": 3,
+        "scheduler.task_instance_heartbeat_timeout": TASK_HEARTBEAT_TIMEOUT,
+        "scheduler.task_instance_heartbeat_timeout_detection_interval": 2,
+        # How soon a task learns that a user has ended it.
+        "workers.min_heartbeat_interval": 1,
+    }
+
+
+def _settings_2() -> dict[str, object]:
+    return {
+        "api.auth_backends": "airflow.api.auth.backend.default",
+        "core.internal_api_secret_key": secrets.token_hex(),
+        "core.min_serialized_dag_update_interval": 1,
+        "scheduler.dag_dir_list_interval": 3,
+        "scheduler.min_file_process_interval": 10,
+        "scheduler.parsing_processes": 1,
+        "scheduler.scheduler_zombie_task_threshold": TASK_HEARTBEAT_TIMEOUT,
+        "scheduler.zombie_detection_interval": 2,
+        "webserver.secret_key": secrets.token_hex(),
+    }
+
+
+def write_home(home: Path) -> None:
+    """Put the files into ``AIRFLOW_HOME`` that Airflow reads at its start."""
+    home.mkdir(parents=True, exist_ok=True)
+    # All settings are in the environment. Without this file each process would write one of some 100 KB,
+    # and those that start together would read each other's half of it.
+    (home / "airflow.cfg").write_text("[core]\n")
+    # Airflow 2.11's REST API lets everybody in, as an administrator.
+    (home / "webserver_config.py").write_text('AUTH_ROLE_PUBLIC = "Admin"\nWTF_CSRF_ENABLED = False\n')
+    # The imports of a starting Airflow make so many objects that the garbage collector, at its usual
+    # threshold, takes a third of the time.
+    (home / "site").mkdir(exist_ok=True)
+    (home / "site" / "sitecustomize.py").write_text("import gc\n\ngc.set_threshold(50_000, 20, 50)\n")
+
+
+def prepare_database(path: Path) -> None:
+    """Change in a migrated, still empty SQLite database what tells it from a PostgreSQL.
+
+    :param path: of the database file, used by nobody.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        # Readers and the writer do not block each other. The file remembers it; Airflow 3 does the same.
+        database.execute("PRAGMA journal_mode=WAL")
+        # The id of the newest trigger, once that is deleted, would be given to the next one: a triggerer
+        # that still runs the old trigger takes the new one for it.
+        ((sql,),) = database.execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'trigger'")
+        sql, changes = re.subn(
+            r"\bid INTEGER NOT NULL(.*),\s*CONSTRAINT \w+ PRIMARY KEY \(id\)",
+            r"id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL\1",
+            sql,
+            flags=re.DOTALL,
+        )
+        assert changes == 1, sql
+        indices = database.execute(
+            "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'trigger' AND sql IS NOT NULL"
+        ).fetchall()
+        database.execute("DROP TABLE trigger")
+        for statement in (sql, *(index for (index,) in indices)):
+            database.execute(statement)
+        database.commit()
+
+
+def clean_environment() -> dict[str, str]:
+    """Return what children inherit: no Airflow, Ray, proxy or Python settings of the caller."""
+    kept = ("LANG", "LC_ALL", "LOGNAME", "TMPDIR", "TZ", "USER")
+    environment = {name: os.environ[name] for name in kept if name in os.environ}
+    environment["PATH"] = os.pathsep.join((str(BIN), os.environ.get("PATH", os.defpath)))
+    # A killed process keeps nothing back that it has printed.
+    environment["PYTHONUNBUFFERED"] = "1"
+    return environment
+
+
+@dataclass
+class Component:
+    """One command of Airflow that runs in a session of its own.
+
+    The session is what tells its children: they stay in it whatever process group they make, whatever
+    title they give themselves, and even when their parents are dead.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    log_path: Path
+    _popen: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    def start(self) -> None:
+        """Start the command; its output is appended to the log file."""
+        if self.members():
+            raise RuntimeError(f"{self.name} is running")
+        with self.log_path.open("ab") as log:
+            self._popen = subprocess.Popen(
+                self.command,
+                cwd=self.environment["AIRFLOW_HOME"],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def check(self) -> None:
+        """Raise if the command has ended by itself.
+
+        :raises RuntimeError: with the end of its log.
+        """
+        if self._popen is not None and self._popen.poll() is not None:
+            code = self._popen.returncode
+            raise RuntimeError(f"airflow {self.name} ended with {code}; {self.log_path}:\n{tail(self.log_path)}")
+
+    def members(self) -> set[Process]:
+        """Return the command's live processes."""
+        if self._popen is None:
+            return set()
+        self._popen.poll()  # lets go of a zombie
+        return {stat.process for stat in _live_processes() if stat.session == self._popen.pid}
+
+    def signal(self, signum: int) -> None:
+        """Send a signal to all its processes, say SIGSTOP and SIGCONT, and do not wait."""
+        for process in self.members():
+            process.signal(signum)
+
+    def terminate(self) -> None:
+        """Ask the command to end, as an orderly shutdown does, and do not wait."""
+        if self._popen is not None and self._popen.poll() is None:
+            self._popen.send_signal(signal.SIGTERM)
+
+    def end(self, grace: float = 0.0) -> None:
+        """Wait for its end, then kill what is left of it.
+
+        :param grace: seconds to wait before SIGKILL.
+        """
+        if self._popen is None:
+            return
+        wait_gone(self.members(), grace)
+        kill_all(self.members)
+        self._popen.wait()
+        self._popen = None
+
+
+@dataclass(frozen=True)
+class _Stat:
+    process: Process
+    parent: int
+    session: int
+
+
+def _live_processes() -> list[_Stat]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            text = (entry / "stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended in between
+        # The second field is the name in brackets and may hold blanks and brackets itself.
+        fields = text.rpartition(")")[2].split()
+        if fields[0] not in "ZX":
+            found.append(_Stat(Process(int(entry.name), int(fields[19])), int(fields[1]), int(fields[3])))
+    return found
+
+
+def task_processes(pid: int, owners: list[Component]) -> tuple[Process, Process]:
+    """Return the process that runs a task's code, and its supervisor.
+
+    On both lines of Airflow the task instance's pid is that of the process that runs the task's code.
+    Its parent watches it, sends the heartbeats and takes the outcome back: on 3.x the LocalExecutor's own
+    worker process, on 2.11 an ``airflow tasks run --local`` below that.
+
+    :param pid: the ``pid`` of the task instance.
+    :param owners: the components that may have started it; the task of nobody else is ever named.
+    :raises ProcessLookupError: if there is no such process, or not of ours.
+    """
+    ours = set().union(*(component.members() for component in owners))
+    by_pid = {stat.process.pid: stat for stat in _live_processes() if stat.process in ours}
+    runner = by_pid.get(pid)
+    supervisor = by_pid.get(runner.parent) if runner else None
+    if runner is None or supervisor is None:
+        raise ProcessLookupError(f"no task of this Airflow runs as process {pid}")
+    return runner.process, supervisor.process

@@ -1,0 +1,94 @@
+"""Both transports behind one face, so that one test holds for both, and a clock that sleeping moves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_rayjobs.connection import ClusterConnection
+from airflow_provider_rayjobs.transport import AiohttpTransport, RequestsTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from airflow_provider_rayjobs.protocol import Flow
+    from tests.support.faulty_proxy import FaultyProxy
+    from tests.support.scripted_server import ScriptedRay
+
+T = TypeVar("T")
+
+
+def cluster_at(where: ScriptedRay | FaultyProxy | str, **fields: Any) -> ClusterConnection:
+    """Return how to reach a server, with short time-outs."""
+    address = where if isinstance(where, str) else where.url
+    given = {"conn_id": "ray_test", "connect_timeout": 2.0, "read_timeout": 5.0, **fields}
+    return ClusterConnection(address=address, **given)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds."""
+    while not condition():  # noqa: ASYNC110  what it looks at is no event
+        await asyncio.sleep(0.01)
+
+
+class FakeTime:
+    """Time that passes by sleeping only."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def clock(self) -> float:
+        """Return the time, in seconds."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.slept.append(seconds)
+        self.now += seconds
+
+    async def sleep_async(self, seconds: float) -> None:
+        """Let time pass, in a coroutine."""
+        self.sleep(seconds)
+
+
+class RequestsClient:
+    """Runs flows with ``requests``."""
+
+    def __init__(self, cluster: ClusterConnection, time: FakeTime) -> None:
+        self.time = time
+        self.transport = RequestsTransport(cluster, sleep=time.sleep)
+
+    def run(self, flow: Flow[T]) -> T:
+        """Run a flow to its end."""
+        return self.transport.run(flow)
+
+    def close(self) -> None:
+        """Close the session."""
+        self.transport.close()
+
+
+class AiohttpClient:
+    """Runs flows with ``aiohttp``, on an event loop of its own."""
+
+    def __init__(self, cluster: ClusterConnection, time: FakeTime) -> None:
+        self.time = time
+        self.transport = AiohttpTransport(cluster, sleep=time.sleep_async)
+        self._runner = asyncio.Runner()
+
+    def run(self, flow: Flow[T]) -> T:
+        """Run a flow to its end."""
+        return self._runner.run(self.transport.run(flow))
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop of the transport."""
+        return self._runner.run(work)
+
+    def close(self) -> None:
+        """Close the session and the loop."""
+        self._runner.run(self.transport.close())
+        self._runner.close()
+
+
+Client = RequestsClient | AiohttpClient
+CLIENTS = {"requests": RequestsClient, "aiohttp": AiohttpClient}

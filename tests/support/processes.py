@@ -1,0 +1,115 @@
+"""Find and signal the processes that one process started, and no others (Linux: reads ``/proc``)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process, told from a later one of the same pid by its start time."""
+
+    pid: int
+    start_ticks: int
+
+    def alive(self) -> bool:
+        """Return whether it still runs; a zombie does not."""
+        stat = _read_stat(self.pid)
+        return stat is not None and stat.process == self and stat.state not in "ZX"
+
+    def signal(self, signum: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.alive():
+            with contextlib.suppress(ProcessLookupError):  # it ended in between
+                os.kill(self.pid, signum)
+
+
+@dataclass(frozen=True)
+class _Stat:
+    process: Process
+    state: str
+    parent: int
+    group: int
+
+
+def _read_stat(pid: int) -> _Stat | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The second field is the name in brackets and may hold blanks and brackets itself.
+    fields = text.rpartition(")")[2].split()
+    return _Stat(Process(pid, int(fields[19])), fields[0], int(fields[1]), int(fields[2]))
+
+
+def _has_mark(pid: int, mark: bytes) -> bool:
+    try:
+        return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+
+
+def family(root: int, mark: str) -> set[Process]:
+    """Return the live processes that belong to ``root``.
+
+    They are found in three ways, as each misses some: by their parents (misses those whose parent has
+    died), by the process group that ``root`` leads (misses those with a session of their own, as the
+    drivers of Ray jobs have), and by an environment variable that they inherited (misses those that
+    overwrote their environment with a process title).
+
+    :param root: pid of the first process, which leads its own process group.
+    :param mark: ``NAME=value`` put into the environment of ``root``, unique to it.
+    """
+    stats = [
+        stat for entry in Path("/proc").iterdir() if entry.name.isdigit() and (stat := _read_stat(int(entry.name)))
+    ]
+    found = {
+        stat.process.pid
+        for stat in stats
+        if stat.process.pid == root or stat.group == root or _has_mark(stat.process.pid, mark.encode())
+    }
+    # This process starts no head from within a head; the guard keeps a mistake here from being fatal.
+    found.discard(os.getpid())
+    grown = -1
+    while grown != len(found):
+        grown = len(found)
+        found.update(stat.process.pid for stat in stats if stat.parent in found)
+    return {stat.process for stat in stats if stat.process.pid in found and stat.state not in "ZX"}
+
+
+def kill_all(find: Callable[[], set[Process]], timeout: float = 10.0) -> set[Process]:
+    """SIGKILL what ``find`` returns, again and again until it returns nothing: a dying tree may fork.
+
+    :param find: returns the live processes to end.
+    :param timeout: seconds to go on.
+    :return: all processes that were signalled.
+    """
+    killed: set[Process] = set()
+    deadline = time.monotonic() + timeout
+    while alive := find():
+        for process in alive:
+            process.signal(signal.SIGKILL)
+        killed |= alive
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"still alive after SIGKILL: {sorted(process.pid for process in alive)}")
+        time.sleep(0.05)
+    return killed
+
+
+def wait_gone(processes: Iterable[Process], timeout: float) -> set[Process]:
+    """Wait until all have ended; return those still alive after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    left = {process for process in processes if process.alive()}
+    while left and time.monotonic() < deadline:
+        time.sleep(0.05)
+        left = {process for process in left if process.alive()}
+    return left

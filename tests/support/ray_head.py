@@ -1,0 +1,275 @@
+"""A real Ray head for tests: started by ``ray start``, watched from outside through its REST API."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.ports import free_port
+from tests.support.processes import Process, family, kill_all, wait_gone
+from tests.support.witness import Witness
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_REPO = Path(__file__).resolve().parents[2]
+_MARK = "RAYJOBS_TEST_HEAD"
+
+# Every port that a head binds on its own, else two heads on one machine meet at the defaults.
+_PORT_OPTIONS = (
+    "--port",
+    "--object-manager-port",
+    "--node-manager-port",
+    "--ray-client-server-port",
+    "--dashboard-port",
+    "--dashboard-agent-listen-port",
+    "--dashboard-agent-grpc-port",
+    "--runtime-env-agent-port",
+    "--metrics-export-port",
+)
+_PORT_VARIABLES = ("DASHBOARD_METRIC_PORT",)
+
+# These tell Ray and Python about some other environment than the one that the head runs in.
+_DROPPED_VARIABLES = ("RAY_", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "AIRFLOW_")
+
+
+def find_ray() -> Path | None:
+    """Return the ``ray`` executable to test with, or None if there is none."""
+    path = Path(os.environ.get("RAYJOBS_RAY_BIN") or _REPO / ".envs" / "ray-2.60" / "bin" / "ray")
+    return path if path.is_file() else None
+
+
+def require_ray() -> Path:
+    """Return the ``ray`` executable; without one, skip the test, or fail it under CI."""
+    path = find_ray()
+    if path is None:
+        reason = "no ray executable: set RAYJOBS_RAY_BIN, or install ray[default] into .envs/ray-2.60"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+class RayHead(Witness):
+    """One head on the loopback address, with ports, files and processes of its own.
+
+    :param num_cpus: CPUs that the head offers to jobs; a job's driver takes none unless told so.
+    :param env: variables for the head and its jobs. With ``RAY_AUTH_TOKEN`` among them (for
+        ``RAY_AUTH_MODE=token``) this object's own requests carry that token.
+    :param extra_args: more arguments for ``ray start``.
+    :param ray_bin: the ``ray`` executable; default :func:`require_ray`.
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(
+        self,
+        num_cpus: int = 2,
+        env: Mapping[str, str] | None = None,
+        extra_args: Sequence[str] = (),
+        ray_bin: Path | None = None,
+    ) -> None:
+        self.ray_bin = ray_bin or require_ray()
+        self.num_cpus = num_cpus
+        self.extra_env = dict(env or {})
+        self.extra_args = tuple(extra_args)
+        self.ports = {name: free_port() for name in (*_PORT_OPTIONS, *_PORT_VARIABLES)}
+        super().__init__(f"http://{self.host}:{self.port}", self.extra_env.get("RAY_AUTH_TOKEN", ""))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._mark = ""
+        self._dir: Path | None = None
+
+    def __enter__(self) -> RayHead:
+        self.start()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def port(self) -> int:
+        """The port of the REST API (the dashboard's)."""
+        return self.ports["--dashboard-port"]
+
+    @property
+    def pid(self) -> int:
+        """The pid of the ``ray start --block`` process."""
+        if self._process is None:
+            raise RuntimeError("the head is not started")
+        return self._process.pid
+
+    # Life and death
+
+    def start(self) -> None:
+        """Start the processes and return at once; :meth:`wait_ready` waits for them."""
+        if self._process is not None:
+            raise RuntimeError("the head is started already")
+        # Short, because Ray puts UNIX sockets below it, whose paths may have 107 characters.
+        self._dir = Path(tempfile.mkdtemp(prefix="rj", dir="/tmp"))
+        self._mark = f"{_MARK}={uuid.uuid4().hex}"
+        with (self._dir / "start.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command(self._dir),
+                env=self._environment(),
+                cwd=self._dir,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        # A test run that is itself killed runs no clean-up. The pipe then closes, and its reader ends the
+        # head, which takes its children along.
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", 'read -r _; kill -TERM "$1"', "guard", str(self._process.pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def wait_ready(self, timeout: float = 280.0) -> float:
+        """Wait until a trivial job has succeeded; return how many seconds that took.
+
+        On a busy machine ``ray start`` may give up by itself; it is then started again, twice at most.
+        """
+        begin = time.monotonic()
+        deadline = begin + timeout
+        job_id = f"ready-{uuid.uuid4().hex[:12]}"
+        starts_left = 2
+        # Refused connections, 500 "No available agent" and time-outs are all part of a start. The same id
+        # is posted each time, so a lost answer makes no second job.
+        while not self._accepts(job_id):
+            self._foretell_agent_port()
+            if self._process is not None and self._process.poll() is not None:
+                log = self.start_log()
+                self.kill()
+                if not starts_left:
+                    raise RuntimeError(f"ray start gave up:\n{log}")
+                starts_left -= 1
+                self.start()
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the head takes no job after {timeout} s:\n{self.start_log()}")
+            time.sleep(0.2)
+        self.wait_job(job_id, timeout=deadline - time.monotonic(), until={"SUCCEEDED"})
+        # Tests that list the jobs should see their own only.
+        self.request("DELETE", f"/api/jobs/{job_id}")
+        return time.monotonic() - begin
+
+    def stop(self, timeout: float = 20.0) -> None:
+        """End the head in good order, or by force after ``timeout`` seconds; remove its files."""
+        if self._process is not None:
+            members = self._family()
+            self._disarm_guard()
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout)
+            # Drivers of jobs have a session of their own and end a second or so after their parents.
+            wait_gone(members, 3.0)
+        self.kill()
+
+    def kill(self) -> set[Process]:
+        """Crash: SIGKILL every process of this head at once, jobs too; return them. Removes its files."""
+        killed: set[Process] = set()
+        if self._process is not None:
+            self._disarm_guard()
+            killed = kill_all(self._family)
+            self._process.wait(10)
+            self._process = None
+        if self._dir is not None:
+            shutil.rmtree(self._dir, ignore_errors=True)
+            self._dir = None
+        return killed
+
+    def restart(self, graceful: bool = False) -> float:
+        """Crash (or stop) and start again at the same address; jobs and packages are forgotten.
+
+        :return: seconds until the new head was ready.
+        """
+        if graceful:
+            self.stop()
+        else:
+            self.kill()
+        self.start()
+        return self.wait_ready()
+
+    def start_log(self) -> str:
+        """Return what ``ray start`` printed last."""
+        if self._dir is None:
+            return ""
+        return (self._dir / "start.log").read_text(errors="replace")[-4000:]
+
+    # Inner parts
+
+    def _foretell_agent_port(self) -> None:
+        """Write the file from which Ray's raylet reads its dashboard agent's port, before the agent does.
+
+        The raylet aborts the whole start if the file is not there within 15 seconds, which no option
+        changes, although the port was given to ``ray start``; a busy machine takes longer than that.
+        Nothing happens with versions of Ray that have no such files.
+        """
+        if self._dir is None:
+            return
+        for known in (self._dir / "r").glob("session_2*/gcs_server_port_*"):
+            node_id = known.name.rpartition("_")[2]
+            file = known.with_name(f"dashboard_agent_listen_port_{node_id}")
+            if not file.exists():
+                file.write_text(str(self.ports["--dashboard-agent-listen-port"]))
+
+    def _accepts(self, job_id: str) -> bool:
+        """Submit a job if it is not there yet; return whether it is there."""
+        try:
+            if self.job(job_id) is None:
+                self.submit("true", submission_id=job_id)
+        except (OSError, http.client.HTTPException, RuntimeError):
+            return False
+        return True
+
+    def _command(self, directory: Path) -> list[str]:
+        command = [str(self.ray_bin), "start", "--head", "--block", "--disable-usage-stats"]
+        command += ["--node-ip-address", self.host, "--dashboard-host", self.host]
+        command += ["--temp-dir", str(directory / "r"), "--num-cpus", str(self.num_cpus)]
+        # Port 0: workers take any free one, rather than one of a range that all heads share.
+        command += ["--min-worker-port", "0", "--max-worker-port", "0"]
+        # The autoscaler costs three CPU seconds to start, and there is nothing to scale.
+        command += ["--no-monitor", "--object-store-memory", str(128 * 2**20)]
+        for option in _PORT_OPTIONS:
+            command += [option, str(self.ports[option])]
+        return [*command, *self.extra_args]
+
+    def _environment(self) -> dict[str, str]:
+        env = {name: value for name, value in os.environ.items() if not name.startswith(_DROPPED_VARIABLES)}
+        # So that ``python`` in an entrypoint is the one that has ray.
+        env["PATH"] = f"{self.ray_bin.parent}{os.pathsep}{env.get('PATH', os.defpath)}"
+        env.update({name: str(self.ports[name]) for name in _PORT_VARIABLES})
+        # Else SIGTERM waits up to 30 seconds for running jobs before it ends anything.
+        env["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"
+        env.update(self.extra_env)
+        name, _, value = self._mark.partition("=")
+        env[name] = value
+        return env
+
+    def _family(self) -> set[Process]:
+        return family(self.pid, self._mark)
+
+    def _disarm_guard(self) -> None:
+        if self._guard is not None:
+            self._guard.send_signal(signal.SIGKILL)
+            self._guard.communicate()
+            self._guard = None

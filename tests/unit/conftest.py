@@ -1,0 +1,60 @@
+"""Fixtures of the tests that need nothing but Python."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.support.clients import CLIENTS, AiohttpClient, Client, FakeTime, cluster_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.faulty_proxy import FaultyProxy
+    from tests.support.scripted_server import ScriptedRay
+
+# Airflow writes its configuration where this says, when it is first imported.
+_home = tempfile.TemporaryDirectory(prefix="airflow-unit-")
+os.environ["AIRFLOW_HOME"] = _home.name
+atexit.register(_home.cleanup)
+
+
+# A busy machine is no failure.
+settings.register_profile("unit", max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unit")
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+def _maker(kind: type[Client]) -> Iterator[Callable[..., Any]]:
+    made: list[Client] = []
+
+    def make(where: ScriptedRay | FaultyProxy | str, **fields: Any) -> Client:
+        made.append(kind(cluster_at(where, **fields), FakeTime()))
+        return made[-1]
+
+    yield make
+    for client in made:
+        client.close()
+
+
+@pytest.fixture(params=CLIENTS)
+def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Client]]:
+    """Makes clients of a server; a test that uses it runs once with each HTTP library."""
+    yield from _maker(CLIENTS[request.param])
+
+
+@pytest.fixture
+def connect_async() -> Iterator[Callable[..., AiohttpClient]]:
+    """Makes clients of a server that use aiohttp."""
+    yield from _maker(AiohttpClient)

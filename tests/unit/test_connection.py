@@ -1,0 +1,284 @@
+"""What an Airflow connection says about a cluster, and each way in which it can be wrong."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import Connection
+
+from airflow_provider_rayjobs.connection import EXTRA_KEYS, ClusterConnection, read_connection
+from airflow_provider_rayjobs.exceptions import RayConnectionConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def airflow_connection(extra: Any = None, **fields: Any) -> Any:
+    text = extra if extra is None or isinstance(extra, str) else json.dumps(extra)
+    return Connection(conn_id="ray_x", conn_type="ray_jobs", extra=text, **fields)
+
+
+def read(extra: Any = None, environ: dict[str, str] | None = None, **fields: Any) -> ClusterConnection:
+    return read_connection("ray_x", airflow_connection(extra, **fields), environ or {})
+
+
+def refusal(field: str, extra: Any = None, environ: dict[str, str] | None = None, **fields: Any) -> str:
+    """Read what is wrong; the message names the connection and the field."""
+    with pytest.raises(RayConnectionConfigError) as caught:
+        read(extra, environ, **fields)
+    assert (caught.value.conn_id, caught.value.field) == ("ray_x", field)
+    assert str(caught.value).startswith(f"Connection 'ray_x', field {field!r}: ")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "address"),
+    [
+        ({"host": "head"}, "http://head:8265"),
+        ({"host": " head "}, "http://head:8265"),
+        ({"host": "head:9000"}, "http://head:9000"),
+        ({"host": "head", "port": 9000}, "http://head:9000"),
+        ({"host": "head:9000", "port": 9000}, "http://head:9000"),
+        ({"host": "10.0.0.1"}, "http://10.0.0.1:8265"),
+        ({"host": "head", "schema": "https"}, "https://head:8265"),
+        ({"host": "head", "schema": "HTTPS", "port": 443}, "https://head:443"),
+        ({"host": "head", "schema": "https://"}, "https://head:8265"),
+        ({"host": "head:9000/ray/"}, "http://head:9000/ray"),
+        ({"host": "http://head"}, "http://head"),
+        ({"host": "http://head:9000/"}, "http://head:9000"),
+        ({"host": "https://example.com/team/ray/"}, "https://example.com/team/ray"),
+        ({"host": "https://example.com", "port": 8443}, "https://example.com:8443"),
+        ({"host": "https://example.com/a%20b"}, "https://example.com/a%20b"),
+        ({"host": "::1"}, "http://[::1]:8265"),
+        ({"host": "[::1]"}, "http://[::1]:8265"),
+        ({"host": "[::1]:9000"}, "http://[::1]:9000"),
+        ({"host": "http://[::1]:9000/p"}, "http://[::1]:9000/p"),
+        ({"host": "::1", "port": 9000}, "http://[::1]:9000"),
+        ({}, "http://localhost:8265"),
+        ({"port": 9000}, "http://localhost:9000"),
+    ],
+)
+def test_every_form_of_address(fields: dict[str, Any], address: str) -> None:
+    assert read(**fields).address == address
+
+
+def test_the_environment_counts_only_when_the_host_is_empty() -> None:
+    environ = {"RAY_ADDRESS": "http://second:1", "RAY_API_SERVER_ADDRESS": "https://first:2/p"}
+    assert read(environ=environ).address == "https://first:2/p"
+    assert read(environ={"RAY_ADDRESS": "http://second:1"}).address == "http://second:1"
+    assert read(environ={"RAY_API_SERVER_ADDRESS": ""}).address == "http://localhost:8265"
+    assert read(environ=environ, host="head").address == "http://head:8265"
+    assert read(environ=environ, port=1).address == "http://localhost:1"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"host": "ray://head:10001"}, "host", "'ray' is not supported; write http(s)://host:port"),
+        ({"host": "auto"}, "host", "'auto' is no address; write http(s)://host:port"),
+        ({"host": "head 1"}, "host", "no address"),
+        ({"host": "http://"}, "host", "no address"),
+        ({"host": "http://head:8265/#/jobs"}, "host", "no address"),
+        ({"host": "http://head?x=1"}, "host", "no address"),
+        ({"host": "head:port"}, "host", "no address"),
+        ({"host": "head:70000"}, "host", "no address"),
+        ({"host": "http://[::1"}, "host", "no address"),
+        ({"host": "head:0"}, "port", "0 is no port"),
+        ({"host": "head", "port": 0}, "port", "0 is no port"),
+        ({"host": "head", "port": 70000}, "port", "70000 is no port"),
+        ({"host": "head:9000", "port": 9001}, "port", "is 9001, but the host says 9000"),
+        ({"host": "head", "schema": "ray"}, "schema", "'ray' is not supported"),
+        ({"host": "head", "login": "me"}, "login", "put the token into the password"),
+        ({"environ": {"RAY_ADDRESS": "ray://head:10001"}}, "RAY_ADDRESS", "'ray' is not supported"),
+        ({"environ": {"RAY_API_SERVER_ADDRESS": "auto"}}, "RAY_API_SERVER_ADDRESS", "no address"),
+    ],
+)
+def test_a_wrong_address_is_named_with_what_to_write(fields: dict[str, Any], field: str, words: str) -> None:
+    assert words in refusal(field, **fields)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "https://user:hunter2@head",
+        "https://user:hunter2@head:port",
+        "https://user:hun/hunter2@head",
+        "hunter2@head",
+        "http://head/p?token=hunter2",
+        "http://head:port/p?token=hunter2#x",
+        "http://head#hunter2",
+    ],
+)
+def test_a_secret_in_the_host_is_refused_and_not_shown(host: str) -> None:
+    assert "hunter2" not in refusal("host", host=host)
+
+
+@pytest.mark.parametrize(
+    ("extra", "field", "words"),
+    [
+        ({"verfy": False}, "verfy", "is not known; the extra takes connect_timeout, cookies"),
+        ({"token": 5}, "token", "is no text"),
+        ({"token": "a b"}, "token", "characters that no HTTP header can carry"),
+        ({"token": "ä"}, "token", "characters that no HTTP header can carry"),
+        ({"headers": ["x"]}, "headers", "is no object; it takes object of HTTP headers"),
+        ({"headers": "{"}, "headers", "is no JSON"),
+        ({"headers": {"X": 1}}, "headers", "the value of 'X' is no text"),
+        ({"headers": {"X": "a\nb"}}, "headers", "the value of 'X' has characters"),
+        ({"headers": {"X": " a"}}, "headers", "the value of 'X' has characters"),
+        ({"headers": {"X": "ü"}}, "headers", "the value of 'X' has characters"),
+        ({"headers": {"X Y": "a"}}, "headers", "'X Y' has characters"),
+        ({"headers": {"X:": "a"}}, "headers", "'X:' has characters"),
+        ({"headers": {"": "a"}}, "headers", "'' has characters"),
+        ({"cookies": {"c": "a;b"}}, "cookies", "the value of 'c' has characters"),
+        ({"cookies": {"c": "a\r\nb"}}, "cookies", "the value of 'c' has characters"),
+        ({"cookies": {"c=": "a"}}, "cookies", "'c=' has characters"),
+        ({"cookies": "x"}, "cookies", "is no JSON"),
+        ({"metadata": {"k": 1}}, "metadata", "the value of 'k' is no text"),
+        ({"metadata": {"airflow_task": "x"}}, "metadata", "keys that begin with 'airflow_' are the provider's own"),
+        ({"metadata": "[]"}, "metadata", "is no object"),
+        ({"connect_timeout": 0}, "connect_timeout", "0 is no positive number; it takes seconds"),
+        ({"read_timeout": "soon"}, "read_timeout", "'soon' is no positive number"),
+        ({"read_timeout": True}, "read_timeout", "True is no positive number"),
+        ({"read_timeout": [1]}, "read_timeout", "is no positive number"),
+        ({"unreachable_timeout": float("inf")}, "unreachable_timeout", "inf is no positive number"),
+        ({"unreachable_timeout": -1}, "unreachable_timeout", "-1 is no positive number"),
+        ({"verify": "/no/such/ca.pem"}, "verify", "'/no/such/ca.pem' does not exist on this machine"),
+        ({"verify": 1}, "verify", "1 can't be used"),
+        ({"deployment": 3}, "deployment", "is no text"),
+    ],
+)
+def test_a_wrong_extra_is_named_with_what_to_write(extra: dict[str, Any], field: str, words: str) -> None:
+    assert words in refusal(field, extra, host="head")
+
+
+@pytest.mark.parametrize("name", ["authorization", "Authorization"])
+def test_two_tokens_are_one_too_many(name: str) -> None:
+    assert "keep one of the two" in refusal("token", {"token": "t"}, host="head", password="p")
+    assert "keep one of the two" in refusal("headers", {"token": "t", "headers": {name: "x"}}, host="head")
+
+
+def test_no_refusal_shows_the_value_of_a_secret() -> None:
+    for extra in (
+        {"token": "hunter2 x"},
+        {"headers": {"X": "hunter2\n"}},
+        {"cookies": {"X": "hunter2;"}},
+        {"headers": '{"X": "hunter2"'},
+        {"headers": {"Authorization": "hunter2"}, "token": "hunter2"},
+    ):
+        with pytest.raises(RayConnectionConfigError) as caught:
+            read(extra, host="head")
+        assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("extra", ['{"verify": false', "verify=false", "[1]", '"text"', "5"])
+def test_an_extra_that_is_no_json_object_is_refused_and_never_ignored(extra: str) -> None:
+    connection = SimpleNamespace(
+        host="head", port=None, schema=None, login=None, password=None, extra=extra, extra_dejson={}
+    )
+    with pytest.raises(RayConnectionConfigError, match=r"'ray_x', field 'extra': is no JSON object"):
+        read_connection("ray_x", connection, {})
+
+
+def test_a_broken_extra_of_airflows_own_connection_is_refused() -> None:
+    connection = airflow_connection(host="head")
+    connection.extra = '{"verify": false'
+    with pytest.raises(RayConnectionConfigError, match="is no JSON object"):
+        read_connection("ray_x", connection, {})
+
+
+def test_everything_that_can_be_said() -> None:
+    extra = {
+        "token": " tok ",
+        "headers": {"X-Team": "a"},
+        "cookies": {"session": "s"},
+        "metadata": {"owner": "me"},
+        "verify": False,
+        "connect_timeout": 1,
+        "read_timeout": "2.5",
+        "unreachable_timeout": 3,
+        "deployment": " prod ",
+    }
+    assert set(extra) == set(EXTRA_KEYS)
+    cluster = read(extra, host="head")
+    assert cluster == ClusterConnection(
+        conn_id="ray_x",
+        address="http://head:8265",
+        headers={"X-Team": "a", "Authorization": "Bearer tok"},
+        cookies={"session": "s"},
+        metadata={"owner": "me"},
+        verify=False,
+        connect_timeout=1.0,
+        read_timeout=2.5,
+        unreachable_timeout=3.0,
+        deployment="prod",
+    )
+    assert set(cluster.secrets) == {"a", "Bearer tok", "tok", "s"}
+
+
+def test_nothing_said_means_safe_defaults() -> None:
+    blank = dict.fromkeys(EXTRA_KEYS, "")
+    assert read(host="head") == read(blank, host="head") == read("", host="head")
+    cluster = read(host="head")
+    assert (cluster.verify, cluster.headers, cluster.cookies, cluster.metadata) == (True, {}, {}, {})
+    assert (cluster.connect_timeout, cluster.read_timeout, cluster.unreachable_timeout) == (10.0, 60.0, 600.0)
+
+
+def test_objects_may_be_json_text_as_a_form_gives_them() -> None:
+    extra = {"headers": '{"X": "1"}', "cookies": '{"c": "2"}', "metadata": '{"m": "3"}', "read_timeout": "7"}
+    cluster = read(extra, host="head")
+    assert (cluster.headers, cluster.cookies, cluster.metadata) == ({"X": "1"}, {"c": "2"}, {"m": "3"})
+    assert cluster.read_timeout == 7.0
+
+
+def test_every_form_of_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ca.pem").touch()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given, meant in (
+        (True, True),
+        (False, False),
+        ("true", True),
+        (" FALSE ", False),
+        (str(tmp_path), str(tmp_path)),
+        (f" {tmp_path}/ca.pem ", f"{tmp_path}/ca.pem"),
+        ("~/ca.pem", f"{tmp_path}/ca.pem"),
+    ):
+        assert read({"verify": given}, host="head").verify == meant
+
+
+def test_repr_hides_headers_and_cookies() -> None:
+    cluster = read({"token": "hush1", "headers": {"X": "hush2"}, "cookies": {"c": "hush3"}}, host="head")
+    assert "hush" not in repr(cluster)
+    assert "hush" not in str(cluster)
+
+
+def test_a_connection_given_as_json() -> None:
+    text = json.dumps(
+        {"conn_type": "ray_jobs", "host": "head", "port": 9000, "password": "tok", "extra": {"verify": False}}
+    )
+    cluster = read_connection("ray_x", Connection.from_json(text, conn_id="ray_x"), {})
+    assert (cluster.address, cluster.verify) == ("http://head:9000", False)
+    assert cluster.headers == {"Authorization": "Bearer tok"}
+
+
+@pytest.mark.parametrize(
+    ("uri", "address", "headers"),
+    [
+        ("ray-jobs://head", "http://head:8265", {}),
+        ("ray-jobs://:t%40k@head:9000/https", "https://head:9000", {"Authorization": "Bearer t@k"}),
+        ("ray-jobs://https%3A%2F%2Fhead%2Fp%2Fq?token=a", "https://head/p/q", {"Authorization": "Bearer a"}),
+        ("ray-jobs://head/?headers=%7B%22X%22%3A+%221%22%7D", "http://head:8265", {"X": "1"}),
+        ("ray-jobs://head/?__extra__=%7B%22headers%22%3A+%7B%22X%22%3A+%221%22%7D%7D", "http://head:8265", {"X": "1"}),
+    ],
+)
+def test_a_connection_given_as_uri(
+    uri: str, address: str, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.providers.common.compat.sdk import BaseHook
+
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_X", uri)
+    cluster = read_connection("ray_x", BaseHook.get_connection("ray_x"), {})
+    assert (cluster.address, cluster.headers) == (address, headers)

@@ -1,0 +1,348 @@
+"""What each answer means, and a submission that runs once whatever happens to its answer."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_rayjobs import exceptions as errors
+from airflow_provider_rayjobs import protocol
+from airflow_provider_rayjobs.answers import Response, error_of
+from airflow_provider_rayjobs.protocol import JobDetails, JobStatus, Submission
+from tests.support import answers, faults
+from tests.support.faulty_proxy import FaultyProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.answers import Answer
+    from tests.support.clients import Client
+    from tests.support.scripted_server import ScriptedRay
+
+JOB = "/api/jobs/a"
+LOST = errors.RayClusterUnreachableError
+
+
+def response(answer: Answer, **fields: Any) -> Response:
+    location = dict(answer.headers).get("Location", "")
+    return Response(answer.status, answer.body.decode(), "http://ray:8265", answer.content_type, location, **fields)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "words"),
+    [
+        (answers.not_found("a"), errors.RayJobNotFoundError, "Job a does not exist"),
+        (answers.text(404, "404: Not Found"), errors.RayProtocolError, "check that host, port and path prefix"),
+        (answers.html(404), errors.RayProtocolError, "no such route"),
+        (answers.already_exists("a"), errors.RayJobExistsError, "Job with submission_id a already exists"),
+        (answers.no_agent(), LOST, "HTTP 500: No available agent to submit job"),
+        (answers.bad_gateway(502), LOST, "HTTP 502.*tried again"),
+        (answers.bad_gateway(503), LOST, "HTTP 503.*tried again"),
+        (answers.bad_gateway(504), LOST, "HTTP 504.*tried again"),
+        (answers.too_many(), LOST, "HTTP 429.*tried again"),
+        (answers.unauthorized(), errors.RayAuthError, r"HTTP 401.*check the connection's token.*Missing"),
+        (answers.forbidden(), errors.RayAuthError, r"HTTP 403.*check the connection's token.*Invalid"),
+        (answers.html(403), errors.RayAuthError, "HTTP 403.*check the connection's token"),
+        (answers.bad_request("TypeError: odd field"), errors.RayRequestRefusedError, "TypeError: odd field$"),
+        (answers.too_large(), errors.RayAPIError, "HTTP 413.*104857600"),
+        (answers.not_deletable("a", "RUNNING"), errors.RayAPIError, "non-terminal state RUNNING"),
+        (answers.internal_error(), errors.RayAPIError, "HTTP 500.*Failed to look up actor"),
+        (answers.html(500), errors.RayAPIError, "HTTP 500.*no explanation"),
+        (answers.text(500, ""), errors.RayAPIError, "HTTP 500.*no explanation"),
+        (
+            answers.text(302, "").but(headers=(("Location", "https://sso.example/login"),)),
+            errors.RayProtocolError,
+            "redirect to https://sso.example/login.*check that host",
+        ),
+    ],
+)
+def test_each_refusal_has_its_error_and_one_line_that_says_what_to_check(
+    answer: Answer, kind: type[Exception], words: str
+) -> None:
+    error = error_of(response(answer))
+    assert type(error) is kind
+    assert re.match("http://ray:8265: ", str(error))
+    assert re.search(words, str(error))
+    assert "\n" not in str(error)
+    assert len(str(error)) < 800
+
+
+def test_what_the_agent_refuses_and_the_head_wraps_is_a_refusal() -> None:
+    text = (
+        "Traceback (most recent call last):\nRuntimeError: Request failed with status code 400: Traceback (most "
+        'recent call last):\n  File "x.py", line 1, in f\nTypeError: entrypoint_num_cpus must be a number.\n.\n'
+    )
+    error = error_of(Response(500, text, "http://ray:8265"))
+    assert type(error) is errors.RayRequestRefusedError
+    assert str(error).endswith("TypeError: entrypoint_num_cpus must be a number.")
+
+
+@pytest.mark.parametrize("secret", ["job", "400", "already exists", "No available agent", "does not exist"])
+def test_an_env_var_never_changes_what_an_answer_means(secret: str) -> None:
+    wrapped = answers.text(500, "RuntimeError: Request failed with status code 400: TypeError: no")
+    for answer in (answers.no_agent(), answers.already_exists("a"), answers.not_found("a"), wrapped):
+        assert type(error_of(response(answer, secrets=(secret,)))) is type(error_of(response(answer)))
+
+
+def test_a_secret_in_an_answer_is_not_shown_even_when_it_spans_lines() -> None:
+    answer = answers.bad_request("ValueError: no good: line one\nline two")
+    error = error_of(response(answer, secrets=("line one\nline two", "line one")))
+    assert "line" not in str(error).partition("refused")[2]
+    moved = answers.text(302, "").but(headers=(("Location", "https://sso/?t=tok-123"),))
+    assert "tok-123" not in str(error_of(response(moved, secrets=("tok-123",))))
+
+
+def test_an_unknown_status_is_kept_warned_of_once_and_not_terminal(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        first, second = JobStatus("SUSPENDED"), JobStatus("SUSPENDED")
+    assert (str(first), first.is_terminal, first is second) == ("SUSPENDED", False, True)
+    assert len([one for one in caplog.records if "SUSPENDED" in one.getMessage()]) == 1
+    assert [status.value for status in JobStatus] == ["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
+
+
+def test_only_three_statuses_are_terminal() -> None:
+    assert {status for status in JobStatus if status.is_terminal} == {"STOPPED", "SUCCEEDED", "FAILED"}
+
+
+def test_details_drop_unknown_fields_and_take_none_for_absent() -> None:
+    job = JobDetails.from_json({"type": "SUBMISSION", "status": "RUNNING", "metadata": None, "of_a_later_ray": 1})
+    assert (job.status, dict(job.metadata), job.message) == (JobStatus.RUNNING, {}, None)
+
+
+@pytest.mark.parametrize("data", [{"type": "SUBMISSION"}, {"status": "RUNNING"}, {"type": "S", "status": ""}])
+def test_details_without_type_or_status_are_no_answer_of_ray(
+    data: dict[str, str], scripted_ray: ScriptedRay, connect: Callable[..., Client]
+) -> None:
+    scripted_ray.script("GET", JOB, answers.as_json(data))
+    with pytest.raises(errors.RayProtocolError, match="check that host, port"):
+        connect(scripted_ray).run(protocol.get_job_info("a"))
+
+
+@pytest.mark.parametrize(
+    ("flow", "answer"),
+    [
+        (protocol.list_jobs, answers.as_json("x")),
+        (protocol.list_jobs, answers.as_json([1])),
+        (protocol.list_jobs, answers.as_json([{}])),
+        (protocol.get_version, answers.as_json({"version": "4"})),
+        (protocol.get_version, answers.as_json([])),
+        (lambda: protocol.get_job_logs("a"), answers.as_json({"logs": None})),
+        (lambda: protocol.get_job_info("a"), answers.html()),
+        (lambda: protocol.get_job_info("a"), answers.truncated_json()),
+        (lambda: protocol.stop_job("a"), answers.as_json(True)),
+    ],
+)
+def test_an_answer_of_another_form_is_a_protocol_error(flow: Callable[[], Any], answer: Answer) -> None:
+    running = flow()
+    next(running)
+    with pytest.raises(errors.RayProtocolError, match=r"http://ray:8265: this is no answer of the Ray Jobs API"):
+        running.send(response(answer))
+
+
+def test_the_list_of_an_old_ray_is_an_object_keyed_by_id() -> None:
+    flow = protocol.list_jobs()
+    next(flow)
+    old = {"a": {"type": "SUBMISSION", "status": "RUNNING", "submission_id": "a"}}
+    with pytest.raises(StopIteration) as done:
+        flow.send(response(answers.as_json(old)))
+    assert [job.submission_id for job in done.value.value] == ["a"]
+
+
+@pytest.mark.parametrize("wrong", ["a/b", "a b", "", ".", "..", "ä", "a\n"])
+def test_an_id_that_no_route_finds_again_is_refused(wrong: str) -> None:
+    with pytest.raises(ValueError, match="submission_id"):
+        protocol.check_submission_id(wrong)
+
+
+def test_an_id_that_is_no_text_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match="submission_id must be a text, not 5"):
+        protocol.check_submission_id(5)  # type: ignore[arg-type]
+
+
+def test_paths_are_quoted_and_never_another_route() -> None:
+    assert protocol.job_path("a/b c") == "/api/jobs/a%2Fb%20c"
+    for wrong in ("", ".", ".."):
+        with pytest.raises(ValueError, match="names no job"):
+            protocol.job_path(wrong)
+
+
+def test_fields_that_are_not_set_are_not_sent() -> None:
+    small = Submission("true", "a").request().json
+    assert small == {"entrypoint": "true", "submission_id": "a", "metadata": {}}
+    whole: dict[str, Any] = {
+        "entrypoint": "true",
+        "submission_id": "a",
+        "runtime_env": {"pip": ["x"]},
+        "metadata": {"k": "v"},
+        "entrypoint_num_cpus": 0,
+        "entrypoint_num_gpus": 0.5,
+        "entrypoint_memory": 1,
+        "entrypoint_resources": {"r": 1.0},
+        "entrypoint_label_selector": {"zone": "a"},
+    }
+    assert json.loads(json.dumps(Submission(**whole).request().json)) == whole
+
+
+def test_env_vars_show_in_no_repr() -> None:
+    submission = Submission("true", "a", runtime_env={"env_vars": {"K": "hush-hush"}})
+    assert "hush-hush" not in repr(submission) + repr(submission.request())
+    assert submission.request().secrets == ("hush-hush",)
+
+
+# Submissions
+
+
+def submit(client: Client, patience: float = 60.0, **fields: Any) -> str:
+    submission = Submission("true", "a", metadata={"key": "mine"}, **fields)
+    return client.run(
+        protocol.submit_job(
+            submission, lambda job: job.metadata.get("key") == "mine", patience=patience, clock=client.time.clock
+        )
+    )
+
+
+def exchange(server: ScriptedRay) -> list[str]:
+    """Return the methods of all requests about the job; nothing else may have been asked."""
+    assert {one.path for one in server.received} <= {"/api/jobs/", JOB}
+    return [one.method for one in server.received]
+
+
+def assert_looked_up_between_submissions(methods: list[str]) -> None:
+    assert methods[0] == "POST"
+    assert not re.search("POST POST", " ".join(methods)), methods
+
+
+UNDONE = {
+    "connection reset": answers.drop(),
+    "no agent": answers.no_agent(),
+    "429": answers.too_many(),
+    "502": answers.bad_gateway(502),
+    "503": answers.bad_gateway(503),
+    "504": answers.bad_gateway(504),
+    "a web page": answers.html(),
+    "truncated JSON": answers.truncated_json(),
+    "internal error": answers.internal_error(),
+    "no submission_id": answers.as_json({}),
+}
+DONE = {f"{name}, yet accepted": answer.but(applies=True) for name, answer in UNDONE.items() if not answer.drop} | {
+    "answer lost": answers.lost(),
+    "answer cut": answers.default().but(cut_after=9),
+    "answer late": answers.default(delay=0.6),
+}
+
+
+@pytest.mark.parametrize("answer", UNDONE.values(), ids=UNDONE)
+def test_a_submission_that_was_not_accepted_is_looked_up_then_sent_again(
+    answer: Answer, scripted_ray: ScriptedRay, connect: Callable[..., Client]
+) -> None:
+    scripted_ray.script("POST", "/api/jobs/", answer, answer)
+    assert submit(connect(scripted_ray)) == "a"
+    assert exchange(scripted_ray) == ["POST", "GET", "POST", "GET", "POST"]
+    assert list(scripted_ray.jobs) == ["a"]
+
+
+@pytest.mark.parametrize("answer", DONE.values(), ids=DONE)
+def test_a_submission_that_was_accepted_is_found_and_not_sent_again(
+    answer: Answer, scripted_ray: ScriptedRay, connect: Callable[..., Client]
+) -> None:
+    scripted_ray.script("POST", "/api/jobs/", answer)
+    assert submit(connect(scripted_ray, read_timeout=0.3)) == "a"
+    assert exchange(scripted_ray) == ["POST", "GET"]
+    assert list(scripted_ray.jobs) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [faults.refuse(), faults.cut_request_after(20), faults.swallow_response(), faults.cut_response_after(30)],
+    ids=lambda fault: fault.kind,
+)
+def test_a_connection_cut_anywhere_leaves_one_job(
+    fault: faults.Fault, scripted_ray: ScriptedRay, connect: Callable[..., Client]
+) -> None:
+    with FaultyProxy(scripted_ray.host, scripted_ray.port) as proxy:
+        proxy.on(fault, "POST", times=2)
+        assert submit(connect(proxy)) == "a"
+        assert_looked_up_between_submissions([one.method for one in proxy.requests])
+    assert list(scripted_ray.jobs) == ["a"]
+
+
+def test_a_job_accepted_while_nothing_could_be_asked_is_adopted_by_its_key(
+    scripted_ray: ScriptedRay, connect: Callable[..., Client]
+) -> None:
+    scripted_ray.script("POST", "/api/jobs/", answers.lost())
+    scripted_ray.script("GET", JOB, *[answers.bad_gateway()] * 5)
+    assert submit(connect(scripted_ray)) == "a"
+    # The look-up failed five times; the next POST is told "already exists", and that job is ours.
+    assert exchange(scripted_ray) == ["POST", *["GET"] * 5, "POST", "GET"]
+    assert list(scripted_ray.jobs) == ["a"]
+
+
+@pytest.mark.parametrize("first", [answers.default(), answers.bad_gateway()], ids=["at once", "after a doubt"])
+def test_a_strangers_job_is_never_adopted(
+    first: Answer, scripted_ray: ScriptedRay, connect: Callable[..., Client]
+) -> None:
+    scripted_ray.add_job("a", metadata={"key": "theirs"})
+    scripted_ray.script("POST", "/api/jobs/", first)
+    with pytest.raises(errors.RayJobExistsError, match=r"'a' already belongs to another job.*RUNNING") as caught:
+        submit(connect(scripted_ray))
+    assert str(caught.value).startswith(scripted_ray.url + ": ")
+    assert exchange(scripted_ray) == ["POST", "GET"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (answers.bad_request("TypeError: unexpected keyword argument"), errors.RayRequestRefusedError),
+        (answers.unauthorized(), errors.RayAuthError),
+        (answers.forbidden(), errors.RayAuthError),
+    ],
+)
+def test_a_refused_submission_is_not_repeated(
+    answer: Answer, kind: type[Exception], scripted_ray: ScriptedRay, connect: Callable[..., Client]
+) -> None:
+    scripted_ray.script("POST", "/api/jobs/", answer, forever=True)
+    with pytest.raises(kind):
+        submit(connect(scripted_ray))
+    assert exchange(scripted_ray) == ["POST"]
+
+
+def test_a_field_that_an_older_ray_does_not_know_is_named(
+    scripted_ray: ScriptedRay, connect: Callable[..., Client]
+) -> None:
+    scripted_ray.submit_fields -= {"entrypoint_label_selector"}
+    with pytest.raises(errors.RayRequestRefusedError, match="entrypoint_label_selector"):
+        submit(connect(scripted_ray), entrypoint_label_selector={"zone": "a"})
+    assert submit(connect(scripted_ray)) == "a"
+
+
+def test_a_submission_in_doubt_gives_up_when_its_patience_ends(
+    scripted_ray: ScriptedRay, connect: Callable[..., Client]
+) -> None:
+    scripted_ray.script(".*", ".*", answers.bad_gateway(), forever=True)
+    client = connect(scripted_ray)
+    with pytest.raises(errors.RayClusterUnreachableError, match="HTTP 502"):
+        submit(client, patience=100.0)
+    waited = client.time.now - 1000.0
+    assert 100.0 < waited < 120.0
+    assert len(scripted_ray.received_on("POST")) < 15
+    assert_looked_up_between_submissions(exchange(scripted_ray))
+
+
+def test_a_submission_that_never_left_gives_up_sooner(connect: Callable[..., Client]) -> None:
+    client = connect("http://127.0.0.1:9")
+    with pytest.raises(errors.RayClusterUnreachableError, match="nothing accepts connections"):
+        submit(client, patience=600.0)
+    assert protocol.SUBMIT_UNSENT_PATIENCE < client.time.now - 1000.0 < 3 * protocol.SUBMIT_UNSENT_PATIENCE
+
+
+def test_an_id_that_exists_and_cannot_be_read_is_asked_for_with_pauses(
+    scripted_ray: ScriptedRay, connect: Callable[..., Client]
+) -> None:
+    scripted_ray.script("POST", "/api/jobs/", answers.already_exists("a"), forever=True)
+    with pytest.raises(errors.RayJobExistsError, match="already exists"):
+        submit(connect(scripted_ray), patience=60.0)
+    assert len(scripted_ray.received_on("POST")) < 15

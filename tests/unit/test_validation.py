@@ -1,0 +1,137 @@
+"""What is refused before it is sent, by name."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.standard.operators.empty import EmptyOperator
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_rayjobs import validation
+from airflow_provider_rayjobs.protocol import Submission
+
+#: Each field of a job, a value that is wrong, and the message.
+WRONG: list[tuple[str, Any, type[Exception], str]] = [
+    ("entrypoint", "", ValueError, "entrypoint is empty"),
+    ("entrypoint", "  ", ValueError, "entrypoint is empty"),
+    ("entrypoint", 5, TypeError, "entrypoint must be a text"),
+    ("submission_id", "a/b", ValueError, "submission_id 'a/b' can't be used"),
+    ("submission_id", 5, TypeError, "submission_id must be a text, not 5"),
+    ("metadata", [], TypeError, "metadata must be a dict"),
+    ("metadata", {"k": 1}, TypeError, "metadata['k'] must be a text, not 1 (int); write str(...) around it"),
+    ("metadata", {1: "v"}, TypeError, "metadata has the key 1"),
+    ("runtime_env", "x", TypeError, "runtime_env must be a dict"),
+    ("runtime_env", {"env_vars": {"K": 1}}, TypeError, "runtime_env['env_vars']['K'] must be a text"),
+    ("runtime_env", {"env_vars": ["K"]}, TypeError, "runtime_env['env_vars'] must be a dict"),
+    ("runtime_env", {"working_dir": "/code"}, ValueError, "runtime_env['working_dir'] names the local path '/code'"),
+    ("runtime_env", {"working_dir": "."}, ValueError, "the cluster can't see"),
+    ("runtime_env", {"py_modules": ["s3://b/a.zip", "lib"]}, ValueError, "runtime_env['py_modules'] names the"),
+    ("runtime_env", {"py_modules": "s3://b/a.zip"}, TypeError, "runtime_env['py_modules'] must be a list"),
+    ("entrypoint_num_cpus", "many", TypeError, "entrypoint_num_cpus must be a number, not 'many' (str)"),
+    ("entrypoint_num_cpus", True, TypeError, "entrypoint_num_cpus must be a number"),
+    ("entrypoint_num_gpus", -0.5, ValueError, "entrypoint_num_gpus is -0.5; it can't be negative or infinite"),
+    ("entrypoint_num_gpus", math.nan, ValueError, "entrypoint_num_gpus is nan"),
+    ("entrypoint_memory", math.inf, TypeError, "entrypoint_memory must be a whole number"),
+    ("entrypoint_memory", 1.5, TypeError, "entrypoint_memory must be a whole number"),
+    ("entrypoint_resources", ["x"], TypeError, "entrypoint_resources must be a dict"),
+    ("entrypoint_resources", {"x": "1"}, TypeError, "entrypoint_resources['x'] must be a number"),
+    ("entrypoint_resources", {"x": -1}, ValueError, "entrypoint_resources['x'] is -1"),
+    ("entrypoint_label_selector", {"zone": 1}, TypeError, "entrypoint_label_selector['zone'] must be a text"),
+]
+
+RIGHT: dict[str, Any] = {
+    "entrypoint": "python x.py",
+    "submission_id": "a-B_1.2",
+    "metadata": {"owner": "me"},
+    "runtime_env": {"env_vars": {"K": "v"}, "working_dir": "s3://b/a.zip", "py_modules": ["gcs://m.zip"]},
+    "entrypoint_num_cpus": 0.5,
+    "entrypoint_num_gpus": 0,
+    "entrypoint_memory": 1024,
+    "entrypoint_resources": {"TPU": 1},
+    "entrypoint_label_selector": {"zone": "a"},
+}
+
+
+def operator(**fields: Any) -> SimpleNamespace:
+    """Return what is read of an operator."""
+    given = dict.fromkeys(RIGHT) | {"entrypoint": "true", "poll_interval": 30.0}
+    return SimpleNamespace(**given | {"job_timeout": None, "pending_timeout": None} | fields)
+
+
+@pytest.mark.parametrize(("name", "value", "kind", "words"), WRONG)
+def test_a_wrong_field_is_named_by_the_hook_and_when_a_dag_is_parsed(
+    name: str, value: Any, kind: type[Exception], words: str
+) -> None:
+    fields = {"entrypoint": "true", "submission_id": "a"}
+    with pytest.raises(kind) as by_hook:
+        validation.check_submission(Submission(**fields | {name: value}))
+    with pytest.raises(kind) as by_operator:
+        validation.check_operator(operator(**{name: value}))
+    assert words in str(by_hook.value)
+    assert words in str(by_operator.value)
+
+
+def test_what_is_right_passes() -> None:
+    validation.check_submission(Submission(**RIGHT))
+    validation.check_operator(operator(**RIGHT))
+    validation.check_operator(operator(entrypoint=["python", "x y.py", ""]))
+
+
+@pytest.mark.parametrize("entrypoint", [None, [], [""], [" ", "x"]])
+def test_an_operator_needs_a_command(entrypoint: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="entrypoint"):
+        validation.check_operator(operator(entrypoint=entrypoint))
+
+
+def test_an_author_may_not_use_the_providers_metadata_keys_but_the_provider_may() -> None:
+    metadata = {"airflow_task": "x"}
+    with pytest.raises(ValueError, match="keys that begin with 'airflow_' are the provider's own"):
+        validation.check_operator(operator(metadata=metadata))
+    validation.check_submission(Submission("true", "a", metadata=metadata))
+
+
+@pytest.mark.parametrize("name", ["poll_interval", "job_timeout", "pending_timeout"])
+@pytest.mark.parametrize("value", [0, -1, math.inf, math.nan, "soon", True])
+def test_durations_are_positive_numbers_of_seconds(name: str, value: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match=name):
+        validation.check_operator(operator(**{name: value}))
+
+
+def test_a_poll_interval_is_needed() -> None:
+    with pytest.raises(TypeError, match="poll_interval must be a number of seconds, not None"):
+        validation.check_operator(operator(poll_interval=None))
+
+
+@pytest.mark.parametrize("later", ["{{ params.x }}", "{% if x %}1{% endif %}", EmptyOperator(task_id="t").output])
+@pytest.mark.parametrize("name", [*RIGHT, "job_timeout", "pending_timeout"])
+def test_what_is_only_known_at_run_time_is_not_checked_before(name: str, later: Any) -> None:
+    validation.check_operator(operator(**{name: later}))
+    inside = {"metadata": {"k": later}, "runtime_env": {"env_vars": {"k": later}}, "entrypoint": ["x", later]}
+    if name in inside:
+        validation.check_operator(operator(**{name: inside[name]}))
+
+
+def test_rendered_amounts_are_numbers_and_empty_ones_absent() -> None:
+    given = operator(
+        entrypoint_num_cpus="0.5", entrypoint_num_gpus=" 2 ", entrypoint_memory="", submission_id="", metadata=""
+    )
+    values = validation.job_arguments(given)
+    amounts = {name: values[name] for name in ("entrypoint_num_cpus", "entrypoint_num_gpus", "entrypoint_memory")}
+    assert amounts == {"entrypoint_num_cpus": 0.5, "entrypoint_num_gpus": 2, "entrypoint_memory": None}
+    assert (values["submission_id"], values["metadata"]) == (None, {})
+    assert set(values) == set(RIGHT)
+
+
+def test_rendered_arguments_are_checked() -> None:
+    with pytest.raises(TypeError, match="entrypoint_memory must be a whole number"):
+        validation.job_arguments(operator(entrypoint_memory="1.5"))
+
+
+@given(st.one_of(st.integers(-(10**9), 10**9), st.floats(allow_nan=False, allow_infinity=False)))
+def test_a_number_survives_being_rendered(number: float) -> None:
+    assert validation.as_number(f" {number} ") == number
+    assert validation.as_number(number) is number

@@ -1,0 +1,149 @@
+"""A Ray cluster of one node on this machine, for `make demo`. Only the standard library is used."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import socket
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import processes
+from console import ToolError, tail
+
+if TYPE_CHECKING:
+    import subprocess
+
+# Above the ports that Ray gives to its workers, below those that systems give to outgoing connections.
+PORTS = range(20000, 32000)
+PORT_OPTIONS = (
+    "--port",
+    "--dashboard-port",
+    "--ray-client-server-port",
+    "--dashboard-agent-listen-port",
+    "--dashboard-agent-grpc-port",
+    "--runtime-env-agent-port",
+    "--metrics-export-port",
+    "--node-manager-port",
+    "--object-manager-port",
+)
+READY_JOB = "ready"
+MOST_STARTS = 3
+OBJECT_STORE_BYTES = 128 * 2**20  # Ray's default is a third of the machine's memory
+
+
+class LocalRay:
+    """`ray start --head` with ports and files of its own.
+
+    :param bin_dir: the directory of the `ray` program; its `python` runs the jobs.
+    :param num_cpus: how many Ray tasks run at a time.
+    """
+
+    def __init__(self, bin_dir: Path, num_cpus: int = 2) -> None:
+        self._bin_dir = bin_dir
+        self._num_cpus = num_cpus
+        self._process: subprocess.Popen[str] | None = None
+        self._starts = 0
+        # Short, and not below $TMPDIR: Ray's UNIX sockets allow for paths of about 100 characters.
+        self._dir = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
+        ports = free_ports(len(PORT_OPTIONS))
+        self._ports = dict(zip(PORT_OPTIONS, ports, strict=True))
+        self.log = self._dir / "start.log"
+
+    @property
+    def port(self) -> int:
+        """The port of the dashboard and of the Jobs REST API."""
+        return self._ports["--dashboard-port"]
+
+    @property
+    def url(self) -> str:
+        """The address of the dashboard and of the Jobs REST API."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start the processes and return at once."""
+        self._starts += 1
+        command = [str(self._bin_dir / "ray"), "start", "--head", "--block", "--disable-usage-stats"]
+        command += ["--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1"]
+        command += ["--num-cpus", str(self._num_cpus), "--temp-dir", str(self._dir / "r")]
+        command += ["--object-store-memory", str(OBJECT_STORE_BYTES)]
+        command += ["--min-worker-port", "0", "--max-worker-port", "0"]
+        command += [word for option, port in self._ports.items() for word in (option, str(port))]
+        dropped = ("RAY_", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+        env = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
+        env["TMPDIR"] = str(self._dir)
+        # `python` in a job's entrypoint is to be the one that has Ray.
+        env["PATH"] = f"{self._bin_dir}{os.pathsep}{env.get('PATH', os.defpath)}"
+        with self.log.open("a") as output:
+            self._process = processes.start(command, env=env, cwd=self._dir, stdout=output)
+
+    def wait_ready(self, timeout: float) -> None:
+        """Wait until a trivial job has succeeded; the version page answers before jobs can run.
+
+        :param timeout: seconds.
+        """
+        deadline = time.monotonic() + timeout
+        job = {"entrypoint": "true", "submission_id": READY_JOB}
+        while time.monotonic() < deadline:
+            self._restart_if_dead()
+            # Until Ray is up, all requests may fail; the fixed id keeps a repeated one from making two jobs.
+            with suppress(OSError):
+                found = self.request("GET", "/api/jobs/")
+                if not found:
+                    self.request("POST", "/api/jobs/", job)
+                elif found[0]["status"] == "SUCCEEDED":
+                    return
+            time.sleep(0.5)
+        raise ToolError(f"Ray was not ready within {timeout:.0f} s. It said last:\n{tail(self.log, 8)}")
+
+    def _restart_if_dead(self) -> None:
+        """Give Ray another chance: it gives up where the machine is too busy for its own time limits."""
+        if self._process is None or self._process.poll() is None:
+            return
+        if self._starts == MOST_STARTS:
+            raise ToolError(f"Ray ended while it started. It said last:\n{tail(self.log, 8)}")
+        processes.end(self._process, 0)
+        self.start()
+
+    def jobs(self) -> dict[str, str]:
+        """Return the status of each submitted job, by submission id; without the one of `wait_ready`."""
+        found = {job["submission_id"]: job["status"] for job in self.request("GET", "/api/jobs/")}
+        return {key: status for key, status in found.items() if key not in (None, READY_JOB)}
+
+    def request(self, method: str, path: str, body: dict[str, str] | None = None) -> Any:
+        """Send one request, past any proxy, and return the decoded answer."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.url + path, data, headers, method=method)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=15) as answer:
+            return json.load(answer)
+
+    def stop(self, timeout: float = 20) -> None:
+        """End all processes and remove all files.
+
+        :param timeout: seconds until force is used.
+        """
+        if self._process is not None:
+            processes.end(self._process, timeout)
+            self._process = None
+        shutil.rmtree(self._dir, ignore_errors=True)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return different ports that nobody listens on."""
+    found: list[int] = []
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise ToolError(f"There are no {count} free ports between {PORTS.start} and {PORTS.stop}.")
