@@ -101,7 +101,11 @@ class JobWatcher:
 
     async def run(self) -> JobEvent:
         """Follow the job until it ends, a deadline passes, or contact is lost for too long."""
-        streaming = asyncio.ensure_future(self._logs.run()) if self._watch.stream_logs else None
+        streaming = None
+        if self._watch.stream_logs:
+            # Whoever takes over, after a triggerer's restart say, reads the log anew: Ray knows no position in it.
+            self._log.info("Log of Ray job %s, from its first line:", self._watch.submission_id)
+            streaming = asyncio.ensure_future(self._logs.run())
         try:
             event = await self._until_over()
             self._logs.over.set()

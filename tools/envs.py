@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tomllib
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -169,15 +170,17 @@ def uv_commands(uv: str, name: str) -> list[list[str]]:
 def pip_commands(name: str) -> list[list[str]]:
     """Return the commands that make an environment without uv; slower by far."""
     install = [program(name, "python"), "-m", "pip", "install", "--no-input", "--no-deps"]
+    uncompiled = [] if ENVS[name].compiled else ["--no-compile"]
     commands = [
         [sys.executable, "-m", "venv", "--clear", str(ENVS_DIR / name)],
-        [*install, "--requirement", str(requirements(name))],
+        [*install, *uncompiled, "--requirement", str(requirements(name))],
     ]
     if ENVS[name].with_project:
         commands.append([*install, "--no-build-isolation", "--editable", str(ROOT)])
     return commands
 
 
+@cache  # a failure is not tried again for each environment
 def find_uv() -> str | None:
     """Return uv from a small environment of its own, made at need; None where it cannot be had."""
     uv = program("tools", "uv")

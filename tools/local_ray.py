@@ -108,7 +108,7 @@ class LocalRay:
         if self._process is None or self._process.poll() is None:
             return
         if self._starts == MOST_STARTS:
-            raise ToolError(f"Ray ended while it started. It said last:\n{tail(self.log, 8)}")
+            raise ToolError(f"Ray could not start; is this machine very busy? It said last:\n{tail(self.log, 8)}")
         processes.end(self._process, 0)
         self.start()
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import logging
-import shutil
 import socket
-import subprocess
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 
     from tests.support.answers import Answer
     from tests.support.clients import Client
-    from tests.support.private_ca import PrivateCA
 
     Connect = Callable[..., Client]
 
@@ -209,68 +206,6 @@ def no_http() -> Iterator[str]:
 def test_another_protocol_behind_the_port_never_makes_the_token_show(no_http: str, connect: Connect) -> None:
     message = str(failure(connect(no_http, **CREDENTIALS)))
     assert not [secret for secret in SECRETS if secret in message]
-
-
-# TLS
-
-
-@pytest.fixture
-def tls_ray(private_ca: PrivateCA) -> Iterator[ScriptedRay]:
-    with ScriptedRay(tls=private_ca.server_context()) as server:
-        yield server
-
-
-@pytest.mark.parametrize("bundle", [None, "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-def test_a_private_authority_is_not_trusted_unasked_and_no_credential_is_sent(
-    bundle: str | None, tls_ray: ScriptedRay, private_ca: PrivateCA, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        monkeypatch.delenv(name, raising=False)
-    if bundle is not None:
-        monkeypatch.setenv(bundle, str(private_ca.ca_file))
-        connect(tls_ray).run(protocol.get_version())
-        return
-    client = connect(tls_ray, **CREDENTIALS)
-    error = failure(client)
-    assert isinstance(error, errors.RayTLSError)
-    assert not error.maybe_sent
-    assert "check the server's certificate, the connection's 'verify'" in str(error)
-    assert (client.time.slept, tls_ray.received) == ([], [])
-
-
-def test_a_ca_file_is_trusted_whatever_the_environment_says(
-    tls_ray: ScriptedRay, private_ca: PrivateCA, connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "nowhere.pem"))
-    assert connect(tls_ray, verify=str(private_ca.ca_file)).run(protocol.get_version()).ray_version == "2.60.0"
-
-
-def test_a_ca_folder_is_trusted(tls_ray: ScriptedRay, private_ca: PrivateCA, connect: Connect, tmp_path: Path) -> None:
-    shutil.copy(private_ca.ca_file, tmp_path / "private.pem")
-    command = ["openssl", "x509", "-in", str(private_ca.ca_file), "-noout", "-hash"]
-    name = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-    (tmp_path / f"{name}.0").symlink_to("private.pem")
-    assert connect(tls_ray, verify=str(tmp_path)).run(protocol.get_version()).ray_version == "2.60.0"
-
-
-@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")  # which urllib3 says by itself
-def test_verify_false_takes_any_certificate(
-    tls_ray: ScriptedRay, connect: Connect, monkeypatch: pytest.MonkeyPatch, private_ca: PrivateCA
-) -> None:
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(private_ca.server_key))
-    assert connect(tls_ray, verify=False).run(protocol.get_version()).ray_version == "2.60.0"
-
-
-def test_a_ca_file_that_went_away_is_named(tls_ray: ScriptedRay, connect: Connect, tmp_path: Path) -> None:
-    client = connect(tls_ray, verify=str(tmp_path / "gone.pem"))
-    with pytest.raises(errors.RayConnectionConfigError, match=r"'ray_test', field 'verify'.*gone\.pem"):
-        client.run(protocol.get_version())
-
-
-def test_https_towards_a_server_of_http_is_a_tls_error(scripted_ray: ScriptedRay, connect: Connect) -> None:
-    error = failure(connect(scripted_ray.url.replace("http://", "https://"), **CREDENTIALS))
-    assert isinstance(error, errors.RayTLSError)
-    assert "that the server speaks https" in str(error)
 
 
 # What is sent, and what is never shown

@@ -1,0 +1,296 @@
+"""What a try does about the jobs of earlier tries: goes on with one, stops one, or starts its own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_rayjobs import exactly_once
+from airflow_provider_rayjobs.exactly_once import (
+    MOST_LOOKUPS,
+    find_job,
+    settle_earlier_jobs,
+    stop_and_wait,
+    submit_once,
+)
+from airflow_provider_rayjobs.exceptions import RayJobExistsError, RayJobNotFoundError, RayJobTimeoutError
+from airflow_provider_rayjobs.hooks import SUBMISSION_KEY, RayJobHook
+from airflow_provider_rayjobs.identity import TaskIdentity
+from tests.support import answers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_rayjobs.protocol import JobDetails
+    from tests.support.scripted_server import ScriptedRay
+
+FIRST = TaskIdentity("prod", "dag", "run", "task", -1, try_number=1, max_tries=2, retries=2, run_started="2026-01-01")
+SECOND = replace(FIRST, try_number=2)
+THIRD = replace(FIRST, try_number=3)
+CLEARED = replace(FIRST, try_number=2, max_tries=3)
+LIVE = ("PENDING", "RUNNING")
+
+
+@pytest.fixture
+def hook(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> Iterator[RayJobHook]:
+    connection = {"conn_type": "ray_jobs", "host": scripted_ray.url, "extra": {"metadata": {"team": "t"}}}
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_X", json.dumps(connection))
+    made = RayJobHook("ray_x")
+    yield made
+    made.close()
+
+
+def left_by(
+    server: ScriptedRay, identity: TaskIdentity, status: str, submission_id: str | None = None, **metadata: str
+) -> str:
+    """Put the job of an earlier try on record."""
+    made = submission_id or identity.submission_id()
+    own = {**identity.metadata(), SUBMISSION_KEY: identity.attempt_key, **metadata}
+    server.add_job(made, status, metadata=own)
+    return made
+
+
+def settle(
+    hook: RayJobHook, identity: TaskIdentity, explicit_id: str | None = None, reattach: bool = True
+) -> JobDetails | None:
+    return settle_earlier_jobs(hook, identity, explicit_id=explicit_id, reattach=reattach)
+
+
+def submit(hook: RayJobHook, identity: TaskIdentity, submission_id: str | None = None, **job: Any) -> str:
+    announced: list[str] = []
+    made = submit_once(
+        hook,
+        identity,
+        submission_id=submission_id,
+        metadata={"owner": "me"},
+        announce=announced.append,
+        **{"entrypoint": "true", **job},
+    )
+    assert announced[-1] == made  # a kill knows the id before the cluster does
+    return made
+
+
+# What earlier tries left
+
+
+def test_a_first_try_asks_nothing(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
+    assert settle(hook, FIRST) is None
+    assert scripted_ray.received == []
+
+
+@pytest.mark.parametrize("status", [*LIVE, "SUCCEEDED"])
+@pytest.mark.parametrize("explicit", [None, "mine"])
+def test_a_live_or_succeeded_job_of_the_same_generation_is_gone_on_with(
+    status: str, explicit: str | None, scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    made = left_by(scripted_ray, FIRST, status, explicit)
+    found = settle(hook, SECOND, explicit)
+    assert found is not None
+    assert (found.submission_id, found.status) == (made, status)
+    assert scripted_ray.received_on("POST|DELETE") == []
+
+
+@pytest.mark.parametrize("status", ["FAILED", "STOPPED"])
+@pytest.mark.parametrize("explicit", [None, "mine"])
+def test_an_ended_job_is_left_alone_and_a_new_one_is_to_be_made(
+    status: str, explicit: str | None, scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    left_by(scripted_ray, FIRST, status, explicit)
+    assert settle(hook, SECOND, explicit) is None
+    assert scripted_ray.received_on("POST|DELETE") == []
+
+
+@pytest.mark.parametrize("status", LIVE)
+@pytest.mark.parametrize("explicit", [None, "mine"])
+def test_what_an_earlier_generation_left_running_is_stopped(
+    status: str, explicit: str | None, scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    made = left_by(scripted_ray, FIRST, status, explicit)
+    assert settle(hook, CLEARED, explicit) is None
+    assert scripted_ray.jobs[made].status == "STOPPED"
+
+
+def test_a_success_of_an_earlier_generation_does_not_count(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
+    left_by(scripted_ray, FIRST, "SUCCEEDED")
+    assert settle(hook, CLEARED) is None
+
+
+@pytest.mark.parametrize("explicit", [None, "mine"])
+def test_without_reattach_a_live_job_is_stopped(
+    explicit: str | None, scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    made = left_by(scripted_ray, FIRST, "RUNNING", explicit)
+    assert settle(hook, SECOND, explicit, reattach=False) is None
+    assert scripted_ray.jobs[made].status == "STOPPED"
+
+
+def test_of_several_live_jobs_the_latest_goes_on_and_the_others_are_stopped(
+    scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    old, new = left_by(scripted_ray, FIRST, "RUNNING"), left_by(scripted_ray, SECOND, "RUNNING")
+    found = settle(hook, THIRD)
+    assert found is not None
+    assert found.submission_id == new
+    assert (scripted_ray.jobs[old].status, scripted_ray.jobs[new].status) == ("STOPPED", "RUNNING")
+
+
+def test_many_tries_are_looked_up_in_one_list(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
+    late = replace(FIRST, try_number=MOST_LOOKUPS + 5)
+    scripted_ray.other_jobs = [{"type": "DRIVER", "status": "RUNNING", "job_id": "01000000", "submission_id": None}]
+    left_by(scripted_ray, replace(FIRST, try_number=2), "RUNNING")
+    found = settle(hook, late)
+    assert found is not None
+    assert found.submission_id == replace(FIRST, try_number=2).submission_id()
+    assert len(scripted_ray.received) == 1
+
+
+def test_jobs_of_other_tasks_are_never_touched(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
+    others = [
+        left_by(scripted_ray, replace(FIRST, **change), "RUNNING")
+        for change in ({"map_index": 0}, {"dag_id": "x"}, {"run_id": "x"}, {"task_id": "x"}, {"deployment": "x"})
+    ]
+    scripted_ray.add_job(FIRST.submission_id(), "RUNNING", metadata={"of": "a stranger"})
+    assert settle(hook, SECOND) is None
+    assert settle(hook, SECOND, "mine") is None
+    assert {scripted_ray.jobs[other].status for other in [*others, FIRST.submission_id()]} == {"RUNNING"}
+
+
+def test_an_explicit_id_of_a_later_try_is_not_taken_for_an_earlier_one(
+    scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    left_by(scripted_ray, THIRD, "RUNNING", "later")
+    left_by(scripted_ray, FIRST, "RUNNING", "odd", airflow_try_number="2", airflow_retries="x")
+    assert settle(hook, SECOND, "mine") is None
+    assert scripted_ray.jobs["later"].status == "RUNNING"
+
+
+def test_a_job_under_the_second_id_is_found_again(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
+    before = replace(FIRST, run_started="2025-12-31")  # the same run, deleted and made anew since
+    first = left_by(scripted_ray, before, "FAILED")
+    second = left_by(scripted_ray, FIRST, "RUNNING", FIRST.second_submission_id(first))
+    found = settle(hook, SECOND)
+    assert found is not None
+    assert found.submission_id == second
+
+
+def test_an_earlier_job_that_does_not_stop_holds_the_new_one_back(
+    scripted_ray: ScriptedRay, hook: RayJobHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exactly_once, "STOP_PATIENCE", 0.1)
+    scripted_ray.stop_takes = None
+    made = left_by(scripted_ray, FIRST, "RUNNING")
+    with pytest.raises(RayJobTimeoutError, match=f"{made} is still RUNNING after 0 s; stop it"):
+        settle(hook, CLEARED)
+
+
+# Submitting
+
+
+def test_a_try_submits_under_its_own_id_and_says_who_it_is(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
+    assert submit(hook, FIRST) == FIRST.submission_id()
+    metadata = scripted_ray.jobs[FIRST.submission_id()].fields["metadata"]
+    assert metadata == {"owner": "me", "team": "t", **FIRST.metadata(), SUBMISSION_KEY: FIRST.attempt_key}
+
+
+def test_an_explicit_id_is_used(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
+    assert submit(hook, FIRST, "mine") == "mine"
+    assert list(scripted_ray.jobs) == ["mine"]
+
+
+@pytest.mark.parametrize("explicit", [None, "mine"])
+def test_the_same_try_adopts_its_own_job(explicit: str | None, scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
+    made = submit(hook, FIRST, explicit)
+    scripted_ray.set_status(made, "SUCCEEDED")
+    assert submit(hook, FIRST, explicit) == made
+    assert len(scripted_ray.jobs) == 1
+
+
+def test_a_lost_answer_leaves_one_job(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
+    scripted_ray.script("POST", "/api/jobs/", answers.lost())
+    assert submit(hook, FIRST) == FIRST.submission_id()
+    assert list(scripted_ray.jobs) == [FIRST.submission_id()]
+
+
+def test_a_later_try_with_the_same_explicit_id_uses_the_second_id(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
+    submit(hook, FIRST, "mine")
+    scripted_ray.set_status("mine", "FAILED")
+    made = submit(hook, SECOND, "mine")
+    assert made == SECOND.second_submission_id("mine")
+    assert list(scripted_ray.jobs) == ["mine", made]
+    assert submit(hook, SECOND, "mine") == made  # and adopts it from there on
+    assert len(scripted_ray.jobs) == 2
+
+
+def test_a_run_made_anew_uses_the_second_id_and_leaves_no_job_of_its_old_life_alive(
+    scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    old = left_by(scripted_ray, FIRST, "RUNNING")
+    anew = replace(FIRST, run_started="2026-02-02")
+    assert settle(hook, anew) is None
+    assert submit(hook, anew) == anew.second_submission_id(old)
+    assert scripted_ray.jobs[old].status == "STOPPED"
+
+
+@pytest.mark.parametrize("explicit", [None, "mine"])
+def test_a_strangers_job_under_the_id_is_an_error_and_left_alone(
+    explicit: str | None, scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    taken = explicit or FIRST.submission_id()
+    scripted_ray.add_job(taken, "RUNNING", metadata={"of": "a stranger"})
+    with pytest.raises(RayJobExistsError, match="already belongs to another job"):
+        submit(hook, FIRST, explicit)
+    assert list(scripted_ray.jobs) == [taken]
+    assert scripted_ray.jobs[taken].status == "RUNNING"
+
+
+def test_a_second_id_that_is_taken_too_is_an_error(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
+    left_by(scripted_ray, FIRST, "FAILED", "mine")
+    scripted_ray.add_job(SECOND.second_submission_id("mine"), "RUNNING", metadata={})
+    with pytest.raises(RayJobExistsError):
+        submit(hook, SECOND, "mine")
+
+
+# Stopping
+
+
+def test_finding_a_job(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
+    scripted_ray.add_job("a")
+    found = find_job(hook, "a")
+    assert found is not None
+    assert found.submission_id == "a"
+    assert find_job(hook, "b") is None
+
+
+@pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED", "STOPPED"])
+def test_stopping_an_ended_job_tells_how_it_ended(status: str, scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
+    scripted_ray.add_job("a", status)
+    assert stop_and_wait(hook, "a", patience=5) == status
+
+
+def test_stopping_waits_for_the_end(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
+    scripted_ray.add_job("a")
+    scripted_ray.stop_takes = 0.2
+    assert stop_and_wait(hook, "a", patience=5) == "STOPPED"
+
+
+def test_stopping_an_unknown_job_is_no_error_even_when_it_vanishes(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
+    assert stop_and_wait(hook, "a", patience=5) is None
+    scripted_ray.add_job("a")
+    scripted_ray.script("GET", "/api/jobs/a", answers.not_found("a"))
+    assert stop_and_wait(hook, "a", patience=5) is None
+
+
+def test_a_job_that_appears_late_is_stopped_within_the_time_for_that(
+    scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    scripted_ray.add_job("a")
+    scripted_ray.script("POST", ".*/stop", answers.not_found("a"))
+    assert stop_and_wait(hook, "a", patience=5, appear=5) == "STOPPED"
+
+
+def test_waiting_for_an_unknown_job_raises(hook: RayJobHook) -> None:
+    with pytest.raises(RayJobNotFoundError):
+        exactly_once.wait_until_ended(hook, "a", patience=5)

@@ -1,0 +1,138 @@
+"""The package's shape: imports run one way, files stay small, and a DAG file pays for no HTTP library."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import airflow_provider_rayjobs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = "airflow_provider_rayjobs"
+FOLDER = Path(airflow_provider_rayjobs.__file__).parent
+MODULES = sorted(path.stem for path in FOLDER.glob("*.py"))
+
+#: A module imports from its own row and the rows above it. A new module gets its place here.
+LAYERS = (
+    {"__init__", "get_provider_info", "exceptions", "contact"},
+    {"answers", "identity"},
+    {"protocol", "connection", "working_dir"},
+    {"validation", "events", "conditions", "foreign_errors"},
+    {"transport"},
+    {"logs", "follow", "compat"},
+    {"hooks", "links"},
+    {"exactly_once", "guard"},
+    {"triggers"},
+    {"operators", "sensors", "cli"},
+    {"decorators"},
+)
+RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
+
+#: Of these, those from `hooks` on and `compat` may know Airflow.
+WITH_AIRFLOW = {"compat"} | {module for module, rank in RANK.items() if rank >= RANK["hooks"]}
+
+#: Each heavy library, and where it may be imported at all.
+HEAVY = {
+    "requests": {"transport", "foreign_errors"},
+    "urllib3": {"foreign_errors"},
+    "aiohttp": {"transport", "foreign_errors"},
+    "tenacity": {"transport"},
+    "certifi": {"transport"},
+    "ray": set(),
+}
+
+
+def parsed(module: str) -> ast.Module:
+    return ast.parse((FOLDER / f"{module}.py").read_text())
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Yield the full names that are imported when the code runs, in functions too."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            yield from imported(ast.Module(node.orelse, []))
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        else:
+            yield from imported(node)
+
+
+def own_imports(module: str) -> set[str]:
+    """Return the modules of the package that a module imports."""
+    names = {name.split(".")[1] for name in imported(parsed(module)) if name.startswith(f"{PACKAGE}.")}
+    return {name if name in MODULES else "__init__" for name in names} - {module}
+
+
+def roots(module: str) -> set[str]:
+    return {name.split(".")[0] for name in imported(parsed(module))}
+
+
+def test_every_module_has_its_place() -> None:
+    assert set(MODULES) <= set(RANK), "put the new module into LAYERS"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_one_way(module: str) -> None:
+    wrong = {name for name in own_imports(module) if RANK[name] > RANK[module]}
+    assert not wrong, f"{module} imports {wrong}"
+
+
+def test_no_modules_import_each_other() -> None:
+    graph = {module: own_imports(module) for module in MODULES}
+    while free := {module for module, needs in graph.items() if not needs}:
+        graph = {module: needs - free for module, needs in graph.items() if module not in free}
+    assert not graph, f"a circle among {sorted(graph)}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_modules_from_hooks_on_know_airflow(module: str) -> None:
+    assert "airflow" not in roots(module) or module in WITH_AIRFLOW
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_library_is_used_in_its_place_only(module: str) -> None:
+    assert not [library for library, places in HEAVY.items() if library in roots(module) and module not in places]
+
+
+def test_the_protocol_knows_neither_airflow_nor_a_transport() -> None:
+    for module in ("protocol", "answers", "exceptions"):
+        assert not roots(module) & {"airflow", "requests", "aiohttp", "tenacity", "asyncio", "socket", "ssl"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_is_two_things(module: str) -> None:
+    assert len((FOLDER / f"{module}.py").read_text().splitlines()) <= 400
+
+
+def loaded_by(*statements: str) -> list[set[str]]:
+    """Run statements in a fresh interpreter; return what each one loaded besides what was loaded before it."""
+    code = ["import json, sys", "seen = [set(sys.modules)]"]
+    for statement in statements:
+        code += [statement, "seen.append(set(sys.modules))"]
+    code.append("print(chr(10) + json.dumps([sorted(b - a) for a, b in zip(seen, seen[1:])]))")
+    command = [sys.executable, "-W", "ignore", "-c", "\n".join(code)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return [set(names) for names in json.loads(done.stdout.splitlines()[-1])]
+
+
+def test_the_protocol_loads_neither_airflow_nor_a_library() -> None:
+    (loaded,) = loaded_by(f"import {PACKAGE}.protocol, {PACKAGE}.connection, {PACKAGE}.validation, {PACKAGE}.events")
+    assert {name.split(".")[0] for name in loaded} <= {PACKAGE, *sys.stdlib_module_names}
+
+
+def test_importing_the_operators_costs_no_more_than_importing_bash_operator() -> None:
+    ours = [f"{PACKAGE}.{name}" for name in ("operators", "sensors", "decorators") if name in MODULES]
+    _, more = loaded_by("import airflow.providers.standard.operators.bash", f"import {', '.join(ours)}")
+    foreign = {name.split(".")[0] for name in more} - {PACKAGE, "airflow", *sys.stdlib_module_names}
+    assert not foreign
+    assert len(more) < 60, sorted(more)
