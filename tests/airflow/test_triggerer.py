@@ -39,7 +39,7 @@ def start(airflow: AirflowEnv, dag_id: str, run_id: str, command: str) -> None:
 
 def test_job_is_followed_without_a_worker(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    start(airflow, DAG, "plain", driver(trace, 8))
+    start(airflow, DAG, "plain", driver(trace, 25))
 
     airflow.wait_log(DAG, "plain", "job", "hello from the driver")
     assert ends(trace) == 0, "the line came only after the job's end"
@@ -105,20 +105,21 @@ def test_timeouts_stop_the_job(airflow: AirflowEnv, ray_head: RayHead, tmp_path:
         assert "passed its job_timeout" in airflow.task_log(dag_id, dag_id, "job", row.try_number)
 
 
+@pytest.mark.timeout(900)
 def test_lost_triggerer_stops_nothing_and_runs_nothing_twice(
     airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path
 ) -> None:
     number = 20
     traces = [tmp_path / f"trace{index}" for index in range(number)]
     airflow.wait_dag("rj_many")
-    airflow.trigger("rj_many", "many", {"commands": [driver(trace, 45) for trace in traces]})
+    airflow.trigger("rj_many", "many", {"commands": [driver(trace, 60) for trace in traces]})
     for index in range(number):
-        airflow.wait_task("rj_many", "many", "job", "deferred", map_index=index, timeout=180)
+        airflow.wait_task("rj_many", "many", "job", "deferred", map_index=index, timeout=300)
 
     airflow.kill_process("triggerer", signal.SIGKILL)
     airflow.start_process("triggerer")
     for index in range(number):
-        airflow.wait_task("rj_many", "many", "job", "success", map_index=index, timeout=240)
+        airflow.wait_task("rj_many", "many", "job", "success", map_index=index, timeout=400)
     assert [job["status"] for job in jobs_of(ray_head, "many")] == ["SUCCEEDED"] * number
     assert [(starts(trace), ends(trace)) for trace in traces] == [(1, 1)] * number
 

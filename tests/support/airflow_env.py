@@ -90,10 +90,14 @@ class AirflowEnv(AirflowRecords):
         :param grace: seconds between SIGTERM and SIGKILL.
         """
         deadline = time.monotonic() + grace
-        for component in self.components.values():
-            component.terminate()
-        for component in self.components.values():
+
+        def end(component: Component) -> None:
             component.end(max(0.0, deadline - time.monotonic()))
+
+        with contextlib.ExitStack() as ends:  # one that cannot be ended does not keep the others alive
+            for component in self.components.values():
+                component.terminate()
+                ends.callback(end, component)
 
     def start_process(self, name: str, timeout: float = 120.0) -> None:
         """Start one process again and wait until it works.
@@ -145,7 +149,8 @@ class AirflowEnv(AirflowRecords):
 
     def _wait_up(self, name: str, after_job: int, timeout: float) -> None:
         def up() -> bool:
-            component.check()
+            for each in self.components.values():
+                each.check()
             if name not in JOB_TYPES:
                 return self._api_answers()
             return bool(
@@ -199,7 +204,7 @@ class AirflowEnv(AirflowRecords):
         # No proxy stands between us and this machine.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=30) as response:
+            with opener.open(request, timeout=60) as response:
                 answer = response.read()
         except urllib.error.HTTPError as error:
             with error:
