@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.protocol import Flow
 
 
+#: So many trivial jobs may fail before a cluster is taken for broken.
+PROBE_ATTEMPTS = 10
+
+
 @dataclass
 class JobReaches:
     """
@@ -105,6 +109,12 @@ class ClusterRunsJobs:
                 return False
             if job.status is JobStatus.SUCCEEDED:
                 return True
+            if self._attempt == PROBE_ATTEMPTS:
+                raise RayJobFailedError(
+                    f"{PROBE_ATTEMPTS} trivial jobs failed on the cluster; the last one, {self.current_id}, ended "
+                    f"{job.status}: {job.message}",
+                    submission_id=self.current_id,
+                )
             self._attempt += 1
 
     def _submit(self) -> Flow[None]:

@@ -112,7 +112,7 @@ def describe_failure(event: JobEvent) -> str:
     known = ", ".join(fact for fact in facts if fact)
     lines = [f"{event.address}: Ray job {event.submission_id} ended FAILED{f' ({known})' if known else ''}"]
     message, tail = (event.message or "").strip(), "\n".join(event.log_tail)
-    if tail and event.error_type == "JOB_ENTRYPOINT_COMMAND_ERROR":
+    if message and message.splitlines()[-1] in event.log_tail:
         message = message.partition("\n")[0]  # the rest repeats the last ten lines of the log
     if message:
         lines += ["Ray's message:", message]

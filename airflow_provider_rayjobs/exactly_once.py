@@ -11,6 +11,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_rayjobs import protocol
 from airflow_provider_rayjobs.exceptions import RayJobExistsError, RayJobNotFoundError, RayJobTimeoutError
 from airflow_provider_rayjobs.protocol import JobDetails, JobStatus
 
@@ -143,19 +144,10 @@ def stop_and_wait(hook: RayJobHook, submission_id: str, patience: float, appear:
     :return: its last status, or None when the cluster does not know it.
     :raises RayJobTimeoutError: it has not ended after ``patience`` seconds.
     """
-    give_up, asked = time.monotonic() + appear, False
-    while not asked:
-        try:
-            hook.stop_job(submission_id)
-            asked = True
-        except RayJobNotFoundError:
-            if time.monotonic() >= give_up:
-                return None
-            time.sleep(0.5)
-    try:
-        return wait_until_ended(hook, submission_id, patience)
-    except RayJobNotFoundError:
-        return None
+    job = hook.get_conn().run(protocol.stop_and_wait(submission_id, patience=patience, appear=appear))
+    if job is not None and not job.status.is_terminal:
+        raise _still_live(hook, submission_id, job.status, patience)
+    return None if job is None else job.status
 
 
 def wait_until_ended(hook: RayJobHook, submission_id: str, patience: float) -> JobStatus:
@@ -170,10 +162,14 @@ def wait_until_ended(hook: RayJobHook, submission_id: str, patience: float) -> J
     give_up = time.monotonic() + patience
     while not (status := hook.get_job_status(submission_id)).is_terminal:
         if time.monotonic() >= give_up:
-            raise RayJobTimeoutError(
-                f"{hook.get_address()}: Ray job {submission_id} is still {status} after {patience:.0f} s; stop it, "
-                "in the Ray dashboard or with RayStopJobOperator, then retry",
-                submission_id=submission_id,
-            )
+            raise _still_live(hook, submission_id, status, patience)
         time.sleep(0.5)
     return status
+
+
+def _still_live(hook: RayJobHook, submission_id: str, status: JobStatus, patience: float) -> RayJobTimeoutError:
+    return RayJobTimeoutError(
+        f"{hook.get_address()}: Ray job {submission_id} is still {status} after {patience:.0f} s; stop it, in the Ray "
+        "dashboard or with RayStopJobOperator, then retry",
+        submission_id=submission_id,
+    )

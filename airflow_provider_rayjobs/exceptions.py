@@ -43,6 +43,11 @@ class RayConnectionConfigError(RayJobsError, ValueError):
         super().__init__(f"Connection {conn_id!r}, field {field!r}: {problem}")
         self.conn_id = conn_id
         self.field = field
+        self.problem = problem
+
+    def __reduce__(self) -> tuple[type[RayConnectionConfigError], tuple[str, str, str]]:
+        """Rebuild from the parts: the message alone would not do."""
+        return type(self), (self.conn_id, self.field, self.problem)
 
 
 class RayClusterUnreachableError(RayJobsError, ConnectionError):
@@ -103,7 +108,7 @@ class RayJobError(RayJobsError):
     :param submission_id: the job's submission id.
     """
 
-    def __init__(self, message: str, *, submission_id: str) -> None:
+    def __init__(self, message: str, *, submission_id: str = "") -> None:
         super().__init__(message)
         self.submission_id = submission_id
 

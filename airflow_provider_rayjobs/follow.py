@@ -7,7 +7,6 @@ The outcome comes from the job's status only. The log stream runs beside and say
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
 #: A job's end is noticed within this share of its run time, and within 1.5 s for a short one.
 SHORTEST_INTERVAL = 1.0
 INTERVAL_SHARE = 0.04
+
+#: Whatever ``poll_interval`` says, a head is not asked more often.
+LEAST_INTERVAL = 0.1
 
 #: Seconds between two looks while the cluster is unreachable, at most.
 LONGEST_LOST_INTERVAL = 5.0
@@ -76,7 +78,7 @@ def poll_delay(age: float, poll_interval: float, chance: Callable[[], float] = r
     :param poll_interval: the longest delay.
     :param chance: random numbers in [0, 1), which spread the looks of many jobs.
     """
-    longest = min(max(SHORTEST_INTERVAL, INTERVAL_SHARE * age), poll_interval)
+    longest = max(min(max(SHORTEST_INTERVAL, INTERVAL_SHARE * age), poll_interval), LEAST_INTERVAL)
     return longest * (0.8 + 0.2 * chance())
 
 
@@ -106,8 +108,9 @@ class JobWatcher:
             # Whoever takes over, after a triggerer's restart say, reads the log anew: Ray knows no position in it.
             self._log.info("Log of Ray job %s, from its first line:", self._watch.submission_id)
             streaming = asyncio.ensure_future(self._logs.run())
+        looking = asyncio.ensure_future(self._until_over())
         try:
-            event = await self._until_over()
+            event = await self._first_of(looking, streaming)
             self._logs.over.set()
             if streaming is not None:
                 if event.outcome in (Outcome.LOST, Outcome.UNREACHABLE):
@@ -118,10 +121,25 @@ class JobWatcher:
             elif event.outcome is Outcome.FAILED:
                 await self._read_tail()
         finally:
-            if streaming is not None and not streaming.done():
+            looking.cancel()
+            if streaming is not None:
                 streaming.cancel()
-                await asyncio.gather(streaming, return_exceptions=True)
-        return replace(event, log_tail=self._logs.lines.tail(), ended_at=time.time())
+            await asyncio.gather(looking, *([] if streaming is None else [streaming]), return_exceptions=True)
+        # Airflow writes events into logs and its database: what nobody will read stays out.
+        tail = self._logs.lines.tail() if event.outcome is Outcome.FAILED else ()
+        return replace(event, log_tail=tail, ended_at=time.time())
+
+    @staticmethod
+    async def _first_of(looking: asyncio.Future[JobEvent], streaming: asyncio.Future[None] | None) -> JobEvent:
+        """Wait for the outcome; a signal or an alarm that hit the log's reader ends the wait, too."""
+        if streaming is not None:
+            both: set[asyncio.Future[Any]] = {looking, streaming}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if not looking.done() and not streaming.cancelled():
+                error = streaming.exception()
+                if error is not None and not isinstance(error, Exception):
+                    raise error
+        return await looking
 
     async def _read_tail(self) -> None:
         """Read the log only to keep its last lines, for the error of a failed job."""
@@ -217,9 +235,8 @@ class JobWatcher:
         """Stop the job; a job that came to its own end meanwhile keeps its outcome."""
         self._log.warning("Ray job %s %s; stopping it", self._watch.submission_id, what)
         self._passed = what
-        try:
-            job = await stop_and_confirm(self._transport, self._watch.submission_id)
-        except RayJobNotFoundError:
+        job = await self._transport.run(protocol.stop_and_wait(self._watch.submission_id, patience=STOP_PATIENCE))
+        if job is None:
             return await self._lost()
         if job.status.is_terminal:
             return self._ended(job)
@@ -241,26 +258,3 @@ class JobWatcher:
         except TimeoutError:
             return
         self._logs.closed.clear()
-
-
-async def stop_and_confirm(
-    transport: AiohttpTransport, submission_id: str, patience: float = STOP_PATIENCE
-) -> JobDetails:
-    """
-    Stop a job and wait until it has ended.
-
-    :param patience: seconds to wait; the request is repeated meanwhile.
-    :return: the job's last details; its status is not terminal when the patience ran out.
-    :raises RayJobNotFoundError: no such job.
-    :raises RayJobsError: the cluster could not be asked.
-    """
-    give_up = time.monotonic() + patience
-    asked = -math.inf
-    while True:
-        if time.monotonic() - asked > 5.0:
-            await transport.run(protocol.stop_job(submission_id))
-            asked = time.monotonic()
-        job = await transport.run(protocol.get_job_info(submission_id))
-        if job.status.is_terminal or time.monotonic() >= give_up:
-            return job
-        await asyncio.sleep(0.5)

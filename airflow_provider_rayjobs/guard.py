@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
@@ -51,35 +52,69 @@ class JobGuard:
         # A session of its own: the signal may interrupt the other one inside a lock.
         self._session = type(hook.get_conn())(hook.cluster)
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+        self._submitting = False
+        self._kill_error: RayJobsError | None = None
         self.killed = False
         self.submission_id: str | None = None
         self.accepted = False  # by the cluster, for certain
 
-    def announce(self, submission_id: str) -> None:
+    def announce(self, submission_id: str, *, exists: bool = False) -> None:
         """
-        Name the job, before it is submitted.
+        Name the job, before it is submitted or followed on.
+
+        :param exists: whether the cluster has the job already, so that a kill is to stop it.
+        :raises RayJobStoppedError: the task was killed; nothing is to be submitted or followed.
+        """
+        self._submitting = False
+        if exists or not self.killed:
+            self.submission_id, self.accepted = submission_id, exists
+        if self.killed:
+            raise RayJobStoppedError("The task was killed before it had a job", submission_id=submission_id)
+
+    def submitting(self) -> None:
+        """
+        Note that the job announced last is being submitted.
+
+        From now until it is accepted a kill breaks off whatever goes on: nothing is to be submitted again, and an
+        answer that does not come must not use up the few seconds that are left to stop the job.
 
         :raises RayJobStoppedError: the task was killed; nothing is to be submitted.
         """
+        self._submitting = True
         if self.killed:
-            raise RayJobStoppedError("The task was killed before it submitted", submission_id=submission_id)
-        self.submission_id, self.accepted = submission_id, False
+            self.announce(str(self.submission_id))
+
+    def accept(self) -> None:
+        """Note that the cluster has the job."""
+        self.accepted, self._submitting = True, False
 
     def kill(self) -> None:
-        """Send one request to stop the job and interrupt :meth:`run`; short enough for a signal handler."""
+        """
+        Send one request to stop the job, and interrupt :meth:`run`; short enough for a signal handler.
+
+        Nothing is logged here, by nobody: the signal may have interrupted Airflow's logger inside its lock.
+
+        :raises RayJobStoppedError: the job is being submitted, which this breaks off.
+        """
         if not self._enabled:
             return
         self.killed = True
         if self.submission_id is not None:
-            self._log.warning("Stopping Ray job %s", self.submission_id)
+            request = Request("POST", f"{job_path(self.submission_id)}/stop")
+            before = logging.root.manager.disable
+            logging.disable(logging.CRITICAL)
             try:
-                request = Request("POST", f"{job_path(self.submission_id)}/stop")
                 self._session.send_once(request, timeout=REQUEST_TIMEOUT)
             except RayJobsError as e:
-                self._log.error("The request to stop Ray job %s failed: %s", self.submission_id, e)
+                self._kill_error = e
+            finally:
+                logging.disable(before)
         if self._running is not None:
             loop, task = self._running
             loop.call_soon_threadsafe(task.cancel)
+        elif self._submitting:
+            self._submitting = False
+            raise RayJobStoppedError("The task was killed while it submitted", submission_id=str(self.submission_id))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine, which a kill cancels."""
@@ -108,6 +143,7 @@ class JobGuard:
             if not self.killed:
                 return
         except BaseException as e:
+            self._submitting = False
             # A deferral, and errors of the job or of contact, leave the job as it is.
             if not self.killed and isinstance(e, Exception | TaskDeferred):
                 raise
@@ -124,6 +160,9 @@ class JobGuard:
     def _confirm_stopped(self) -> None:
         if not self._enabled or self.submission_id is None:
             return
+        self._log.warning("The task ends before its job; stopping Ray job %s", self.submission_id)
+        if self._kill_error is not None:
+            self._log.warning("The first request to stop it failed: %s", self._kill_error)
         try:
             # A submission whose answer was cut off by the kill may take effect a moment later.
             appear = 0.0 if self.accepted else APPEAR_PATIENCE

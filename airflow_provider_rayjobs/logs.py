@@ -48,6 +48,9 @@ DRAIN_REOPEN = 5.0
 DRAIN_IDLE = 10.0
 DRAIN_TOTAL = 600.0
 
+#: Characters of a log beyond which it is not asked for as a whole: the head builds that answer in its memory.
+LARGEST_REREAD = 200_000_000
+
 #: Seconds between attempts to open the stream: the first, and the longest.
 REOPEN_FIRST = 0.5
 REOPEN_LONGEST = 10.0
@@ -131,6 +134,7 @@ class LogFollower:
         self._position = 0
         self._moved = time.monotonic()
         self._stuck = 0
+        self._give_up: float | None = None
 
     async def run(self) -> None:
         """Write the log's lines; return when the log is complete or can't be had."""
@@ -151,13 +155,17 @@ class LogFollower:
 
     async def _drained(self, reading: asyncio.Future[None], idle: float) -> bool:
         """Wait, once the job is over, for the log's end; False when nothing came for ``idle`` seconds."""
-        started = self._moved = time.monotonic()
+        self._moved = time.monotonic()
+        if self._give_up is None:
+            self._give_up = self._moved + DRAIN_TOTAL
         while not reading.done():
             await asyncio.wait({reading}, timeout=0.5)
             now = time.monotonic()
-            if now - self._moved > idle or now - started > DRAIN_TOTAL:
+            if now - self._moved > idle or now > self._give_up:
                 return reading.done()
         if error := reading.exception():
+            if not isinstance(error, Exception):
+                raise error  # a signal or an alarm, which hit this task by chance
             self._note(f"The job's log could not be read to its end: {error}")
         return True
 
@@ -216,6 +224,9 @@ class LogFollower:
 
     async def _read_rest(self) -> None:
         """Read what the stream could not give from the whole log, in pieces."""
+        if self._position > LARGEST_REREAD:
+            self._note("The job's log is too large to be read again for its rest; the Ray dashboard has the whole log")
+            return
         skip = self._position
         async with self._transport.body(self._path) as chunks, aclosing(json_text(chunks, "logs")) as texts:
             async for text in texts:

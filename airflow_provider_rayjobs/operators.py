@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
+    AirflowException,
     AirflowFailException,
     BaseOperator,
     conf,
@@ -21,16 +22,15 @@ from airflow_provider_rayjobs.exactly_once import (
     settle_earlier_jobs,
     stop_and_wait,
     submit_once,
-    wait_until_ended,
 )
 from airflow_provider_rayjobs.exceptions import (
-    RayJobNotFoundError,
     RayJobsError,
 )
 from airflow_provider_rayjobs.follow import JobWatcher, Watch
 from airflow_provider_rayjobs.guard import STOP_PATIENCE, JobGuard, refused_for_good
 from airflow_provider_rayjobs.hooks import RayJobHook
-from airflow_provider_rayjobs.protocol import check_submission_id
+from airflow_provider_rayjobs.logs import DRAIN_TOTAL
+from airflow_provider_rayjobs.stop_delete import RayDeleteJobOperator, RayStopJobOperator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,15 +39,17 @@ if TYPE_CHECKING:
 
     from airflow_provider_rayjobs.identity import TaskIdentity
 
+__all__ = ["RayDeleteJobOperator", "RayStopJobOperator", "RaySubmitJobOperator"]
+
 #: Seconds after a reattachment within which STOPPED means that the job was killed together with its old try.
 REATTACH_GRACE = 60.0
 
-#: Seconds between a job's end and its deletion: Ray 2.60 looks at a job once a second until it sees the end, and puts
-#: a failed job of the same id on record when it finds none.
-DELETE_DELAY = 3.0
+#: Seconds after the first deadline at which Airflow's own deferral timeout ends a trigger that did not: what it may
+#: take to stop the job and to read the rest of its log.
+NET_MARGIN = 60.0 + STOP_PATIENCE + DRAIN_TOTAL
 
-#: Seconds after the last deadline at which Airflow's own deferral timeout ends a trigger that did not.
-NET_MARGIN = 120.0
+#: Seconds after ``execution_timeout`` at which a worker that Airflow's alarm missed ends the wait.
+ALARM_GRACE = 5.0
 
 
 class RaySubmitJobOperator(BaseOperator):
@@ -149,6 +151,7 @@ class RaySubmitJobOperator(BaseOperator):
         self.reattach = reattach
         validation.check_operator(self)
         self._guard: JobGuard | None = None
+        self._killed = False
 
     @cached_property
     def hook(self) -> RayJobHook:
@@ -170,15 +173,17 @@ class RaySubmitJobOperator(BaseOperator):
                 if found is None:
                     return self._submit_and_wait(context, identity, session)
                 now, submission_id = time.time(), str(found.submission_id)
-                self._announce(context, submission_id)
-                guard.accepted = True
+                guard.announce(submission_id, exists=True)
+                self._push_id(context, submission_id)
                 self.log.info("Reattached to Ray job %s, which is %s", submission_id, found.status)
                 started = (found.start_time or now * 1000) / 1000
                 return self._wait(context, self._watch(context, submission_id, started, session, now))
 
     def _new_guard(self) -> JobGuard:
-        self._guard = JobGuard(self.hook, self.log, enabled=self.stop_on_kill)
-        return self._guard
+        guard = JobGuard(self.hook, self.log, enabled=self.stop_on_kill)
+        guard.killed = self._killed and self.stop_on_kill  # a kill that came before there was a guard
+        self._guard = guard
+        return guard
 
     def _submit_and_wait(self, context: Context, identity: TaskIdentity, session: str | None) -> str:
         now = time.time()
@@ -189,7 +194,7 @@ class RaySubmitJobOperator(BaseOperator):
             **validation.job_arguments(self),
         )
         if self._guard is not None:
-            self._guard.accepted = True
+            self._guard.accept()
         address = self.hook.get_address()
         self.log.info("Submitted Ray job %s: %s/#/jobs/%s", submission_id, address, submission_id)
         return self._wait(context, self._watch(context, submission_id, now, session))
@@ -198,6 +203,11 @@ class RaySubmitJobOperator(BaseOperator):
         """Make the id known, before the job exists, to whoever may have to stop it."""
         if self._guard is not None:
             self._guard.announce(submission_id)
+        self._push_id(context, submission_id)
+        if self._guard is not None:
+            self._guard.submitting()
+
+    def _push_id(self, context: Context, submission_id: str) -> None:
         context["ti"].xcom_push(key=compat.SUBMISSION_ID_XCOM, value=submission_id)
 
     def _watch(
@@ -212,9 +222,11 @@ class RaySubmitJobOperator(BaseOperator):
         pending_timeout = validation.as_number(self.pending_timeout)
         deadlines = {} if job_timeout is None else {"job_timeout": submitted_at + job_timeout}
         started = context["ti"].start_date
-        if self.deferrable and self.execution_timeout is not None and started is not None:
-            # Airflow 3 does not enforce it while the task is deferred.
-            deadlines["execution_timeout"] = started.timestamp() + self.execution_timeout.total_seconds()
+        if self.execution_timeout is not None and started is not None:
+            # Airflow 3 does not enforce it while the task is deferred. On a worker Airflow's alarm comes first, and
+            # this is for when it hit code that swallows it.
+            grace = 0 if self.deferrable else ALARM_GRACE
+            deadlines["execution_timeout"] = started.timestamp() + self.execution_timeout.total_seconds() + grace
         return Watch(
             submission_id=submission_id,
             submitted_at=submitted_at,
@@ -230,9 +242,13 @@ class RaySubmitJobOperator(BaseOperator):
         if not self.wait_for_completion:
             return watch.submission_id
         if self.deferrable:
-            job = find_job(self.hook, watch.submission_id)
-            if job is not None and not job.status.is_terminal:
-                self._defer(watch)
+            try:
+                job = find_job(self.hook, watch.submission_id)
+            except RayJobsError:
+                self._defer(watch)  # the trigger bears with an unreachable cluster
+            else:
+                if job is not None and not job.status.is_terminal:
+                    self._defer(watch)
         return self._conclude(context, self._follow_here(watch))
 
     def _defer(self, watch: Watch) -> None:
@@ -241,7 +257,7 @@ class RaySubmitJobOperator(BaseOperator):
         trigger = RayJobTrigger(ray_conn_id=self.ray_conn_id, stop_on_kill=self.stop_on_kill, **watch.to_json())
         # The trigger holds to the deadlines; Airflow's own timeout is the net below it.
         limits = list(watch.deadlines.values())
-        net = timedelta(seconds=max(limits) - time.time() + NET_MARGIN) if limits else None
+        net = timedelta(seconds=max(min(limits) - time.time(), 0) + NET_MARGIN) if limits else None
         self.defer(trigger=trigger, method_name="execute_complete", timeout=net)
 
     def execute_complete(self, context: Context, event: Any = None) -> str:
@@ -253,8 +269,7 @@ class RaySubmitJobOperator(BaseOperator):
         checked = JobEvent.from_json(event)
         with refused_for_good():
             guard = self._new_guard()
-            guard.announce(checked.submission_id)
-            guard.accepted = True
+            guard.announce(checked.submission_id, exists=True)
             with guard.guarding():
                 return self._conclude(context, checked)
 
@@ -269,13 +284,13 @@ class RaySubmitJobOperator(BaseOperator):
         return super().resume_execution(next_method, next_kwargs, context)
 
     def _stop_left_behind(self, context: Context) -> None:
-        submission_id = self._known_id(context)
-        self.log.warning("The deferral ended without an event; stopping Ray job %s", submission_id)
         try:
+            submission_id = self._known_id(context)
+            self.log.warning("The deferral ended without an event; stopping Ray job %s", submission_id)
             status = stop_and_wait(self.hook, submission_id, patience=STOP_PATIENCE)
             self.log.info("Ray job %s is %s", submission_id, status or "not known to the cluster")
-        except (RayJobsError, ValueError) as e:
-            self.log.error("Ray job %s could not be stopped: %s", submission_id, e)
+        except (RayJobsError, AirflowException) as e:  # the deferral's own error must not be hidden
+            self.log.error("The Ray job could not be stopped: %s", e)
 
     def _conclude(self, context: Context, event: JobEvent) -> str:
         reattached = event.reattached_at
@@ -308,8 +323,9 @@ class RaySubmitJobOperator(BaseOperator):
         Airflow 3 calls this inside the handler of SIGTERM and sends SIGKILL 5 s later. The interrupted ``execute``
         confirms afterwards that the job has stopped.
         """
+        self._killed = True
         if self._guard is None and self.stop_on_kill and compat.KILLS_UNSTARTED_TASKS:
-            self._new_guard().announce(self._known_id(get_current_context()))
+            self._new_guard().submission_id = self._known_id(get_current_context())
         if self._guard is not None:
             self._guard.kill()
 
@@ -320,92 +336,3 @@ class RaySubmitJobOperator(BaseOperator):
         if isinstance(known, str) and known:
             return known
         return compat.task_identity(context, self.hook.cluster.deployment).submission_id()
-
-
-class RayStopJobOperator(BaseOperator):
-    """
-    Stops a Ray job and waits until it has ended; a job that had ended before is left as it is.
-
-    :param submission_id: the job.
-    :param ray_conn_id: Airflow connection of type ``ray_jobs``.
-    :param stop_timeout: seconds to wait for the job's end after the request.
-    :return: the job's last status, as XCom.
-    """
-
-    template_fields: Sequence[str] = ("submission_id", "ray_conn_id")
-    ui_color = "#dcebff"
-
-    def __init__(
-        self,
-        *,
-        submission_id: str,
-        ray_conn_id: str = RayJobHook.default_conn_name,
-        stop_timeout: float = 60.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.submission_id = submission_id
-        self.ray_conn_id = ray_conn_id
-        self.stop_timeout = stop_timeout
-        validation.check_duration("stop_timeout", stop_timeout)
-
-    def execute(self, context: Context) -> str:
-        """
-        Stop the job.
-
-        :raises AirflowFailException: the cluster knows no such job, or refused the request.
-        :raises RayJobTimeoutError: the job has not ended within ``stop_timeout``.
-        """
-        with refused_for_good():
-            hook = RayJobHook(self.ray_conn_id)
-            check_submission_id(self.submission_id)
-            status = stop_and_wait(hook, self.submission_id, patience=self.stop_timeout)
-            if status is None:
-                raise AirflowFailException(f"{hook.get_address()}: there is no Ray job {self.submission_id} to stop")
-        self.log.info("Ray job %s is %s", self.submission_id, status)
-        return str(status)
-
-
-class RayDeleteJobOperator(BaseOperator):
-    """
-    Deletes the record of a Ray job, when the job has ended; a record that is not there is not missed.
-
-    :param submission_id: the job.
-    :param ray_conn_id: Airflow connection of type ``ray_jobs``.
-    :param end_timeout: seconds to wait for the job's end, which Ray demands; the job is not stopped.
-    """
-
-    template_fields: Sequence[str] = ("submission_id", "ray_conn_id")
-    ui_color = "#dcebff"
-
-    def __init__(
-        self,
-        *,
-        submission_id: str,
-        ray_conn_id: str = RayJobHook.default_conn_name,
-        end_timeout: float = 60.0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.submission_id = submission_id
-        self.ray_conn_id = ray_conn_id
-        self.end_timeout = end_timeout
-        validation.check_duration("end_timeout", end_timeout)
-
-    def execute(self, context: Context) -> None:
-        """
-        Delete the job's record.
-
-        :raises RayJobTimeoutError: the job is still live after ``end_timeout``.
-        """
-        with refused_for_good():
-            hook = RayJobHook(self.ray_conn_id)
-            check_submission_id(self.submission_id)
-            try:
-                wait_until_ended(hook, self.submission_id, patience=self.end_timeout)
-                time.sleep(DELETE_DELAY)
-                hook.delete_job(self.submission_id)
-            except RayJobNotFoundError:
-                self.log.info("Ray job %s is not on record", self.submission_id)
-                return
-        self.log.info("Ray job %s is deleted", self.submission_id)

@@ -9,6 +9,7 @@ is written twice. Routes and answers follow ``dashboard/modules/job/job_head.py`
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -25,6 +26,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayJobExistsError,
     RayJobNotFoundError,
     RayJobsError,
+    RayProtocolError,
     RayRequestRefusedError,
     RayTLSError,
 )
@@ -38,6 +40,10 @@ SUBMISSION_ID_PATTERN = re.compile(r"[A-Za-z0-9_.-]+")
 
 #: Seconds to wait after a doubtful answer to a submission, before the look-up and the next attempt.
 SUBMIT_GRACE = (0.5, 1.0, 2.0, 4.0, 8.0)
+
+#: Seconds between two looks at a job that was asked to stop, and until it is asked again.
+STOP_LOOK = 0.5
+STOP_REPEAT = 5.0
 
 #: Seconds after which a submission gives up when it is certain that none of its attempts left this machine.
 SUBMIT_UNSENT_PATIENCE = 10.0
@@ -210,23 +216,33 @@ def submit_job(
         except (RayTLSError, RayRequestRefusedError):
             raise
         except (RayClusterUnreachableError, RayAPIError) as e:
-            doubt = e
+            doubt, exists = e, isinstance(e, RayJobExistsError)
             maybe_sent = maybe_sent or not isinstance(e, RayClusterUnreachableError) or e.maybe_sent
-        exists = isinstance(doubt, RayJobExistsError)
+            log.warning(
+                "Whether Ray job %s was accepted is not certain; looking it up: %s", submission.submission_id, e
+            )
         if not exists:
             yield Pause(grace)
-        try:
-            job = yield from get_job_info(submission.submission_id)
-        except (RayJobNotFoundError, RayClusterUnreachableError):
-            if exists:  # and can't be read: a record without a job, or one that is being deleted
-                yield Pause(grace)
-        else:
-            if is_ours(job):
-                return submission.submission_id
-            raise _foreign_job(doubt, submission.submission_id, job) from doubt
+        if (yield from _was_accepted(submission, is_ours, doubt)):
+            return submission.submission_id
+        if exists:  # and can't be read: a record without a job, or one that is being deleted
+            yield Pause(grace)
         if clock() - started > (patience if maybe_sent else min(patience, SUBMIT_UNSENT_PATIENCE)):
             raise doubt
     raise AssertionError("unreachable: the loop has no end of its own")
+
+
+def _was_accepted(submission: Submission, is_ours: Callable[[JobDetails], bool], doubt: RayJobsError) -> Flow[bool]:
+    """Look the id of a doubtful submission up; False when there is no job, or none can be seen."""
+    try:
+        job = yield from get_job_info(submission.submission_id)
+    except (RayRequestRefusedError, RayProtocolError):
+        raise
+    except (RayClusterUnreachableError, RayAPIError):
+        return False
+    if not is_ours(job):
+        raise _foreign_job(doubt, submission.submission_id, job) from doubt
+    return True
 
 
 def _foreign_job(doubt: RayJobsError, submission_id: str, job: JobDetails) -> RayJobExistsError:
@@ -254,6 +270,36 @@ def stop_job(submission_id: str) -> Flow[bool]:
     """
     data = read_object((yield Request("POST", f"{job_path(submission_id)}/stop")))
     return bool(data.get("stopped"))
+
+
+def stop_and_wait(
+    submission_id: str, *, patience: float, appear: float = 0.0, clock: Callable[[], float] = time.monotonic
+) -> Flow[JobDetails | None]:
+    """
+    Stop a job and wait until it has ended.
+
+    The request is repeated: a job on record whose actor has not started yet does not hear a first one.
+
+    :param patience: seconds to wait for the job's end.
+    :param appear: seconds within which a job that the cluster does not know may still appear.
+    :param clock: monotonic clock, in seconds.
+    :return: the job's last details, whose status is not terminal when the patience ran out; None when the cluster
+        does not know the job.
+    """
+    started, asked = clock(), -math.inf
+    while True:
+        job = None
+        try:
+            if clock() - asked > STOP_REPEAT and (yield from stop_job(submission_id)):
+                asked = clock()
+            job = yield from get_job_info(submission_id)
+        except RayJobNotFoundError:
+            asked = -math.inf
+        if job is not None and job.status.is_terminal:
+            return job
+        if clock() - started >= (appear if job is None else patience):
+            return job
+        yield Pause(STOP_LOOK)
 
 
 def delete_job(submission_id: str) -> Flow[bool]:

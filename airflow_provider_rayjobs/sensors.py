@@ -29,6 +29,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayJobsError,
     RayRequestRefusedError,
 )
+from airflow_provider_rayjobs.guard import JobGuard
 from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.protocol import JobStatus
 
@@ -214,6 +215,7 @@ class RayClusterSensor(_RaySensor):
         self.entrypoint_memory = entrypoint_memory
         self.entrypoint_resources = entrypoint_resources
         validation.check_fields(self, RESOURCE_FIELDS)
+        self._killed = False
 
     def condition(self, context: Context) -> ClusterRunsJobs:
         """Return what is waited for."""
@@ -239,8 +241,18 @@ class RayClusterSensor(_RaySensor):
             raise
 
     def on_kill(self) -> None:
-        """Stop the trivial job."""
-        self._clean_up()
+        """Stop the trivial job: one request, short enough for a signal handler, and no other job after it."""
+        waited_for, self._killed = self._waited_for, True
+        if isinstance(waited_for, ClusterRunsJobs):
+            guard = JobGuard(self.hook, self.log, enabled=True)
+            guard.submission_id = waited_for.current_id
+            guard.kill()
+
+    def poke(self, context: Context) -> bool:
+        """Look once, as the base class does, unless the task was killed."""
+        if self._killed:
+            raise AirflowFailException("The task was killed")
+        return super().poke(context)
 
     def _clean_up(self) -> None:
         if not isinstance(self._waited_for, ClusterRunsJobs):

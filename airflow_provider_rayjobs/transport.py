@@ -124,7 +124,7 @@ class RequestsTransport:
                 cluster.address + request.path,
                 json=request.json,
                 timeout=timeout or (cluster.connect_timeout, cluster.read_timeout),
-                verify=self._verify(),
+                verify=cluster.verify,
                 allow_redirects=False,
             )
         except requests.exceptions.RequestException as e:
@@ -132,10 +132,6 @@ class RequestsTransport:
         except OSError as e:  # a CA file or folder that can't be read
             raise RayConnectionConfigError(cluster.conn_id, "verify", str(e)) from e
         return _response(cluster, request, answer.status_code, answer.content, answer.headers)
-
-    def _verify(self) -> bool | str:
-        # With verify=True requests lets REQUESTS_CA_BUNDLE override; with an explicit path it does not.
-        return self.cluster.verify
 
     def close(self) -> None:
         """Close the session."""
@@ -209,6 +205,7 @@ class AiohttpTransport:
                     headers=dict(cluster.headers),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     connector=aiohttp.TCPConnector(ssl=tls),
+                    trace_configs=[_no_redirects()],
                     timeout=aiohttp.ClientTimeout(
                         total=None, sock_connect=cluster.connect_timeout, sock_read=cluster.read_timeout
                     ),
@@ -261,6 +258,18 @@ class AiohttpTransport:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+
+def _no_redirects() -> aiohttp.TraceConfig:
+    """Forbid redirects on every request: a WebSocket's can't be told so, and would carry our headers elsewhere."""
+    import aiohttp
+
+    async def refuse(_session: object, _context: object, params: aiohttp.TraceRequestRedirectParams) -> None:
+        raise aiohttp.ClientError(f"it redirects to {params.response.headers.get('Location')}")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(refuse)
+    return trace
 
 
 async def _messages(cluster: ClusterConnection, socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[str]:

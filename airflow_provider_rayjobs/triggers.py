@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_rayjobs import compat
+from airflow_provider_rayjobs import compat, protocol
 from airflow_provider_rayjobs.conditions import ClusterRunsJobs, JobReaches
 from airflow_provider_rayjobs.contact import Contact
 from airflow_provider_rayjobs.events import JobEvent, Outcome
 from airflow_provider_rayjobs.exceptions import (
     RayJobError,
     RayJobLostError,
-    RayJobNotFoundError,
     RayJobsError,
     RayRequestRefusedError,
 )
-from airflow_provider_rayjobs.follow import JobWatcher, Watch, stop_and_confirm
+from airflow_provider_rayjobs.follow import STOP_PATIENCE, JobWatcher, Watch
 from airflow_provider_rayjobs.hooks import RayJobAsyncHook
 
 if TYPE_CHECKING:
@@ -29,8 +28,9 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.connection import ClusterConnection
     from airflow_provider_rayjobs.transport import AiohttpTransport
 
-#: Seconds that asking whether the task was killed may take.
-KILL_CHECK_TIMEOUT = 15.0
+#: Seconds that asking whether the task was killed may take: when a thousand tasks are killed together, their
+#: questions queue for one thread.
+KILL_CHECK_TIMEOUT = 120.0
 
 
 class RayJobTrigger(BaseTrigger):
@@ -111,17 +111,17 @@ class RayJobTrigger(BaseTrigger):
 
     async def _stop_if_killed(self) -> None:
         """Stop the job once, undisturbed by further cancellations, which Airflow 3 sends every second."""
-        if self._ended or not self.stop_on_kill or self.task_instance is None or self._cluster is None:
+        if self._ended or not self.stop_on_kill or self.task_instance is None:
             return
         if self._stopping is None:
-            self._stopping = asyncio.create_task(self._check_and_stop(self._cluster))
+            self._stopping = asyncio.create_task(self._check_and_stop())
         while not self._stopping.done():
             try:
                 await asyncio.shield(self._stopping)
             except asyncio.CancelledError:
                 continue
 
-    async def _check_and_stop(self, cluster: ClusterConnection) -> None:
+    async def _check_and_stop(self) -> None:
         submission_id = self.watch.submission_id
         try:
             async with asyncio.timeout(KILL_CHECK_TIMEOUT):
@@ -131,12 +131,11 @@ class RayJobTrigger(BaseTrigger):
             self.log.warning("Ray job %s goes on: can't tell whether its task was killed (%r)", submission_id, e)
             return
         self.log.warning("The task was ended from outside; stopping Ray job %s", submission_id)
-        hook = RayJobAsyncHook(self.ray_conn_id, cluster=cluster)
+        hook = RayJobAsyncHook(self.ray_conn_id, cluster=self._cluster)
         try:
-            job = await stop_and_confirm(await hook.get_conn(), submission_id)
-            self.log.info("Ray job %s is %s", submission_id, job.status)
-        except RayJobNotFoundError:
-            self.log.info("Ray job %s is not known to the cluster any more", submission_id)
+            transport = await hook.get_conn()
+            job = await transport.run(protocol.stop_and_wait(submission_id, patience=STOP_PATIENCE))
+            self.log.info("Ray job %s is %s", submission_id, job.status if job else "not known to the cluster")
         except Exception as e:  # noqa: BLE001 - the last word of a cancelled trigger: there is nobody to raise it to
             self.log.error("Ray job %s could not be stopped: %s", submission_id, e)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -57,11 +58,18 @@ def check_resources(resources: Any) -> None:
 def check_runtime_env(runtime_env: Any) -> None:
     """Check the keys that name code, and ``env_vars``, which Ray rejects only when the job starts."""
     check_mapping("runtime_env", runtime_env)
+    for key, value in runtime_env.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"runtime_env[{key!r}] holds something that is no JSON; use texts, numbers, lists, dicts"
+            ) from None
     if runtime_env.get("env_vars") is not None:
         check_strings("runtime_env['env_vars']", runtime_env["env_vars"])
     modules = runtime_env.get("py_modules") or []
     if not isinstance(modules, list):
-        raise TypeError(f"runtime_env['py_modules'] must be a list, not {_kind(modules)}")
+        raise TypeError(f"runtime_env['py_modules'] must be a list, not {type(modules).__name__}")
     for key, value in [
         ("working_dir", runtime_env.get("working_dir")),
         *(("py_modules", m) for m in modules),
@@ -76,7 +84,7 @@ def check_runtime_env(runtime_env: Any) -> None:
 def check_mapping(name: str, value: Any) -> None:
     """Check that a value is a mapping."""
     if not isinstance(value, Mapping):
-        raise TypeError(f"{name} must be a dict, not {_kind(value)}")
+        raise TypeError(f"{name} must be a dict, not {type(value).__name__}")
 
 
 def check_strings(name: str, value: Any) -> None:
@@ -86,7 +94,7 @@ def check_strings(name: str, value: Any) -> None:
         if not isinstance(key, str):
             raise TypeError(f"{name} has the key {key!r}, which is no text")
         if not isinstance(item, str):
-            raise TypeError(f"{name}[{key!r}] must be a text, not {_kind(item)}; write str(...) around it")
+            raise TypeError(f"{name}[{key!r}] must be a text, not {type(item).__name__}; write str(...) around it")
 
 
 def check_amount(name: str, value: Any, *, whole: bool = False) -> None:
@@ -121,6 +129,17 @@ def as_number(value: Any) -> Any:
     return value
 
 
+def _as_rendered(name: str, value: Any) -> Any:
+    """Return a field's value with the numbers that templates render to texts."""
+    if name in _AMOUNTS:
+        value = as_number(value)
+        whole = name == "entrypoint_memory" and isinstance(value, float) and value.is_integer()
+        return int(value) if whole else value
+    if name == "entrypoint_resources" and isinstance(value, Mapping):
+        return {key: as_number(amount) for key, amount in value.items()}
+    return value
+
+
 def _is_literal(value: Any) -> bool:
     """Whether a value is known when the DAG is parsed: plain data without templates and without XComs."""
     if isinstance(value, str):
@@ -134,6 +153,7 @@ def _is_literal(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
+    # Only for what can't hold a secret; of runtime_env and metadata the type alone is told.
     return f"{value!r} ({type(value).__name__})"
 
 
@@ -172,9 +192,7 @@ def check_operator(operator: Any) -> None:
 def check_fields(operator: Any, names: Iterable[str]) -> None:
     """Check the named fields of an operator, as far as their values are known."""
     for name in names:
-        value, check = getattr(operator, name), _CHECKS[name]
-        if name in _AMOUNTS:
-            value = as_number(value)
+        value, check = _as_rendered(name, getattr(operator, name)), _CHECKS[name]
         if (name == "entrypoint" or value not in (None, "")) and _is_literal(value):
             check(value)
 
@@ -188,7 +206,7 @@ def job_arguments(operator: Any) -> dict[str, Any]:
     """
     check_operator(operator)
     values = {name: getattr(operator, name) for name in _CHECKS}
-    values.update({name: as_number(values[name]) for name in _AMOUNTS})
+    values = {name: _as_rendered(name, value) for name, value in values.items()}
     values["metadata"] = values["metadata"] or {}
     values["submission_id"] = values["submission_id"] or None
     return values

@@ -50,9 +50,9 @@ with DAG(
 ):
 
     @task
-    def shards(ds: str = "") -> list[list[str]]:
+    def shards(ds: str | None = None) -> list[list[str]]:
         """Return the command of each shard; a list of words keeps every value one argument."""
-        return [["python", "-c", SUMMARISE, ds, name] for name in ("north", "east", "south", "west")]
+        return [["python", "-c", SUMMARISE, str(ds), name] for name in ("north", "east", "south", "west")]
 
     RaySubmitJobOperator.partial(
         task_id="summarise",

@@ -19,9 +19,10 @@ with DAG("ray_job_sensors", schedule=None, catchup=False, tags=["ray"]):
         entrypoint="echo serving; sleep 3600",
         wait_for_completion=False,
     )
+    service = str(serve.output)  # the template of the submission id, which the task returns
     up = RayJobSensor(
         task_id="up",
-        submission_id=serve.output,
+        submission_id=service,
         target_statuses=["RUNNING"],
         poke_interval=2,
         timeout=300,
@@ -30,7 +31,7 @@ with DAG("ray_job_sensors", schedule=None, catchup=False, tags=["ray"]):
     use = RaySubmitJobOperator(task_id="use", entrypoint="echo using the service")
 
     # However `use` ends, the service is stopped, and its record removed.
-    stop = RayStopJobOperator(task_id="stop", submission_id=serve.output, trigger_rule="all_done")
-    delete = RayDeleteJobOperator(task_id="delete", submission_id=serve.output)
+    stop = RayStopJobOperator(task_id="stop", submission_id=service, trigger_rule="all_done")
+    delete = RayDeleteJobOperator(task_id="delete", submission_id=service)
 
     cluster >> serve >> up >> use >> stop >> delete

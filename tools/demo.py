@@ -15,6 +15,7 @@ import shutil
 import signal
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,8 @@ class Demo:
 
     def _wait_for_interrupt(self) -> None:
         print("The cluster stays up until you press Ctrl-C.", flush=True)
-        signal.pause()  # the handler raises, which ends the demo as at any other time
+        with suppress(SystemExit):  # raised on the signal; here it is no failure
+            signal.pause()
 
     def _run_airflow(self, *arguments: str, timeout: float) -> Iterator[str]:
         """Run Airflow's command line; log its output, and yield it line by line."""
@@ -145,7 +147,8 @@ def readable(line: str) -> str:
         return "" if RAY_LOG_LINE.match(event) else f"job     | {event}"
     elif not problem and "airflow_provider_rayjobs" not in logger:
         return ""
-    return f"airflow | {event}"
+    errors = [f"{error['exc_type']}: {error['exc_value']}" for error in record.get("exception") or ()]
+    return "\n".join([f"airflow | {event}", *errors[:1]])
 
 
 def main(arguments: list[str]) -> int:

@@ -46,13 +46,11 @@ def test_job_is_followed_without_a_worker(airflow: AirflowEnv, ray_head: RayHead
     row = airflow.task(DAG, "plain", "job")
     assert row.state == "deferred", "the task holds a worker slot"
     (job,) = jobs_of(ray_head, "plain")
-    ended = ray_head.wait_job(job["submission_id"])["end_time"] / 1000
     airflow.wait_task(DAG, "plain", "job", "success")
 
     assert airflow.xcom(DAG, "plain", "job") == job["submission_id"]
     log = airflow.task_log(DAG, "plain", "job")
     assert log.count("bye from the driver") == 2  # the command, which Ray shows, and what it printed
-    print(f"{time.time() - ended:.1f} s from the job's end to the task's success")
 
 
 def test_failing_job_fails_the_task_with_its_output(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:

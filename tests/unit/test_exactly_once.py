@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_rayjobs import exactly_once
+from airflow_provider_rayjobs import exactly_once, protocol
 from airflow_provider_rayjobs.exactly_once import (
     MOST_LOOKUPS,
     find_job,
@@ -38,6 +40,9 @@ LIVE = ("PENDING", "RUNNING")
 def hook(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> Iterator[RayJobHook]:
     connection = {"conn_type": "ray_jobs", "host": scripted_ray.url, "extra": {"metadata": {"team": "t"}}}
     monkeypatch.setenv("AIRFLOW_CONN_RAY_X", json.dumps(connection))
+    quick = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: time.sleep(seconds / 20))
+    monkeypatch.setattr(exactly_once, "time", quick)
+    monkeypatch.setattr(protocol, "SUBMIT_GRACE", (0.01,))
     made = RayJobHook("ray_x")
     yield made
     made.close()

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_rayjobs import follow, logs
+from airflow_provider_rayjobs import follow, logs, protocol
 from airflow_provider_rayjobs.events import JobEvent, Outcome
-from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayJobNotFoundError
-from airflow_provider_rayjobs.follow import JobWatcher, Watch, poll_delay, stop_and_confirm
+from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError
+from airflow_provider_rayjobs.follow import JobWatcher, Watch, poll_delay
 from airflow_provider_rayjobs.transport import AiohttpTransport
 from tests.support import answers
 from tests.support.clients import cluster_at, until
@@ -107,7 +107,7 @@ def test_the_outcome_is_the_jobs_status(
     assert event.exit_code == job.fields["driver_exit_code"]
     assert event.reattached_at == 5.0
     assert before < event.ended_at < time.time()
-    assert event.log_tail == (("one", "two") if stream_logs or outcome is Outcome.FAILED else ())
+    assert event.log_tail == (("one", "two") if outcome is Outcome.FAILED else ())
 
 
 def test_each_status_is_logged_once_when_it_changes(
@@ -280,7 +280,7 @@ def test_a_deadline_is_met_in_time_whatever_the_poll_interval(
 def test_a_job_that_does_not_heed_the_stop_is_a_timeout_that_says_so(
     scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stop_and_confirm, "__defaults__", (0.2,))
+    monkeypatch.setattr(follow, "STOP_PATIENCE", 0.2)
     scripted_ray.add_job("a")
     scripted_ray.stop_takes = None
     event = run(scripted_ray, deadlines={"job_timeout": time.time()})
@@ -334,11 +334,11 @@ def test_the_pending_deadline_does_not_touch_a_job_that_runs(scripted_ray: Scrip
 # Stopping
 
 
-def stop(server: ScriptedRay, patience: float = 5.0) -> JobDetails:
-    async def main() -> JobDetails:
+def stop(server: ScriptedRay, patience: float = 5.0) -> JobDetails | None:
+    async def main() -> JobDetails | None:
         transport = AiohttpTransport(cluster_at(server), sleep=quick_sleep)
         try:
-            return await stop_and_confirm(transport, "a", patience)
+            return await transport.run(protocol.stop_and_wait("a", patience=patience))
         finally:
             await transport.close()
 
@@ -361,9 +361,8 @@ def test_a_stop_is_waited_for_within_its_patience(scripted_ray: ScriptedRay) -> 
     assert time.monotonic() - began < 3
 
 
-def test_a_stop_of_an_unknown_job_or_without_contact_raises(scripted_ray: ScriptedRay) -> None:
-    with pytest.raises(RayJobNotFoundError):
-        stop(scripted_ray)
+def test_a_stop_of_an_unknown_job_finds_none_and_one_without_contact_raises(scripted_ray: ScriptedRay) -> None:
+    assert stop(scripted_ray) is None
     scripted_ray.script(".*", ".*", answers.bad_gateway(), forever=True)
     with pytest.raises(RayClusterUnreachableError):
         stop(scripted_ray)

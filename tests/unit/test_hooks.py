@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_rayjobs import exceptions as errors
+from airflow_provider_rayjobs import protocol
 from airflow_provider_rayjobs.hooks import SUBMISSION_KEY, RayJobAsyncHook, RayJobHook
 from airflow_provider_rayjobs.protocol import JobStatus
 from tests.support import answers
@@ -85,6 +86,7 @@ async def _collected(pieces: Any) -> list[str]:
 def server(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> ScriptedRay:
     """A server that the connection "ray_x" names."""
     say(monkeypatch, scripted_ray)
+    monkeypatch.setattr(protocol, "SUBMIT_GRACE", (0.01,))
     return scripted_ray
 
 

@@ -25,7 +25,7 @@ BASE = TaskIdentity(
     run_started="2026-01-01T00:00:00+00:00",
 )
 
-texts = st.text(max_size=300)
+texts = st.text(max_size=60)
 identities = st.builds(
     TaskIdentity,
     deployment=texts,

@@ -288,9 +288,10 @@ def test_a_strangers_job_is_never_adopted(
     scripted_ray.add_job("a", metadata={"key": "theirs"})
     scripted_ray.script("POST", "/api/jobs/", first)
     with pytest.raises(errors.RayJobExistsError, match=r"'a' already belongs to another job.*RUNNING") as caught:
-        submit(connect(scripted_ray))
+        submit(client := connect(scripted_ray))
     assert str(caught.value).startswith(scripted_ray.url + ": ")
     assert exchange(scripted_ray) == ["POST", "GET"]
+    assert len(client.time.slept) == (0 if first.default else 1)  # what exists is known at once
 
 
 @pytest.mark.parametrize(
@@ -342,7 +343,7 @@ def test_a_submission_that_never_left_gives_up_sooner(connect: Callable[..., Cli
 def test_an_id_that_exists_and_cannot_be_read_is_asked_for_with_pauses(
     scripted_ray: ScriptedRay, connect: Callable[..., Client]
 ) -> None:
-    scripted_ray.script("POST", "/api/jobs/", answers.already_exists("a"), forever=True)
+    scripted_ray.script("POST", "/api/jobs/", *[answers.already_exists("a")] * 40, answers.unauthorized())
     with pytest.raises(errors.RayJobExistsError, match="already exists"):
         submit(connect(scripted_ray), patience=60.0)
     assert len(scripted_ray.received_on("POST")) < 15

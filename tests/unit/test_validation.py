@@ -22,7 +22,7 @@ WRONG: list[tuple[str, Any, type[Exception], str]] = [
     ("submission_id", "a/b", ValueError, "submission_id 'a/b' can't be used"),
     ("submission_id", 5, TypeError, "submission_id must be a text, not 5"),
     ("metadata", [], TypeError, "metadata must be a dict"),
-    ("metadata", {"k": 1}, TypeError, "metadata['k'] must be a text, not 1 (int); write str(...) around it"),
+    ("metadata", {"k": 1}, TypeError, "metadata['k'] must be a text, not int; write str(...) around it"),
     ("metadata", {1: "v"}, TypeError, "metadata has the key 1"),
     ("runtime_env", "x", TypeError, "runtime_env must be a dict"),
     ("runtime_env", {"env_vars": {"K": 1}}, TypeError, "runtime_env['env_vars']['K'] must be a text"),
@@ -38,7 +38,7 @@ WRONG: list[tuple[str, Any, type[Exception], str]] = [
     ("entrypoint_memory", math.inf, TypeError, "entrypoint_memory must be a whole number"),
     ("entrypoint_memory", 1.5, TypeError, "entrypoint_memory must be a whole number"),
     ("entrypoint_resources", ["x"], TypeError, "entrypoint_resources must be a dict"),
-    ("entrypoint_resources", {"x": "1"}, TypeError, "entrypoint_resources['x'] must be a number"),
+    ("entrypoint_resources", {"x": "one"}, TypeError, "entrypoint_resources['x'] must be a number"),
     ("entrypoint_resources", {"x": -1}, ValueError, "entrypoint_resources['x'] is -1"),
     ("entrypoint_label_selector", {"zone": 1}, TypeError, "entrypoint_label_selector['zone'] must be a text"),
 ]

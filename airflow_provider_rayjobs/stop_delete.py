@@ -1,0 +1,124 @@
+"""Operators that stop a Ray job, and that delete the record of one; ``operators`` gives them to DAG authors."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
+
+from airflow_provider_rayjobs import validation
+from airflow_provider_rayjobs.exactly_once import stop_and_wait, wait_until_ended
+from airflow_provider_rayjobs.exceptions import RayJobNotFoundError
+from airflow_provider_rayjobs.guard import refused_for_good
+from airflow_provider_rayjobs.hooks import RayJobHook
+from airflow_provider_rayjobs.protocol import check_submission_id
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+#: Seconds between a job's end and its deletion: Ray 2.60 looks at a job once a second until it sees the end, and puts
+#: a failed job of the same id on record when it finds none.
+DELETE_DELAY = 3.0
+
+
+def hook_for_job(ray_conn_id: str, submission_id: str) -> RayJobHook:
+    """
+    Return a hook to ask about a job.
+
+    :raises AirflowFailException: the id is none.
+    """
+    try:
+        check_submission_id(submission_id)
+    except (TypeError, ValueError) as e:
+        raise AirflowFailException(str(e)) from e
+    return RayJobHook(ray_conn_id)
+
+
+class RayStopJobOperator(BaseOperator):
+    """
+    Stops a Ray job and waits until it has ended; a job that had ended before is left as it is.
+
+    :param submission_id: the job.
+    :param ray_conn_id: Airflow connection of type ``ray_jobs``.
+    :param stop_timeout: seconds to wait for the job's end after the request.
+    :return: the job's last status, as XCom.
+    """
+
+    template_fields: Sequence[str] = ("submission_id", "ray_conn_id")
+    ui_color = "#dcebff"
+
+    def __init__(
+        self,
+        *,
+        submission_id: str,
+        ray_conn_id: str = RayJobHook.default_conn_name,
+        stop_timeout: float = 60.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.submission_id = submission_id
+        self.ray_conn_id = ray_conn_id
+        self.stop_timeout = stop_timeout
+        validation.check_duration("stop_timeout", stop_timeout)
+
+    def execute(self, context: Context) -> str:
+        """
+        Stop the job.
+
+        :raises AirflowFailException: the cluster knows no such job, or refused the request.
+        :raises RayJobTimeoutError: the job has not ended within ``stop_timeout``.
+        """
+        with refused_for_good():
+            hook = hook_for_job(self.ray_conn_id, self.submission_id)
+            status = stop_and_wait(hook, self.submission_id, patience=self.stop_timeout)
+            if status is None:
+                raise AirflowFailException(f"{hook.get_address()}: there is no Ray job {self.submission_id} to stop")
+        self.log.info("Ray job %s is %s", self.submission_id, status)
+        return str(status)
+
+
+class RayDeleteJobOperator(BaseOperator):
+    """
+    Deletes the record of a Ray job, when the job has ended; a record that is not there is not missed.
+
+    :param submission_id: the job.
+    :param ray_conn_id: Airflow connection of type ``ray_jobs``.
+    :param end_timeout: seconds to wait for the job's end, which Ray demands; the job is not stopped.
+    """
+
+    template_fields: Sequence[str] = ("submission_id", "ray_conn_id")
+    ui_color = "#dcebff"
+
+    def __init__(
+        self,
+        *,
+        submission_id: str,
+        ray_conn_id: str = RayJobHook.default_conn_name,
+        end_timeout: float = 60.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.submission_id = submission_id
+        self.ray_conn_id = ray_conn_id
+        self.end_timeout = end_timeout
+        validation.check_duration("end_timeout", end_timeout)
+
+    def execute(self, context: Context) -> None:
+        """
+        Delete the job's record.
+
+        :raises RayJobTimeoutError: the job is still live after ``end_timeout``.
+        """
+        with refused_for_good():
+            hook = hook_for_job(self.ray_conn_id, self.submission_id)
+            try:
+                wait_until_ended(hook, self.submission_id, patience=self.end_timeout)
+                time.sleep(DELETE_DELAY)
+                hook.delete_job(self.submission_id)
+            except RayJobNotFoundError:
+                self.log.info("Ray job %s is not on record", self.submission_id)
+                return
+        self.log.info("Ray job %s is deleted", self.submission_id)

@@ -1,0 +1,182 @@
+"""The task's process is killed (SIGKILL) at each step; the next try goes on with the job that is there."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tests.faults.bench import LOG, STATUS, SUBMIT, TOO_LATE, VERSION, Bench
+from tests.faults.case import Case
+from tests.support import faults
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.faults import Fault, Moment
+
+#: Seconds that a job lasts which is to be alive when the next try comes.
+LONG = 10.0
+
+
+def _killed_at(
+    request: tuple[str, str], at: Moment, *, pattern: str = "", first: int = 1, then: Fault | None = None
+) -> Callable[[Bench], None]:
+    """Return a play in which the first try is killed at a moment of a request, and the second one succeeds."""
+
+    def play(bench: Bench) -> None:
+        bench.args["entrypoint"] = bench.job(1 if "SUCCEEDED" in pattern else LONG)
+        bench.kill_at(signal.SIGKILL, request, at, pattern=pattern, first=first, then=then)
+        process = bench.start()
+        assert process.wait() == -signal.SIGKILL, bench.story()
+        time.sleep(1.5)  # what was under way arrives
+        bench.until_success()
+
+    return play
+
+
+def _killed_when(status: str) -> Callable[[Bench], None]:
+    """Return a play in which the process that waits is killed once the job has a status."""
+
+    def play(bench: Bench) -> None:
+        bench.args["entrypoint"] = bench.job(2 if status == "SUCCEEDED" else LONG)
+        process = bench.start()
+        bench.wait_job(status)
+        process.kill()
+        bench.until_success()
+
+    return play
+
+
+def _second_try_killed(request: tuple[str, str], at: Moment, first: int = 1) -> Callable[[Bench], None]:
+    """Return a play in which the first try is killed while its job runs, the second one at a moment of a request."""
+
+    def play(bench: Bench) -> None:
+        bench.args["entrypoint"] = bench.job(2 * LONG)
+        process = bench.start()
+        bench.wait_job("RUNNING")
+        process.kill()
+        bench.kill_at(signal.SIGKILL, request, at, first=first)
+        assert bench.start().wait() == -signal.SIGKILL, bench.story()
+        bench.until_success()
+
+    return play
+
+
+def _look_up_meets(fault: Fault, times: int = 1, tries: int = 1) -> Callable[[Bench], None]:
+    """Return a play in which the look-up of the killed first try's job meets a fault."""
+
+    def play(bench: Bench) -> None:
+        bench.args["entrypoint"] = bench.job(2 * LONG)
+        process = bench.start()
+        bench.wait_job("RUNNING")
+        process.kill()
+        rule = bench.on(STATUS, fault, times=times)
+        bench.until_success(tries)
+        assert rule.hits >= 1, "the fault was not met"
+
+    return play
+
+
+def _steps() -> list[Case]:
+    return [
+        Case("kill -9", "while the version is asked", _killed_at(VERSION, "received")),
+        Case(
+            "kill -9",
+            "before the submission leaves",
+            _killed_at(SUBMIT, "received", then=faults.cut_request_after(0)),
+        ),
+        Case(
+            "kill -9",
+            "before the submission arrives, cut in its body",
+            _killed_at(SUBMIT, "received", then=faults.cut_request_after(500)),
+        ),
+        Case("kill -9", "before the submission arrives", _killed_at(SUBMIT, "received", then=faults.delay_request(1))),
+        Case("kill -9", "before the submission is answered", _killed_at(SUBMIT, "forwarded")),
+        Case("kill -9", "answer to the submission under way", _killed_at(SUBMIT, "answered")),
+        Case("kill -9", "answer to the submission delivered", _killed_at(SUBMIT, "delivered")),
+        Case("kill -9", "first look at the job", _killed_at(STATUS, "answered")),
+        Case("kill -9", "job PENDING", _killed_at(STATUS, "delivered", pattern="PENDING")),
+        Case("kill -9", "job RUNNING", _killed_at(STATUS, "delivered", pattern="RUNNING")),
+        Case("kill -9", "log opened", _killed_at(LOG, "forwarded")),
+        Case("kill -9", "told that the job SUCCEEDED", _killed_at(STATUS, "delivered", pattern="SUCCEEDED")),
+        Case("kill -9", "job SUCCEEDED, not yet told", _killed_at(STATUS, "answered", pattern="SUCCEEDED")),
+        Case("kill -9", "log drained after the end", _killed_when("SUCCEEDED")),
+        Case("kill -9, twice", "second look-up asked", _second_try_killed(STATUS, "forwarded")),
+        Case("kill -9, twice", "second look-up answered", _second_try_killed(STATUS, "delivered")),
+        Case("kill -9, twice", "reattached", _second_try_killed(STATUS, "delivered", first=3)),
+        Case("kill -9, twice", "reattached, log opened", _second_try_killed(LOG, "forwarded")),
+    ]
+
+
+def _look_ups() -> list[Case]:
+    named = {
+        "refused": faults.refuse(),
+        "answer lost": faults.swallow_response(),
+        "answer cut in its body": faults.cut_response_after(250),
+        "hangs": faults.hang(),
+        "answer after the time-out": faults.delay_response(TOO_LATE),
+        "502 of a proxy": faults.answer(502),
+        "forwarded, then 504": faults.forward_then_answer(504),
+        "a web page with 404": faults.answer(404, "<html>not found</html>"),
+    }
+    # A web page is no answer of Ray's, and nothing that is repeated: the try fails, the next one goes on.
+    cases = [
+        Case("look-up", name, _look_up_meets(fault, tries=2 if "web page" in name else 1))
+        for name, fault in named.items()
+    ]
+    cases.append(
+        Case("look-up", "refused until the try fails", _look_up_meets(faults.refuse(), times=5, tries=2), jobs=1)
+    )
+    return cases
+
+
+def _deferrable() -> list[Case]:
+    def triggerer(status: str) -> Callable[[Bench], None]:
+        def play(bench: Bench) -> None:
+            bench.args["entrypoint"] = bench.job(3 if status == "SUCCEEDED" else LONG)
+            assert bench.start().wait() == 0
+            process = bench.start("trigger")
+            bench.wait_job(status)
+            process.kill()
+            assert bench.finish(bench.start("trigger")) == "success", bench.story()
+
+        return play
+
+    def resumed(bench: Bench) -> None:
+        assert bench.start().wait() == 0
+        assert bench.start("trigger").wait() == 0
+        process = bench.start()
+        bench.wait(lambda: bench.state == "running" or process.ended, 30, "the task did not resume")
+        process.kill()
+        if bench.state != "success":
+            bench.until_success()
+
+    return [
+        Case("kill -9", "triggerer, job PENDING", triggerer("PENDING"), deferrable=True),
+        Case("kill -9", "triggerer, job RUNNING", triggerer("RUNNING"), deferrable=True),
+        Case("kill -9", "triggerer, job SUCCEEDED", triggerer("SUCCEEDED"), deferrable=True),
+        Case("kill -9", "resumed after the end", resumed, deferrable=True),
+        Case("kill -9", "before the submission is answered", _killed_at(SUBMIT, "forwarded"), deferrable=True),
+        Case("kill -9", "answer to the submission under way", _killed_at(SUBMIT, "answered"), deferrable=True),
+        Case("kill -9", "first look at the job", _killed_at(STATUS, "answered"), deferrable=True),
+    ]
+
+
+#: Those that are played only on demand.
+_THOROUGH = {
+    ("kill -9", "before the submission arrives, cut in its body"),
+    ("kill -9", "log opened"),
+    ("kill -9", "told that the job SUCCEEDED"),
+    ("kill -9, twice", "reattached, log opened"),
+    ("look-up", "answer lost"),
+    ("look-up", "answer after the time-out"),
+    ("look-up", "502 of a proxy"),
+    ("look-up", "forwarded, then 504"),
+}
+
+CASES = [
+    replace(case, thorough=not case.deferrable and (case.step, case.fault) in _THOROUGH)
+    for case in (*_steps(), *_look_ups(), *_deferrable())
+]

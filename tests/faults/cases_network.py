@@ -1,0 +1,236 @@
+"""Faults of the network at each request of a task's life."""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tests.faults.bench import LOG, STATUS, SUBMIT, TOO_LATE, UNREACHABLE_TIMEOUT, VERSION, Bench
+from tests.faults.case import Case
+from tests.support import faults
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.faults import Fault
+
+#: Attempts of one request before it is given up: all of them meet the fault, and the try fails.
+ALL_ATTEMPTS = 5
+
+#: Lines that a job prints for the log.
+LINES = 60
+
+
+def meeting(
+    request: tuple[str, str], fault: Fault, first: int = 1, times: int = 1, tries: int = 1
+) -> Callable[[Bench], None]:
+    """Return a play in which a request meets a fault, and the task succeeds within a number of tries."""
+
+    def play(bench: Bench) -> None:
+        rule = bench.on(request, fault, first, times)
+        bench.until_success(tries)
+        assert rule.hits >= 1, "the fault was not met"
+
+    return play
+
+
+def _version() -> list[Case]:
+    named = {
+        "refused": faults.refuse(),
+        "answer lost": faults.swallow_response(),
+        "answer cut in its head": faults.cut_response_after(40),
+        "hangs": faults.hang(),
+        "answer after the time-out": faults.delay_response(TOO_LATE),
+        "502 of a proxy": faults.answer(502),
+        "forwarded, then 502": faults.forward_then_answer(502),
+    }
+    cases = [Case("version", name, meeting(VERSION, fault)) for name, fault in named.items()]
+    cases.append(
+        Case("version", "refused until the try fails", meeting(VERSION, faults.refuse(), times=ALL_ATTEMPTS, tries=2))
+    )
+    return cases
+
+
+#: Of the faults below, those that are played only on demand.
+_THOROUGH = {
+    ("version", "answer lost"),
+    ("version", "answer cut in its head"),
+    ("version", "hangs"),
+    ("version", "502 of a proxy"),
+    ("submit", "refused three times"),
+    ("submit", "cut before it arrives"),
+    ("submit", "cut in its head"),
+    ("submit", "answer lost"),
+    ("submit", "answer cut in its body"),
+    ("submit", "two arrive after the time-out"),
+    ("submit", "502 of a proxy"),
+    ("submit", "504 of a proxy"),
+    ("submit", "forwarded, then 504, twice"),
+    ("submit", "forwarded, then a login page"),
+    ("status", "refused"),
+    ("status", "answer lost"),
+    ("status", "answer after the time-out"),
+    ("status", "arrives after the time-out"),
+    ("status", "503 of a proxy"),
+    ("status", "504 of a proxy"),
+    ("status", "forwarded, then 502"),
+    ("log", "cut at once, three times"),
+    ("log", "502 of a proxy"),
+    ("log", "hangs"),
+}
+
+#: What can befall the submission. The body begins some 300 bytes into the request.
+_SUBMIT = {
+    "refused": (faults.refuse(), 1),
+    "refused three times": (faults.refuse(), 3),
+    "cut before it arrives": (faults.cut_request_after(0), 1),
+    "cut in its head": (faults.cut_request_after(100), 1),
+    "cut in its body": (faults.cut_request_after(500), 1),
+    "answer lost": (faults.swallow_response(), 1),
+    "answer lost twice": (faults.swallow_response(), 2),
+    "answer cut in its head": (faults.cut_response_after(20), 1),
+    "answer cut in its body": (faults.cut_response_after(200), 1),
+    "arrives after the time-out": (faults.delay_request(TOO_LATE), 1),
+    "arrives after the time-out, with the second one": (faults.delay_request(3.55), 1),
+    "two arrive after the time-out": (faults.delay_request(TOO_LATE), 2),
+    "answer after the time-out": (faults.delay_response(TOO_LATE), 1),
+    "hangs": (faults.hang(), 1),
+    "502 of a proxy": (faults.answer(502), 1),
+    "503 of a proxy, twice": (faults.answer(503), 2),
+    "504 of a proxy": (faults.answer(504), 1),
+    "forwarded, then 502": (faults.forward_then_answer(502), 1),
+    "forwarded, then 504, twice": (faults.forward_then_answer(504), 2),
+    "forwarded, then a login page": (faults.forward_then_answer(200, "<html>log in</html>"), 1),
+}
+
+
+def _submit() -> list[Case]:
+    cases = [Case("submit", name, meeting(SUBMIT, fault, times=times)) for name, (fault, times) in _SUBMIT.items()]
+    for name in ("answer lost", "arrives after the time-out", "forwarded, then 502", "refused"):
+        fault, times = _SUBMIT[name]
+        cases.append(Case("submit", name, meeting(SUBMIT, fault, times=times), deferrable=True))
+
+    def lost_and_look_up_fails(bench: Bench) -> None:
+        bench.on(SUBMIT, faults.swallow_response())
+        bench.on(STATUS, faults.answer(503), times=ALL_ATTEMPTS)
+        bench.until_success()
+
+    def refused_throughout(bench: Bench) -> None:
+        rule = bench.on(SUBMIT, faults.refuse(), times=None)
+        assert bench.attempt() == "up_for_retry", bench.story()
+        assert rule.hits > 1
+        bench.proxy.clear()
+        bench.until_success()
+
+    cases.append(Case("submit", "answer lost, and the look-up meets 503", lost_and_look_up_fails))
+    cases.append(Case("submit", "refused until the try fails", refused_throughout))
+    for mode in (False, True):
+        cases.append(Case("submit", "answer lost, then cut off for 10 s", _cut_off(SUBMIT, 10), deferrable=mode))
+        cases.append(Case("submit", "answer lost, then cut off for too long", _cut_off(SUBMIT, None), deferrable=mode))
+    return cases
+
+
+def _cut_off(request: tuple[str, str], seconds: float | None) -> Callable[[Bench], None]:
+    """Return a play in which the cluster can't be reached from the answer to a request on.
+
+    :param seconds: for so long, or until the try has failed; the job goes on all the while.
+    """
+
+    def play(bench: Bench) -> None:
+        bench.args["entrypoint"] = bench.job(8)
+
+        def cut() -> None:
+            threading.Thread(target=bench.proxy.down, daemon=True).start()
+            if seconds is not None:
+                threading.Timer(seconds, bench.proxy.up).start()
+
+        bench.on(request, faults.call(cut, "answered"))
+        state = bench.attempt()
+        if seconds is None:
+            assert state == "up_for_retry", bench.story()
+            assert bench.said("unreachable"), bench.story()
+            bench.proxy.up()
+            bench.until_success()
+        else:
+            assert state == "success", bench.story()
+
+    return play
+
+
+_STATUS = {
+    "refused": (faults.refuse(), 1),
+    "refused five times": (faults.refuse(), 5),
+    "answer lost": (faults.swallow_response(), 2),
+    "answer cut in its body": (faults.cut_response_after(250), 2),
+    "answer after the time-out": (faults.delay_response(TOO_LATE), 1),
+    "arrives after the time-out": (faults.delay_request(TOO_LATE), 1),
+    "hangs": (faults.hang(), 2),
+    "502 of a proxy": (faults.answer(502), 4),
+    "503 of a proxy": (faults.answer(503), 4),
+    "504 of a proxy": (faults.answer(504), 4),
+    "forwarded, then 502": (faults.forward_then_answer(502), 4),
+    "a web page": (faults.answer(200, "<html>log in</html>"), 2),
+}
+
+
+def _status() -> list[Case]:
+    cases = []
+    for name, (fault, times) in _STATUS.items():
+        cases.append(Case("status", name, meeting(STATUS, fault, first=2, times=times)))
+        if name in ("refused five times", "answer cut in its body", "hangs", "502 of a proxy"):
+            cases.append(Case("status", name, meeting(STATUS, fault, first=3, times=times), deferrable=True))
+    # Those before the wait is handed to the triggerer.
+    cases.append(Case("status", "first look refused", meeting(STATUS, faults.refuse(), times=2), deferrable=True))
+    cases.append(
+        Case(
+            "status",
+            "first looks refused until the try fails",
+            meeting(STATUS, faults.refuse(), times=ALL_ATTEMPTS, tries=2),
+            deferrable=True,
+        )
+    )
+    for mode in (False, True):
+        cases.append(Case("status", "cut off for 10 s", _cut_off(STATUS, 10), deferrable=mode))
+        cases.append(Case("status", "cut off for too long", _cut_off(STATUS, None), deferrable=mode))
+    return cases
+
+
+def _log() -> list[Case]:
+    def play(fault: Fault, times: int) -> Callable[[Bench], None]:
+        def reading(bench: Bench) -> None:
+            print_lines = f"for i in $(seq {LINES}); do echo line-$i of {LINES}; sleep 0.05; done; sleep 2"
+            bench.args["entrypoint"] = bench.job(then=print_lines)
+            rule = bench.on(LOG, fault, times=times)
+            bench.until_success()
+            assert rule.hits >= 1, "the fault was not met"
+            # The event of a trigger repeats the last lines.
+            told = [line for line in bench.log.read_text().splitlines() if "EVENT" not in line]
+            numbers = [int(number) for number in re.findall(rf"line-(\d+) of {LINES}", "\n".join(told))]
+            assert numbers == list(range(1, LINES + 1)), f"lines {numbers}; {bench.story()}"
+
+        return reading
+
+    named = {
+        "refused": (faults.refuse(), 2),
+        "cut at once, three times": (faults.cut_stream_after(0), 3),
+        "cut after 300 bytes, three times": (faults.cut_stream_after(300), 3),
+        "cut after 700 bytes, always": (faults.cut_stream_after(700), 1000),
+        "stalls after 300 bytes": (faults.stall_stream_after(300), 1),
+        "502 of a proxy": (faults.answer(502), 2),
+        "hangs": (faults.hang(), 1),
+    }
+    cases = [Case("log", name, play(*fault)) for name, fault in named.items()]
+    cases += [
+        Case("log", name, play(*named[name]), deferrable=True)
+        for name in ("cut after 300 bytes, three times", "stalls after 300 bytes")
+    ]
+    return cases
+
+
+CASES = [
+    replace(case, thorough=not case.deferrable and (case.step, case.fault) in _THOROUGH)
+    for case in (*_submit(), *_status(), *_version(), *_log())
+]
+assert UNREACHABLE_TIMEOUT > 10, "a cut of 10 s is to be borne"

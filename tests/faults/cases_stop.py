@@ -1,0 +1,201 @@
+"""The task is ended from outside (SIGTERM), or its job by a time-out: the job is stopped, whatever hinders that."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from tests.faults.bench import LOG, STATUS, STOP, SUBMIT, TOO_LATE, VERSION, Bench
+from tests.faults.case import Case
+from tests.faults.workers import KILL_DELAY
+from tests.support import faults
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.faults import Fault, Moment
+
+#: Seconds that a job lasts which is to be stopped; far more than any case takes.
+FOR_EVER = 3600.0
+
+
+def _stopped(bench: Bench) -> None:
+    """See that nothing is left running, then let the next try do the work."""
+    statuses = bench.wait_quiet()
+    assert set(statuses) <= {"STOPPED"}, f"{statuses}; {bench.story()}"
+    assert bench.lines("end") == 0
+    bench.proxy.clear()
+    bench.args |= {"entrypoint": bench.job(), "job_timeout": None}
+    bench.until_success()
+
+
+def _ended_at(
+    request: tuple[str, str], at: Moment, *, pattern: str = "", first: int = 1, then: Fault | None = None
+) -> Callable[[Bench], None]:
+    """Return a play in which the task gets SIGTERM at a moment of a request."""
+
+    def play(bench: Bench) -> None:
+        bench.args["entrypoint"] = bench.job(FOR_EVER)
+        bench.kill_at(signal.SIGTERM, request, at, pattern=pattern, first=first, then=then)
+        bench.start().wait()
+        _stopped(bench)
+
+    return play
+
+
+def _ended_with(fault: Fault, times: int = 1) -> Callable[[Bench], None]:
+    """Return a play in which the task gets SIGTERM while its job runs, and the request to stop it meets a fault."""
+
+    def play(bench: Bench) -> None:
+        bench.args["entrypoint"] = bench.job(FOR_EVER)
+        rule = bench.on(STOP, fault, times=times)
+        process = bench.start()
+        bench.wait_job("RUNNING")
+        process.terminate()
+        process.wait()
+        assert rule.hits >= 1, "the fault was not met"
+        _stopped(bench)
+
+    return play
+
+
+def _timed_out_with(fault: Fault, times: int = 1) -> Callable[[Bench], None]:
+    """Return a play in which the job passes its ``job_timeout``, and the request to stop it meets a fault."""
+
+    def play(bench: Bench) -> None:
+        bench.args |= {"entrypoint": bench.job(FOR_EVER), "job_timeout": 9.0}
+        rule = bench.on(STOP, fault, times=times)
+        assert bench.attempt() == "up_for_retry", bench.story()
+        assert bench.said("passed its job_timeout"), bench.story()
+        assert rule.hits >= 1, "the fault was not met"
+        _stopped(bench)
+
+    return play
+
+
+def _succeeded_already(bench: Bench) -> None:
+    """The job has succeeded before the task is ended: there is nothing to stop, and nothing to do again."""
+    bench.args["entrypoint"] = bench.job(1)
+    bench.kill_at(signal.SIGTERM, STATUS, "answered", pattern="SUCCEEDED")
+    if bench.attempt() != "success":
+        bench.until_success()
+
+
+def _second_try_ended(request: tuple[str, str], at: Moment, first: int = 1) -> Callable[[Bench], None]:
+    """Return a play in which the first try is killed, and the second one, which finds its job, gets SIGTERM."""
+
+    def play(bench: Bench) -> None:
+        bench.args["entrypoint"] = bench.job(FOR_EVER)
+        process = bench.start()
+        bench.wait_job("RUNNING")
+        process.kill()
+        bench.kill_at(signal.SIGTERM, request, at, first=first)
+        bench.start().wait()
+        _stopped(bench)
+
+    return play
+
+
+def _killed_while_stopping(at: Moment) -> Callable[[Bench], None]:
+    """Return a play in which the process is killed while it stops the job that passed its ``job_timeout``."""
+
+    def play(bench: Bench) -> None:
+        bench.args |= {"entrypoint": bench.job(FOR_EVER), "job_timeout": 9.0}
+        bench.kill_at(signal.SIGKILL, STOP, at)
+        assert bench.start().wait() == -signal.SIGKILL, bench.story()
+        _stopped(bench)
+
+    return play
+
+
+def _killed_before_stopping(bench: Bench) -> None:
+    """The process dies before its request to stop leaves; the next try's job_timeout counts from the submission."""
+    bench.args |= {"entrypoint": bench.job(FOR_EVER), "job_timeout": 9.0}
+    bench.kill_at(signal.SIGKILL, STOP, "received", then=faults.cut_request_after(0))
+    assert bench.start().wait() == -signal.SIGKILL, bench.story()
+    assert bench.attempt() == "up_for_retry", bench.story()
+    assert bench.said("passed its job_timeout"), bench.story()
+    _stopped(bench)
+
+
+#: Of these, the others are played only on demand.
+_ALWAYS = ("refused", "answer lost", "hangs", "502 of a proxy")
+
+_HINDRANCES = {
+    "refused": (faults.refuse(), 1),
+    "refused twice": (faults.refuse(), 2),
+    "cut before it arrives": (faults.cut_request_after(0), 1),
+    "answer lost": (faults.swallow_response(), 1),
+    "arrives after the time-out": (faults.delay_request(TOO_LATE), 1),
+    "answer after the time-out": (faults.delay_response(TOO_LATE), 1),
+    "hangs": (faults.hang(), 1),
+    "502 of a proxy": (faults.answer(502), 1),
+    "forwarded, then 502": (faults.forward_then_answer(502), 1),
+}
+
+
+def _answer_hangs(bench: Bench) -> None:
+    """The task is ended while its submission waits for an answer that takes longer than Airflow gives it."""
+    bench.args["entrypoint"] = bench.job(FOR_EVER)
+    bench.extra["read_timeout"] = 60.0
+
+    def end_and_hold() -> None:
+        bench.signal_current(signal.SIGTERM)
+        time.sleep(KILL_DELAY + 3)
+
+    bench.on(SUBMIT, faults.call(end_and_hold, "forwarded"))
+    bench.start().wait()
+    _stopped(bench)
+
+
+def _sigterm() -> list[Case]:
+    named = {
+        "while the version is asked": _ended_at(VERSION, "forwarded"),
+        "before the submission leaves": _ended_at(SUBMIT, "received", then=faults.cut_request_after(0)),
+        "before the submission arrives": _ended_at(SUBMIT, "received", then=faults.delay_request(1)),
+        "before the submission is answered": _ended_at(SUBMIT, "forwarded"),
+        "answer to the submission under way": _ended_at(SUBMIT, "answered"),
+        "answer to the submission delivered": _ended_at(SUBMIT, "delivered"),
+        "first look at the job": _ended_at(STATUS, "answered"),
+        "job PENDING": _ended_at(STATUS, "delivered", pattern="PENDING"),
+        "job RUNNING": _ended_at(STATUS, "delivered", pattern="RUNNING"),
+        "log opened": _ended_at(LOG, "forwarded"),
+    }
+    cases = [Case("SIGTERM", name, play, jobs=2) for name, play in named.items()]
+    cases.append(Case("SIGTERM", "answer to the submission hangs", _answer_hangs, jobs=2))
+    cases.append(Case("SIGTERM", "job SUCCEEDED, not yet told", _succeeded_already))
+    again = {
+        "second look-up asked": _second_try_ended(STATUS, "forwarded"),
+        "second look-up answered": _second_try_ended(STATUS, "delivered"),
+        "reattached": _second_try_ended(STATUS, "delivered", first=3),
+    }
+    cases += [Case("SIGTERM after kill -9", name, play, jobs=2) for name, play in again.items()]
+    cases += [
+        Case("SIGTERM, stop request", name, _ended_with(fault, times), jobs=2, thorough=name not in _ALWAYS)
+        for name, (fault, times) in _HINDRANCES.items()
+    ]
+    for name in ("before the submission arrives", "answer to the submission delivered"):
+        cases.append(Case("SIGTERM", name, named[name], jobs=2, deferrable=True))
+    return cases
+
+
+def _timeouts() -> list[Case]:
+    cases = [
+        Case("job_timeout, stop request", name, _timed_out_with(fault, times), jobs=2, thorough=name not in _ALWAYS)
+        for name, (fault, times) in _HINDRANCES.items()
+    ]
+    cases += [
+        Case("job_timeout, stop request", name, _timed_out_with(*_HINDRANCES[name]), jobs=2, deferrable=True)
+        for name in ("answer lost", "502 of a proxy")
+    ]
+    moments: dict[str, Moment] = {"forwarded": "forwarded", "answered": "delivered"}
+    cases += [
+        Case("job_timeout, kill -9", f"stop request {name}", _killed_while_stopping(at), jobs=2)
+        for name, at in moments.items()
+    ]
+    cases.append(Case("job_timeout, kill -9", "before the stop request leaves", _killed_before_stopping, jobs=2))
+    return cases
+
+
+CASES = [*_sigterm(), *_timeouts()]
