@@ -183,8 +183,9 @@ def _parse_address(conn_id: str, where: str, text: str, port: int | None, schema
     except ValueError as e:
         _fail(conn_id, where, f"{text!r} is no address ({e}); {shape}")
     if url.scheme not in ("http", "https"):
-        wrong = "host" if whole else "schema"
-        _fail(conn_id, where if whole else wrong, f"{url.scheme!r} is not supported; {shape}")
+        _fail(conn_id, where if whole else "schema", f"{url.scheme!r} is not supported; {shape}")
+    if schema and url.scheme != scheme:
+        _fail(conn_id, "schema", f"is {schema}, but the host says {url.scheme}; keep one of the two")
     if text == "auto" or not url.hostname or query.strip("?") or any(c.isspace() for c in text):
         _fail(conn_id, where, f"{text!r} is no address; {shape}")
     if found_port and port and found_port != port:
