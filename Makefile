@@ -56,7 +56,7 @@ test-3.3: ## Run unit and integration tests on Airflow 3.3
 
 test-2.11: ## Run what depends on the Airflow version on 2.11 (all but what needs Ray alone)
 	@$(ENVS) airflow-2.11 ray-2.60
-	$(OLD)/pytest -m '(airflow or not integration) and not faults' $(ARGS)
+	$(OLD)/pytest -m '(airflow or not integration) and not faults' --ignore tests/airflow/test_harness.py $(ARGS)
 
 lock: ## Pin the newest allowed releases anew in requirements/*.txt
 	@$(ENVS) --lock

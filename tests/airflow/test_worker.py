@@ -26,31 +26,31 @@ def airflow(airflow_env: AirflowEnv, ray_head: RayHead) -> AirflowEnv:
 
 def test_job_runs_and_its_lines_are_in_the_task_log(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    airflow.trigger(DAG, "plain", {"command": driver(trace, 3)})
+    airflow.trigger(DAG, "worker-plain", {"command": driver(trace, 3)})
 
-    airflow.wait_log(DAG, "plain", "job", "hello from the driver")
+    airflow.wait_log(DAG, "worker-plain", "job", "hello from the driver")
     assert ends(trace) == 0, "the line came only after the job's end"
-    airflow.wait_task(DAG, "plain", "job", "success")
+    airflow.wait_task(DAG, "worker-plain", "job", "success")
 
-    (job,) = jobs_of(ray_head, "plain")
+    (job,) = jobs_of(ray_head, "worker-plain")
     assert job["status"] == "SUCCEEDED"
     assert ends(trace) == 1
-    assert airflow.xcom(DAG, "plain", "job") == job["submission_id"]
-    log = airflow.task_log(DAG, "plain", "job")
+    assert airflow.xcom(DAG, "worker-plain", "job") == job["submission_id"]
+    log = airflow.task_log(DAG, "worker-plain", "job")
     assert log.count("bye from the driver") == 2  # the command, which Ray shows, and what it printed
     assert job["submission_id"] in log
-    expected = {"dag_id": DAG, "run_id": "plain", "task_id": "job", "map_index": "-1", "try_number": "1"}
+    expected = {"dag_id": DAG, "run_id": "worker-plain", "task_id": "job", "map_index": "-1", "try_number": "1"}
     assert {f"airflow_{name}": value for name, value in expected.items()}.items() <= job["metadata"].items()
 
 
 def test_failing_job_fails_each_try_with_its_traceback(airflow: AirflowEnv, ray_head: RayHead) -> None:
     command = """python -c 'raise ValueError("no such " + "shard")'"""
-    airflow.trigger(DAG, "failing", {"command": command})
+    airflow.trigger(DAG, "worker-failing", {"command": command})
 
-    airflow.wait_task(DAG, "failing", "job", "failed", try_number=2)
-    assert [job["status"] for job in jobs_of(ray_head, "failing")] == ["FAILED", "FAILED"]
-    for number, job in enumerate(jobs_of(ray_head, "failing"), start=1):
-        log = airflow.task_log(DAG, "failing", "job", number)
+    airflow.wait_task(DAG, "worker-failing", "job", "failed", try_number=2)
+    assert [job["status"] for job in jobs_of(ray_head, "worker-failing")] == ["FAILED", "FAILED"]
+    for number, job in enumerate(jobs_of(ray_head, "worker-failing"), start=1):
+        log = airflow.task_log(DAG, "worker-failing", "job", number)
         error = log[log.index("ended FAILED") :]
         assert "exit code 1" in error
         assert "Traceback (most recent call last)" in error
@@ -62,7 +62,7 @@ def test_failing_job_fails_each_try_with_its_traceback(airflow: AirflowEnv, ray_
 def test_task_marked_by_a_user_takes_its_job_along(
     airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path, state: str
 ) -> None:
-    run_id = f"marked-{state}"
+    run_id = f"worker-marked-{state}"
     airflow.trigger(DAG, run_id, {"command": driver(tmp_path / "trace", 300)})
     wait_statuses(ray_head, run_id, ["RUNNING"], 60)
 
@@ -100,21 +100,21 @@ def test_worker_lost_after_the_end_runs_nothing_twice(airflow: AirflowEnv, ray_h
 
 def test_clear_runs_a_new_job(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    airflow.trigger(DAG, "cleared", {"command": driver(trace, 1)})
-    airflow.wait_task(DAG, "cleared", "job", "success")
+    airflow.trigger(DAG, "worker-cleared", {"command": driver(trace, 1)})
+    airflow.wait_task(DAG, "worker-cleared", "job", "success")
 
-    airflow.clear(DAG, "cleared", "job")
-    airflow.wait_task(DAG, "cleared", "job", "success", try_number=2)
-    assert [job["status"] for job in jobs_of(ray_head, "cleared")] == ["SUCCEEDED", "SUCCEEDED"]
+    airflow.clear(DAG, "worker-cleared", "job")
+    airflow.wait_task(DAG, "worker-cleared", "job", "success", try_number=2)
+    assert [job["status"] for job in jobs_of(ray_head, "worker-cleared")] == ["SUCCEEDED", "SUCCEEDED"]
     assert ends(trace) == 2
 
 
 def test_clear_of_a_running_task_leaves_one_job_alive(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    airflow.trigger(DAG, "cleared-running", {"command": driver(trace, 15)})
-    wait_statuses(ray_head, "cleared-running", ["RUNNING"], 60)
+    airflow.trigger(DAG, "worker-cleared-running", {"command": driver(trace, 15)})
+    wait_statuses(ray_head, "worker-cleared-running", ["RUNNING"], 60)
 
-    airflow.clear(DAG, "cleared-running", "job")
-    airflow.wait_task(DAG, "cleared-running", "job", "success", try_number=2, timeout=180)
-    assert [job["status"] for job in jobs_of(ray_head, "cleared-running")] == ["STOPPED", "SUCCEEDED"]
+    airflow.clear(DAG, "worker-cleared-running", "job")
+    airflow.wait_task(DAG, "worker-cleared-running", "job", "success", try_number=2, timeout=180)
+    assert [job["status"] for job in jobs_of(ray_head, "worker-cleared-running")] == ["STOPPED", "SUCCEEDED"]
     assert ends(trace) == 1
