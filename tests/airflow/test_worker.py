@@ -26,7 +26,7 @@ def airflow(airflow_env: AirflowEnv, ray_head: RayHead) -> AirflowEnv:
 
 def test_job_runs_and_its_lines_are_in_the_task_log(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    airflow.trigger(DAG, "worker-plain", {"command": driver(trace, 3)})
+    airflow.trigger(DAG, "worker-plain", {"command": driver(trace, 15)})
 
     airflow.wait_log(DAG, "worker-plain", "job", "hello from the driver")
     assert ends(trace) == 0, "the line came only after the job's end"
@@ -67,8 +67,10 @@ def test_task_marked_by_a_user_takes_its_job_along(
     wait_statuses(ray_head, run_id, ["RUNNING"], 60)
 
     airflow.set_task_state(DAG, run_id, "job", state)
-    took = wait_statuses(ray_head, run_id, ["STOPPED"], 20)
-    assert took < 10, f"{took:.1f} s until the job was STOPPED"
+    # Airflow 2 notices the mark only at its next heartbeat, after 5 s or more.
+    limit = 10 if airflow.version >= (3, 0) else 20
+    took = wait_statuses(ray_head, run_id, ["STOPPED"], 40)
+    assert took < limit, f"{took:.1f} s until the job was STOPPED"
 
 
 @pytest.mark.parametrize("supervisor", [False, True], ids=["runner", "worker"])
