@@ -67,9 +67,10 @@ def test_task_marked_by_a_user_takes_its_job_along(
     wait_statuses(ray_head, run_id, ["RUNNING"], 60)
 
     airflow.set_task_state(DAG, run_id, "job", state)
-    # Airflow 2 notices the mark only at its next heartbeat, after 5 s or more.
-    limit = 10 if airflow.version >= (3, 0) else 20
-    took = wait_statuses(ray_head, run_id, ["STOPPED"], 40)
+    # Airflow 2 notices the mark only at its next heartbeat, after 5 s or more, and gives a task that is marked as a
+    # success another 20 s ([core] task_success_overtime).
+    limit = 10 if airflow.version >= (3, 0) else 20 if state == "failed" else 45
+    took = wait_statuses(ray_head, run_id, ["STOPPED"], 60)
     assert took < limit, f"{took:.1f} s until the job was STOPPED"
 
 
@@ -113,7 +114,7 @@ def test_clear_runs_a_new_job(airflow: AirflowEnv, ray_head: RayHead, tmp_path: 
 
 def test_clear_of_a_running_task_leaves_one_job_alive(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    airflow.trigger(DAG, "worker-cleared-running", {"command": driver(trace, 15)})
+    airflow.trigger(DAG, "worker-cleared-running", {"command": driver(trace, 40)})
     wait_statuses(ray_head, "worker-cleared-running", ["RUNNING"], 60)
 
     airflow.clear(DAG, "worker-cleared-running", "job")
