@@ -8,6 +8,7 @@ an error of ``exceptions``. Both libraries are imported when a transport is made
 from __future__ import annotations
 
 import asyncio
+import importlib
 import ssl
 import time
 from contextlib import asynccontextmanager
@@ -196,8 +197,8 @@ class AiohttpTransport:
     async def _opened(self) -> aiohttp.ClientSession:
         async with self._opening:
             if self._session is None:
-                import aiohttp
-
+                # The import takes 0.2 s, too long for an event loop, and happens once in a process.
+                aiohttp = await asyncio.to_thread(importlib.import_module, "aiohttp")
                 cluster = self.cluster
                 # Reading the system's certificates takes some 20 ms of CPU, too long for an event loop.
                 tls = await asyncio.to_thread(_ssl_context, cluster) if cluster.address.startswith("https") else True

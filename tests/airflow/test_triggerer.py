@@ -39,7 +39,7 @@ def start(airflow: AirflowEnv, dag_id: str, run_id: str, command: str) -> None:
 
 def test_job_is_followed_without_a_worker(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    start(airflow, DAG, "plain", driver(trace, 25))
+    start(airflow, DAG, "plain", driver(trace, 60))
 
     airflow.wait_log(DAG, "plain", "job", "hello from the driver")
     assert ends(trace) == 0, "the line came only after the job's end"

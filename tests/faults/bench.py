@@ -83,6 +83,7 @@ class Bench:
         self._workers = workers
         self._records = AirflowRecords(workers.home)
         self._changed = threading.Condition()
+        self._timers: list[threading.Timer] = []
 
     # The job, and what became of it
 
@@ -196,7 +197,7 @@ class Bench:
 
         :param most: how many there may be.
         """
-        states = []
+        states: list[str] = []
         while len(states) < most:
             states.append(self.attempt())
             if states[-1] == "success":
@@ -211,11 +212,19 @@ class Bench:
         assert status == 0, self.story()
 
     def end(self) -> None:
-        """Leave no process behind when a case has gone wrong."""
+        """Leave nothing behind when a case has gone wrong."""
+        for timer in self._timers:
+            timer.cancel()
+            timer.join()
         if self.current is not None and not self.current.ended:
             self.current.kill()
 
     # Faults
+
+    def later(self, seconds: float, function: Callable[[], object]) -> None:
+        """Call a function in so many seconds, if the case still goes on."""
+        self._timers.append(threading.Timer(seconds, function))
+        self._timers[-1].start()
 
     def on(self, request: tuple[str, str], fault: Fault, first: int = 1, times: int | None = 1) -> Rule:
         """Have a request meet a fault."""
@@ -227,13 +236,13 @@ class Bench:
         request: tuple[str, str],
         at: Moment,
         *,
-        pattern: str = "",
+        status: str = "",
         first: int = 1,
         then: Fault | None = None,
     ) -> None:
         """Signal the process that sends a request, at a moment of that request.
 
-        :param pattern: in the answer that counts.
+        :param status: of the job, in the answer that counts.
         :param then: what becomes of the request.
         """
         done = threading.Event()
@@ -244,8 +253,9 @@ class Bench:
             done.set()
             self.signal_current(signum)
 
-        # With a pattern, any of the requests may have the answer that counts.
-        self.on(request, faults.call(kill, at, pattern, then), first, None if pattern else 1)
+        pattern = f'"status": *"{status}"' if status else ""
+        # With a status, any of the requests may have the answer that counts.
+        self.on(request, faults.call(kill, at, pattern, then), first, None if status else 1)
 
     def signal_current(self, signum: int) -> None:
         """Kill the process that runs now, and see it dead; or ask it to end, as Airflow does, and do not wait."""

@@ -21,13 +21,13 @@ LONG = 10.0
 
 
 def _killed_at(
-    request: tuple[str, str], at: Moment, *, pattern: str = "", first: int = 1, then: Fault | None = None
+    request: tuple[str, str], at: Moment, *, status: str = "", first: int = 1, then: Fault | None = None
 ) -> Callable[[Bench], None]:
     """Return a play in which the first try is killed at a moment of a request, and the second one succeeds."""
 
     def play(bench: Bench) -> None:
-        bench.args["entrypoint"] = bench.job(1 if "SUCCEEDED" in pattern else LONG)
-        bench.kill_at(signal.SIGKILL, request, at, pattern=pattern, first=first, then=then)
+        bench.args["entrypoint"] = bench.job(1 if status == "SUCCEEDED" else LONG)
+        bench.kill_at(signal.SIGKILL, request, at, status=status, first=first, then=then)
         process = bench.start()
         assert process.wait() == -signal.SIGKILL, bench.story()
         time.sleep(1.5)  # what was under way arrives
@@ -97,11 +97,11 @@ def _steps() -> list[Case]:
         Case("kill -9", "answer to the submission under way", _killed_at(SUBMIT, "answered")),
         Case("kill -9", "answer to the submission delivered", _killed_at(SUBMIT, "delivered")),
         Case("kill -9", "first look at the job", _killed_at(STATUS, "answered")),
-        Case("kill -9", "job PENDING", _killed_at(STATUS, "delivered", pattern="PENDING")),
-        Case("kill -9", "job RUNNING", _killed_at(STATUS, "delivered", pattern="RUNNING")),
+        Case("kill -9", "job PENDING", _killed_at(STATUS, "delivered", status="PENDING")),
+        Case("kill -9", "job RUNNING", _killed_at(STATUS, "delivered", status="RUNNING")),
         Case("kill -9", "log opened", _killed_at(LOG, "forwarded")),
-        Case("kill -9", "told that the job SUCCEEDED", _killed_at(STATUS, "delivered", pattern="SUCCEEDED")),
-        Case("kill -9", "job SUCCEEDED, not yet told", _killed_at(STATUS, "answered", pattern="SUCCEEDED")),
+        Case("kill -9", "told that the job SUCCEEDED", _killed_at(STATUS, "delivered", status="SUCCEEDED")),
+        Case("kill -9", "job SUCCEEDED, not yet told", _killed_at(STATUS, "answered", status="SUCCEEDED")),
         Case("kill -9", "log drained after the end", _killed_when("SUCCEEDED")),
         Case("kill -9, twice", "second look-up asked", _second_try_killed(STATUS, "forwarded")),
         Case("kill -9, twice", "second look-up answered", _second_try_killed(STATUS, "delivered")),

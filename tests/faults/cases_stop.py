@@ -31,13 +31,13 @@ def _stopped(bench: Bench) -> None:
 
 
 def _ended_at(
-    request: tuple[str, str], at: Moment, *, pattern: str = "", first: int = 1, then: Fault | None = None
+    request: tuple[str, str], at: Moment, *, status: str = "", first: int = 1, then: Fault | None = None
 ) -> Callable[[Bench], None]:
     """Return a play in which the task gets SIGTERM at a moment of a request."""
 
     def play(bench: Bench) -> None:
         bench.args["entrypoint"] = bench.job(FOR_EVER)
-        bench.kill_at(signal.SIGTERM, request, at, pattern=pattern, first=first, then=then)
+        bench.kill_at(signal.SIGTERM, request, at, status=status, first=first, then=then)
         bench.start().wait()
         _stopped(bench)
 
@@ -77,7 +77,7 @@ def _timed_out_with(fault: Fault, times: int = 1) -> Callable[[Bench], None]:
 def _succeeded_already(bench: Bench) -> None:
     """The job has succeeded before the task is ended: there is nothing to stop, and nothing to do again."""
     bench.args["entrypoint"] = bench.job(1)
-    bench.kill_at(signal.SIGTERM, STATUS, "answered", pattern="SUCCEEDED")
+    bench.kill_at(signal.SIGTERM, STATUS, "answered", status="SUCCEEDED")
     if bench.attempt() != "success":
         bench.until_success()
 
@@ -136,15 +136,19 @@ _HINDRANCES = {
 
 
 def _answer_hangs(bench: Bench) -> None:
-    """The task is ended while its submission waits for an answer that takes longer than Airflow gives it."""
+    """
+    The task is ended just before its submission arrives, whose answer takes longer than Airflow gives the task.
+
+    So the first request to stop the job comes too early, and whoever waited for the answer would never send another.
+    """
     bench.args["entrypoint"] = bench.job(FOR_EVER)
     bench.extra["read_timeout"] = 60.0
 
-    def end_and_hold() -> None:
+    def end() -> None:
         bench.signal_current(signal.SIGTERM)
-        time.sleep(KILL_DELAY + 3)
+        time.sleep(1)
 
-    bench.on(SUBMIT, faults.call(end_and_hold, "forwarded"))
+    bench.on(SUBMIT, faults.call(end, "received", then=faults.delay_response(KILL_DELAY + 3)))
     bench.start().wait()
     _stopped(bench)
 
@@ -158,8 +162,8 @@ def _sigterm() -> list[Case]:
         "answer to the submission under way": _ended_at(SUBMIT, "answered"),
         "answer to the submission delivered": _ended_at(SUBMIT, "delivered"),
         "first look at the job": _ended_at(STATUS, "answered"),
-        "job PENDING": _ended_at(STATUS, "delivered", pattern="PENDING"),
-        "job RUNNING": _ended_at(STATUS, "delivered", pattern="RUNNING"),
+        "job PENDING": _ended_at(STATUS, "delivered", status="PENDING"),
+        "job RUNNING": _ended_at(STATUS, "delivered", status="RUNNING"),
         "log opened": _ended_at(LOG, "forwarded"),
     }
     cases = [Case("SIGTERM", name, play, jobs=2) for name, play in named.items()]

@@ -78,7 +78,9 @@ class Stage:
 
     def wait(self) -> None:
         """Wait until all have been played."""
-        wait([*self._played.values(), *([self._fall] if self._fall else [])])
+        wait(self._played.values())
+        if self._fall is not None:
+            wait([self._fall])
 
     def close(self) -> None:
         """Drop what is queued, and wait for what is being played."""

@@ -32,7 +32,7 @@ class Line:
     def cells(self) -> tuple[str, ...]:
         """Return what the table shows."""
         facts = self.facts
-        counts = ("?",) * 6
+        counts: tuple[str, ...] = ("?",) * 6
         if facts is not None:
             numbers = (facts.tries, facts.jobs, facts.starts, facts.ends, self.intended, facts.orphans)
             counts = tuple(map(str, numbers))

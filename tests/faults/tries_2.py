@@ -43,7 +43,7 @@ def prepare() -> None:
         __import__(name)
     initdb(load_connections=False)
     DagBag(include_examples=False).sync_to_db()
-    settings.dispose_orm(do_log=False)
+    settings.dispose_orm()
 
 
 def run(request: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ def prepare() -> None:
     for name in ("aiohttp", "requests", "tenacity", "a2wsgi", "airflow.sdk.serde"):
         __import__(name)
     initdb()
-    manager = DagBundlesManager()
+    manager = DagBundlesManager()  # type: ignore[no-untyped-call]  # of Airflow
     manager.sync_bundles_to_db()
     for bundle in manager.get_all_dag_bundles():
         bundle.initialize()
@@ -72,14 +72,24 @@ async def _warm_up() -> None:
 
 def run(request: dict[str, Any]) -> None:
     """Do what one request asks for."""
-    settings.configure_orm()
+    settings.configure_orm()  # type: ignore[no-untyped-call]  # of Airflow
     operations = {"task": _run_task, "trigger": _run_trigger, "clear": _clear, "lost": _lose, "forget": _forget}
     operations[request["op"]](request)
 
 
+def _session() -> Any:
+    assert settings.Session is not None
+    return settings.Session()
+
+
+def _scheduler_dag(session: Any) -> Any:
+    """Return the DAG as the scheduler has it."""
+    return DBDagBag().get_latest_version_of_dag(DAG_ID, session=session)
+
+
 def _run_task(request: dict[str, Any]) -> None:
     """Schedule the next try, or resume this one after a deferral, and run it."""
-    session = settings.Session()
+    session = _session()
     ti = _instance(session, request["run_id"]) or _create(session, request["run_id"])
     if ti.state in (TaskInstanceState.RUNNING, TaskInstanceState.QUEUED, TaskInstanceState.RESTARTING):
         ti = _lose(request)
@@ -97,9 +107,9 @@ def _run_task(request: dict[str, Any]) -> None:
 
 def _lose(request: dict[str, Any]) -> Any:
     """Miss the heartbeat of a task whose process is dead, as the scheduler does."""
-    session = settings.Session()
+    session = _session()
     ti = _instance(session, request["run_id"])
-    ti.task = DBDagBag().get_latest_version_of_dag(DAG_ID, session=session).get_task(TASK_ID)
+    ti.task = _scheduler_dag(session).get_task(TASK_ID)
     ti.handle_failure("the task's process has died", session=session)
     session.commit()
     return _instance(session, request["run_id"])
@@ -111,7 +121,7 @@ def _instance(session: Any, run_id: str) -> Any:
 
 def _create(session: Any, run_id: str) -> Any:
     now = timezone.utcnow()
-    DBDagBag().get_latest_version_of_dag(DAG_ID, session=session).create_dagrun(
+    _scheduler_dag(session).create_dagrun(
         run_id=run_id,
         run_after=now,
         start_date=now,
@@ -138,7 +148,7 @@ def _for_sdk(ti: Any) -> TaskInstanceOfSDK:
 
 def _run_trigger(request: dict[str, Any]) -> None:
     """Be the triggerer: run the trigger of a deferred task, and hand its event over."""
-    session = settings.Session()
+    session = _session()
     ti = _instance(session, request["run_id"])
     if ti.state != TaskInstanceState.DEFERRED:
         raise RuntimeError(f"a task that is {ti.state} has no trigger to run")
@@ -147,7 +157,7 @@ def _run_trigger(request: dict[str, Any]) -> None:
     trigger_id, about = row.id, _for_sdk(ti)
     session.commit()
     log.info("TRIGGER", kwargs=row.kwargs)
-    event = InProcessTestSupervisor.run_trigger_in_process(trigger=trigger, ti=about)
+    event = InProcessTestSupervisor.run_trigger_in_process(trigger=trigger, ti=about)  # type: ignore[no-untyped-call]
     assert isinstance(event, TriggerEvent)
     log.info("EVENT", payload=event.payload)
     Trigger.submit_event(trigger_id, event, session=session)
@@ -156,13 +166,13 @@ def _run_trigger(request: dict[str, Any]) -> None:
 
 def _clear(request: dict[str, Any]) -> None:
     """Clear the task as a user does; the run goes on."""
-    session = settings.Session()
+    session = _session()
     clear_task_instances([_instance(session, request["run_id"])], session, dag_run_state=DagRunState.RUNNING)
     session.commit()
 
 
 def _forget(request: dict[str, Any]) -> None:
     """Delete the DAG run as a user does."""
-    session = settings.Session()
+    session = _session()
     session.delete(session.scalar(select(DagRun).where(DagRun.dag_id == DAG_ID, DagRun.run_id == request["run_id"])))
     session.commit()
