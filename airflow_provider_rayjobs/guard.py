@@ -20,7 +20,7 @@ from airflow_provider_rayjobs.exceptions import (
 from airflow_provider_rayjobs.protocol import Request, job_path
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from airflow_provider_rayjobs.hooks import RayJobHook
 
@@ -54,6 +54,8 @@ class JobGuard:
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
         self._submitting = False
         self._kill_error: RayJobsError | None = None
+        #: Stops what earlier tries left running, for a kill that comes before this try has a job.
+        self.stop_earlier: Callable[[], object] = lambda: None
         self.killed = False
         self.submission_id: str | None = None
         self.accepted = False  # by the cluster, for certain
@@ -158,7 +160,13 @@ class JobGuard:
         )
 
     def _confirm_stopped(self) -> None:
-        if not self._enabled or self.submission_id is None:
+        if not self._enabled:
+            return
+        if self.submission_id is None:
+            try:
+                self.stop_earlier()
+            except RayJobsError as e:
+                self._log.error("The jobs of earlier tries could not be seen to stop: %s", e)
             return
         self._log.warning("The task ends before its job; stopping Ray job %s", self.submission_id)
         if self._kill_error is not None:

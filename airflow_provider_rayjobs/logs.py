@@ -48,6 +48,10 @@ DRAIN_REOPEN = 5.0
 DRAIN_IDLE = 10.0
 DRAIN_TOTAL = 600.0
 
+#: Characters up to which a log is compared with the whole log at its end. A stream that broke inside the head at a
+#: line of more than 4 MiB, after a pause of the job, looks like one that came to its end.
+LARGEST_CHECK = 5_000_000
+
 #: Characters of a log beyond which it is not asked for as a whole: the head builds that answer in its memory.
 LARGEST_REREAD = 200_000_000
 
@@ -175,6 +179,8 @@ class LogFollower:
             before = self._position
             complete, problem = await self._read_stream()
             if complete and await self._is_over(within=OVER_PATIENCE):
+                if self._position <= LARGEST_CHECK:
+                    await self._read_rest()
                 return
             moved = self._position > before
             self._stuck = 0 if moved or complete else self._stuck + 1

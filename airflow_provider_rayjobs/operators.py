@@ -16,7 +16,6 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_rayjobs import compat, validation
-from airflow_provider_rayjobs.events import JobEvent, Outcome, raise_for_outcome
 from airflow_provider_rayjobs.exactly_once import (
     find_job,
     settle_earlier_jobs,
@@ -26,7 +25,6 @@ from airflow_provider_rayjobs.exactly_once import (
 from airflow_provider_rayjobs.exceptions import (
     RayJobsError,
 )
-from airflow_provider_rayjobs.follow import JobWatcher, Watch
 from airflow_provider_rayjobs.guard import STOP_PATIENCE, JobGuard, refused_for_good
 from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.logs import DRAIN_TOTAL
@@ -37,7 +35,10 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_rayjobs.events import JobEvent
+    from airflow_provider_rayjobs.follow import Watch
     from airflow_provider_rayjobs.identity import TaskIdentity
+    from airflow_provider_rayjobs.protocol import JobDetails
 
 __all__ = ["RayDeleteJobOperator", "RayStopJobOperator", "RaySubmitJobOperator"]
 
@@ -167,9 +168,14 @@ class RaySubmitJobOperator(BaseOperator):
                 raise AirflowFailException(f"Nothing was submitted: {e}") from e
             guard = self._new_guard()
             identity = compat.task_identity(context, self.hook.cluster.deployment)
-            session = self.hook.get_version_info().session_name
+
+            def settle(reattach: bool) -> JobDetails | None:
+                return settle_earlier_jobs(self.hook, identity, explicit_id=explicit_id, reattach=reattach)
+
+            guard.stop_earlier = lambda: settle(reattach=False)
             with guard.guarding():
-                found = settle_earlier_jobs(self.hook, identity, explicit_id=explicit_id, reattach=self.reattach)
+                session = self.hook.get_version_info().session_name
+                found = settle(self.reattach)
                 if found is None:
                     return self._submit_and_wait(context, identity, session)
                 now, submission_id = time.time(), str(found.submission_id)
@@ -218,6 +224,8 @@ class RaySubmitJobOperator(BaseOperator):
         session: str | None,
         reattached_at: float | None = None,
     ) -> Watch:
+        from airflow_provider_rayjobs.follow import Watch
+
         job_timeout = validation.as_number(self.job_timeout)
         pending_timeout = validation.as_number(self.pending_timeout)
         deadlines = {} if job_timeout is None else {"job_timeout": submitted_at + job_timeout}
@@ -266,6 +274,8 @@ class RaySubmitJobOperator(BaseOperator):
 
         :param event: a :class:`~airflow_provider_rayjobs.events.JobEvent` as JSON.
         """
+        from airflow_provider_rayjobs.events import JobEvent
+
         checked = JobEvent.from_json(event)
         with refused_for_good():
             guard = self._new_guard()
@@ -293,6 +303,8 @@ class RaySubmitJobOperator(BaseOperator):
             self.log.error("The Ray job could not be stopped: %s", e)
 
     def _conclude(self, context: Context, event: JobEvent) -> str:
+        from airflow_provider_rayjobs.events import Outcome, raise_for_outcome
+
         reattached = event.reattached_at
         if event.outcome is Outcome.STOPPED and reattached and event.ended_at - reattached < REATTACH_GRACE:
             self.log.info("Ray job %s was killed with its old try; submitting a new one", event.submission_id)
@@ -304,6 +316,7 @@ class RaySubmitJobOperator(BaseOperator):
 
     def _follow_here(self, watch: Watch) -> JobEvent:
         """Follow the job in this process; a kill cancels it."""
+        from airflow_provider_rayjobs.follow import JobWatcher
         from airflow_provider_rayjobs.transport import AiohttpTransport
 
         async def follow() -> JobEvent:
