@@ -138,6 +138,7 @@ class LogFollower:
         self._position = 0
         self._moved = time.monotonic()
         self._stuck = 0
+        self._whole = False  # whether the whole log was asked for, an answer that the head needs time to build
         self._give_up: float | None = None
 
     async def run(self) -> None:
@@ -165,7 +166,7 @@ class LogFollower:
         while not reading.done():
             await asyncio.wait({reading}, timeout=0.5)
             now = time.monotonic()
-            if now - self._moved > idle or now > self._give_up:
+            if (now - self._moved > idle and not self._whole) or now > self._give_up:
                 return reading.done()
         if error := reading.exception():
             if not isinstance(error, Exception):
@@ -233,7 +234,7 @@ class LogFollower:
         if self._position > LARGEST_REREAD:
             self._note("The job's log is too large to be read again for its rest; the Ray dashboard has the whole log")
             return
-        skip = self._position
+        skip, self._whole = self._position, True
         async with self._transport.body(self._path) as chunks, aclosing(json_text(chunks, "logs")) as texts:
             async for text in texts:
                 skip = self._take(text, skip)
