@@ -33,8 +33,13 @@ CHUNK = 1024 * 1024
 SAMPLE = 16 * 1024
 WORTHWHILE = 0.9
 
-#: Level of deflate: the higher ones take several times as long to save little.
-LEVEL = 1
+#: Different bytes in a sample of what is certainly no compressed or random data.
+TEXT_ALPHABET = 128
+
+#: Levels of deflate. The fast one saves nearly as much as the other, which takes several times as long and is for
+#: packages that would else be too large.
+FAST = 1
+SMALL = 6
 
 #: Time of all files in a package: the earliest that a zip file can say.
 _TIME = (1980, 1, 1, 0, 0, 0)
@@ -71,13 +76,16 @@ class Package:
     :param name: the package's file name there, which stands for its content.
     :param source: the path that it is made of.
     :param files: what it holds.
-    :param write: writes it, and raises :class:`RayPackageError` when the files are no longer those that were named.
+    :param write: writes it, compressed at a level, and raises :class:`RayPackageError` when the files are no longer
+        those that were named.
+    :param levels: the levels to try, until the package is small enough.
     """
 
     name: str
     source: str
     files: Sequence[Entry]
-    write: Callable[[Sink], None]
+    write: Callable[[Sink, int], None]
+    levels: Sequence[int] = (0,)
 
     @property
     def size(self) -> int:
@@ -155,10 +163,12 @@ def _pack(source: str, root: str, top: str, found: list[Entry]) -> Package:
     entries = _digests(root, found)
     named = hashlib.sha256(_FORMAT)
     for entry, digest in entries:
-        name = (top + entry.name).encode()
-        named.update(b"%d %o %d %s" % (len(name), entry.mode, entry.size, name) + digest)
+        where = (top + entry.name).encode()
+        named.update(b"%d %o %d %s" % (len(where), entry.mode, entry.size, where) + digest)
     write = partial(_write_zip, root, top, entries)
-    return Package(f"{_PREFIX}{named.hexdigest()[:40]}.zip", source, [entry for entry, _ in entries], write)
+    return Package(
+        f"{_PREFIX}{named.hexdigest()[:40]}.zip", source, [entry for entry, _ in entries], write, (FAST, SMALL)
+    )
 
 
 def _digests(root: str, entries: Sequence[Entry]) -> list[tuple[Entry, bytes]]:
@@ -218,14 +228,14 @@ def _changed(root: str, entry: Entry) -> RayPackageError:
     )
 
 
-def _copy(root: str, entry: Entry, digest: bytes, sink: Sink) -> None:
+def _copy(root: str, entry: Entry, digest: bytes, sink: Sink, _level: int) -> None:
     with _opened(root, entry) as file:
         for data in _checked_pieces(root, entry, digest, file):
             sink.write(data)
 
 
-def _write_zip(root: str, top: str, entries: Sequence[tuple[Entry, bytes]], sink: Sink) -> None:
-    with zipfile.ZipFile(sink, "w") as archive:  # type: ignore[call-overload]
+def _write_zip(root: str, top: str, entries: Sequence[tuple[Entry, bytes]], sink: Sink, level: int) -> None:
+    with zipfile.ZipFile(sink, "w", compresslevel=level) as archive:  # type: ignore[call-overload]
         for entry, digest in entries:
             info = zipfile.ZipInfo(top + entry.name + ("/" if entry.is_folder else ""), _TIME)
             info.create_system = 3  # Unix: the attributes are a mode
@@ -242,10 +252,10 @@ def _write_member(
 ) -> None:
     kind = zipfile.ZIP_DEFLATED if _shrinks(file, size) else zipfile.ZIP_STORED
     if size <= CHUNK:
-        archive.writestr(info, b"".join(pieces), kind, LEVEL)
+        archive.writestr(info, b"".join(pieces), kind, archive.compresslevel)
         return
     info.compress_type, info.file_size = kind, size  # the size decides whether the member needs zip64
-    info._compresslevel = LEVEL  # type: ignore[attr-defined] # public from Python 3.13 on
+    info._compresslevel = archive.compresslevel  # type: ignore[attr-defined] # public from Python 3.13 on
     with archive.open(info, "w") as member:
         for data in pieces:
             member.write(data)
@@ -259,4 +269,5 @@ def _shrinks(file: FileIO, size: int) -> bool:
         sample = b"".join(os.pread(file.fileno(), length, offset) for offset in offsets)
     except OSError:
         return False  # reading it will say why
-    return len(zlib.compress(sample, LEVEL)) < WORTHWHILE * len(sample)
+    # Text uses few of all bytes; that is seen sooner than deflate could try.
+    return 0 < len(set(sample)) <= TEXT_ALPHABET or len(zlib.compress(sample, FAST)) < WORTHWHILE * len(sample)

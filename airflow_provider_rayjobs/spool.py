@@ -104,8 +104,16 @@ def spooled(package: Package, limit: int) -> Iterator[Spool]:
     except OSError as e:
         raise no_room(package, e) from e
     with file:
-        sink = _Limited(file, package, limit)
-        package.write(sink)
+        for level in package.levels:
+            try:
+                package.write(_Limited(file, package, limit), level)
+                break
+            except RayPackageTooLargeError:
+                if level == package.levels[-1]:
+                    raise
+            log.info("Compressing %s harder: its package is larger than %s", package.source, readable(limit))
+            file.seek(0)
+            file.truncate()
         yield Spool(file, package)
 
 
