@@ -35,7 +35,8 @@ class JobReaches:
 
     submission_id: str
     targets: list[str]
-    _seen: bool = field(default=False, init=False, repr=False)
+    #: What the last look saw.
+    job: JobDetails | None = field(default=None, init=False, repr=False)
 
     def look(self) -> Flow[bool]:
         """
@@ -48,13 +49,13 @@ class JobReaches:
         try:
             job = yield from protocol.get_job_info(self.submission_id)
         except RayJobNotFoundError as e:
-            if not self._seen:
+            if self.job is None:
                 return False  # it may be submitted later
             raise RayJobLostError(
                 f"{e}, although it did before: its head restarted, or the job was deleted",
                 submission_id=self.submission_id,
             ) from e
-        self._seen = True
+        self.job = job
         if job.status in self.targets:
             return True
         if job.status.is_terminal:

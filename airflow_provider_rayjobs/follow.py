@@ -20,7 +20,7 @@ from airflow_provider_rayjobs.logs import LogFollower
 from airflow_provider_rayjobs.protocol import JobDetails, JobStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from airflow_provider_rayjobs.transport import AiohttpTransport
 
@@ -89,9 +89,16 @@ class JobWatcher:
     :param transport: the cluster.
     :param watch: what to follow.
     :param log: a logger, Airflow's or Python's: where the status changes and the job's lines go.
+    :param prepare: awaited with the job's details before a line of its log is shown.
     """
 
-    def __init__(self, transport: AiohttpTransport, watch: Watch, log: Any) -> None:
+    def __init__(
+        self,
+        transport: AiohttpTransport,
+        watch: Watch,
+        log: Any,
+        prepare: Callable[[JobDetails], Awaitable[object]] | None = None,
+    ) -> None:
         self._transport = transport
         self._watch = watch
         self._log = log
@@ -100,6 +107,8 @@ class JobWatcher:
         self._passed: str | None = None  # the limit for which the job was asked to stop
         self._contact = Contact(transport.cluster.unreachable_timeout, log)
         self._logs = LogFollower(transport, watch.submission_id, log.info, log.warning)
+        self._prepare = prepare
+        self._prepared = asyncio.Event()
 
     async def run(self) -> JobEvent:
         """Follow the job until it ends, a deadline passes, or contact is lost for too long."""
@@ -107,13 +116,13 @@ class JobWatcher:
         if self._watch.stream_logs:
             # Whoever takes over, after a triggerer's restart say, reads the log anew: Ray knows no position in it.
             self._log.info("Log of Ray job %s, from its first line:", self._watch.submission_id)
-            streaming = asyncio.ensure_future(self._logs.run())
+            streaming = asyncio.ensure_future(self._stream())
         looking = asyncio.ensure_future(self._until_over())
         try:
             event = await self._first_of(looking, streaming)
             self._logs.over.set()
             if streaming is not None:
-                if event.outcome in (Outcome.LOST, Outcome.UNREACHABLE):
+                if event.outcome in (Outcome.LOST, Outcome.UNREACHABLE) or not self._prepared.is_set():
                     streaming.cancel()
                 (problem,) = await asyncio.gather(streaming, return_exceptions=True)
                 if isinstance(problem, Exception):
@@ -128,6 +137,10 @@ class JobWatcher:
         # Airflow writes events into logs and its database: what nobody will read stays out.
         tail = self._logs.lines.tail() if event.outcome is Outcome.FAILED else ()
         return replace(event, log_tail=tail, ended_at=time.time())
+
+    async def _stream(self) -> None:
+        await self._prepared.wait()
+        await self._logs.run()
 
     @staticmethod
     async def _first_of(looking: asyncio.Future[JobEvent], streaming: asyncio.Future[None] | None) -> JobEvent:
@@ -174,6 +187,10 @@ class JobWatcher:
     async def _look(self) -> JobDetails:
         job = await self._transport.run(protocol.get_job_info(self._watch.submission_id))
         self._contact.back()
+        if not self._prepared.is_set():
+            if self._prepare is not None:
+                await self._prepare(job)
+            self._prepared.set()
         self._report(job.status)
         return job
 

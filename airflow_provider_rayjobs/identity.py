@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: Metadata keys that begin so are the provider's.
 METADATA_PREFIX = "airflow_"
 
+#: Names of the job's secret environment variables, with commas between, for whoever shows the job's log.
+SECRET_ENV_VARS_KEY = "airflow_secret_env_vars"  # noqa: S105 - no secret, but a name
+
 #: Digest of the task instance, without its try.
 TASK_KEY = "airflow_task"
 

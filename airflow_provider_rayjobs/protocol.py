@@ -38,6 +38,9 @@ T = TypeVar("T")
 #: Ids outside this set give a job that no route can reach again.
 SUBMISSION_ID_PATTERN = re.compile(r"[A-Za-z0-9_.-]+")
 
+#: Ray names a log file after the id, and file systems take no longer name.
+LONGEST_SUBMISSION_ID = 240
+
 #: Seconds to wait after a doubtful answer to a submission, before the look-up and the next attempt.
 SUBMIT_GRACE = (0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -379,5 +382,10 @@ def check_submission_id(submission_id: str) -> str:
         raise ValueError(
             f"submission_id {submission_id!r} can't be used: Ray finds a job again only when its id is made of "
             "letters, digits, '_', '.' and '-'"
+        )
+    if len(submission_id) > LONGEST_SUBMISSION_ID:
+        raise ValueError(
+            f"submission_id has {len(submission_id)} characters; Ray can't run jobs with more than "
+            f"{LONGEST_SUBMISSION_ID}: {submission_id!r}"
         )
     return submission_id

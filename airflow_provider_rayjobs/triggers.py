@@ -96,9 +96,9 @@ class RayJobTrigger(BaseTrigger):
         try:
             transport = await hook.get_conn()
             self._cluster = transport.cluster
-            event = await JobWatcher(transport, self.watch, self.log).run()
+            event = await JobWatcher(transport, self.watch, self.log, prepare=compat.register_job_on_loop).run()
             self._ended = True
-            yield TriggerEvent(event.to_json())  # type: ignore[no-untyped-call]  # of Airflow
+            yield TriggerEvent(compat.masked(event).to_json())  # type: ignore[no-untyped-call]  # of Airflow
         except asyncio.CancelledError:
             await self._stop_if_killed()
             raise
@@ -174,7 +174,7 @@ class RayConditionTrigger(BaseTrigger):
         hook = RayJobAsyncHook(self.ray_conn_id)
         try:
             event = await self._wait(await hook.get_conn())
-            yield TriggerEvent(event.to_json())  # type: ignore[no-untyped-call]  # of Airflow
+            yield TriggerEvent(compat.masked(event).to_json())  # type: ignore[no-untyped-call]  # of Airflow
         finally:
             await hook.close()
 
@@ -193,6 +193,8 @@ class RayConditionTrigger(BaseTrigger):
             except RayJobLostError as e:
                 return event(Outcome.LOST, str(e))
             except (RayJobError, RayRequestRefusedError) as e:
+                if isinstance(condition, JobReaches) and condition.job is not None:
+                    await compat.register_job_on_loop(condition.job)
                 return event(Outcome.FAILED, str(e))
             except RayJobsError as e:
                 if detail := contact.failed(e):
