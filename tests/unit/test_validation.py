@@ -11,7 +11,7 @@ from airflow.providers.standard.operators.empty import EmptyOperator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_rayjobs import validation
+from airflow_provider_rayjobs import runtime_env_rules, validation
 from airflow_provider_rayjobs.protocol import Submission
 
 #: Each field of a job, a value that is wrong, and the message.
@@ -31,6 +31,25 @@ WRONG: list[tuple[str, Any, type[Exception], str]] = [
     ("runtime_env", {"working_dir": "."}, ValueError, "the cluster can't see"),
     ("runtime_env", {"py_modules": ["s3://b/a.zip", "lib"]}, ValueError, "runtime_env['py_modules'] names the"),
     ("runtime_env", {"py_modules": "s3://b/a.zip"}, TypeError, "runtime_env['py_modules'] must be a list"),
+    ("entrypoint", "a\0b", ValueError, "entrypoint holds a NUL character"),
+    ("entrypoint", "\ud800", ValueError, "entrypoint holds a NUL character, or half of a surrogate pair"),
+    ("submission_id", "a" * 241, ValueError, "submission_id has 241 characters; Ray can't run jobs with more than 240"),
+    ("runtime_env", {"env_vars": {"": "x"}}, ValueError, "runtime_env['env_vars'] has the key ''"),
+    ("runtime_env", {"env_vars": {"A=B": "x"}}, ValueError, "runtime_env['env_vars'] has the key 'A=B'"),
+    ("runtime_env", {"env_vars": {"A": "x\0"}}, ValueError, "runtime_env['env_vars']['A'] holds a NUL character"),
+    ("runtime_env", {"pip": ["a"], "conda": "b"}, ValueError, "runtime_env holds conda and pip; Ray takes one of them"),
+    ("runtime_env", {"image_uri": "i", "pip": ["a"]}, ValueError, "holds 'image_uri', with which Ray does not take"),
+    ("runtime_env", {"container": {"image": "i"}, "uv": []}, ValueError, "holds 'container', with which Ray does not"),
+    ("runtime_env", {"worker_process_setup_hook": 5}, TypeError, "['worker_process_setup_hook'] must be a text, not"),
+    ("runtime_env", {"excludes": "*.log"}, TypeError, "runtime_env['excludes'] must be a list of texts"),
+    ("runtime_env", {"config": 5}, TypeError, "runtime_env['config'] must be a dict, not int"),
+    ("runtime_env", {"config": {"setup_timeout_seconds": "5"}}, TypeError, "['setup_timeout_seconds'] must be a whole"),
+    ("runtime_env", {"config": {"setup_timeout_seconds": 0}}, ValueError, "['setup_timeout_seconds'] is 0; it must be"),
+    ("runtime_env", {"config": {"eager_install": 1}}, TypeError, "['eager_install'] must be true or false"),
+    ("entrypoint_num_gpus", 1.5, ValueError, "entrypoint_num_gpus is 1.5; above 1 it must be a whole number"),
+    ("entrypoint_resources", {"CPU": 1}, ValueError, "entrypoint_resources holds 'CPU'; use entrypoint_num_cpus"),
+    ("entrypoint_resources", {"GPU": 1}, ValueError, "entrypoint_resources holds 'GPU'; use entrypoint_num_gpus"),
+    ("entrypoint_resources", {"memory": 1}, ValueError, "entrypoint_resources holds 'memory'; use entrypoint_memory"),
     ("entrypoint_num_cpus", "many", TypeError, "entrypoint_num_cpus must be a number, not 'many' (str)"),
     ("entrypoint_num_cpus", True, TypeError, "entrypoint_num_cpus must be a number"),
     ("entrypoint_num_gpus", -0.5, ValueError, "entrypoint_num_gpus is -0.5; it can't be negative or infinite"),
@@ -58,7 +77,7 @@ RIGHT: dict[str, Any] = {
 
 def operator(**fields: Any) -> SimpleNamespace:
     """Return what is read of an operator."""
-    given = dict.fromkeys(RIGHT) | {"entrypoint": "true", "poll_interval": 30.0}
+    given = dict.fromkeys(RIGHT) | {"entrypoint": "true", "poll_interval": 30.0, "secret_env_vars": None}
     return SimpleNamespace(**given | {"job_timeout": None, "pending_timeout": None} | fields)
 
 
@@ -79,6 +98,51 @@ def test_what_is_right_passes() -> None:
     validation.check_submission(Submission(**RIGHT))
     validation.check_operator(operator(**RIGHT))
     validation.check_operator(operator(entrypoint=["python", "x y.py", ""]))
+
+
+@pytest.mark.parametrize(
+    "runtime_env",
+    [
+        {"pip": None, "conda": None, "env_vars": None, "config": None},
+        {"pip": ["a"], "conda": None, "config": {"setup_timeout_seconds": -1, "eager_install": False}},
+        {"image_uri": "i", "env_vars": {"A": ""}, "config": {}},
+        {"excludes": ["*.log"], "worker_process_setup_hook": "a.b", "py_executable": "uv run"},
+    ],
+)
+def test_what_ray_takes_passes(runtime_env: dict[str, Any]) -> None:
+    validation.check_operator(operator(runtime_env=runtime_env, entrypoint_num_gpus=2.0, submission_id="a" * 240))
+
+
+def test_an_unknown_key_of_runtime_env_is_warned_of_and_passes(caplog: pytest.LogCaptureFixture) -> None:
+    known = {"pip": ["a"], "nsight": "default", "_inject_current_ray": True}
+    runtime_env_rules.warn_of_unknown_keys(known)
+    runtime_env_rules.warn_of_unknown_keys(None)
+    assert caplog.messages == []
+    runtime_env_rules.warn_of_unknown_keys({**known, "wroking_dir": "s3://b/a.zip", "plugin": 1})
+    (message,) = caplog.messages
+    assert "runtime_env holds plugin, wroking_dir, which Ray itself does not know" in message
+    validation.check_submission(Submission("true", "a", runtime_env={"plugin": 1}))
+
+
+@pytest.mark.parametrize("secret", [{"A": 1}, {"A=": "x"}, ["A"], {1: "x"}])
+def test_secret_variables_are_checked_without_being_shown(secret: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="secret_env_vars"):
+        validation.check_operator(operator(secret_env_vars=secret))
+    with pytest.raises(ValueError, match="NUL") as caught:
+        validation.check_operator(operator(secret_env_vars={"A": "hunter2\0"}))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_secret_variables_join_the_others_and_only_their_names_are_told() -> None:
+    given = operator(runtime_env={"env_vars": {"A": "1"}, "pip": ["x"]}, secret_env_vars={"B": "2", "C": "3"})
+    values = validation.job_arguments(given)
+    assert values["runtime_env"] == {"env_vars": {"A": "1", "B": "2", "C": "3"}, "pip": ["x"]}
+    assert values["metadata"] == {"airflow_secret_env_vars": "B,C"}
+    assert given.runtime_env == {"env_vars": {"A": "1"}, "pip": ["x"]}
+    alone = validation.job_arguments(operator(secret_env_vars={"B": "2"}, metadata={"m": "n"}))
+    assert (alone["runtime_env"], alone["metadata"]["m"]) == ({"env_vars": {"B": "2"}}, "n")
+    with pytest.raises(ValueError, match=r"both hold 'A'"):
+        validation.job_arguments(operator(runtime_env={"env_vars": {"A": "1"}}, secret_env_vars={"A": "2"}))
 
 
 @pytest.mark.parametrize("entrypoint", [None, [], [""], [" ", "x"]])
