@@ -18,7 +18,7 @@ from airflow_provider_rayjobs.connection import ClusterConnection, read_connecti
 from airflow_provider_rayjobs.hooks import RayJobAsyncHook
 from airflow_provider_rayjobs.transport import AiohttpTransport
 from tests.support import answers
-from tests.support.clients import FakeTime, RequestsClient
+from tests.support.clients import FakeTime, RequestsClient, until
 from tests.support.reverse_proxy import ReverseProxy
 from tests.support.scripted_server import ScriptedRay
 
@@ -223,8 +223,7 @@ def test_a_slow_callable_does_not_block_the_event_loop(guarded: ScriptedRay, tok
         transport = AiohttpTransport(read(CALLABLE, ALLOWED, host=guarded.url))
         asking = asyncio.ensure_future(transport.run(protocol.get_version()))
         try:
-            while not tokens.threads:
-                await asyncio.sleep(0.01)
+            await until(lambda: tokens.threads)
             release.set()  # only a loop that still runs gets here
             return (await asking).ray_version
         finally:
