@@ -18,7 +18,7 @@ from airflow_provider_rayjobs.connection import ClusterConnection, read_connecti
 from airflow_provider_rayjobs.hooks import RayJobAsyncHook
 from airflow_provider_rayjobs.transport import AiohttpTransport
 from tests.support import answers
-from tests.support.clients import FakeTime, RequestsClient
+from tests.support.clients import FakeTime, RequestsClient, until
 from tests.support.reverse_proxy import ReverseProxy
 from tests.support.scripted_server import ScriptedRay
 
@@ -223,8 +223,7 @@ def test_a_slow_callable_does_not_block_the_event_loop(guarded: ScriptedRay, tok
         transport = AiohttpTransport(read(CALLABLE, ALLOWED, host=guarded.url))
         asking = asyncio.ensure_future(transport.run(protocol.get_version()))
         try:
-            while not tokens.threads:
-                await asyncio.sleep(0.01)
+            await until(lambda: tokens.threads)
             release.set()  # only a loop that still runs gets here
             return (await asking).ray_version
         finally:
@@ -285,19 +284,19 @@ def test_each_new_token_is_masked_before_it_is_sent(guarded: ScriptedRay, tokens
     cluster = read(CALLABLE, ALLOWED, host=guarded.url)
     compat.register_cluster(cluster)
     for number in range(3):
-        guarded.token = f"token-9d3e77-{number}"
+        guarded.token = f"9d3e77-secret-{number}"
         tokens.next = lambda token=guarded.token: token
         cluster.request_headers()
         seen.append(redact(f"is {guarded.token}"))
     assert seen == ["is ***"] * 3
-    assert "token-9d3e77-2" in cluster.secrets
+    assert "9d3e77-secret-2" in cluster.secrets
 
 
 def test_a_token_that_is_asked_for_on_a_loop_is_masked_too(
     guarded: ScriptedRay, tokens: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    guarded.token = "token-b81c44"
-    tokens.next = lambda: "token-b81c44"
+    guarded.token = "b81c44-secret"
+    tokens.next = lambda: "b81c44-secret"
     monkeypatch.setenv("AIRFLOW__RAY_JOBS__ALLOWED_MODULES", "company_tokens")
     monkeypatch.setenv(
         "AIRFLOW_CONN_RAY_X", json.dumps({"conn_type": "ray_jobs", "host": guarded.url, "extra": CALLABLE})
@@ -311,7 +310,7 @@ def test_a_token_that_is_asked_for_on_a_loop_is_masked_too(
             await hook.close()
 
     assert asyncio.run(ask()) == VERSION
-    assert redact("is token-b81c44") == "is ***"
+    assert redact("is b81c44-secret") == "is ***"
 
 
 def test_an_error_shows_no_token_that_was_asked_for(guarded: ScriptedRay, connect_to: Any, tokens: Any) -> None:

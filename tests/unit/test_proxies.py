@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_rayjobs import exceptions, protocol
-from tests.support.clients import AiohttpClient
 from tests.support.forward_proxy import ForwardProxy
 from tests.support.scripted_server import ScriptedRay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.support.clients import Client
+    from tests.support.clients import AiohttpClient, Client
     from tests.support.private_ca import PrivateCA
 
     Connect = Callable[..., Client]

@@ -112,7 +112,7 @@ def test_a_client_certificate_is_checked_when_the_connection_is_read(private_ca:
     for key in (encrypted, private_ca.server_key, private_ca.ca_file):
         extra = json.dumps({"client_cert": str(private_ca.client_cert), "client_key": str(key)})
         connection: Any = Connection(conn_id="ray_x", conn_type="ray_jobs", host="head", extra=extra)
-        with pytest.raises(errors.RayConnectionConfigError, match="field 'client_cert': .*can't be used"):
+        with pytest.raises(errors.RayConnectionConfigError, match=r"field 'client_cert': .*can't be used"):
             read_connection("ray_x", connection, {})
 
 
