@@ -265,8 +265,7 @@ class RayConditionTrigger(_StopsItsJob):
             try:
                 reached = await look(left)
             except (RayJobError, RayRequestRefusedError) as e:
-                if isinstance(condition, JobReaches) and condition.job is not None:
-                    await compat.register_job_on_loop(condition.job)
+                await _hide_secrets(condition)
                 return event(Outcome.LOST if isinstance(e, RayJobLostError) else Outcome.FAILED, str(e))
             except RayJobsError as e:
                 contact.failed(e)
@@ -280,3 +279,9 @@ class RayConditionTrigger(_StopsItsJob):
             if (left := self.deadline - time.time()) <= 0:
                 return event(Outcome.TIMEOUT, "the sensor's timeout has passed")
             left = min(left, contact.left)
+
+
+async def _hide_secrets(condition: JobReaches | ClusterRunsJobs) -> None:
+    """Have what a job said masked before it is told."""
+    if isinstance(condition, JobReaches) and condition.job is not None:
+        await compat.register_job_on_loop(condition.job)

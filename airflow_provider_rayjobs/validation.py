@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.identity import METADATA_PREFIX, SECRET_ENV_VARS_KEY, check_submission_id
-from airflow_provider_rayjobs.protocol import Submission
 from airflow_provider_rayjobs.runtime_env import check_runtime_env
+
+if TYPE_CHECKING:
+    from airflow_provider_rayjobs.protocol import Submission
 
 
 def check_submission(submission: Submission) -> None:
