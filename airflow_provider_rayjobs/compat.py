@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 #: does not, and its signal handler could not ask for XComs.)
 KILLS_UNSTARTED_TASKS = not AIRFLOW_V_3_0_PLUS
 
+#: Of a secret of several lines, shorter ones are not masked by themselves: a brace, say, is no secret.
+SHORTEST_LINE = 8
+
 #: XCom key under which a task keeps the submission id of the job that it follows.
 SUBMISSION_ID_XCOM = "submission_id"
 
@@ -102,10 +105,18 @@ def register_env_vars(env_vars: object, listed: Iterable[str] = ()) -> None:
     :param env_vars: the variables; only those are masked whose names Airflow deems sensitive.
     :param listed: names of others that are secret.
     """
-    if isinstance(env_vars, Mapping):
-        mask_secret({name: value for name, value in env_vars.items() if isinstance(value, str)})
-        for name in listed:
-            mask_secret(env_vars.get(name))
+    if not isinstance(env_vars, Mapping):
+        return
+    texts = {name: _shown_as(value) for name, value in env_vars.items() if isinstance(value, str) and value}
+    secret = [text for name in listed for text in texts.get(name, ())]
+    for values in (texts, secret):
+        if values:
+            mask_secret(values)
+
+
+def _shown_as(secret: str) -> list[str]:
+    """Return the texts under which a secret shows up in a log, which comes line by line: a key file, say."""
+    return [secret, *(line for line in secret.splitlines() if len(line) >= SHORTEST_LINE and line != secret)]
 
 
 def register_job(job: JobDetails) -> None:

@@ -127,6 +127,14 @@ def test_a_sensor_registers_the_secrets_of_the_job_whose_error_it_tells(
     assert "it said ***" in str(redact(str(caught.value)))
 
 
+def test_a_secret_of_several_lines_is_masked_line_by_line() -> None:
+    key = "{\n-----BEGIN 4f6a-----\nMIIE4f6aPRIVATE==\n}\n"
+    compat.register_env_vars({"PEM": key, "PLAIN": "line one\nline two"}, ["PEM", "MISSING"])
+    assert [redact(line) for line in key.splitlines()] == ["{", "***", "***", "}"]
+    assert redact(repr(key)) == r"'{\n***\n***\n}\n'"
+    assert redact("line one") == "line one"
+
+
 def test_masking_an_event_changes_its_words_only() -> None:
     compat.register_env_vars({"A": "failed-job-1"}, ["A"])
     event = JobEvent(
