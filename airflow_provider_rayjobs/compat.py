@@ -107,11 +107,14 @@ def register_env_vars(env_vars: object, listed: Iterable[str] = ()) -> None:
     """
     if not isinstance(env_vars, Mapping):
         return
-    texts = {name: _shown_as(value) for name, value in env_vars.items() if isinstance(value, str) and value}
-    secret = [text for name in listed for text in texts.get(name, ())]
-    for values in (texts, secret):
-        if values:
-            mask_secret(values)
+    texts: dict[Any, Any] = {
+        name: _shown_as(value) for name, value in env_vars.items() if isinstance(value, str) and value
+    }
+    secret: list[Any] = [text for name in listed for text in texts.get(name, ())]
+    if texts:
+        mask_secret(texts)  # Airflow's masker picks those whose names it deems sensitive
+    if secret:
+        mask_secret(secret)
 
 
 def _shown_as(secret: str) -> list[str]:
