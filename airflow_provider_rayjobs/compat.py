@@ -135,10 +135,24 @@ async def register_job_on_loop(job: JobDetails) -> None:
     await sync_to_async(register_job)(job)
 
 
+def public(text: str) -> str:
+    """
+    Return what a job says without secrets.
+
+    Airflow masks its log files by itself, but not all else that it makes of a log: the LocalExecutor of 3.x copies it
+    to the scheduler's output unmasked.
+    """
+    return str(redact(text))
+
+
 def masked(event: JobEvent) -> JobEvent:
     """Return an event without secrets: Airflow keeps it in its database, and what a job says may hold some."""
-    texts: Any = redact([event.detail, event.message or "", *event.log_tail])
-    return replace(event, detail=texts[0], message=texts[1] or None, log_tail=tuple(texts[2:]))
+    return replace(
+        event,
+        detail=public(event.detail),
+        message=public(event.message) if event.message else event.message,
+        log_tail=tuple(map(public, event.log_tail)),
+    )
 
 
 async def read_cluster(hook: BaseHook, conn_id: str) -> ClusterConnection:

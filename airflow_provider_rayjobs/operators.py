@@ -349,7 +349,9 @@ class RaySubmitJobOperator(BaseOperator):
         async def follow() -> JobEvent:
             transport = AiohttpTransport(self.hook.cluster)
             try:
-                watcher = JobWatcher(transport, watch, self.log, prepare=compat.register_job_on_loop)
+                watcher = JobWatcher(
+                    transport, watch, self.log, prepare=compat.register_job_on_loop, public=compat.public
+                )
                 return compat.masked(await watcher.run())
             finally:
                 await transport.close()

@@ -96,7 +96,10 @@ class RayJobTrigger(BaseTrigger):
         try:
             transport = await hook.get_conn()
             self._cluster = transport.cluster
-            event = await JobWatcher(transport, self.watch, self.log, prepare=compat.register_job_on_loop).run()
+            watcher = JobWatcher(
+                transport, self.watch, self.log, prepare=compat.register_job_on_loop, public=compat.public
+            )
+            event = await watcher.run()
             self._ended = True
             yield TriggerEvent(compat.masked(event).to_json())  # type: ignore[no-untyped-call]  # of Airflow
         except asyncio.CancelledError:
