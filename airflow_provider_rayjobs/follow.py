@@ -90,6 +90,7 @@ class JobWatcher:
     :param watch: what to follow.
     :param log: a logger, Airflow's or Python's: where the status changes and the job's lines go.
     :param prepare: awaited with the job's details before a line of its log is shown.
+    :param public: takes the secrets out of a line of the job's log.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class JobWatcher:
         watch: Watch,
         log: Any,
         prepare: Callable[[JobDetails], Awaitable[object]] | None = None,
+        public: Callable[[str], str] = str,
     ) -> None:
         self._poller = poller
         self._transport = poller.transport
@@ -108,7 +110,9 @@ class JobWatcher:
         self._passed: str | None = None  # the limit for which the job was asked to stop
         self._stop_again = 0.0  # Unix seconds, after a stop that found no contact
         self._contact = Contact(poller.cluster.unreachable_timeout, log)
-        self._logs = LogFollower(self._transport, watch.submission_id, log.info, log.warning, poller.rooms)
+        self._logs = LogFollower(
+            self._transport, watch.submission_id, lambda line: log.info(public(line)), log.warning, poller.rooms
+        )
         self._prepare = prepare
         self._prepared = asyncio.Event()
 

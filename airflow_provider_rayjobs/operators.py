@@ -358,7 +358,7 @@ class RaySubmitJobOperator(BaseOperator):
 
         async def follow() -> JobEvent:
             async with Poller(AiohttpTransport(self.hook.cluster)) as poller:
-                watcher = JobWatcher(poller, watch, self.log, prepare=compat.register_job_on_loop)
+                watcher = JobWatcher(poller, watch, self.log, prepare=compat.register_job_on_loop, public=compat.public)
                 return compat.masked(await watcher.run())
 
         guard = self._guard or self._new_guard()
