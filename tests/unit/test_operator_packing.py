@@ -71,8 +71,8 @@ def test_a_kill_breaks_the_upload_off(operator: Any, scripted_ray: ScriptedRay, 
 
 
 def test_after_a_kill_nothing_is_packed(operator: Any, scripted_ray: ScriptedRay, tmp_path: Path) -> None:
-    operator.on_kill()
     guard = operator._new_guard()
+    operator.on_kill()
     with pytest.raises(RayJobStoppedError, match="killed before it had a job"), guard.guarding():
         operator._prepare({"working_dir": str(tmp_path)})
     assert not scripted_ray.received
