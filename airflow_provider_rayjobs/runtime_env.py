@@ -244,7 +244,7 @@ def _packages(key: str, value: Any) -> dict[str, Any] | None:
         written["packages"] = _read_text(key, written["packages"]).strip().split("\n")
     written["packages"] = list(dict.fromkeys(written["packages"]))
     written.setdefault(f"{key}_check", False)
-    if key == "uv" and isinstance(value, Mapping):
+    if key == "uv":
         written.setdefault("uv_pip_install_options", ["--no-cache"])
     return written if written["packages"] else None
 

@@ -120,7 +120,7 @@ def test_requirement_files_become_lists(prepare: Any, tmp_path: Path) -> None:
         ({"pip": req}, {"pip": {"packages": packages, "pip_check": False}}),
         ({"pip": ["a", "a"]}, {"pip": {"packages": ["a"], "pip_check": False}}),
         ({"pip": {"packages": req, "pip_check": True}}, {"pip": {"packages": packages, "pip_check": True}}),
-        ({"uv": req}, {"uv": {"packages": packages, "uv_check": False}}),
+        ({"uv": req}, {"uv": {"packages": packages, "uv_check": False, **NO_CACHE}}),
         (
             {"uv": {"packages": ["a"], "uv_version": "==1"}},
             {
