@@ -26,7 +26,7 @@ LAYERS = (
     {"__init__", "get_provider_info", "exceptions", "contact"},
     {"answers", "identity", "ignore_rules", "runtime_env"},
     {"protocol", "connection", "folder"},
-    {"validation", "events", "conditions", "foreign_errors", "packages", "packing"},
+    {"validation", "events", "conditions", "foreign_errors", "packages", "zip_writer", "packing"},
     {"transport", "submission", "spool"},
     {"logs", "follow", "compat", "working_dir"},
     {"hooks", "links"},
