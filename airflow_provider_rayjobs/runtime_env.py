@@ -163,8 +163,8 @@ def _check_path(key: str, value: Any) -> None:
     if scheme in _DOWNLOADED and key in _FORMATS:
         parts = urlsplit(text)
         if not (parts.netloc + parts.path).endswith(_FORMATS[key]):
-            shown = text.split("?", 1)[0]
-            raise ValueError(f"runtime_env[{key!r}]: Ray unpacks {', '.join(_FORMATS[key])}, not {shown!r}")
+            file = parts.path.rpartition("/")[2] or parts.netloc.rpartition("@")[2]  # the rest may hold a token
+            raise ValueError(f"runtime_env[{key!r}]: Ray unpacks {', '.join(_FORMATS[key])}, not {file!r}")
 
 
 def _check_installer(key: str, value: Any) -> None:
@@ -244,7 +244,7 @@ def _packages(key: str, value: Any) -> dict[str, Any] | None:
         written["packages"] = _read_text(key, written["packages"]).strip().split("\n")
     written["packages"] = list(dict.fromkeys(written["packages"]))
     written.setdefault(f"{key}_check", False)
-    if key == "uv" and isinstance(value, Mapping):
+    if key == "uv":
         written.setdefault("uv_pip_install_options", ["--no-cache"])
     return written if written["packages"] else None
 

@@ -27,7 +27,7 @@ LAYERS = (
     {"answers", "identity", "ignore_rules", "runtime_env", "authentication"},
     {"addresses"},
     {"protocol", "connection", "folder"},
-    {"validation", "events", "conditions", "foreign_errors", "network", "load", "packages", "packing"},
+    {"validation", "events", "conditions", "foreign_errors", "network", "load", "packages", "zip_writer", "packing"},
     {"transport", "job_list", "followed", "submission", "spool"},
     {"logs", "poller", "follow", "compat", "working_dir"},
     {"hooks", "links"},

@@ -37,7 +37,7 @@ WRONG: list[tuple[str, Any, type[Exception], str]] = [
         ValueError,
         "Ray unpacks .zip, .tar.gz, .tgz, .tar.xz, not",
     ),
-    ("runtime_env", {"working_dir": "s3://b/a.whl"}, ValueError, "'s3://b/a.whl'"),
+    ("runtime_env", {"working_dir": "s3://b/a.whl"}, ValueError, "not 'a.whl'"),
     (
         "runtime_env",
         {"py_modules": ["s3://b/a.zip", 5]},
