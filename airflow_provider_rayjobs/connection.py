@@ -40,6 +40,7 @@ EXTRA_KEYS = {
     "connect_timeout": "seconds",
     "read_timeout": "seconds",
     "unreachable_timeout": "seconds without contact after which a wait gives up",
+    "max_upload_size": "most MiB of a package of local files; Ray's own limit is 100",
     "deployment": "name of this Airflow deployment, when several share the cluster",
 }
 
@@ -73,6 +74,7 @@ class ClusterConnection:
     :param connect_timeout: seconds to open a connection.
     :param read_timeout: seconds between two bytes of an answer.
     :param unreachable_timeout: seconds without contact after which a wait gives up.
+    :param max_upload_size: most MiB that a package of local files may have; the limit of Ray's dashboard by default.
     :param deployment: name of the Airflow deployment, or an empty text to derive one.
     """
 
@@ -85,6 +87,7 @@ class ClusterConnection:
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
     unreachable_timeout: float = 600.0
+    max_upload_size: float = 100.0
     deployment: str = ""
 
     @property
@@ -138,6 +141,7 @@ def read_connection(
         connect_timeout=extra.seconds("connect_timeout", ClusterConnection.connect_timeout),
         read_timeout=extra.seconds("read_timeout", ClusterConnection.read_timeout),
         unreachable_timeout=extra.seconds("unreachable_timeout", ClusterConnection.unreachable_timeout),
+        max_upload_size=extra.seconds("max_upload_size", ClusterConnection.max_upload_size),
         deployment=extra.text("deployment"),
     )
 

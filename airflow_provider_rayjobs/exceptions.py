@@ -5,6 +5,8 @@ Errors of the provider.
 
     RayJobsError                      everything below; a RuntimeError
     ├── RayConnectionConfigError      the Airflow connection holds a wrong value; also a ValueError
+    ├── RayPackageError               local files of a runtime_env can't be packed; also a ValueError
+    │   └── RayPackageTooLargeError   their package is larger than the cluster takes
     ├── RayClusterUnreachableError    no usable answer from the cluster; also a ConnectionError
     │   └── RayTLSError               the TLS handshake failed; not retried
     ├── RayAPIError                   the cluster answered, and refused
@@ -48,6 +50,14 @@ class RayConnectionConfigError(RayJobsError, ValueError):
     def __reduce__(self) -> tuple[type[RayConnectionConfigError], tuple[str, str, str]]:
         """Rebuild from the parts: the message alone would not do."""
         return type(self), (self.conn_id, self.field, self.problem)
+
+
+class RayPackageError(RayJobsError, ValueError):
+    """Local files of a ``runtime_env`` can't be packed or uploaded; nothing was submitted."""
+
+
+class RayPackageTooLargeError(RayPackageError):
+    """The package of local files is larger than the connection's ``max_upload_size``, or than the cluster takes."""
 
 
 class RayClusterUnreachableError(RayJobsError, ConnectionError):

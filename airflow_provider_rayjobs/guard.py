@@ -15,6 +15,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayJobExistsError,
     RayJobsError,
     RayJobStoppedError,
+    RayPackageTooLargeError,
     RayRequestRefusedError,
 )
 from airflow_provider_rayjobs.protocol import Request, job_path
@@ -73,6 +74,16 @@ class JobGuard:
         if self.killed:
             raise RayJobStoppedError("The task was killed before it had a job", submission_id=submission_id)
 
+    def preparing(self) -> None:
+        """
+        Note that local files are packed and uploaded, which a kill breaks off.
+
+        :raises RayJobStoppedError: the task was killed; nothing is to be submitted.
+        """
+        if self.killed:
+            raise RayJobStoppedError("The task was killed before it had a job")
+        self._submitting = True
+
     def submitting(self) -> None:
         """
         Note that the job announced last is being submitted.
@@ -96,7 +107,7 @@ class JobGuard:
 
         Nothing is logged here, by nobody: the signal may have interrupted Airflow's logger inside its lock.
 
-        :raises RayJobStoppedError: the job is being submitted, which this breaks off.
+        :raises RayJobStoppedError: the job is being prepared or submitted, which this breaks off.
         """
         if not self._enabled:
             return
@@ -116,7 +127,7 @@ class JobGuard:
             loop.call_soon_threadsafe(task.cancel)
         elif self._submitting:
             self._submitting = False
-            raise RayJobStoppedError("The task was killed while it submitted", submission_id=str(self.submission_id))
+            raise RayJobStoppedError("The task was killed while it submitted", submission_id=self.submission_id or "")
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine, which a kill cancels."""
@@ -189,5 +200,5 @@ def refused_for_good() -> Iterator[None]:
     """
     try:
         yield
-    except (RayRequestRefusedError, RayConnectionConfigError, RayJobExistsError) as e:
+    except (RayRequestRefusedError, RayConnectionConfigError, RayJobExistsError, RayPackageTooLargeError) as e:
         raise AirflowFailException(str(e)) from e

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import shlex
-import string
+import contextlib
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,54 +14,15 @@ from airflow_provider_rayjobs import protocol
 from airflow_provider_rayjobs.compat import read_cluster, register_secrets
 from airflow_provider_rayjobs.connection import EXTRA_KEYS, ClusterConnection, read_connection
 from airflow_provider_rayjobs.exceptions import RayJobsError
-from airflow_provider_rayjobs.protocol import Flow, JobDetails, JobStatus, Submission, VersionInfo
-from airflow_provider_rayjobs.validation import check_submission
+from airflow_provider_rayjobs.submission import make_submission
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 
+    from airflow_provider_rayjobs.protocol import Flow, JobDetails, JobStatus, VersionInfo
     from airflow_provider_rayjobs.transport import AiohttpTransport, RequestsTransport
 
 T = TypeVar("T")
-
-#: Metadata key by which a submission finds its own job again after a lost answer.
-SUBMISSION_KEY = "airflow_submission"
-
-
-def new_submission_id() -> str:
-    """Return a random submission id of the form that Ray gives when the client names none."""
-    letters = string.ascii_letters + string.digits
-    return "raysubmit_" + "".join(secrets.choice(letters) for _ in range(16))
-
-
-def make_submission(
-    cluster: ClusterConnection,
-    *,
-    entrypoint: str | Sequence[str],
-    submission_id: str | None = None,
-    metadata: Mapping[str, str] | None = None,
-    submission_key: str | None = None,
-    **fields: Any,
-) -> tuple[Submission, Callable[[JobDetails], bool]]:
-    """
-    Build a submission and the test by which its job is known again.
-
-    :param cluster: its metadata is laid over the job's own, as Ray's client does.
-    :param entrypoint: a command line, or a list of words, which is quoted for the shell that Ray runs it in.
-    :param submission_key: text that names this submission; a random one by default.
-    :param fields: other fields of :class:`~airflow_provider_rayjobs.protocol.Submission`.
-    :raises ValueError: a value is wrong; the message names it.
-    :raises TypeError: a value has a wrong type; the message names it.
-    """
-    key = submission_key or secrets.token_hex(8)
-    submission = Submission(
-        entrypoint=entrypoint if isinstance(entrypoint, str) else shlex.join(entrypoint),
-        submission_id=submission_id or new_submission_id(),
-        metadata={**(metadata or {}), **cluster.metadata, SUBMISSION_KEY: key},
-        **fields,
-    )
-    check_submission(submission)
-    return submission, lambda job: job.metadata.get(SUBMISSION_KEY) == key
 
 
 class RayJobHook(BaseHook):
@@ -163,7 +123,8 @@ class RayJobHook(BaseHook):
         sent again.
 
         :param entrypoint: command line that the cluster runs in a shell, or a list of words, which is quoted.
-        :param runtime_env: Ray's runtime environment; ``working_dir`` and ``py_modules`` must be remote URIs.
+        :param runtime_env: Ray's runtime environment; local files in it are uploaded first, as
+            :meth:`prepare_runtime_env` does it.
         :param submission_id: id of the job, of letters, digits, ``_``, ``.`` and ``-``.
         :param metadata: strings that are stored with the job; the connection's metadata is laid over them.
         :param entrypoint_num_cpus: CPU cores to reserve for the entrypoint.
@@ -176,6 +137,7 @@ class RayJobHook(BaseHook):
         :return: the submission id.
         :raises ValueError: an argument is wrong, before anything is sent.
         :raises TypeError: an argument has a wrong type, before anything is sent.
+        :raises RayPackageError: local files can't be packed or are too large, before anything is submitted.
         :raises RayJobExistsError: another job has this submission id.
         :raises RayRequestRefusedError: Ray refused the request.
         :raises RayClusterUnreachableError: the cluster could not be reached, or went away and did not come back
@@ -195,8 +157,25 @@ class RayJobHook(BaseHook):
             entrypoint_label_selector=entrypoint_label_selector,
             submission_key=submission_key,
         )
+        submission = replace(submission, runtime_env=self.prepare_runtime_env(runtime_env))
         patience = self.cluster.unreachable_timeout
         return self._transport.run(protocol.submit_job(submission, is_ours, patience=patience))
+
+    def prepare_runtime_env(self, runtime_env: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """
+        Upload a ``runtime_env``'s local files, and return what is to be submitted instead.
+
+        A local ``working_dir`` and local ``py_modules`` become packages on the cluster (``PUT
+        /api/packages/gcs/{name}``), unless it has them already, and the files of ``pip``, ``uv`` and ``conda`` become
+        lists and dicts, as with Ray's own client. What is ready comes back as it is.
+
+        :param runtime_env: Ray's runtime environment.
+        :raises ValueError: a value is wrong; the message names its key.
+        :raises TypeError: a value has a wrong type; the message names its key.
+        :raises RayPackageError: local files can't be packed or are too large.
+        :raises RayJobsError: the cluster does not take them.
+        """
+        return None if runtime_env is None else _prepare(self._transport, runtime_env)
 
     def stop_job(self, submission_id: str) -> bool:
         """
@@ -335,7 +314,22 @@ class RayJobAsyncHook(BaseHook):
         cluster = (await self.get_conn()).cluster
         await asyncio.to_thread(register_secrets, cluster, runtime_env)
         submission, is_ours = make_submission(cluster, runtime_env=runtime_env, **job)
+        submission = replace(submission, runtime_env=await self.prepare_runtime_env(runtime_env))
         return await self._run(protocol.submit_job(submission, is_ours, patience=cluster.unreachable_timeout))
+
+    async def prepare_runtime_env(self, runtime_env: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """Upload a ``runtime_env``'s local files; packing and sending block, so a thread does both."""
+        cluster = (await self.get_conn()).cluster
+        if runtime_env is None:
+            return None
+
+        def prepare() -> dict[str, Any]:
+            from airflow_provider_rayjobs.transport import RequestsTransport
+
+            with contextlib.closing(RequestsTransport(cluster)) as transport:
+                return _prepare(transport, runtime_env)
+
+        return await asyncio.to_thread(prepare)
 
     async def stop_job(self, submission_id: str) -> bool:
         """Ask a job to stop; True when it was running."""
@@ -366,6 +360,13 @@ class RayJobAsyncHook(BaseHook):
         await self.get_job_info(submission_id)
         async for text in _tail(await self.get_conn(), submission_id):
             yield text
+
+
+def _prepare(transport: RequestsTransport, runtime_env: Mapping[str, Any]) -> dict[str, Any]:
+    from airflow_provider_rayjobs.working_dir import prepare_runtime_env
+
+    limit = int(transport.cluster.max_upload_size * 2**20)
+    return prepare_runtime_env(runtime_env, transport.run, limit=limit)
 
 
 async def _next(pieces: AsyncIterator[str]) -> str:

@@ -22,9 +22,7 @@ from airflow_provider_rayjobs.exactly_once import (
     stop_and_wait,
     submit_once,
 )
-from airflow_provider_rayjobs.exceptions import (
-    RayJobsError,
-)
+from airflow_provider_rayjobs.exceptions import RayJobsError, RayPackageError
 from airflow_provider_rayjobs.guard import STOP_PATIENCE, JobGuard, refused_for_good
 from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.logs import DRAIN_TOTAL
@@ -62,7 +60,7 @@ class RaySubmitJobOperator(BaseOperator):
 
     :param entrypoint: the command that the cluster runs in a shell: a text as Ray takes it, or a list of words, which
         is quoted so that each stays one argument.
-    :param runtime_env: Ray's runtime environment for the job.
+    :param runtime_env: Ray's runtime environment for the job; local files in it are packed and uploaded.
     :param submission_id: id of the job; by default one that is derived from the task instance. A later try of the
         task adds its number when Ray has seen the id before.
     :param metadata: texts that are stored with the job.
@@ -192,18 +190,29 @@ class RaySubmitJobOperator(BaseOperator):
         return guard
 
     def _submit_and_wait(self, context: Context, identity: TaskIdentity, session: str | None) -> str:
+        job = validation.job_arguments(self)
+        job["runtime_env"] = self._prepare(job["runtime_env"])
         now = time.time()
         submission_id = submit_once(
             self.hook,
             identity,
             announce=lambda submission_id: self._announce(context, submission_id),
-            **validation.job_arguments(self),
+            **job,
         )
         if self._guard is not None:
             self._guard.accept()
         address = self.hook.get_address()
         self.log.info("Submitted Ray job %s: %s/#/jobs/%s", submission_id, address, submission_id)
         return self._wait(context, self._watch(context, submission_id, now, session))
+
+    def _prepare(self, runtime_env: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Upload local files, before there is a submission that a kill would have to look for."""
+        if self._guard is not None:
+            self._guard.preparing()
+        try:
+            return self.hook.prepare_runtime_env(runtime_env)
+        except RayPackageError as e:
+            raise type(e)(f"Nothing was submitted: {e}") from e
 
     def _announce(self, context: Context, submission_id: str) -> None:
         """Make the id known, before the job exists, to whoever may have to stop it."""

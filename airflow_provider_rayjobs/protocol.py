@@ -12,11 +12,11 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from itertools import chain, repeat
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_rayjobs.answers import Response, no_jobs_api, read_json, read_object
@@ -130,6 +130,17 @@ class VersionInfo:
     session_name: str | None = None
 
 
+class Body(Protocol):
+    """A body that is read while it is sent."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def read(self, length: int = -1, /) -> bytes:
+        """Read on; no bytes are the end."""
+
+
 @dataclass(frozen=True)
 class Request:
     """
@@ -140,6 +151,7 @@ class Request:
     :param json: body, encoded as JSON when given.
     :param repeatable: whether sending it twice does no harm; only then is it retried.
     :param secrets: texts that must not show in an error message.
+    :param upload: opens the body, from its beginning, for each attempt to send it; it is streamed.
     """
 
     method: str
@@ -147,6 +159,7 @@ class Request:
     json: Any = field(default=None, repr=False)
     repeatable: bool = True
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    upload: Callable[[], Body] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

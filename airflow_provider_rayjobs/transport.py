@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from airflow_provider_rayjobs.connection import ClusterConnection
+    from airflow_provider_rayjobs.protocol import Body
 
 T = TypeVar("T")
 
@@ -39,6 +40,9 @@ T = TypeVar("T")
 ATTEMPTS = 5
 FIRST_WAIT = 0.25
 LONGEST_WAIT = 2.0
+
+#: Bytes a second that an upload is granted time for, once it has left this machine.
+SLOWEST_UPLOAD = 1_000_000
 
 #: Largest WebSocket message taken, in bytes. Ray cuts a log into messages of about 20,000 characters, but never
 #: within a line.
@@ -119,12 +123,14 @@ class RequestsTransport:
         import requests
 
         cluster = self.cluster
+        body = None if request.upload is None else request.upload()
         try:
             answer = self._session.request(
                 request.method,
                 cluster.address + request.path,
                 json=request.json,
-                timeout=timeout or (cluster.connect_timeout, cluster.read_timeout),
+                data=body,
+                timeout=timeout or _timeouts(cluster, body),
                 verify=cluster.verify,
                 allow_redirects=False,
             )
@@ -289,6 +295,14 @@ async def _messages(cluster: ClusterConnection, socket: aiohttp.ClientWebSocketR
 
 
 _NO_RESPONSE = Response(0, "", "")
+
+
+def _timeouts(cluster: ClusterConnection, body: Body | None) -> tuple[float, float]:
+    """Return seconds for ``requests``: to connect and for each write, and until the answer begins."""
+    if body is None:
+        return cluster.connect_timeout, cluster.read_timeout
+    # A proxy may take in everything at once, and hand it on while we wait.
+    return max(cluster.connect_timeout, cluster.read_timeout), cluster.read_timeout + len(body) / SLOWEST_UPLOAD
 
 
 def _response(cluster: ClusterConnection, request: Request, status: int, body: bytes, headers: Any) -> Response:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from numbers import Real
@@ -12,8 +10,7 @@ from typing import Any
 
 from airflow_provider_rayjobs.identity import METADATA_PREFIX
 from airflow_provider_rayjobs.protocol import Submission, check_submission_id
-
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+from airflow_provider_rayjobs.runtime_env import check_runtime_env
 
 
 def check_submission(submission: Submission) -> None:
@@ -53,32 +50,6 @@ def check_resources(resources: Any) -> None:
     check_mapping("entrypoint_resources", resources)
     for name, amount in resources.items():
         check_amount(f"entrypoint_resources[{name!r}]", amount)
-
-
-def check_runtime_env(runtime_env: Any) -> None:
-    """Check the keys that name code, and ``env_vars``, which Ray rejects only when the job starts."""
-    check_mapping("runtime_env", runtime_env)
-    for key, value in runtime_env.items():
-        try:
-            json.dumps(value)
-        except (TypeError, ValueError):
-            raise TypeError(
-                f"runtime_env[{key!r}] holds something that is no JSON; use texts, numbers, lists, dicts"
-            ) from None
-    if runtime_env.get("env_vars") is not None:
-        check_strings("runtime_env['env_vars']", runtime_env["env_vars"])
-    modules = runtime_env.get("py_modules") or []
-    if not isinstance(modules, list):
-        raise TypeError(f"runtime_env['py_modules'] must be a list, not {type(modules).__name__}")
-    for key, value in [
-        ("working_dir", runtime_env.get("working_dir")),
-        *(("py_modules", m) for m in modules),
-    ]:
-        if value is not None and not (isinstance(value, str) and _URI.match(value)):
-            raise ValueError(
-                f"runtime_env[{key!r}] names the local path {str(value)!r}, which the cluster can't see; give the "
-                "URI of a zip file that it can read (s3://, gs://, https://, gcs://)"
-            )
 
 
 def check_mapping(name: str, value: Any) -> None:

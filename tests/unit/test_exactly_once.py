@@ -19,8 +19,9 @@ from airflow_provider_rayjobs.exactly_once import (
     submit_once,
 )
 from airflow_provider_rayjobs.exceptions import RayJobExistsError, RayJobNotFoundError, RayJobTimeoutError
-from airflow_provider_rayjobs.hooks import SUBMISSION_KEY, RayJobHook
+from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.identity import TaskIdentity
+from airflow_provider_rayjobs.submission import SUBMISSION_KEY
 from tests.support import answers
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ import pytest
 
 from airflow_provider_rayjobs import exceptions as errors
 from airflow_provider_rayjobs import protocol
-from airflow_provider_rayjobs.hooks import SUBMISSION_KEY, RayJobAsyncHook, RayJobHook
+from airflow_provider_rayjobs.hooks import RayJobAsyncHook, RayJobHook
 from airflow_provider_rayjobs.protocol import JobStatus
+from airflow_provider_rayjobs.submission import SUBMISSION_KEY
 from tests.support import answers
 from tests.support.scripted_server import ScriptedRay, Tail
 

@@ -24,11 +24,11 @@ MODULES = sorted(path.stem for path in FOLDER.glob("*.py"))
 #: A module imports from its own row and the rows above it. A new module gets its place here.
 LAYERS = (
     {"__init__", "get_provider_info", "exceptions", "contact"},
-    {"answers", "identity"},
-    {"protocol", "connection", "working_dir"},
-    {"validation", "events", "conditions", "foreign_errors"},
-    {"transport"},
-    {"logs", "follow", "compat"},
+    {"answers", "identity", "ignore_rules", "runtime_env"},
+    {"protocol", "connection", "folder"},
+    {"validation", "events", "conditions", "foreign_errors", "packages", "packing"},
+    {"transport", "submission", "spool"},
+    {"logs", "follow", "compat", "working_dir"},
     {"hooks", "links"},
     {"exactly_once", "guard"},
     {"triggers", "stop_delete"},
@@ -47,6 +47,8 @@ HEAVY = {
     "aiohttp": {"transport", "foreign_errors"},
     "tenacity": {"transport"},
     "certifi": {"transport"},
+    "pathspec": {"ignore_rules"},
+    "yaml": {"runtime_env"},
     "ray": set(),
 }
 

@@ -1,0 +1,304 @@
+"""
+What a ``runtime_env`` may hold, and what Ray's client makes of it before it sends it.
+
+:func:`check_runtime_env` looks at the values alone, :func:`resolve_files` reads the files that ``pip``, ``uv`` and
+``conda`` name. Both follow the ``RuntimeEnv`` of Ray 2.60 (``runtime_env/runtime_env.py``) and its validation
+(``_private/runtime_env/validation.py``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow_provider_rayjobs.exceptions import RayPackageError
+
+#: Keys that Ray itself knows; plugins on the cluster may add others.
+KNOWN_KEYS = frozenset(
+    [
+        "working_dir",
+        "py_modules",
+        "py_executable",
+        "java_jars",
+        "conda",
+        "pip",
+        "uv",
+        "container",
+        "image_uri",
+        "excludes",
+        "env_vars",
+        "config",
+        "worker_process_setup_hook",
+        "nsight",
+        "rocprof_sys",
+        "_nsight",
+        "_rocprof_sys",
+        "_ray_release",
+        "_ray_commit",
+        "_inject_current_ray",
+    ]
+)
+
+#: URIs that are more than a path: what the nodes download, what Ray keeps itself, and what is on every node.
+_DOWNLOADED = frozenset({"http", "https", "s3", "gs", "azure", "abfss", "file", "gcs"})
+_SCHEMES = _DOWNLOADED | {"local"}
+
+ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar.xz")
+_FORMATS = {"working_dir": ARCHIVES, "py_modules": (*ARCHIVES, ".whl")}
+
+_INSTALLER_FIELDS: Mapping[str, Mapping[str, type]] = {
+    "pip": {"packages": list, "pip_check": bool, "pip_version": str, "pip_install_options": list},
+    "uv": {"packages": list, "uv_check": bool, "uv_version": str, "uv_pip_install_options": list},
+}
+
+_CONFIG_DEFAULTS: Mapping[str, Any] = {"setup_timeout_seconds": 600, "eager_install": True, "log_files": []}
+
+#: Ray's keys whose argument has another name.
+_RENAMED = {"nsight": "_nsight", "rocprof_sys": "_rocprof_sys"}
+
+
+def is_uri(value: str) -> bool:
+    """Whether a ``working_dir`` or an entry of ``py_modules`` is a URI that Ray reads by itself, and no local path."""
+    return urlsplit(value).scheme in _SCHEMES
+
+
+def unknown_keys(runtime_env: Mapping[str, Any]) -> list[str]:
+    """Return the keys that Ray itself does not know."""
+    return sorted(set(runtime_env) - KNOWN_KEYS)
+
+
+def check_runtime_env(runtime_env: Any) -> None:
+    """
+    Check a ``runtime_env`` as far as its values tell; local paths are not looked at.
+
+    :raises TypeError: a value has a wrong type; the message names its key.
+    :raises ValueError: a value is wrong; the message names its key.
+    """
+    if not isinstance(runtime_env, Mapping):
+        raise TypeError(f"runtime_env must be a dict, not {type(runtime_env).__name__}")
+    for key, value in runtime_env.items():
+        if not isinstance(key, str):
+            raise TypeError(f"runtime_env has the key {key!r}, which is no text")
+        if value is not None:
+            _check_value(key, value)
+    _check_together({key for key, value in runtime_env.items() if value})
+
+
+def _check_value(key: str, value: Any) -> None:
+    if key in _INSTALLER_FIELDS:
+        _check_installer(key, value)
+    else:
+        _CHECKS.get(key, partial(_check_json, key))(value)
+
+
+def _is(key: str, value: Any, wanted: str) -> str:
+    # The type alone is told: the value may hold a secret.
+    return f"runtime_env[{key!r}] must be {wanted}, not {type(value).__name__}"
+
+
+def _check_json(key: str, value: Any) -> None:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"runtime_env[{key!r}] holds something that is no JSON; use texts, numbers, lists, dicts"
+        ) from None
+
+
+def _check_texts(key: str, value: Any) -> None:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise TypeError(_is(key, value, "a list of texts"))
+
+
+def _check_hook(value: Any) -> None:
+    if not isinstance(value, str):
+        raise ValueError(
+            _is("worker_process_setup_hook", value, "the name of a module's function; no callable can be sent")
+        )
+
+
+def _check_conda(value: Any) -> None:
+    if not isinstance(value, str | Mapping):
+        raise TypeError(_is("conda", value, "a text or a dict"))
+    _check_json("conda", value)
+
+
+def _check_paths(key: str, value: Any) -> None:
+    if not isinstance(value, list):
+        raise TypeError(_is(key, value, "a list"))
+    for item in value:
+        _check_path(key, item)
+
+
+def _check_env_vars(value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise TypeError(_is("env_vars", value, "a dict"))
+    for name, text in value.items():
+        if not isinstance(name, str):
+            raise TypeError(f"runtime_env['env_vars'] has the key {name!r}, which is no text")
+        if not isinstance(text, str):
+            kind = type(text).__name__
+            raise TypeError(f"runtime_env['env_vars'][{name!r}] must be a text, not {kind}; write str(...) around it")
+
+
+def _check_path(key: str, value: Any) -> None:
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(_is(key, value, "a path or a URI"))
+    text = os.fspath(value)
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"runtime_env[{key!r}] holds an empty path; write '.' for the worker's current folder")
+    scheme = urlsplit(text).scheme
+    if key == "java_jars" and not scheme:
+        raise ValueError(
+            f"runtime_env['java_jars'] names the local path {text!r}, which the cluster can't see; give a URI that it "
+            "can read"
+        )
+    if "://" in text and scheme not in _SCHEMES:
+        raise ValueError(f"runtime_env[{key!r}]: Ray reads no {scheme}:// URIs, only {', '.join(sorted(_SCHEMES))}")
+    if scheme in _DOWNLOADED and key in _FORMATS:
+        parts = urlsplit(text)
+        if not (parts.netloc + parts.path).endswith(_FORMATS[key]):
+            shown = text.split("?", 1)[0]
+            raise ValueError(f"runtime_env[{key!r}]: Ray unpacks {', '.join(_FORMATS[key])}, not {shown!r}")
+
+
+def _check_installer(key: str, value: Any) -> None:
+    if isinstance(value, str):
+        return
+    if isinstance(value, list):
+        _check_texts(key, value)
+        return
+    if not isinstance(value, Mapping):
+        raise TypeError(_is(key, value, "a list of packages, the path of a requirements file, or a dict"))
+    known = _INSTALLER_FIELDS[key]
+    if more := sorted(map(str, set(value) - set(known))):
+        raise ValueError(f"runtime_env[{key!r}] has no field {more[0]!r}; it takes {', '.join(known)}")
+    if "packages" not in value:
+        raise ValueError(f"runtime_env[{key!r}] needs the field 'packages'")
+    for field, item in value.items():
+        if field == "packages" and (not isinstance(item, list) and (key == "uv" or not isinstance(item, str))):
+            raise ValueError(f"runtime_env[{key!r}]['packages'] must be a list, not {type(item).__name__}")
+        if not isinstance(item, known[field]) and field != "packages":
+            wanted = known[field].__name__
+            raise TypeError(f"runtime_env[{key!r}][{field!r}] must be a {wanted}, not {type(item).__name__}")
+        if isinstance(item, list) and not all(isinstance(word, str) for word in item):
+            raise TypeError(f"runtime_env[{key!r}][{field!r}] must be a list of texts")
+
+
+def _check_config(value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise TypeError(_is("config", value, "a dict"))
+    _check_json("config", value)
+    seconds = value.get("setup_timeout_seconds", 1)
+    if not isinstance(seconds, int):
+        raise TypeError(_is("config", seconds, "a dict whose setup_timeout_seconds is a whole number"))
+    if seconds <= 0 and seconds != -1:
+        raise ValueError(
+            f"runtime_env['config']: setup_timeout_seconds is {seconds}; it is positive, or -1 for no limit"
+        )
+    if not isinstance(value.get("eager_install", True), bool):
+        raise TypeError(_is("config", value["eager_install"], "a dict whose eager_install is true or false"))
+    if value.get("log_files") is not None:
+        _check_texts("config", value["log_files"])
+
+
+def _check_together(keys: set[str]) -> None:
+    """Check what Ray does not take together."""
+    installers = sorted(keys & {"pip", "uv", "conda"})
+    if len(installers) > 1:
+        raise ValueError(
+            f"runtime_env can't have {' and '.join(map(repr, installers))} together; with conda, list the pip packages "
+            "in the conda environment"
+        )
+    for key in ("container", "image_uri"):
+        if key in keys and (more := sorted(keys - {key, "config", "env_vars"})):
+            raise ValueError(f"runtime_env can't have {key!r} together with {more[0]!r}, only with config and env_vars")
+
+
+def resolve_files(runtime_env: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return a ``runtime_env`` as Ray's client sends it, but for local ``working_dir`` and ``py_modules``.
+
+    The files that ``pip``, ``uv`` and ``conda`` name are read; short forms are written out; what is empty is left out.
+
+    :param runtime_env: one that :func:`check_runtime_env` has passed.
+    :raises RayPackageError: a file can't be read.
+    """
+    resolved: dict[str, Any] = {}
+    for key, value in runtime_env.items():
+        sent = _SENT[key](value) if key in _SENT and value is not None else value
+        if sent is not None and not (key in ("env_vars", "excludes") and not sent):
+            resolved[_RENAMED.get(key, key)] = sent
+    return resolved
+
+
+def _packages(key: str, value: Any) -> dict[str, Any] | None:
+    """Return the long form of ``pip`` or ``uv``, without duplicates; None when it has no packages."""
+    written = dict(value) if isinstance(value, Mapping) else {"packages": value}
+    if isinstance(written["packages"], str):
+        written["packages"] = _read_text(key, written["packages"]).strip().split("\n")
+    written["packages"] = list(dict.fromkeys(written["packages"]))
+    written.setdefault(f"{key}_check", False)
+    if key == "uv" and isinstance(value, Mapping):
+        written.setdefault("uv_pip_install_options", ["--no-cache"])
+    return written if written["packages"] else None
+
+
+def _conda(value: Any) -> Any:
+    """Return the environment that a YAML file describes, or the name or folder of one as it is."""
+    if not isinstance(value, str):
+        return value
+    path = Path(value)
+    if path.suffix not in (".yaml", ".yml"):
+        if path.is_absolute() and not path.is_dir():
+            raise RayPackageError(f"runtime_env['conda']: there is no folder {value!r}; give the environment's name")
+        return value
+    import yaml
+
+    try:
+        return yaml.safe_load(_read_text("conda", value))
+    except yaml.YAMLError as e:
+        raise RayPackageError(f"runtime_env['conda']: {value!r} is no YAML ({e})") from e
+
+
+def _config(value: Mapping[str, Any]) -> dict[str, Any]:
+    given = {name: item for name, item in value.items() if name in _CONFIG_DEFAULTS and item is not None}
+    return {**_CONFIG_DEFAULTS, **given}
+
+
+def _read_text(key: str, path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as e:
+        problem = e.strerror if isinstance(e, OSError) else e
+        raise RayPackageError(
+            f"runtime_env[{key!r}]: the file {path!r} can't be read ({problem}); give the path of a file on the "
+            "Airflow worker, or a list"
+        ) from e
+
+
+_CHECKS: Mapping[str, Callable[[Any], None]] = {
+    "working_dir": partial(_check_path, "working_dir"),
+    "py_modules": partial(_check_paths, "py_modules"),
+    "java_jars": partial(_check_paths, "java_jars"),
+    "excludes": partial(_check_texts, "excludes"),
+    "env_vars": _check_env_vars,
+    "conda": _check_conda,
+    "config": _check_config,
+    "worker_process_setup_hook": _check_hook,
+}
+
+#: How Ray's client sends what may be given in a shorter form.
+_SENT: Mapping[str, Callable[[Any], Any]] = {
+    "working_dir": os.fspath,
+    "py_modules": lambda value: [os.fspath(item) for item in value],
+    "pip": partial(_packages, "pip"),
+    "uv": partial(_packages, "uv"),
+    "conda": _conda,
+    "config": _config,
+}

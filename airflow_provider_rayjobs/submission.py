@@ -1,0 +1,55 @@
+"""A submission as the hooks make it: the arguments of ``submit_job``, checked, with what tells it from others."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+import string
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rayjobs.protocol import JobDetails, Submission
+from airflow_provider_rayjobs.validation import check_submission
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from airflow_provider_rayjobs.connection import ClusterConnection
+
+#: Metadata key by which a submission finds its own job again after a lost answer.
+SUBMISSION_KEY = "airflow_submission"
+
+
+def new_submission_id() -> str:
+    """Return a random submission id of the form that Ray gives when the client names none."""
+    letters = string.ascii_letters + string.digits
+    return "raysubmit_" + "".join(secrets.choice(letters) for _ in range(16))
+
+
+def make_submission(
+    cluster: ClusterConnection,
+    *,
+    entrypoint: str | Sequence[str],
+    submission_id: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    submission_key: str | None = None,
+    **fields: Any,
+) -> tuple[Submission, Callable[[JobDetails], bool]]:
+    """
+    Build a submission and the test by which its job is known again.
+
+    :param cluster: its metadata is laid over the job's own, as Ray's client does.
+    :param entrypoint: a command line, or a list of words, which is quoted for the shell that Ray runs it in.
+    :param submission_key: text that names this submission; a random one by default.
+    :param fields: other fields of :class:`~airflow_provider_rayjobs.protocol.Submission`.
+    :raises ValueError: a value is wrong; the message names it.
+    :raises TypeError: a value has a wrong type; the message names it.
+    """
+    key = submission_key or secrets.token_hex(8)
+    submission = Submission(
+        entrypoint=entrypoint if isinstance(entrypoint, str) else shlex.join(entrypoint),
+        submission_id=submission_id or new_submission_id(),
+        metadata={**(metadata or {}), **cluster.metadata, SUBMISSION_KEY: key},
+        **fields,
+    )
+    check_submission(submission)
+    return submission, lambda job: job.metadata.get(SUBMISSION_KEY) == key

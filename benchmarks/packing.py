@@ -1,0 +1,218 @@
+"""
+Packing and uploading of local files, against Ray's own client, on one real head in one run.
+
+    python -m benchmarks.packing [--runs 3] [--json out.json] [--address http://127.0.0.1:8265]
+
+Each figure is the median over the runs, each run has files of its own, and each side makes its measurement in a process
+of its own: it imports what it needs, then prepares a ``working_dir`` twice, as ``submit_job`` does before it submits.
+Needs Ray in an environment of its own (RAYJOBS_RAY_BIN, or `make envs`); starts a head unless it is given one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+MB = 1_000_000
+MIB = 1024 * 1024
+
+CASES = {
+    "5,000 files, 50 MB of text": ("text", 5_000, 50 * MB),
+    "one file of 80 MB of random bytes": ("random", 1, 80 * MB),
+    "300 files, 300 MB of text": ("text", 300, 300 * MB),
+}
+
+
+def make_files(folder: Path, kind: str, count: int, size: int, seed: int) -> None:
+    """Fill a folder; text is lines of Python's standard library, in an order that no other seed gives."""
+    chance = random.Random(seed)  # noqa: S311
+    lines = [] if kind == "random" else _lines()
+    for number in range(count):
+        place = folder / f"part{number % 50:02}"
+        place.mkdir(parents=True, exist_ok=True)
+        wanted = size // count
+        if kind == "random":
+            (place / f"{number}.bin").write_bytes(chance.randbytes(wanted))
+            continue
+        with (place / f"module_{number}.py").open("w") as file:
+            while wanted > 0:
+                start = chance.randrange(len(lines) - 20)
+                text = "".join(lines[start : start + 20])[:wanted]  # as long as a short function
+                wanted -= file.write(text)
+
+
+def _lines() -> list[str]:
+    found: list[str] = []
+    for path in sorted(Path(os.__file__).parent.glob("*.py")):
+        found += [line for line in path.read_text(errors="replace").splitlines(keepends=True) if line.isascii()]
+    return found
+
+
+def measure_ours(address: str, folders: list[str]) -> dict[str, Any]:
+    """Prepare with this provider."""
+    from airflow_provider_rayjobs import protocol
+    from airflow_provider_rayjobs.connection import ClusterConnection
+    from airflow_provider_rayjobs.transport import RequestsTransport
+    from airflow_provider_rayjobs.working_dir import prepare_runtime_env
+
+    cluster = ClusterConnection("bench", address)
+    transport = RequestsTransport(cluster)
+    transport.run(protocol.get_version())
+    limit = int(cluster.max_upload_size * MIB)
+    return _measured(lambda folder: prepare_runtime_env({"working_dir": folder}, transport.run, limit=limit), folders)
+
+
+def measure_ray(address: str, folders: list[str]) -> dict[str, Any]:
+    """Prepare with Ray's client."""
+    from ray.job_submission import JobSubmissionClient
+
+    client = JobSubmissionClient(address)
+
+    def prepare(folder: str) -> dict[str, Any]:
+        runtime_env = {"working_dir": folder}
+        client._upload_working_dir_if_needed(runtime_env)
+        return runtime_env
+
+    return _measured(prepare, folders)
+
+
+def _measured(prepare: Any, folders: list[str]) -> dict[str, Any]:
+    """Prepare a small folder, then the one to measure, twice."""
+    small, folder = folders
+    prepare(small)  # so that everything is imported
+    before = _reset_peak()
+    seconds, error, uri = [], "", ""
+    for _ in range(2):
+        started = time.perf_counter()
+        try:
+            uri = prepare(folder)["working_dir"]
+        except Exception as e:  # noqa: BLE001 - a refusal is a result
+            error = f"{type(e).__name__}: {str(e)[:200]}"
+            break
+        seconds.append(time.perf_counter() - started)
+    return {"seconds": seconds, "peak_mib": (_status("VmHWM") - before) / 1024, "error": error, "uri": uri}
+
+
+def _reset_peak() -> int:
+    """Forget the peak that the imports made; return the memory held now, in KiB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def measure(side: str, python: str, address: str, folders: list[Path]) -> dict[str, Any]:
+    """Measure one side in a fresh process."""
+    command = [python, __file__, "--side", side, "--address", address, *map(str, folders)]
+    root = str(Path(__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": root if side == "ours" else "", "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)  # noqa: S603
+    if done.returncode:
+        raise SystemExit(f"{side}: {done.stderr}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def run_case(name: str, ray_python: str, address: str, number: int) -> dict[str, Any]:
+    """Measure both sides on the same files, in turns first."""
+    base = Path(tempfile.mkdtemp(prefix="packing-"))
+    try:
+        sides = ["ray", "ours"] if number % 2 else ["ours", "ray"]
+        make_files(base / "files", *CASES[name], seed=time.time_ns())
+        found = {}
+        for side in sides:
+            (base / side).mkdir()
+            (base / side / "small.txt").write_text(f"{side} {time.time_ns()}")
+            python = ray_python if side == "ray" else sys.executable
+            found[side] = measure(side, python, address, [base / side, base / "files"])
+        return found
+    finally:
+        shutil.rmtree(base)
+
+
+def median(runs: list[dict[str, Any]], side: str, which: int) -> float | None:
+    """Return the median seconds of the first or the second preparation, None when it failed."""
+    seconds = [run[side]["seconds"][which : which + 1] for run in runs]
+    return statistics.median(one[0] for one in seconds) if all(seconds) else None
+
+
+def summary(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return one case's medians and ratios."""
+    row: dict[str, Any] = {"case": name, "runs": runs}
+    for side in ("ours", "ray"):
+        row[side] = {
+            "first_s": median(runs, side, 0),
+            "second_s": median(runs, side, 1),
+            "peak_mib": max(run[side]["peak_mib"] for run in runs),
+            "error": runs[0][side]["error"],
+        }
+    for which in ("first_s", "second_s"):
+        ours, ray = row["ours"][which], row["ray"][which]
+        row[f"{which[:-2]}_ratio"] = ours / ray if ours and ray else None
+    return row
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Print what was found."""
+    print(f"{'':36}{'first, s':>20}{'again, s':>20}{'peak, MiB':>18}")
+    print(f"{'':36}{'ours / Ray':>20}{'ours / Ray':>20}{'ours / Ray':>18}")
+    for row in rows:
+        cells = []
+        for which in ("first_s", "second_s"):
+            ours, ray = (f"{row[s][which]:.2f}" if row[s][which] else "refused" for s in ("ours", "ray"))
+            ratio = row[f"{which[:-2]}_ratio"]
+            cells.append(f"{ours} / {ray}" + (f" = {ratio:.2f}" if ratio else ""))
+        peaks = f"+{row['ours']['peak_mib']:.0f} / +{row['ray']['peak_mib']:.0f}"
+        print(f"{row['case']:36}{cells[0]:>20}{cells[1]:>20}{peaks:>18}")
+    for row in rows:
+        for side in ("ours", "ray"):
+            if row[side]["error"]:
+                print(f"{row['case']}, {side}: {row[side]['error'].splitlines()[0]}")
+
+
+def main() -> None:
+    """Measure all cases."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--address")
+    parser.add_argument("--side", choices=("ours", "ray"), help=argparse.SUPPRESS)
+    parser.add_argument("folders", nargs="*", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        print(json.dumps({"ours": measure_ours, "ray": measure_ray}[options.side](options.address, options.folders)))
+        return
+    from tests.support.ray_head import RayHead, require_ray
+
+    ray_bin = require_ray()
+    # What one run has uploaded is gone before it fills the head's memory.
+    variables = {"RAY_RUNTIME_ENV_TEMPORARY_REFERENCE_EXPIRATION_S": "60"}
+    head = contextlib.nullcontext() if options.address else RayHead(num_cpus=1, env=variables, ray_bin=ray_bin)
+    with head as started:
+        address = options.address or started.url
+        ray_python = str(ray_bin.parent / "python")
+        rows = []
+        for name in CASES:
+            runs = [run_case(name, ray_python, address, number) for number in range(options.runs)]
+            rows.append(summary(name, runs))
+    print_table(rows)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
