@@ -48,12 +48,20 @@ class JobReaches:
         try:
             job = yield from protocol.get_job_info(self.submission_id)
         except RayJobNotFoundError as e:
-            if not self._seen:
-                return False  # it may be submitted later
-            raise RayJobLostError(
-                f"{e}, although it did before: its head restarted, or the job was deleted",
-                submission_id=self.submission_id,
-            ) from e
+            return self.missing(e)
+        return self.reached(job)
+
+    def missing(self, error: RayJobNotFoundError) -> bool:
+        """Judge a look that found no job; raises as :meth:`look`."""
+        if not self._seen:
+            return False  # it may be submitted later
+        raise RayJobLostError(
+            f"{error}, although it did before: its head restarted, or the job was deleted",
+            submission_id=self.submission_id,
+        ) from error
+
+    def reached(self, job: JobDetails) -> bool:
+        """Judge the job that a look found; raises as :meth:`look`."""
         self._seen = True
         if job.status in self.targets:
             return True

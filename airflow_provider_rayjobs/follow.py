@@ -7,6 +7,7 @@ The outcome comes from the job's status only. The log stream runs beside and say
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -17,12 +18,14 @@ from airflow_provider_rayjobs.contact import Contact
 from airflow_provider_rayjobs.events import JobEvent, Outcome, event_of_job
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
 from airflow_provider_rayjobs.logs import LogFollower
+from airflow_provider_rayjobs.poller import LONGEST_LOST_INTERVAL
 from airflow_provider_rayjobs.protocol import JobDetails, JobStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from airflow_provider_rayjobs.transport import AiohttpTransport
+    from airflow_provider_rayjobs.followed import Trouble
+    from airflow_provider_rayjobs.poller import Poller
 
 #: A job's end is noticed within this share of its run time, and within 1.5 s for a short one.
 SHORTEST_INTERVAL = 1.0
@@ -30,9 +33,6 @@ INTERVAL_SHARE = 0.04
 
 #: Whatever ``poll_interval`` says, a head is not asked more often.
 LEAST_INTERVAL = 0.1
-
-#: Seconds between two looks while the cluster is unreachable, at most.
-LONGEST_LOST_INTERVAL = 5.0
 
 #: Seconds to wait for a job that was asked to stop; Ray sends SIGKILL a few seconds after SIGTERM.
 STOP_PATIENCE = 30.0
@@ -86,20 +86,22 @@ class JobWatcher:
     """
     Follows one job.
 
-    :param transport: the cluster.
+    :param poller: looks at the cluster's jobs.
     :param watch: what to follow.
     :param log: a logger, Airflow's or Python's: where the status changes and the job's lines go.
     """
 
-    def __init__(self, transport: AiohttpTransport, watch: Watch, log: Any) -> None:
-        self._transport = transport
+    def __init__(self, poller: Poller, watch: Watch, log: Any) -> None:
+        self._poller = poller
+        self._transport = poller.transport
         self._watch = watch
         self._log = log
         self._status: JobStatus | None = None
         self._status_since = watch.submitted_at
         self._passed: str | None = None  # the limit for which the job was asked to stop
-        self._contact = Contact(transport.cluster.unreachable_timeout, log)
-        self._logs = LogFollower(transport, watch.submission_id, log.info, log.warning)
+        self._stop_again = 0.0  # Unix seconds, after a stop that found no contact
+        self._contact = Contact(poller.cluster.unreachable_timeout, log)
+        self._logs = LogFollower(self._transport, watch.submission_id, log.info, log.warning, poller.rooms)
 
     async def run(self) -> JobEvent:
         """Follow the job until it ends, a deadline passes, or contact is lost for too long."""
@@ -143,7 +145,9 @@ class JobWatcher:
 
     async def _read_tail(self) -> None:
         """Read the log only to keep its last lines, for the error of a failed job."""
-        quiet = LogFollower(self._transport, self._watch.submission_id, lambda line: None, self._log.debug)
+        quiet = LogFollower(
+            self._transport, self._watch.submission_id, lambda line: None, self._log.debug, self._poller.rooms
+        )
         quiet.over.set()
         reading = asyncio.ensure_future(quiet.run())
         await asyncio.wait({reading}, timeout=TAIL_PATIENCE)
@@ -152,30 +156,53 @@ class JobWatcher:
         self._logs = quiet
 
     async def _until_over(self) -> JobEvent:
-        while True:
-            try:
-                job = await self._look()
-            except RayJobNotFoundError:
-                return await self._lost()
-            except RayJobsError as e:
-                if event := self._contact_lost(e):
-                    return event
-                job = None
-            if job is not None and job.status.is_terminal:
-                return self._ended(job)
-            if passed := self._passed_deadline(job):
-                try:
-                    return await self._timed_out(passed)
-                except RayJobsError as e:
-                    if event := self._contact_lost(e):
-                        return event
-            await self._sleep()
+        watch = self._watch
 
-    async def _look(self) -> JobDetails:
-        job = await self._transport.run(protocol.get_job_info(self._watch.submission_id))
-        self._contact.back()
-        self._report(job.status)
-        return job
+        def delay() -> float:
+            return poll_delay(time.time() - watch.submitted_at, watch.poll_interval)
+
+        with self._poller.subscribe(watch.submission_id, delay) as job:
+            self._logs.on_close = job.hurry  # the stream's end is a hint that the job is over
+            while True:
+                if event := await self._decide(await job.news(self._patience())):
+                    return event
+
+    async def _decide(self, news: JobDetails | Trouble | None) -> JobEvent | None:
+        """Draw the conclusion from a look, or from the time alone."""
+        if isinstance(news, JobDetails):
+            self._contact.back()
+            self._report(news.status)
+            if news.status.is_terminal:
+                return self._ended(news)
+        elif news is not None:
+            if isinstance(news.error, RayJobNotFoundError):
+                return await self._lost()
+            self._contact.failed(news.error, news.since)
+        if event := self._given_up():
+            return event
+        if passed := self._passed_deadline():
+            try:
+                return await self._timed_out(passed)
+            except RayJobsError as e:
+                self._stop_again = time.time() + LONGEST_LOST_INTERVAL
+                self._contact.failed(e)
+        return self._given_up()
+
+    def _patience(self) -> float | None:
+        """Return the seconds after which something is to be decided even without news; None: never."""
+        if self._status is None and not self._contact.lost:
+            return None  # a job that has ended keeps its outcome, however late one looks
+        limits = [*self._watch.deadlines.values()]
+        if self._watch.pending_deadline is not None and self._is_pending:
+            limits.append(self._watch.pending_deadline)
+        now = time.time()
+        left = min([self._contact.left, *(max(limit, self._stop_again) - now for limit in limits)])
+        return None if left == math.inf else left
+
+    @property
+    def _is_pending(self) -> bool:
+        """Whether the last look saw the job PENDING."""
+        return self._status is JobStatus.PENDING and not self._contact.lost
 
     def _report(self, status: JobStatus) -> None:
         if status is self._status:
@@ -214,20 +241,22 @@ class JobWatcher:
             detail = f"is gone: the cluster answered 404, then nothing ({e})"
         return self._event(Outcome.LOST, f"{detail}; a retry of this task submits it anew")
 
-    def _contact_lost(self, error: RayJobsError) -> JobEvent | None:
-        if (detail := self._contact.failed(error)) is None:
+    def _given_up(self) -> JobEvent | None:
+        if (detail := self._contact.given_up()) is None:
             return None
         hint = "the job itself may still run; a retry of this task finds it"
         return self._event(Outcome.UNREACHABLE, f"could not be followed, {hint}: {detail}")
 
-    def _passed_deadline(self, job: JobDetails | None) -> str | None:
+    def _passed_deadline(self) -> str | None:
         """Name the limit that has passed."""
         now = time.time()
+        if now < self._stop_again:
+            return None
         for name, deadline in self._watch.deadlines.items():
             if now >= deadline:
                 return f"passed its {name}: it was submitted {now - self._watch.submitted_at:.0f} s ago"
         pending = self._watch.pending_deadline
-        if pending is not None and now >= pending and (job is not None and job.status == JobStatus.PENDING):
+        if pending is not None and now >= pending and self._is_pending:
             return f"passed its pending_timeout: still PENDING after {now - self._watch.submitted_at:.0f} s"
         return None
 
@@ -242,19 +271,3 @@ class JobWatcher:
             return self._ended(job)
         result = f"asked to stop, it is still {job.status} {STOP_PATIENCE:.0f} s later"
         return self._event(Outcome.TIMEOUT, f"{what}; {result}")
-
-    async def _sleep(self) -> None:
-        """Wait for the next look: an interval, the next deadline, or a hint of the log stream."""
-        now = time.time()
-        delay = poll_delay(now - self._watch.submitted_at, self._watch.poll_interval)
-        if self._contact.lost:
-            delay = min(delay, LONGEST_LOST_INTERVAL)
-        limits = list(self._watch.deadlines.values())
-        if self._watch.pending_deadline is not None and self._status is JobStatus.PENDING:
-            limits.append(self._watch.pending_deadline)
-        delay = min([delay, *(limit - now for limit in limits if limit > now)])
-        try:
-            await asyncio.wait_for(self._logs.closed.wait(), delay)
-        except TimeoutError:
-            return
-        self._logs.closed.clear()

@@ -55,6 +55,9 @@ LARGEST_CHECK = 5_000_000
 #: Characters of a log beyond which it is not asked for as a whole: the head builds that answer in its memory.
 LARGEST_REREAD = 200_000_000
 
+#: Streams of one cluster that are open at once, of jobs that run, and as many of jobs that are over.
+STREAMS_AT_ONCE = 50
+
 #: Seconds between attempts to open the stream: the first, and the longest.
 REOPEN_FIRST = 0.5
 REOPEN_LONGEST = 10.0
@@ -112,6 +115,46 @@ class LineWriter:
         return tuple(kept)
 
 
+class Rooms:
+    """
+    How many log streams of one cluster are open at once: so many of jobs that run, and as many of jobs that are over.
+
+    The latter end within seconds, so that a job's end never waits for the end of others.
+    """
+
+    def __init__(self) -> None:
+        self._running = asyncio.Semaphore(STREAMS_AT_ONCE)
+        self._over = asyncio.Semaphore(STREAMS_AT_ONCE)
+
+    @property
+    def full(self) -> bool:
+        """Whether a stream of a job that runs would have to wait."""
+        return self._running.locked()
+
+    async def enter(self, over: asyncio.Event) -> Callable[[], None]:
+        """
+        Wait for room.
+
+        :param over: set when the job is over.
+        :return: gives the room back.
+        """
+        if not over.is_set():
+            place, end = asyncio.ensure_future(self._running.acquire()), asyncio.ensure_future(over.wait())
+            try:
+                await asyncio.wait({place, end}, return_when=FIRST)
+                if place.done():
+                    return self._running.release
+            except asyncio.CancelledError:
+                if place.done():
+                    self._running.release()
+                raise
+            finally:
+                place.cancel()
+                end.cancel()
+        await self._over.acquire()
+        return self._over.release
+
+
 class LogFollower:
     """
     Follows one job's log until the job is over and the log is complete.
@@ -120,6 +163,7 @@ class LogFollower:
     :param submission_id: the job.
     :param write: takes each line.
     :param note: takes what a reader must know of the log itself.
+    :param rooms: bounds the streams; beyond it a job's log comes when there is room, or when the job is over.
     """
 
     def __init__(
@@ -128,16 +172,21 @@ class LogFollower:
         submission_id: str,
         write: Callable[[str], None],
         note: Callable[[str], None],
+        rooms: Rooms | None = None,
     ) -> None:
         self._transport = transport
         self._path = f"{job_path(submission_id)}/logs"
         self._note = note
         self.lines = LineWriter(write)
         self.over = asyncio.Event()  # set by the owner when the job is over
-        self.closed = asyncio.Event()  # set here when the stream came to an end that may be the log's
+        self.on_close: Callable[[], None] = lambda: None  # called when the stream came to an end that may be the log's
+        self._rooms = rooms or Rooms()
+        self._queued = False
+        self._told = False  # that it is
         self._position = 0
         self._moved = time.monotonic()
         self._stuck = 0
+        self._whole = False  # whether the whole log was asked for, an answer that the head needs time to build
         self._give_up: float | None = None
 
     async def run(self) -> None:
@@ -165,7 +214,9 @@ class LogFollower:
         while not reading.done():
             await asyncio.wait({reading}, timeout=0.5)
             now = time.monotonic()
-            if now - self._moved > idle or now > self._give_up:
+            if self._queued:
+                self._moved, self._give_up = now, now + DRAIN_TOTAL
+            if (now - self._moved > idle and not self._whole) or now > self._give_up:
                 return reading.done()
         if error := reading.exception():
             if not isinstance(error, Exception):
@@ -198,13 +249,14 @@ class LogFollower:
 
     async def _is_over(self, within: float) -> bool:
         """Wait until the job is over, at most ``within`` seconds; the owner is asked to look."""
-        self.closed.set()
+        self.on_close()
         with suppress(TimeoutError):
             await asyncio.wait_for(self.over.wait(), within)
         return self.over.is_set()
 
     async def _read_stream(self) -> tuple[bool, str]:
         """Read one connection to its close; tell whether that close was natural, and what broke it."""
+        leave = await self._enter()
         last = time.monotonic()
         skip = self._position
         try:
@@ -215,7 +267,23 @@ class LogFollower:
                     await asyncio.sleep(0)  # a long backlog must not starve the event loop
         except RayJobsError as e:
             return False, str(e)
+        finally:
+            leave()
         return skip == 0 and time.monotonic() - last >= NATURAL_GAP, ""
+
+    async def _enter(self) -> Callable[[], None]:
+        """Wait for room for one stream, and say once that it has to wait."""
+        if self._rooms.full and not (self._told or self.over.is_set()):
+            self._told = True
+            self._note(
+                f"{STREAMS_AT_ONCE} logs of this cluster are streamed already; this one follows when there is room, or "
+                "when its job is over"
+            )
+        self._queued = True
+        try:
+            return await self._rooms.enter(self.over)
+        finally:
+            self._queued = False
 
     def _take(self, text: str, skip: int) -> int:
         """Write what is new in a piece of the log; return how much is still to be skipped."""
@@ -233,7 +301,7 @@ class LogFollower:
         if self._position > LARGEST_REREAD:
             self._note("The job's log is too large to be read again for its rest; the Ray dashboard has the whole log")
             return
-        skip = self._position
+        skip, self._whole = self._position, True
         async with self._transport.body(self._path) as chunks, aclosing(json_text(chunks, "logs")) as texts:
             async for text in texts:
                 skip = self._take(text, skip)

@@ -326,14 +326,12 @@ class RaySubmitJobOperator(BaseOperator):
     def _follow_here(self, watch: Watch) -> JobEvent:
         """Follow the job in this process; a kill cancels it."""
         from airflow_provider_rayjobs.follow import JobWatcher
+        from airflow_provider_rayjobs.poller import Poller
         from airflow_provider_rayjobs.transport import AiohttpTransport
 
         async def follow() -> JobEvent:
-            transport = AiohttpTransport(self.hook.cluster)
-            try:
-                return await JobWatcher(transport, watch, self.log).run()
-            finally:
-                await transport.close()
+            async with Poller(AiohttpTransport(self.hook.cluster)) as poller:
+                return await JobWatcher(poller, watch, self.log).run()
 
         guard = self._guard or self._new_guard()
         return guard.run(follow())

@@ -49,6 +49,10 @@ SLOWEST_UPLOAD = 1_000_000
 MAX_WEBSOCKET_MESSAGE = 16 * 1024 * 1024
 
 
+#: Connections of one session: more than the looks and log streams of one poller together.
+MOST_CONNECTIONS = 200
+
+
 def retry_policy() -> dict[str, Any]:
     """Return the arguments of tenacity's ``Retrying`` and ``AsyncRetrying``: bounded, with jitter, on lost contact."""
     from tenacity import retry_if_exception, stop_after_attempt, wait_exponential, wait_random
@@ -211,7 +215,7 @@ class AiohttpTransport:
                 self._session = aiohttp.ClientSession(
                     headers=dict(cluster.headers),
                     cookie_jar=aiohttp.DummyCookieJar(),
-                    connector=aiohttp.TCPConnector(ssl=tls),
+                    connector=aiohttp.TCPConnector(ssl=tls, limit=MOST_CONNECTIONS),
                     trace_configs=[_no_redirects()],
                     timeout=aiohttp.ClientTimeout(
                         total=None, sock_connect=cluster.connect_timeout, sock_read=cluster.read_timeout

@@ -16,17 +16,19 @@ from airflow_provider_rayjobs.events import JobEvent, Outcome
 from airflow_provider_rayjobs.exceptions import (
     RayJobError,
     RayJobLostError,
+    RayJobNotFoundError,
     RayJobsError,
     RayRequestRefusedError,
 )
 from airflow_provider_rayjobs.follow import STOP_PATIENCE, JobWatcher, Watch
-from airflow_provider_rayjobs.hooks import RayJobAsyncHook
+from airflow_provider_rayjobs.protocol import JobDetails
+from airflow_provider_rayjobs.sharing import cluster_of, poller_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from airflow_provider_rayjobs.connection import ClusterConnection
-    from airflow_provider_rayjobs.transport import AiohttpTransport
+    from airflow_provider_rayjobs.poller import Poller
 
 #: Seconds that asking whether the task was killed may take: when a thousand tasks are killed together, their
 #: questions queue for one thread.
@@ -92,18 +94,15 @@ class RayJobTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Follow the job; yield one event when it has ended, was given up, or is lost."""
-        hook = RayJobAsyncHook(self.ray_conn_id)
         try:
-            transport = await hook.get_conn()
-            self._cluster = transport.cluster
-            event = await JobWatcher(transport, self.watch, self.log).run()
+            self._cluster = await cluster_of(self.ray_conn_id)
+            async with poller_of(self._cluster) as poller:
+                event = await JobWatcher(poller, self.watch, self.log).run()
             self._ended = True
             yield TriggerEvent(event.to_json())  # type: ignore[no-untyped-call]  # of Airflow
         except asyncio.CancelledError:
             await self._stop_if_killed()
             raise
-        finally:
-            await hook.close()
 
     async def on_kill(self) -> None:
         """Stop the job of a task that a user marked or cleared (Airflow 3.3 calls this; others cancel only)."""
@@ -131,15 +130,13 @@ class RayJobTrigger(BaseTrigger):
             self.log.warning("Ray job %s goes on: can't tell whether its task was killed (%r)", submission_id, e)
             return
         self.log.warning("The task was ended from outside; stopping Ray job %s", submission_id)
-        hook = RayJobAsyncHook(self.ray_conn_id, cluster=self._cluster)
         try:
-            transport = await hook.get_conn()
-            job = await transport.run(protocol.stop_and_wait(submission_id, patience=STOP_PATIENCE))
+            cluster = self._cluster or await cluster_of(self.ray_conn_id)
+            async with poller_of(cluster) as poller:
+                job = await poller.transport.run(protocol.stop_and_wait(submission_id, patience=STOP_PATIENCE))
             self.log.info("Ray job %s is %s", submission_id, job.status if job else "not known to the cluster")
         except Exception as e:  # noqa: BLE001 - the last word of a cancelled trigger: there is nobody to raise it to
             self.log.error("Ray job %s could not be stopped: %s", submission_id, e)
-        finally:
-            await hook.close()
 
 
 class RayConditionTrigger(BaseTrigger):
@@ -171,32 +168,70 @@ class RayConditionTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait; yield one event when the condition holds, can't hold any more, or time or contact is lost."""
-        hook = RayJobAsyncHook(self.ray_conn_id)
-        try:
-            event = await self._wait(await hook.get_conn())
-            yield TriggerEvent(event.to_json())  # type: ignore[no-untyped-call]  # of Airflow
-        finally:
-            await hook.close()
+        async with poller_of(await cluster_of(self.ray_conn_id)) as poller:
+            event = await (self._wait_for_job(poller) if self.kind == "job" else self._wait_for_cluster(poller))
+        yield TriggerEvent(event.to_json())  # type: ignore[no-untyped-call]  # of Airflow
 
-    async def _wait(self, transport: AiohttpTransport) -> JobEvent:
-        condition = {"job": JobReaches, "cluster": ClusterRunsJobs}[self.kind](**self.condition)
-        contact = Contact(transport.cluster.unreachable_timeout, self.log)
+    def _delay(self) -> float:
+        return self.poke_interval * (0.9 + 0.1 * random.random())  # noqa: S311 - jitter
+
+    async def _wait_for_job(self, poller: Poller) -> JobEvent:
+        condition = JobReaches(**self.condition)
+        with poller.subscribe(condition.submission_id, self._delay) as job:
+
+            async def look(left: float | None) -> bool | None:
+                news = await job.news(left)
+                if isinstance(news, JobDetails):
+                    return condition.reached(news)
+                if news is None:
+                    return None
+                if isinstance(news.error, RayJobNotFoundError):
+                    return condition.missing(news.error)
+                raise news.error.with_traceback(None)  # the poller tells everybody of this one error
+
+            return await self._wait(condition, poller.cluster, look)
+
+    async def _wait_for_cluster(self, poller: Poller) -> JobEvent:
+        condition = ClusterRunsJobs(**self.condition)
+
+        async def look(left: float | None) -> bool:
+            if left is not None:
+                await asyncio.sleep(min(self._delay(), left))
+            return await poller.transport.run(condition.look())
+
+        return await self._wait(condition, poller.cluster, look)
+
+    async def _wait(
+        self,
+        condition: JobReaches | ClusterRunsJobs,
+        cluster: ClusterConnection,
+        look: Callable[[float | None], Awaitable[bool | None]],
+    ) -> JobEvent:
+        """
+        Wait for the condition.
+
+        :param look: waits some seconds, at most so many as it is given, and looks; None: no news.
+        """
+        contact = Contact(cluster.unreachable_timeout, self.log)
 
         def event(outcome: Outcome, detail: str = "") -> JobEvent:
-            return JobEvent(condition.submission_id, transport.cluster.address, outcome, detail)
+            return JobEvent(condition.submission_id, cluster.address, outcome, detail)
 
+        left = None
         while True:
             try:
-                if await transport.run(condition.look()):
-                    return event(Outcome.SUCCEEDED)
-                contact.back()
-            except RayJobLostError as e:
-                return event(Outcome.LOST, str(e))
+                reached = await look(left)
             except (RayJobError, RayRequestRefusedError) as e:
-                return event(Outcome.FAILED, str(e))
+                return event(Outcome.LOST if isinstance(e, RayJobLostError) else Outcome.FAILED, str(e))
             except RayJobsError as e:
-                if detail := contact.failed(e):
-                    return event(Outcome.UNREACHABLE, detail)
+                contact.failed(e)
+            else:
+                if reached:
+                    return event(Outcome.SUCCEEDED)
+                if reached is not None:
+                    contact.back()
+            if detail := contact.given_up():
+                return event(Outcome.UNREACHABLE, detail)
             if (left := self.deadline - time.time()) <= 0:
                 return event(Outcome.TIMEOUT, "the sensor's timeout has passed")
-            await asyncio.sleep(min(self.poke_interval * (0.9 + 0.1 * random.random()), left))  # noqa: S311 - jitter
+            left = min(left, contact.left)

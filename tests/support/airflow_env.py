@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -265,17 +266,23 @@ class AirflowEnv(AirflowRecords):
 
         :param map_index: one instance of a mapped task; -1 means all (2.11 clears all in any case).
         """
-        one = [task_id, map_index] if map_index >= 0 and self.version >= (3, 0) else task_id
+        if self.version < (3, 0):
+            # The REST API of 2.11 leaves the state of a running task as it is; the command does as the web page does.
+            (run,) = self.query(
+                "SELECT execution_date AS date FROM dag_run WHERE dag_id = ? AND run_id = ?", dag_id, run_id
+            )
+            date = f"{run['date']}+00:00"
+            self.cli("tasks", "clear", dag_id, "-t", f"^{re.escape(task_id)}$", "-s", date, "-e", date, "--yes")
+            self._forget_triggers(dag_id, run_id, task_id)
+            return
         body = {
             "dag_run_id": run_id,
             "dry_run": False,
             "only_failed": False,
             "reset_dag_runs": True,
-            "task_ids": [one],
+            "task_ids": [[task_id, map_index] if map_index >= 0 else task_id],
         }
         self.api("POST", f"dags/{_quote(dag_id)}/clearTaskInstances", body)
-        if self.version < (3, 0):
-            self._forget_triggers(dag_id, run_id, task_id)
 
     def _forget_triggers(self, dag_id: str, run_id: str, task_id: str) -> None:
         # The triggerer of 2.11 takes a trigger away from tasks whose state differs from "deferred". A cleared

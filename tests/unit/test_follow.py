@@ -16,6 +16,7 @@ from airflow_provider_rayjobs import follow, logs, protocol
 from airflow_provider_rayjobs.events import JobEvent, Outcome
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError
 from airflow_provider_rayjobs.follow import JobWatcher, Watch, poll_delay
+from airflow_provider_rayjobs.poller import Poller
 from airflow_provider_rayjobs.transport import AiohttpTransport
 from tests.support import answers
 from tests.support.clients import cluster_at, until
@@ -61,7 +62,8 @@ def run(
         cluster = cluster_at(server, unreachable_timeout=unreachable_timeout)
         transport = AiohttpTransport(cluster, sleep=quick_sleep)
         given = {"submission_id": "a", "submitted_at": time.time(), **watch}
-        running = asyncio.ensure_future(JobWatcher(transport, Watch(**given), LOG).run())
+        poller = Poller(transport)
+        running = asyncio.ensure_future(JobWatcher(poller, Watch(**given), LOG).run())
         try:
             async with asyncio.timeout(20):
                 if act is not None:
@@ -71,7 +73,7 @@ def run(
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-            await transport.close()
+            await poller.close()
             await asyncio.sleep(0.02)
             assert asyncio.all_tasks() == {asyncio.current_task()}
 
