@@ -160,6 +160,12 @@ def _check_path(key: str, value: Any) -> None:
         )
     if "://" in text and scheme not in _SCHEMES:
         raise ValueError(f"runtime_env[{key!r}]: Ray reads no {scheme}:// URIs, only {', '.join(sorted(_SCHEMES))}")
+    if (
+        scheme == "local"
+        and key in _FORMATS
+        and (not text[8:].startswith("/") or text.endswith(_FORMATS["py_modules"]))
+    ):
+        raise ValueError(f"runtime_env[{key!r}] is {text!r}; write local:// and the absolute path of a folder")
     if scheme in _DOWNLOADED and key in _FORMATS:
         parts = urlsplit(text)
         if not (parts.netloc + parts.path).endswith(_FORMATS[key]):
@@ -244,7 +250,7 @@ def _packages(key: str, value: Any) -> dict[str, Any] | None:
         written["packages"] = _read_text(key, written["packages"]).strip().split("\n")
     written["packages"] = list(dict.fromkeys(written["packages"]))
     written.setdefault(f"{key}_check", False)
-    if key == "uv" and isinstance(value, Mapping):
+    if key == "uv":
         written.setdefault("uv_pip_install_options", ["--no-cache"])
     return written if written["packages"] else None
 

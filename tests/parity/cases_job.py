@@ -30,7 +30,9 @@ CASES = [
     Case("entrypoint_unknown_command", command("parity-no-such-command"), ends="FAILED"),
     Case("entrypoint_killed", command("kill -9 $$"), ends="FAILED"),
     Case("submission_id_absent", probe(submission_id=None)),
-    Case("submission_id_odd", lambda here: {**probe()(here), "submission_id": f"{here.submission_id}_A.b-9"}, "PENDING"),
+    Case(
+        "submission_id_odd", lambda here: {**probe()(here), "submission_id": f"{here.submission_id}_A.b-9"}, "PENDING"
+    ),
     Case("metadata", probe(metadata={"owner": "me", "job_name": "zwölf 🎈", "": "", "long": "x" * 2000}), "PENDING"),
     Case("metadata_empty", probe(metadata={}), "PENDING"),
     Case(

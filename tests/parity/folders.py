@@ -7,9 +7,12 @@ import os
 import shutil
 import tarfile
 import zipfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.parity import probe
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 REQUIREMENTS = "# what the job needs\n\nrequests==2.32.0\nemoji  # smile\nrequests==2.32.0\n"
 CONDA = "name: parity\nchannels: [defaults]\ndependencies:\n  - python=3.11\n  - pip:\n      - emoji\n"

@@ -9,10 +9,8 @@ import subprocess
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
 
 from tests.parity.case import Here, answer, submit
-from tests.parity.cases import CASES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

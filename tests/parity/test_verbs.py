@@ -107,7 +107,9 @@ def test_version(calls: Calls) -> None:
 
 
 @pytest.mark.parametrize("verb", ["get_job_info", "get_job_status", "get_job_logs", "stop_job", "delete_job"])
-@pytest.mark.parametrize("submission_id", ["parity-unknown", "99000000", "parity unknown", "parity/unknown", "%2e", "?"])
+@pytest.mark.parametrize(
+    "submission_id", ["parity-unknown", "99000000", "parity unknown", "parity/unknown", "%2e", "?"]
+)
 def test_unknown_job(calls: Calls, verb: str, submission_id: str) -> None:
     assert calls.fail(verb, submission_id) == "RuntimeError"
 
