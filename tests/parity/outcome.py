@@ -79,8 +79,3 @@ def supervisors(witness: Witness) -> dict[str, dict[str, Any]]:
     actors = json.loads(text)["data"]["result"]["result"]
     prefix = "_ray_internal_job_actor_"
     return {str(a["name"]).removeprefix(prefix): a for a in actors if str(a["name"]).startswith(prefix)}
-
-
-def identity(job: dict[str, Any]) -> str:
-    """Return what tells a job from others in a list."""
-    return f"{job['submission_id']} {job['job_id']}"

@@ -10,7 +10,7 @@ from tests.parity.cases import CASES
 PAGE = Path(__file__).parents[2] / "docs" / "parity.md"
 
 #: Differences of verbs, which test_verbs.py holds.
-VERBS = {"tail_job_logs", "get_version"}
+VERBS = {"tail_job_logs", "get_version", "get_job_info"}
 
 
 def test_the_page_lists_the_differences() -> None:
