@@ -37,6 +37,11 @@ class JobReaches:
     targets: list[str]
     _seen: bool = field(default=False, init=False, repr=False)
 
+    @property
+    def current_id(self) -> str:
+        """Id of the job that is looked at."""
+        return self.submission_id
+
     def look(self) -> Flow[bool]:
         """
         Look once.

@@ -110,7 +110,7 @@ def find_files(root: str, excludes: Sequence[str], ignore_files: Sequence[str]) 
 
 def unreadable(root: str, name: str, error: OSError) -> RayPackageError:
     """Return the error for a path that can't be read."""
-    path = os.path.join(root, name)  # noqa: PTH118 - paths are texts here, for speed
+    path = f"{root}/{name}" if name else root
     return RayPackageError(
         f"{path!r} can't be read ({error.strerror or error}); let the Airflow worker's user read it, or name it in "
         "runtime_env['excludes'] or in .rayignore"

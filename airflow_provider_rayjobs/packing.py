@@ -131,14 +131,12 @@ def pack_archive(path: str) -> Package:
     full = os.path.abspath(path)  # noqa: PTH100
     root, file_name = os.path.split(full)
     extension = next((e for e in (*_ARCHIVES, ".whl") if file_name.endswith(e)), "")
-    try:
-        broken = extension in (".zip", ".whl") and not zipfile.is_zipfile(path)
-    except OSError as e:
-        raise unreadable(path, "", e) from e
+    known = _entry_of(full)
+    broken = extension in (".zip", ".whl") and not zipfile.is_zipfile(full)
     wheel = _WHEEL.fullmatch(file_name)
     if broken or (extension == ".whl" and not wheel):
         raise RayPackageError(f"{path!r} is no {'wheel' if extension == '.whl' else 'zip file'}; build it anew")
-    [(entry, digest)] = _digests(root, [_entry_of(full)])
+    [(entry, digest)] = _digests(root, [known])
     if wheel:
         name = f"{wheel['dist']}-{wheel['build'] or 0}_{digest.hex()[:16]}{wheel['tags']}"
     else:

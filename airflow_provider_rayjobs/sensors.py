@@ -89,10 +89,12 @@ class _RaySensor(BaseSensorOperator):
     def _defer(self, context: Context, deadline: float) -> Any:
         from airflow_provider_rayjobs.triggers import RayConditionTrigger
 
+        condition = self.condition(context)
+        context["ti"].xcom_push(key=compat.SUBMISSION_ID_XCOM, value=condition.submission_id)
         trigger = RayConditionTrigger(
             ray_conn_id=self.ray_conn_id,
             kind=self.kind,
-            condition=self.condition(context).to_json(),
+            condition=condition.to_json(),
             poke_interval=self.poke_interval,
             deadline=deadline,
         )
@@ -112,7 +114,10 @@ class _RaySensor(BaseSensorOperator):
         if checked.outcome is Outcome.TIMEOUT:
             raise AirflowSensorTimeout(f"{checked.address}: {checked.detail} ({self.timeout:g} s)")
         if checked.outcome is Outcome.UNREACHABLE:
-            raise RayClusterUnreachableError(f"{checked.address}: {checked.detail}")
+            unreachable = RayClusterUnreachableError(f"{checked.address}: {checked.detail}")
+            if self.never_fail:  # of errors that are none of its own, Airflow skips only those of a poke
+                raise AirflowSkipException(f"Skipping instead of failing: {unreachable}") from unreachable
+            raise unreachable
         raise AirflowFailException(checked.detail)
 
     def poke(self, context: Context) -> bool:
@@ -236,8 +241,7 @@ class RayClusterSensor(_RaySensor):
         try:
             super().execute_complete(context, event)
         except (AirflowSensorTimeout, AirflowFailException):
-            self._waited_for = self.condition(context)
-            self._clean_up()
+            self._stop(JobEvent.from_json(event).submission_id)
             raise
 
     def on_kill(self) -> None:
@@ -255,9 +259,11 @@ class RayClusterSensor(_RaySensor):
         return super().poke(context)
 
     def _clean_up(self) -> None:
-        if not isinstance(self._waited_for, ClusterRunsJobs):
-            return
+        if isinstance(self._waited_for, ClusterRunsJobs):
+            self._stop(self._waited_for.current_id)
+
+    def _stop(self, submission_id: str) -> None:
         try:
-            stop_and_wait(self.hook, self._waited_for.current_id, patience=0.0)
+            stop_and_wait(self.hook, submission_id, patience=0.0)
         except RayJobsError as e:
             self.log.debug("The trivial job was not seen to stop: %s", e)

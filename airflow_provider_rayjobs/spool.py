@@ -22,9 +22,9 @@ MIB = 1024 * 1024
 #: So many files are named when a package is too large.
 LARGEST = 10
 
-#: Uploads above this many bytes say how far they are, each time that this part of them was sent.
+#: Uploads above this many bytes say how far they are, in so many lines.
 TELL_ABOVE = 20_000_000
-TELL_EACH = 0.25
+LINES = 4
 
 
 def readable(size: int) -> str:
@@ -128,12 +128,12 @@ class Spool:
         self._file = file
         self._package = package
         self.size = file.seek(0, 2)
-        self._told = 0.0
+        self._told = 0
 
     def opened(self) -> Spool:
         """Return it from its beginning; for each attempt to send it."""
         self._file.seek(0)
-        self._told = 0.0
+        self._told = 0
         return self
 
     def __len__(self) -> int:
@@ -148,10 +148,10 @@ class Spool:
         """Read on."""
         data = self._file.read(length)
         if self.size > TELL_ABOVE:
-            self._tell(self._file.tell() / self.size)
+            self._tell(self._file.tell())
         return data
 
-    def _tell(self, part: float) -> None:
-        if part - self._told >= TELL_EACH:
-            self._told = part
-            log.info("Uploading %s: %.0f %% of %s", self._package.source, part * 100, readable(self.size))
+    def _tell(self, sent: int) -> None:
+        if (lines := LINES * sent // self.size) > self._told:
+            self._told = lines
+            log.info("Uploading %s: %d %% of %s", self._package.source, 100 * sent // self.size, readable(self.size))

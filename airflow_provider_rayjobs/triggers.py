@@ -35,7 +35,63 @@ if TYPE_CHECKING:
 KILL_CHECK_TIMEOUT = 120.0
 
 
-class RayJobTrigger(BaseTrigger):
+class _StopsItsJob(BaseTrigger):
+    """A trigger that stops a Ray job when a user ends its task, and on no other occasion."""
+
+    ray_conn_id: str
+    stop_on_kill = True
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # of Airflow
+        self._cluster: ClusterConnection | None = None
+        self._ended = False
+        self._stopping: asyncio.Task[None] | None = None
+
+    @property
+    def _own_job(self) -> str | None:
+        """The job to stop."""
+        raise NotImplementedError
+
+    @property
+    def _known_as(self) -> str:
+        """What the task keeps as its submission id while it is deferred on this trigger."""
+        raise NotImplementedError
+
+    async def on_kill(self) -> None:
+        """Stop the job of a task that a user marked or cleared (Airflow 3.3 calls this; others cancel only)."""
+        await self._stop_if_killed()
+
+    async def _stop_if_killed(self) -> None:
+        """Stop the job once, undisturbed by further cancellations, which Airflow 3 sends every second."""
+        if self._ended or not self.stop_on_kill or self.task_instance is None or self._own_job is None:
+            return
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._check_and_stop(self._own_job))
+        while not self._stopping.done():
+            try:
+                await asyncio.shield(self._stopping)
+            except asyncio.CancelledError:
+                continue
+
+    async def _check_and_stop(self, submission_id: str) -> None:
+        try:
+            async with asyncio.timeout(KILL_CHECK_TIMEOUT):
+                if not await compat.was_killed(self.task_instance, self.trigger_id, self._known_as):
+                    return
+        except Exception as e:  # noqa: BLE001 - whatever hinders the check: a job is stopped only when the wish is certain
+            self.log.warning("Ray job %s goes on: can't tell whether its task was killed (%r)", submission_id, e)
+            return
+        self.log.warning("The task was ended from outside; stopping Ray job %s", submission_id)
+        try:
+            cluster = self._cluster or await cluster_of(self.ray_conn_id)
+            async with poller_of(cluster) as poller:
+                job = await poller.transport.run(protocol.stop_and_wait(submission_id, patience=STOP_PATIENCE))
+            self.log.info("Ray job %s is %s", submission_id, job.status if job else "not known to the cluster")
+        except Exception as e:  # noqa: BLE001 - the last word of a cancelled trigger: there is nobody to raise it to
+            self.log.error("Ray job %s could not be stopped: %s", submission_id, e)
+
+
+class RayJobTrigger(_StopsItsJob):
     """
     Follows one Ray job to its end and sends one :class:`~airflow_provider_rayjobs.events.JobEvent`.
 
@@ -68,7 +124,7 @@ class RayJobTrigger(BaseTrigger):
         reattached_at: float | None = None,
         stop_on_kill: bool = True,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # of Airflow
+        super().__init__()
         self.ray_conn_id = ray_conn_id
         self.stop_on_kill = stop_on_kill
         self.watch = Watch(
@@ -81,9 +137,12 @@ class RayJobTrigger(BaseTrigger):
             stream_logs=stream_logs,
             reattached_at=reattached_at,
         )
-        self._cluster: ClusterConnection | None = None
-        self._ended = False
-        self._stopping: asyncio.Task[None] | None = None
+
+    @property
+    def _own_job(self) -> str:
+        return self.watch.submission_id
+
+    _known_as = _own_job
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments of the constructor, as JSON values."""
@@ -104,44 +163,12 @@ class RayJobTrigger(BaseTrigger):
             await self._stop_if_killed()
             raise
 
-    async def on_kill(self) -> None:
-        """Stop the job of a task that a user marked or cleared (Airflow 3.3 calls this; others cancel only)."""
-        await self._stop_if_killed()
 
-    async def _stop_if_killed(self) -> None:
-        """Stop the job once, undisturbed by further cancellations, which Airflow 3 sends every second."""
-        if self._ended or not self.stop_on_kill or self.task_instance is None:
-            return
-        if self._stopping is None:
-            self._stopping = asyncio.create_task(self._check_and_stop())
-        while not self._stopping.done():
-            try:
-                await asyncio.shield(self._stopping)
-            except asyncio.CancelledError:
-                continue
-
-    async def _check_and_stop(self) -> None:
-        submission_id = self.watch.submission_id
-        try:
-            async with asyncio.timeout(KILL_CHECK_TIMEOUT):
-                if not await compat.was_killed(self.task_instance, self.trigger_id, submission_id):
-                    return
-        except Exception as e:  # noqa: BLE001 - whatever hinders the check: a job is stopped only when the wish is certain
-            self.log.warning("Ray job %s goes on: can't tell whether its task was killed (%r)", submission_id, e)
-            return
-        self.log.warning("The task was ended from outside; stopping Ray job %s", submission_id)
-        try:
-            cluster = self._cluster or await cluster_of(self.ray_conn_id)
-            async with poller_of(cluster) as poller:
-                job = await poller.transport.run(protocol.stop_and_wait(submission_id, patience=STOP_PATIENCE))
-            self.log.info("Ray job %s is %s", submission_id, job.status if job else "not known to the cluster")
-        except Exception as e:  # noqa: BLE001 - the last word of a cancelled trigger: there is nobody to raise it to
-            self.log.error("Ray job %s could not be stopped: %s", submission_id, e)
-
-
-class RayConditionTrigger(BaseTrigger):
+class RayConditionTrigger(_StopsItsJob):
     """
     Waits for what a sensor waits for, and sends one :class:`~airflow_provider_rayjobs.events.JobEvent`.
+
+    The trivial job that waits on a cluster is stopped when a user ends the sensor.
 
     :param ray_conn_id: Airflow connection of type ``ray_jobs``.
     :param kind: ``job`` or ``cluster``.
@@ -154,12 +181,21 @@ class RayConditionTrigger(BaseTrigger):
     def __init__(
         self, *, ray_conn_id: str, kind: str, condition: dict[str, Any], poke_interval: float, deadline: float
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # of Airflow
+        super().__init__()
         self.ray_conn_id = ray_conn_id
         self.kind = kind
         self.condition = condition
         self.poke_interval = poke_interval
         self.deadline = deadline
+        self._probe: ClusterRunsJobs | None = None
+
+    @property
+    def _own_job(self) -> str | None:
+        return self._probe.current_id if self._probe else None
+
+    @property
+    def _known_as(self) -> str:
+        return str(self.condition["submission_id"])
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments of the constructor, as JSON values."""
@@ -168,9 +204,15 @@ class RayConditionTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait; yield one event when the condition holds, can't hold any more, or time or contact is lost."""
-        async with poller_of(await cluster_of(self.ray_conn_id)) as poller:
-            event = await (self._wait_for_job(poller) if self.kind == "job" else self._wait_for_cluster(poller))
-        yield TriggerEvent(event.to_json())  # type: ignore[no-untyped-call]  # of Airflow
+        try:
+            self._cluster = await cluster_of(self.ray_conn_id)
+            async with poller_of(self._cluster) as poller:
+                event = await (self._wait_for_job(poller) if self.kind == "job" else self._wait_for_cluster(poller))
+            self._ended = True
+            yield TriggerEvent(event.to_json())  # type: ignore[no-untyped-call]  # of Airflow
+        except asyncio.CancelledError:
+            await self._stop_if_killed()
+            raise
 
     def _delay(self) -> float:
         return self.poke_interval * (0.9 + 0.1 * random.random())  # noqa: S311 - jitter
@@ -192,7 +234,8 @@ class RayConditionTrigger(BaseTrigger):
             return await self._wait(condition, poller.cluster, look)
 
     async def _wait_for_cluster(self, poller: Poller) -> JobEvent:
-        condition = ClusterRunsJobs(**self.condition)
+        condition = self._probe = ClusterRunsJobs(**self.condition)
+        self.log.info("Waiting for the trivial Ray job %s", condition.current_id)
 
         async def look(left: float | None) -> bool:
             if left is not None:
@@ -215,7 +258,7 @@ class RayConditionTrigger(BaseTrigger):
         contact = Contact(cluster.unreachable_timeout, self.log)
 
         def event(outcome: Outcome, detail: str = "") -> JobEvent:
-            return JobEvent(condition.submission_id, cluster.address, outcome, detail)
+            return JobEvent(condition.current_id, cluster.address, outcome, detail)
 
         left = None
         while True:

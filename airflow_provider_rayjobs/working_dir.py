@@ -34,17 +34,21 @@ DEFAULT_EXCLUDES_VARIABLE = "RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES"
 IGNORE_GITIGNORE_VARIABLE = "RAY_RUNTIME_ENV_IGNORE_GITIGNORE"
 
 
+class ReadyRuntimeEnv(dict[str, Any]):
+    """A ``runtime_env`` that names nothing on this machine any more."""
+
+
 def prepare_runtime_env(
     runtime_env: Mapping[str, Any],
     run: Callable[[Flow[bool]], bool],
     *,
     limit: int,
     environ: Mapping[str, str] = os.environ,
-) -> dict[str, Any]:
+) -> ReadyRuntimeEnv:
     """
     Pack and upload what a ``runtime_env`` names on this machine; it blocks, and is no work for an event loop.
 
-    :param runtime_env: the ``runtime_env``, which is not changed. One that is ready already comes back as it is.
+    :param runtime_env: the ``runtime_env``, which is not changed. What this function returned comes back as it is.
     :param run: drives a flow on the cluster.
     :param limit: bytes that a package may have.
     :param environ: where Ray's variables are read from.
@@ -54,10 +58,12 @@ def prepare_runtime_env(
     :raises RayPackageError: something can't be packed, or is too large.
     :raises RayJobsError: the cluster does not take it.
     """
+    if isinstance(runtime_env, ReadyRuntimeEnv):
+        return runtime_env
     check_runtime_env(runtime_env)
     if unknown := unknown_keys(runtime_env):
         log.warning("Ray itself knows no runtime_env[%r]; it takes effect where the cluster has a plugin", unknown[0])
-    ready = resolve_files(runtime_env)
+    ready = ReadyRuntimeEnv(resolve_files(runtime_env))
     excludes = ready.get("excludes", [])
     ignore_files = [".rayignore"] if environ.get(IGNORE_GITIGNORE_VARIABLE) == "1" else [".gitignore", ".rayignore"]
     default = environ.get(DEFAULT_EXCLUDES_VARIABLE, DEFAULT_EXCLUDES)
@@ -80,7 +86,7 @@ def prepare_runtime_env(
 def _pack_working_dir(path: str, excludes: Sequence[str], ignore_files: Sequence[str]) -> Package:
     if os.path.isdir(path):  # noqa: PTH112 - unlike pathlib's, it never raises
         return pack_folder(path, excludes, ignore_files, inside=False)
-    if is_archive(path):
+    if is_archive(path) and os.path.isfile(path):  # noqa: PTH113
         return pack_archive(path)
     raise _nothing_there("working_dir", path, "a folder, or a .zip, .tar.gz, .tgz or .tar.xz file")
 
@@ -88,9 +94,9 @@ def _pack_working_dir(path: str, excludes: Sequence[str], ignore_files: Sequence
 def _pack_py_module(path: str, excludes: Sequence[str], ignore_files: Sequence[str]) -> Package:
     if os.path.isdir(path):  # noqa: PTH112
         return pack_folder(path, excludes, ignore_files, inside=True)
-    if path.endswith(".py"):
+    if path.endswith(".py") and os.path.isfile(path):  # noqa: PTH113
         return pack_module(path)
-    if path.endswith(".whl"):
+    if path.endswith(".whl") and os.path.isfile(path):  # noqa: PTH113
         return pack_archive(path)
     raise _nothing_there("py_modules", path, "a module's folder, a .py file or a .whl file")
 

@@ -200,6 +200,7 @@ def test_everything_that_can_be_said() -> None:
         "connect_timeout": 1,
         "read_timeout": "2.5",
         "unreachable_timeout": 3,
+        "max_upload_size": 512,
         "deployment": " prod ",
     }
     assert set(extra) == set(EXTRA_KEYS)
@@ -214,6 +215,7 @@ def test_everything_that_can_be_said() -> None:
         connect_timeout=1.0,
         read_timeout=2.5,
         unreachable_timeout=3.0,
+        max_upload_size=512.0,
         deployment="prod",
     )
     assert set(cluster.secrets) == {"a", "Bearer tok", "tok", "s"}

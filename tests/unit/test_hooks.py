@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from tests.support.scripted_server import ScriptedRay, Tail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 #: Of ray.job_submission.JobSubmissionClient 2.60, with `submission_id` for `job_id`, and without its old alias.
 ARGUMENTS = {
@@ -239,6 +241,51 @@ def test_a_wrong_argument_is_named_before_anything_is_sent(
     with pytest.raises((ValueError, TypeError), match=field):
         hook.submit_job(**{**JOB, field: value})
     assert server.received == []
+
+
+def test_local_files_are_uploaded_before_the_job_is_submitted(
+    server: ScriptedRay, hook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "main.py").write_text("print(1)")
+    (tmp_path / "requirements.txt").write_text("a\n")
+    monkeypatch.chdir(tmp_path)
+    made = hook.submit_job(entrypoint="true", runtime_env={"working_dir": ".", "pip": "requirements.txt"})
+    [package] = server.packages
+    assert server.jobs[made].request["runtime_env"] == {
+        "working_dir": f"gcs://{package}",
+        "pip": {"packages": ["a"], "pip_check": False},
+    }
+    assert [one.method for one in server.received] == ["GET", "PUT", "GET", "POST"]
+    ready = hook.prepare_runtime_env({"working_dir": str(tmp_path)})
+    hook.submit_job(entrypoint="true", runtime_env=ready)
+    assert [one.method for one in server.received][4:] == ["GET", "POST"]
+
+
+def test_an_upload_is_bounded_by_the_connection(
+    server: ScriptedRay, hook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "large").write_bytes(os.urandom(2**20))
+    say(monkeypatch, server, max_upload_size=0.5)
+    with pytest.raises(errors.RayPackageTooLargeError, match=r"more than 512\.0 KiB"):
+        hook.submit_job(entrypoint="true", runtime_env={"working_dir": str(tmp_path)})
+    assert not server.jobs
+
+
+def test_packing_does_not_block_the_event_loop(server: ScriptedRay, tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("print(1)")
+    server.script("PUT", ".*", answers.default(delay=0.5))
+
+    async def submit() -> int:
+        hook = RayJobAsyncHook("ray_x")
+        ticks = 0
+        task = asyncio.ensure_future(hook.prepare_runtime_env({"working_dir": str(tmp_path)}))
+        while not task.done():
+            await asyncio.sleep(0.01)
+            ticks += 1
+        await hook.close()
+        return ticks
+
+    assert asyncio.run(submit()) > 10
 
 
 def test_an_empty_id_names_no_job_and_asks_nothing(server: ScriptedRay, hook: Any) -> None:

@@ -298,6 +298,14 @@ def test_a_stream_that_hangs_for_good_is_given_up_within_bounds(scripted_ray: Sc
     assert result.notes == ["The end of the job's log did not arrive; the Ray dashboard has the whole log"]
 
 
+def test_a_head_that_needs_long_to_build_the_whole_log_is_waited_for(scripted_ray: ScriptedRay) -> None:
+    lines = job_with(scripted_ray, ["one\n", "two\n"])
+    scripted_ray.script("GET", ".*/tail", answers.bad_gateway(), forever=True)
+    scripted_ray.script("GET", ".*/logs", answers.default(delay=3 * logs.DRAIN_IDLE), forever=True)
+    result = follow(scripted_ray, lambda seen: len(seen.notes) > 0)
+    assert result.lines == lines
+
+
 def test_a_log_that_cannot_be_read_to_its_end_says_so(scripted_ray: ScriptedRay) -> None:
     job_with(scripted_ray, ["one\n"])
     scripted_ray.script("GET", ".*/tail", answers.bad_gateway(), forever=True)

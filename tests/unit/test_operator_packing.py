@@ -1,0 +1,78 @@
+"""Local files of the operator's runtime_env: packed before there is a submission, and broken off by a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_rayjobs.exceptions import RayJobStoppedError, RayPackageError
+from airflow_provider_rayjobs.guard import refused_for_good
+from airflow_provider_rayjobs.operators import RaySubmitJobOperator
+from tests.support import answers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.scripted_server import ScriptedRay
+
+
+@pytest.fixture
+def operator(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> RaySubmitJobOperator:
+    connection = {"conn_type": "ray_jobs", "host": scripted_ray.url, "extra": {"max_upload_size": 0.1}}
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_X", json.dumps(connection))
+    return RaySubmitJobOperator(task_id="t", entrypoint="true", ray_conn_id="ray_x", runtime_env={"working_dir": "/no"})
+
+
+@pytest.fixture
+def alarm(operator: RaySubmitJobOperator) -> Iterator[None]:
+    """A signal handler as Airflow's, after half a second."""
+    before = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_a_package_error_says_that_nothing_was_submitted(operator: Any) -> None:
+    with pytest.raises(
+        RayPackageError, match=r"^Nothing was submitted: runtime_env\['working_dir'\] names the local path"
+    ):
+        operator._prepare(operator.runtime_env)
+
+
+def test_a_package_that_is_too_large_is_not_retried(operator: Any, tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(range(256)) * 1000)
+    with (tmp_path / "random").open("wb") as file:
+        file.write(os.urandom(200_000))
+    with (
+        pytest.raises(AirflowFailException, match=r"^Nothing was submitted: .*The largest of its 2 files"),
+        refused_for_good(),
+    ):
+        operator._prepare({"working_dir": str(tmp_path)})
+
+
+@pytest.mark.usefixtures("alarm")
+def test_a_kill_breaks_the_upload_off(operator: Any, scripted_ray: ScriptedRay, tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("print(1)")
+    scripted_ray.script("PUT", ".*", answers.default(delay=30))
+    started = time.monotonic()
+    guard = operator._new_guard()
+    with pytest.raises(RayJobStoppedError, match="killed"), guard.guarding():
+        operator._prepare({"working_dir": str(tmp_path)})
+    assert time.monotonic() - started < 20
+    assert not scripted_ray.received_on("POST")
+
+
+def test_after_a_kill_nothing_is_packed(operator: Any, scripted_ray: ScriptedRay, tmp_path: Path) -> None:
+    operator.on_kill()
+    guard = operator._new_guard()
+    with pytest.raises(RayJobStoppedError, match="killed before it had a job"), guard.guarding():
+        operator._prepare({"working_dir": str(tmp_path)})
+    assert not scripted_ray.received
