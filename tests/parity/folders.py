@@ -94,7 +94,7 @@ def _checkout(here: Path) -> None:
     _write(root / "inner" / "part.py", "part\n")
     _write(root / "inner" / "x.tmp", "ignored by the folder above only\n")
     _write(root / "module" / ".git", "gitdir: ../.git/modules/module\n")
-    _write(root / "module" / "code.py", "code\n")
+    _write(root / "module" / "part.py", "part\n")
 
 
 def _clutter(here: Path) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 OWN = "airflow_"
 
 _PACKAGE = re.compile(r"_ray_pkg_[0-9a-f]+")
+#: A wheel is told from others of its version by a build tag; Ray's client does not.
+_BUILD_TAG = re.compile(r"-\d+_[0-9a-f]{16}(?=-py3)")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[ T_]\d\d[:-]\d\d[:-]\d\d[.,_]?\d*")
 _RANDOM_ID = re.compile(r"raysubmit_[A-Za-z0-9]{16}")
 _NODE = "ray.io/node-id"
@@ -25,7 +27,7 @@ _NODE = "ray.io/node-id"
 def plain(value: Any, submission_id: str) -> Any:
     """Return a value with placeholders for ids, times and the names of packages."""
     text = json.dumps(value, sort_keys=True).replace(submission_id, "ID")
-    return json.loads(_RANDOM_ID.sub("ID", _TIME.sub("TIME", _PACKAGE.sub("PACKAGE", text))))
+    return json.loads(_RANDOM_ID.sub("ID", _TIME.sub("TIME", _PACKAGE.sub("PACKAGE", _BUILD_TAG.sub("", text)))))
 
 
 def without_own(metadata: Mapping[str, str] | None) -> dict[str, str]:

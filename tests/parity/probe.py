@@ -27,6 +27,8 @@ def tree(folder: Path) -> list[list[object]]:
             rows.append([name, "link", str(path.readlink())])
         elif stat.S_ISDIR(found.st_mode):
             rows.append([name, "folder"])
+        elif name.endswith((".pyc", ".dist-info/RECORD", ".dist-info/direct_url.json")):
+            rows.append([name, "file"])  # pip writes when and where it installed a wheel
         else:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
             rows.append([name, "file", oct(stat.S_IMODE(found.st_mode)), found.st_size, digest])

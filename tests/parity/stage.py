@@ -63,6 +63,10 @@ class Stage:
         """Return what became of a case."""
         return self._made[case.name, side]
 
+    def has(self, *cases: Case) -> bool:
+        """Whether cases were played."""
+        return all((case.name, side.name) in self._made for case in cases for side in self._sides)
+
     def play(self, cases: list[Case]) -> None:
         """Make all submissions, and wait until all jobs that can end have ended."""
         waiting: set[str] = set()

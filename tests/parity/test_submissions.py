@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.parity.cases import CASES
+from tests.parity.folders import TOO_LARGE
 
 if TYPE_CHECKING:
     from tests.parity.case import Case
@@ -40,3 +41,13 @@ def test_submission(stage: Stage, case: Case) -> None:
     assert end_of(hook, wanted) == wanted, (hook.answer, hook.job)
     if not case.hook_ends:
         assert unlike(sdk.job, hook.job) == {}
+
+
+def test_what_only_the_hook_submits(stage: Stage) -> None:
+    """Where Ray's client fails there is nothing to compare with, so it is said here."""
+    module, large = CASES["py_modules_file"], CASES["working_dir_too_large"]
+    if not stage.has(module, large):
+        pytest.skip("the cases are not selected")
+    assert stage.made(module, "hook").job["imported"] == {"parity_one": "one file"}
+    ((name, kind, _, size, _),) = stage.made(large, "hook").job["folder"]
+    assert (name, kind, size) == ("zeros.bin", "file", TOO_LARGE)
