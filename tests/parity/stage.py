@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from tests.parity.sides import Side
     from tests.support.ray_head import RayHead
 
-#: How many jobs may be on their way at a time: each is a process of some 100 MB.
-AT_ONCE = 12
+#: How many jobs of a side may be on their way at a time: each is a process of some 100 MB.
+AT_ONCE = 6
 #: Seconds without any job's end after which the rest is taken as it stands.
 PATIENCE = 60.0
 
@@ -68,18 +69,21 @@ class Stage:
         return all((case.name, side.name) in self._made for case in cases for side in self._sides)
 
     def play(self, cases: list[Case]) -> None:
-        """Make all submissions, and wait until all jobs that can end have ended."""
-        waiting: set[str] = set()
-        for side in self._sides:
-            # What it sends is seen on its way.
-            with FaultyProxy(self._head.host, self._head.port) as proxy:
-                for case in cases:
-                    made = self._made[case.name, side.name] = self._submit(case, side, proxy)
-                    if made.submission_id and not case.held:
-                        waiting.add(made.submission_id)
-                    self._wait(waiting, AT_ONCE)
-        self._wait(waiting, 0)
+        """Make all submissions, both sides at a time, and wait until all jobs that can end have ended."""
+        with ThreadPoolExecutor(len(self._sides)) as pool:
+            list(pool.map(lambda side: self._play(side, cases), self._sides))
         self._collect()
+
+    def _play(self, side: Side, cases: list[Case]) -> None:
+        waiting: set[str] = set()
+        # What it sends is seen on its way.
+        with FaultyProxy(self._head.host, self._head.port) as proxy:
+            for case in cases:
+                made = self._made[case.name, side.name] = self._submit(case, side, proxy)
+                if made.submission_id and not case.held:
+                    waiting.add(made.submission_id)
+                self._wait(waiting, AT_ONCE)
+        self._wait(waiting, 0)
 
     def _submit(self, case: Case, side: Side, proxy: FaultyProxy) -> Made:
         here = Here(self._folder, proxy.url, f"parity-{case.name}-{side.name}")
