@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, XCom, conf, mask_secret
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, XCom, conf, mask_secret, redact
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_rayjobs.connection import ClusterConnection, read_connection
-from airflow_provider_rayjobs.identity import TaskIdentity
+from airflow_provider_rayjobs.identity import SECRET_ENV_VARS_KEY, TaskIdentity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow.providers.common.compat.sdk import BaseHook, Context
+
+    from airflow_provider_rayjobs.connection import AirflowConnection
+    from airflow_provider_rayjobs.events import JobEvent
+    from airflow_provider_rayjobs.protocol import JobDetails
 
 #: Airflow 2 calls ``on_kill`` on a fresh instance when a deferred task's ``execution_timeout`` has passed. (Airflow 3
 #: does not, and its signal handler could not ask for XComs.)
@@ -63,13 +71,60 @@ def derived_deployment() -> str:
     return "local-" + hashlib.blake2b(key.encode(), digest_size=5).hexdigest()
 
 
-def register_secrets(cluster: ClusterConnection, runtime_env: Mapping[str, Any] | None = None) -> None:
-    """Have Airflow mask the connection's secrets and the sensitive ``env_vars`` wherever it shows text."""
-    for secret in cluster.secrets:
+def load_cluster(conn_id: str, connection: AirflowConnection) -> ClusterConnection:
+    """
+    Read a connection, with the modules that this deployment lets connections name.
+
+    :raises RayConnectionConfigError: the connection holds a wrong value.
+    """
+    names = conf.get("ray_jobs", "allowed_modules", fallback="") or ""
+    allowed = {name.strip() for name in names.split(",")} - {""}
+    return read_connection(conn_id, connection, allowed_modules=allowed)
+
+
+def register_cluster(cluster: ClusterConnection, mask: Callable[[Any], object] = mask_secret) -> None:
+    """
+    Have Airflow mask the connection's secrets wherever it shows text, those that come later, too.
+
+    :param mask: takes the tokens that come later, from any thread.
+    """
+    for secret in cluster.masked:
         mask_secret(secret)
-    env_vars = (runtime_env or {}).get("env_vars")
+    mask_secret(dict(cluster.headers))  # Airflow's masker picks those whose names it deems sensitive
+    if cluster.token is not None:
+        cluster.token.register = mask
+
+
+def register_env_vars(env_vars: object, listed: Iterable[str] = ()) -> None:
+    """
+    Have Airflow mask environment variables of a job wherever it shows text.
+
+    :param env_vars: the variables; only those are masked whose names Airflow deems sensitive.
+    :param listed: names of others that are secret.
+    """
     if isinstance(env_vars, Mapping):
-        mask_secret(dict(env_vars))  # Airflow's masker picks those whose names it deems sensitive
+        mask_secret({name: value for name, value in env_vars.items() if isinstance(value, str)})
+        for name in listed:
+            mask_secret(env_vars.get(name))
+
+
+def register_job(job: JobDetails) -> None:
+    """Have Airflow mask a job's secret environment variables."""
+    listed = (job.metadata or {}).get(SECRET_ENV_VARS_KEY) or ""
+    register_env_vars((job.runtime_env or {}).get("env_vars"), listed.split(","))
+
+
+async def register_job_on_loop(job: JobDetails) -> None:
+    """Do as :func:`register_job`; masking talks to the supervisor, which must not happen on an event loop."""
+    from asgiref.sync import sync_to_async
+
+    await sync_to_async(register_job)(job)
+
+
+def masked(event: JobEvent) -> JobEvent:
+    """Return an event without secrets: Airflow keeps it in its database, and what a job says may hold some."""
+    texts: Any = redact([event.detail, event.message or "", *event.log_tail])
+    return replace(event, detail=texts[0], message=texts[1] or None, log_tail=tuple(texts[2:]))
 
 
 async def read_cluster(hook: BaseHook, conn_id: str) -> ClusterConnection:
@@ -87,13 +142,17 @@ async def read_cluster(hook: BaseHook, conn_id: str) -> ClusterConnection:
         # Under `airflow dags test` the asynchronous way does not look into the database.
         connection = await sync_to_async(hook.get_connection)(conn_id)
 
-    def read() -> ClusterConnection:
-        cluster = read_connection(conn_id, connection)
-        register_secrets(cluster)
-        return cluster
+    loop = asyncio.get_running_loop()
 
-    # Masking secrets may talk to the supervisor, which must not happen on the loop.
-    return await sync_to_async(read)()
+    def mask(secret: str) -> None:
+        """Mask a token that a thread of ours has got."""
+        asyncio.run_coroutine_threadsafe(sync_to_async(mask_secret)(secret), loop).result()
+
+    # Reading may ask others for the address, and masking talks to the supervisor: neither is for the loop. The first
+    # stays out of Airflow's one thread, for which all triggers wait.
+    cluster = await asyncio.to_thread(load_cluster, conn_id, connection)
+    await sync_to_async(register_cluster)(cluster, mask)
+    return cluster
 
 
 async def was_killed(task_instance: Any, trigger_id: int | None, submission_id: str) -> bool:

@@ -35,7 +35,8 @@ class JobReaches:
 
     submission_id: str
     targets: list[str]
-    _seen: bool = field(default=False, init=False, repr=False)
+    #: What the last look saw.
+    job: JobDetails | None = field(default=None, init=False, repr=False)
 
     @property
     def current_id(self) -> str:
@@ -58,7 +59,7 @@ class JobReaches:
 
     def missing(self, error: RayJobNotFoundError) -> bool:
         """Judge a look that found no job; raises as :meth:`look`."""
-        if not self._seen:
+        if self.job is None:
             return False  # it may be submitted later
         raise RayJobLostError(
             f"{error}, although it did before: its head restarted, or the job was deleted",
@@ -67,7 +68,7 @@ class JobReaches:
 
     def reached(self, job: JobDetails) -> bool:
         """Judge the job that a look found; raises as :meth:`look`."""
-        self._seen = True
+        self.job = job
         if job.status in self.targets:
             return True
         if job.status.is_terminal:

@@ -10,39 +10,41 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
-from urllib.parse import urlsplit, urlunsplit
 
-from airflow_provider_rayjobs.exceptions import RayConnectionConfigError
+from airflow_provider_rayjobs import addresses
+from airflow_provider_rayjobs import authentication as auth
+from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayConnectionConfigError
 from airflow_provider_rayjobs.identity import METADATA_PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # of RFC 9110
-
-DEFAULT_PORT = 8265
-DEFAULT_ADDRESS = f"http://localhost:{DEFAULT_PORT}"
-
-#: What Ray's own client reads when no address is given, in this order.
-ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+    from collections.abc import Collection, Mapping
 
 #: Keys of the connection's extra, with what each is.
 EXTRA_KEYS = {
     "token": "token for Ray's token authentication (or the connection's password)",
+    "token_file": "path of a file that holds the token, read at every request",
+    "token_callable": "package.module.function that returns the token, called at every request",
     "headers": "object of HTTP headers",
     "cookies": "object of cookies",
     "metadata": "object of strings, stored with every job",
     "verify": "true, false, or the path of a CA file or folder",
+    "client_cert": "path of a client certificate (PEM)",
+    "client_key": "path of its key, unless the certificate's file holds it",
     "connect_timeout": "seconds",
     "read_timeout": "seconds",
     "unreachable_timeout": "seconds without contact after which a wait gives up",
     "max_upload_size": "most MiB of a package of local files; Ray's own limit is 100",
     "deployment": "name of this Airflow deployment, when several share the cluster",
+    "create_cluster_if_needed": "true or false; for the module of a module:// address",
 }
+
+
+#: Those that are positive numbers.
+_AMOUNTS = ("connect_timeout", "read_timeout", "unreachable_timeout", "max_upload_size")
 
 
 class AirflowConnection(Protocol):
@@ -67,10 +69,12 @@ class ClusterConnection:
 
     :param conn_id: id of the Airflow connection.
     :param address: ``http(s)://host[:port][/prefix]`` without a slash at the end.
-    :param headers: sent with every request; holds the token, if there is one.
+    :param headers: sent with every request; with the token, if there is one that does not change.
     :param cookies: sent with every request.
+    :param token: a token that changes.
     :param metadata: merged into every job's metadata.
     :param verify: TLS verification: on, off, or the path of a CA file or folder.
+    :param client_cert: paths of a client certificate and its key; the second may be the first.
     :param connect_timeout: seconds to open a connection.
     :param read_timeout: seconds between two bytes of an answer.
     :param unreachable_timeout: seconds without contact after which a wait gives up.
@@ -82,67 +86,95 @@ class ClusterConnection:
     address: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    token: auth.RotatingToken | None = field(default=None, repr=False, compare=False)
     metadata: Mapping[str, str] = field(default_factory=dict)
     verify: bool | str = True
+    client_cert: tuple[str, str] | None = None
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
     unreachable_timeout: float = 600.0
     max_upload_size: float = 100.0
     deployment: str = ""
 
+    def request_headers(self, *, fresh: bool = True) -> dict[str, str]:
+        """
+        Return the headers of one request; may block when there is a token that changes.
+
+        :param fresh: whether to ask for such a token again; a signal handler takes the last one.
+        :raises RayClusterUnreachableError: the token can't be had now.
+        """
+        headers = dict(self.headers)
+        if self.token is not None:
+            try:
+                token = (not fresh and self.token.last) or self.token.current()
+            except ValueError as e:
+                # As with a cluster that is not there: it is tried again, and waits bear with it.
+                raise RayClusterUnreachableError(
+                    f"{self.address}: the connection's token can't be had: {e}", maybe_sent=False
+                ) from e
+            headers = auth.with_token(headers, token)
+        if self.cookies:
+            headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        return headers
+
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Texts that must never reach a log: values of headers and cookies, and tokens without their scheme."""
-        values = [*self.headers.values(), *self.cookies.values()]
-        bare = [value.split(" ", 1)[1] for value in values if value.lower().startswith(("bearer ", "basic "))]
-        return tuple(value for value in (*values, *bare) if value)
+        """Texts that no message may show: the values of all headers and cookies, and the last token."""
+        values = [*self.headers.values(), *self.cookies.values(), self.token.last if self.token else ""]
+        return tuple(value for value in (*values, *auth.bare(values)) if value)
+
+    @property
+    def masked(self) -> tuple[str, ...]:
+        """Texts that are masked wherever Airflow shows any: cookies, and headers whose names speak of a secret."""
+        values = auth.secret_values(self.headers, self.cookies)
+        return (*values, self.token.last) if self.token and self.token.last else tuple(values)
 
 
 def read_connection(
-    conn_id: str, connection: AirflowConnection, environ: Mapping[str, str] = os.environ
+    conn_id: str,
+    connection: AirflowConnection,
+    environ: Mapping[str, str] = os.environ,
+    allowed_modules: Collection[str] = (),
 ) -> ClusterConnection:
     """
-    Read an Airflow connection.
+    Read an Airflow connection; may block when ``ray`` or a module is to be asked for the address.
 
     :param conn_id: its id, for messages.
-    :param connection: the connection. ``host`` is a name, or a whole URL with an optional path prefix. An empty host
-        means ``RAY_API_SERVER_ADDRESS``, then ``RAY_ADDRESS``, then ``http://localhost:8265``.
+    :param connection: the connection. ``host`` is a name, a whole URL with an optional path prefix, or one of Ray's
+        other forms (``ray://…``, ``auto``, ``module://…``). An empty host means ``RAY_API_SERVER_ADDRESS``, then
+        ``RAY_ADDRESS``, then ``http://localhost:8265``.
     :param environ: the environment to read these variables from.
+    :param allowed_modules: the modules that a connection may name.
     :raises RayConnectionConfigError: a value is wrong; the message names the field and what to write.
+    :raises RayClusterUnreachableError: ``ray`` or the module that the address names knows of no such cluster.
     """
     extra = _Extra(conn_id, connection)
-    headers = extra.strings("headers")
-    token = _token(conn_id, connection, extra)
+    given = addresses.given_address(connection.host or "", connection.port, connection.schema, environ)
+    pairs: dict[str, Any] = {key: extra.strings(key) for key in ("cookies", "metadata", "headers")}
+    _check_pairs(conn_id, **pairs)
+    authorization, token, rotating = _credentials(conn_id, connection, extra, allowed_modules)
+    if authorization:
+        if "authorization" in map(str.lower, pairs["headers"]):
+            _fail(conn_id, "headers", "holds Authorization although a login is set; keep one of the two")
+        pairs["headers"]["Authorization"] = authorization
+    options: dict[str, Any] = {
+        "verify": extra.verify(),
+        "client_cert": _client_cert(conn_id, extra),
+        "deployment": extra.text("deployment"),
+        **{name: extra.amount(name) for name in _AMOUNTS},
+    }
+    create = extra.flag("create_cluster_if_needed")
+    if given.module:
+        info = addresses.ask_module(conn_id, given, allowed_modules, create, **pairs)
+        given = addresses.Given(given.where, str(info.address))
+        pairs = {key: _as_strings(conn_id, given.where, getattr(info, key, None)) for key in pairs}
+        _check_pairs(conn_id, **pairs)
+    elif given.needs_ray:
+        given = addresses.Given(given.where, addresses.ask_ray(conn_id, given))
     if token:
-        if any(name.lower() == "authorization" for name in headers):
-            _fail(conn_id, "headers", "holds Authorization although a token is set; keep one of the two")
-        headers["Authorization"] = f"Bearer {token}"
-    cookies = extra.strings("cookies")
-    for where, pairs, forbidden in (("headers", headers, ""), ("cookies", cookies, ';, "\\')):
-        for name, value in pairs.items():
-            if not _TOKEN.fullmatch(name):
-                _fail(conn_id, where, f"{name!r} has characters that no name in an HTTP header can have")
-            if not value.isprintable() or not value.isascii() or value != value.strip() or set(value) & set(forbidden):
-                _fail(conn_id, where, f"the value of {name!r} has characters that no HTTP header can carry")
-    metadata = extra.strings("metadata")
-    if ours := [name for name in metadata if name.startswith(METADATA_PREFIX)]:
-        _fail(
-            conn_id,
-            "metadata",
-            f"{ours[0]!r}: keys that begin with {METADATA_PREFIX!r} are the provider's own",
-        )
+        pairs["headers"] = auth.with_token(pairs["headers"], token)
     return ClusterConnection(
-        conn_id=conn_id,
-        address=_address(conn_id, connection, environ),
-        headers=headers,
-        cookies=cookies,
-        metadata=metadata,
-        verify=extra.verify(),
-        connect_timeout=extra.seconds("connect_timeout", ClusterConnection.connect_timeout),
-        read_timeout=extra.seconds("read_timeout", ClusterConnection.read_timeout),
-        unreachable_timeout=extra.seconds("unreachable_timeout", ClusterConnection.unreachable_timeout),
-        max_upload_size=extra.seconds("max_upload_size", ClusterConnection.max_upload_size),
-        deployment=extra.text("deployment"),
+        conn_id=conn_id, address=addresses.parse(conn_id, given), token=rotating, **pairs, **options
     )
 
 
@@ -150,61 +182,59 @@ def _fail(conn_id: str, where: str, problem: str) -> NoReturn:
     raise RayConnectionConfigError(conn_id, where, problem)
 
 
-def _token(conn_id: str, connection: AirflowConnection, extra: _Extra) -> str:
-    token = extra.text("token")
-    if token and connection.password:
-        _fail(conn_id, "token", "is set twice, as password and in the extra; keep one of the two")
-    if connection.login:
-        _fail(conn_id, "login", "is not used; put the token into the password and leave the login empty")
-    token = (token or connection.password or "").strip()
-    if not token.isprintable() or not token.isascii() or " " in token:
-        _fail(conn_id, "token", "has characters that no HTTP header can carry")
-    return token
+def _check_pairs(
+    conn_id: str, *, headers: Mapping[str, str], cookies: Mapping[str, str], metadata: Mapping[str, str]
+) -> None:
+    auth.check_pairs(conn_id, "headers", headers)
+    auth.check_pairs(conn_id, "cookies", cookies, forbidden=';, "\\')
+    if cookies and "cookie" in map(str.lower, headers):
+        _fail(conn_id, "headers", "holds Cookie although cookies are set; keep one of the two")
+    if ours := [name for name in metadata if name.startswith(METADATA_PREFIX)]:
+        _fail(conn_id, "metadata", f"{ours[0]!r}: keys that begin with {METADATA_PREFIX!r} are the provider's own")
 
 
-def _address(conn_id: str, connection: AirflowConnection, environ: Mapping[str, str]) -> str:
-    host = (connection.host or "").strip()
-    if not host:
-        if connection.port:
-            host = "localhost"
-        else:
-            name = next((name for name in ADDRESS_VARIABLES if environ.get(name)), None)
-            return _parse_address(conn_id, name or "host", environ[name] if name else DEFAULT_ADDRESS, None, None)
-    return _parse_address(conn_id, "host", host, connection.port, connection.schema)
+def _as_strings(conn_id: str, where: str, pairs: Any) -> dict[str, str]:
+    """Return what a module gave as headers, cookies or metadata."""
+    if not all(isinstance(text, str) for pair in (pairs or {}).items() for text in pair):
+        _fail(conn_id, where, "the module gave headers, cookies or metadata that are no texts")
+    return dict(pairs or {})
 
 
-def _parse_address(conn_id: str, where: str, text: str, port: int | None, schema: str | None) -> str:
-    """Put scheme, host, port and path prefix together; a whole URL keeps what it says."""
-    shape = "write http(s)://host:port, the address of the Ray dashboard"
-    if "@" in text:
-        _fail(conn_id, where, "holds a user or password; put the token into the connection's password")
-    text, query = re.split("[?#]", text + "?", maxsplit=1)  # a query may hold a secret, which no message shows
-    whole = "://" in text
-    scheme = (schema or "http").strip().lower().removesuffix("://")
+def _credentials(
+    conn_id: str, connection: AirflowConnection, extra: _Extra, allowed_modules: Collection[str]
+) -> tuple[str, str, auth.RotatingToken | None]:
+    """Return the value of Authorization for basic auth, a token that stays, and one that changes."""
+    login, password = (connection.login or "").strip(), connection.password or ""
+    if login and not password:
+        _fail(conn_id, "login", "has no password; a token alone goes into the password, without a login")
+    texts = {key: extra.text(key) for key in ("token", "token_file", "token_callable")}
+    given = [key for key, text in texts.items() if text] + ["password"] * bool(password and not login)
+    if len(given) > 1:
+        _fail(conn_id, given[0], f"is one token and {given[1]} another; keep one of the two")
+    token = texts["token"] or ("" if login else password.strip())
+    if token and (problem := auth.token_problem(token)):
+        _fail(conn_id, "token", problem)
+    rotating = None
+    if texts["token_file"]:
+        rotating = auth.token_from_file(extra.path("token_file"))
+    elif texts["token_callable"]:
+        rotating = auth.token_from_callable(conn_id, texts["token_callable"], allowed_modules)
+    return auth.basic(login, password) if login else "", token, rotating
+
+
+def _client_cert(conn_id: str, extra: _Extra) -> tuple[str, str] | None:
+    if not extra.text("client_cert"):
+        if extra.text("client_key"):
+            _fail(conn_id, "client_key", "is given without client_cert")
+        return None
+    cert = extra.path("client_cert")
+    key = extra.path("client_key") if extra.text("client_key") else cert
     try:
-        url = urlsplit(text if whole else f"{scheme}://{_bracketed(text)}")
-        found_port = url.port
-    except ValueError as e:
-        _fail(conn_id, where, f"{text!r} is no address ({e}); {shape}")
-    if url.scheme not in ("http", "https"):
-        _fail(conn_id, where if whole else "schema", f"{url.scheme!r} is not supported; {shape}")
-    if schema and url.scheme != scheme:
-        _fail(conn_id, "schema", f"is {schema}, but the host says {url.scheme}; keep one of the two")
-    if text == "auto" or not url.hostname or query.strip("?") or any(c.isspace() for c in text):
-        _fail(conn_id, where, f"{text!r} is no address; {shape}")
-    if found_port and port and found_port != port:
-        _fail(conn_id, "port", f"is {port}, but the host says {found_port}; keep one of the two")
-    given = port if found_port is None else found_port
-    number = DEFAULT_PORT if given is None and not whole else given
-    if number is not None and not 0 < int(number) < 65536:
-        _fail(conn_id, "port", f"{number} is no port")
-    name = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
-    return urlunsplit((url.scheme, f"{name}:{number}" if number else name, url.path.rstrip("/"), "", ""))
-
-
-def _bracketed(host: str) -> str:
-    """Write a bare IPv6 address as URLs want it."""
-    return f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host
+        # An encrypted key would make OpenSSL ask for its password on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key, password=lambda: b"")
+    except (OSError, ValueError) as e:
+        _fail(conn_id, "client_cert", f"{str(cert)!r} and the key in {str(key)!r} can't be used ({e})")
+    return str(cert), str(key)
 
 
 class _Extra:
@@ -255,9 +285,10 @@ class _Extra:
         except ValueError:
             self._wrong(key, "is no JSON")
 
-    def seconds(self, key: str, default: float) -> float:
+    def amount(self, key: str) -> float:
         value = self._get(key)
         if value is None:
+            default: float = getattr(ClusterConnection, key)
             return default
         try:
             number = math.nan if isinstance(value, bool) else float(value)
@@ -267,16 +298,30 @@ class _Extra:
             self._wrong(key, f"{value!r} is no positive number")
         return number
 
+    def path(self, key: str) -> Path:
+        path = Path(self.text(key)).expanduser()
+        if not path.exists():
+            self._wrong(key, f"{str(path)!r} does not exist on this machine")
+        return path
+
+    def _switch(self, key: str) -> bool | None:
+        """Return what is said in one of the ways to say true or false; None for anything else."""
+        value = self._get(key)
+        words: Mapping[object, bool] = {"true": True, "false": False}
+        return value if isinstance(value, bool) else words.get(str(value).strip().lower())
+
+    def flag(self, key: str) -> bool:
+        if self._get(key) is None:
+            return False
+        switch = self._switch(key)
+        if switch is None:
+            self._wrong(key, f"{self._get(key)!r} is neither true nor false")
+        return switch
+
     def verify(self) -> bool | str:
-        value = self._get("verify")
-        if value is None or isinstance(value, bool):
-            return True if value is None else value
+        value, switch = self._get("verify"), self._switch("verify")
+        if value is None or switch is not None:
+            return switch is not False
         if not isinstance(value, str):
             self._wrong("verify", f"{value!r} can't be used")
-        words: Mapping[str, bool] = {"true": True, "false": False}
-        if value.strip().lower() in words:
-            return words[value.strip().lower()]
-        path = Path(value.strip()).expanduser()
-        if not path.exists():
-            self._wrong("verify", f"{str(path)!r} does not exist on this machine")
-        return str(path)
+        return str(self.path("verify"))

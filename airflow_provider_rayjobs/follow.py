@@ -22,7 +22,7 @@ from airflow_provider_rayjobs.poller import LONGEST_LOST_INTERVAL
 from airflow_provider_rayjobs.protocol import JobDetails, JobStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from airflow_provider_rayjobs.followed import Trouble
     from airflow_provider_rayjobs.poller import Poller
@@ -89,9 +89,16 @@ class JobWatcher:
     :param poller: looks at the cluster's jobs.
     :param watch: what to follow.
     :param log: a logger, Airflow's or Python's: where the status changes and the job's lines go.
+    :param prepare: awaited with the job's details before a line of its log is shown.
     """
 
-    def __init__(self, poller: Poller, watch: Watch, log: Any) -> None:
+    def __init__(
+        self,
+        poller: Poller,
+        watch: Watch,
+        log: Any,
+        prepare: Callable[[JobDetails], Awaitable[object]] | None = None,
+    ) -> None:
         self._poller = poller
         self._transport = poller.transport
         self._watch = watch
@@ -102,6 +109,8 @@ class JobWatcher:
         self._stop_again = 0.0  # Unix seconds, after a stop that found no contact
         self._contact = Contact(poller.cluster.unreachable_timeout, log)
         self._logs = LogFollower(self._transport, watch.submission_id, log.info, log.warning, poller.rooms)
+        self._prepare = prepare
+        self._prepared = asyncio.Event()
 
     async def run(self) -> JobEvent:
         """Follow the job until it ends, a deadline passes, or contact is lost for too long."""
@@ -109,13 +118,13 @@ class JobWatcher:
         if self._watch.stream_logs:
             # Whoever takes over, after a triggerer's restart say, reads the log anew: Ray knows no position in it.
             self._log.info("Log of Ray job %s, from its first line:", self._watch.submission_id)
-            streaming = asyncio.ensure_future(self._logs.run())
+            streaming = asyncio.ensure_future(self._stream())
         looking = asyncio.ensure_future(self._until_over())
         try:
             event = await self._first_of(looking, streaming)
             self._logs.over.set()
             if streaming is not None:
-                if event.outcome in (Outcome.LOST, Outcome.UNREACHABLE):
+                if event.outcome in (Outcome.LOST, Outcome.UNREACHABLE) or not self._prepared.is_set():
                     streaming.cancel()
                 (problem,) = await asyncio.gather(streaming, return_exceptions=True)
                 if isinstance(problem, Exception):
@@ -130,6 +139,10 @@ class JobWatcher:
         # Airflow writes events into logs and its database: what nobody will read stays out.
         tail = self._logs.lines.tail() if event.outcome is Outcome.FAILED else ()
         return replace(event, log_tail=tail, ended_at=time.time())
+
+    async def _stream(self) -> None:
+        await self._prepared.wait()
+        await self._logs.run()
 
     @staticmethod
     async def _first_of(looking: asyncio.Future[JobEvent], streaming: asyncio.Future[None] | None) -> JobEvent:
@@ -171,6 +184,7 @@ class JobWatcher:
         """Draw the conclusion from a look, or from the time alone."""
         if isinstance(news, JobDetails):
             self._contact.back()
+            await self._prepare_once(news)
             self._report(news.status)
             if news.status.is_terminal:
                 return self._ended(news)
@@ -187,6 +201,12 @@ class JobWatcher:
                 self._stop_again = time.time() + LONGEST_LOST_INTERVAL
                 self._contact.failed(e)
         return self._given_up()
+
+    async def _prepare_once(self, job: JobDetails) -> None:
+        if not self._prepared.is_set():
+            if self._prepare is not None:
+                await self._prepare(job)
+            self._prepared.set()
 
     def _patience(self) -> float | None:
         """Return the seconds after which something is to be decided even without news; None: never."""

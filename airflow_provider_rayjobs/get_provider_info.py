@@ -27,6 +27,24 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [{"integration-name": "Ray Jobs", "python-modules": [f"{_PACKAGE}.operators"]}],
         "sensors": [{"integration-name": "Ray Jobs", "python-modules": [f"{_PACKAGE}.sensors"]}],
         "triggers": [{"integration-name": "Ray Jobs", "python-modules": [f"{_PACKAGE}.triggers"]}],
+        "config": {
+            "ray_jobs": {
+                "description": "Options of the provider for Ray Jobs.",
+                "options": {
+                    "allowed_modules": {
+                        "description": (
+                            "Modules, by their full names with commas between, whose code a connection of type\n"
+                            "``ray_jobs`` may have run: the ``module`` of a host ``module://inner``, and that of\n"
+                            "``token_callable``. No other module is imported.\n"
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "anyscale,company.ray_tokens",
+                        "default": "",
+                    }
+                },
+            }
+        },
         "connection-types": [
             {
                 "hook-class-name": f"{_PACKAGE}.hooks.RayJobHook",

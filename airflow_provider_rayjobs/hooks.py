@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_rayjobs import protocol
-from airflow_provider_rayjobs.compat import read_cluster, register_secrets
-from airflow_provider_rayjobs.connection import EXTRA_KEYS, ClusterConnection, read_connection
+from airflow_provider_rayjobs.compat import load_cluster, read_cluster, register_cluster, register_env_vars
+from airflow_provider_rayjobs.connection import EXTRA_KEYS, ClusterConnection
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.submission import make_submission
 
@@ -48,8 +48,8 @@ class RayJobHook(BaseHook):
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Describe the connection form: which fields it shows, and what they are called."""
         return {
-            "hidden_fields": ["login"],
-            "relabeling": {"password": "Token"},
+            "hidden_fields": [],
+            "relabeling": {"login": "Login, for basic auth", "password": "Token, or the login's password"},
             "placeholders": {
                 "host": "ray-head.example.com, or https://example.com/path/prefix",
                 "port": "8265",
@@ -65,8 +65,8 @@ class RayJobHook(BaseHook):
 
         :raises RayConnectionConfigError: the connection holds a wrong value.
         """
-        cluster = read_connection(self.ray_conn_id, self.get_connection(self.ray_conn_id))
-        register_secrets(cluster)
+        cluster = load_cluster(self.ray_conn_id, self.get_connection(self.ray_conn_id))
+        register_cluster(cluster)
         return cluster
 
     @cached_property
@@ -143,7 +143,7 @@ class RayJobHook(BaseHook):
         :raises RayClusterUnreachableError: the cluster could not be reached, or went away and did not come back
             within the connection's ``unreachable_timeout``.
         """
-        register_secrets(self.cluster, runtime_env)
+        register_env_vars((runtime_env or {}).get("env_vars"))
         submission, is_ours = make_submission(
             self.cluster,
             entrypoint=entrypoint,
@@ -311,8 +311,10 @@ class RayJobAsyncHook(BaseHook):
 
     async def submit_job(self, *, runtime_env: Mapping[str, Any] | None = None, **job: Any) -> str:
         """Submit a job, exactly once; takes what :meth:`RayJobHook.submit_job` takes."""
+        from asgiref.sync import sync_to_async
+
         cluster = (await self.get_conn()).cluster
-        await asyncio.to_thread(register_secrets, cluster, runtime_env)
+        await sync_to_async(register_env_vars)((runtime_env or {}).get("env_vars"))
         submission, is_ours = make_submission(cluster, runtime_env=runtime_env, **job)
         submission = replace(submission, runtime_env=await self.prepare_runtime_env(runtime_env))
         return await self._run(protocol.submit_job(submission, is_ours, patience=cluster.unreachable_timeout))

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: Metadata keys that begin so are the provider's.
 METADATA_PREFIX = "airflow_"
 
+#: Names of the job's secret environment variables, with commas between, for whoever shows the job's log.
+SECRET_ENV_VARS_KEY = "airflow_secret_env_vars"  # noqa: S105 - no secret, but a name
+
 #: Digest of the task instance, without its try.
 TASK_KEY = "airflow_task"
 
@@ -28,6 +31,12 @@ _GENERATION = ("airflow_max_tries", "airflow_retries", "airflow_run_started")
 
 #: Longest prefix of an id, before its digest; the whole stays under 100 characters.
 _LONGEST_PREFIX = 70
+
+#: Ids outside this set give a job that no route can reach again.
+SUBMISSION_ID_PATTERN = re.compile(r"[A-Za-z0-9_.-]+")
+
+#: Ray names a log file after the id, and file systems take no longer name.
+LONGEST_SUBMISSION_ID = 240
 
 
 @dataclass(frozen=True)
@@ -112,3 +121,25 @@ def _digest(*parts: str) -> str:
 
 def _clean(text: str, length: int) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:length]
+
+
+def check_submission_id(submission_id: str) -> str:
+    """
+    Return the id when Ray can route it.
+
+    :raises ValueError: it holds other characters than letters, digits, ``_``, ``.`` and ``-``.
+    :raises TypeError: it is no text.
+    """
+    if not isinstance(submission_id, str):
+        raise TypeError(f"submission_id must be a text, not {submission_id!r}")
+    if not SUBMISSION_ID_PATTERN.fullmatch(submission_id) or submission_id in (".", ".."):
+        raise ValueError(
+            f"submission_id {submission_id!r} can't be used: Ray finds a job again only when its id is made of "
+            "letters, digits, '_', '.' and '-'"
+        )
+    if len(submission_id) > LONGEST_SUBMISSION_ID:
+        raise ValueError(
+            f"submission_id has {len(submission_id)} characters; Ray can't run jobs with more than "
+            f"{LONGEST_SUBMISSION_ID}: {submission_id!r}"
+        )
+    return submission_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -61,6 +62,9 @@ class RaySubmitJobOperator(BaseOperator):
     :param entrypoint: the command that the cluster runs in a shell: a text as Ray takes it, or a list of words, which
         is quoted so that each stays one argument.
     :param runtime_env: Ray's runtime environment for the job; local files in it are packed and uploaded.
+    :param secret_env_vars: environment variables of the job whose values are secret, beside those of ``runtime_env``.
+        Airflow shows none of them, whatever their names. Write templates (``{{ conn.… }}``, ``{{ var.value.… }}``): a
+        value in the DAG's file is part of the code that Airflow keeps.
     :param submission_id: id of the job; by default one that is derived from the task instance. A later try of the
         task adds its number when Ray has seen the id before.
     :param metadata: texts that are stored with the job.
@@ -86,6 +90,7 @@ class RaySubmitJobOperator(BaseOperator):
     template_fields: Sequence[str] = (
         "entrypoint",
         "runtime_env",
+        "secret_env_vars",  # Airflow itself hides the whole field, because of this name
         "submission_id",
         "metadata",
         "entrypoint_num_cpus",
@@ -109,6 +114,7 @@ class RaySubmitJobOperator(BaseOperator):
         *,
         entrypoint: str | list[str],
         runtime_env: dict[str, Any] | None = None,
+        secret_env_vars: dict[str, str] | None = None,
         submission_id: str | None = None,
         metadata: dict[str, str] | None = None,
         entrypoint_num_cpus: float | str | None = None,
@@ -130,6 +136,7 @@ class RaySubmitJobOperator(BaseOperator):
         super().__init__(**kwargs)
         self.entrypoint = entrypoint
         self.runtime_env = runtime_env
+        self.secret_env_vars = secret_env_vars
         self.submission_id = submission_id
         self.metadata = metadata
         self.entrypoint_num_cpus = entrypoint_num_cpus
@@ -156,6 +163,26 @@ class RaySubmitJobOperator(BaseOperator):
     def hook(self) -> RayJobHook:
         """The hook over the task's connection."""
         return RayJobHook(self.ray_conn_id)
+
+    def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
+        """
+        Render, and register what is secret.
+
+        Airflow stores the rendered fields, and logs a template that fails, before ``pre_execute``; and of a mapped
+        task it calls no other method of ours.
+        """
+        register = parent is self
+        if register:
+            self._register_env_vars()
+        super()._do_render_template_fields(parent, *args, **kwargs)
+        if register:
+            self._register_env_vars()
+
+    def _register_env_vars(self) -> None:
+        if isinstance(self.runtime_env, Mapping):
+            compat.register_env_vars(self.runtime_env.get("env_vars"))
+        if isinstance(self.secret_env_vars, Mapping):
+            compat.register_env_vars(self.secret_env_vars, self.secret_env_vars)
 
     def execute(self, context: Context) -> str:
         """Submit the job, or take over the one that an earlier try left, and see it to its end."""
@@ -331,7 +358,8 @@ class RaySubmitJobOperator(BaseOperator):
 
         async def follow() -> JobEvent:
             async with Poller(AiohttpTransport(self.hook.cluster)) as poller:
-                return await JobWatcher(poller, watch, self.log).run()
+                watcher = JobWatcher(poller, watch, self.log, prepare=compat.register_job_on_loop)
+                return compat.masked(await watcher.run())
 
         guard = self._guard or self._new_guard()
         return guard.run(follow())

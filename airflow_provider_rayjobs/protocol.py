@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -34,9 +33,6 @@ from airflow_provider_rayjobs.exceptions import (
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-#: Ids outside this set give a job that no route can reach again.
-SUBMISSION_ID_PATTERN = re.compile(r"[A-Za-z0-9_.-]+")
 
 #: Seconds to wait after a doubtful answer to a submission, before the look-up and the next attempt.
 SUBMIT_GRACE = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -377,20 +373,3 @@ def job_path(submission_id: str) -> str:
     if submission_id in ("", ".", ".."):
         raise ValueError(f"submission_id is {submission_id!r}, which names no job")
     return f"/api/jobs/{quote(submission_id, safe='')}"
-
-
-def check_submission_id(submission_id: str) -> str:
-    """
-    Return the id when Ray can route it.
-
-    :raises ValueError: it holds other characters than letters, digits, ``_``, ``.`` and ``-``.
-    :raises TypeError: it is no text.
-    """
-    if not isinstance(submission_id, str):
-        raise TypeError(f"submission_id must be a text, not {submission_id!r}")
-    if not SUBMISSION_ID_PATTERN.fullmatch(submission_id) or submission_id in (".", ".."):
-        raise ValueError(
-            f"submission_id {submission_id!r} can't be used: Ray finds a job again only when its id is made of "
-            "letters, digits, '_', '.' and '-'"
-        )
-    return submission_id

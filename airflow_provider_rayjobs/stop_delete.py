@@ -12,7 +12,7 @@ from airflow_provider_rayjobs.exactly_once import stop_and_wait, wait_until_ende
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError
 from airflow_provider_rayjobs.guard import refused_for_good
 from airflow_provider_rayjobs.hooks import RayJobHook
-from airflow_provider_rayjobs.protocol import check_submission_id
+from airflow_provider_rayjobs.identity import check_submission_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

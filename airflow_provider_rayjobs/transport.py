@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import ssl
 import time
 from contextlib import asynccontextmanager
-from pathlib import Path
+from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
+from airflow_provider_rayjobs import network
 from airflow_provider_rayjobs.answers import ERROR_TEXT_LIMIT, Response, error_of, is_transient
 from airflow_provider_rayjobs.exceptions import (
     RayClusterUnreachableError,
@@ -81,10 +80,10 @@ class RequestsTransport:
         self.cluster = cluster
         self._sleep = sleep
         self._session = requests.Session()
-        self._session.headers.update(cluster.headers)
-        self._session.cookies.update(dict(cluster.cookies))
-        # A callable here keeps requests from replacing our Authorization by one from ~/.netrc.
-        self._session.auth = lambda request: request
+        # Of the environment only what `network` reads counts; a ~/.netrc would replace our Authorization.
+        self._session.trust_env = False
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # our own are in the headers
+        self._session.cert = cluster.client_cert
 
     def run(self, flow: Flow[T]) -> T:
         """
@@ -121,21 +120,25 @@ class RequestsTransport:
 
     def send_once(self, request: Request, timeout: float) -> Response:
         """Send a request once, within ``timeout`` seconds, without retries; for signal handlers."""
-        return self._send(request, timeout=(timeout, timeout))
+        # To ask for a token may take time, and masking it Airflow's channel, which a signal handler must not use.
+        return self._send(request, timeout=(timeout, timeout), fresh=False)
 
-    def _send(self, request: Request, timeout: tuple[float, float] | None = None) -> Response:
+    def _send(self, request: Request, timeout: tuple[float, float] | None = None, *, fresh: bool = True) -> Response:
         import requests
 
         cluster = self.cluster
+        headers, proxy = cluster.request_headers(fresh=fresh), network.http_proxy(cluster)
         body = None if request.upload is None else request.upload()
         try:
             answer = self._session.request(
                 request.method,
                 cluster.address + request.path,
                 json=request.json,
+                headers=headers,
                 data=body,
                 timeout=timeout or _timeouts(cluster, body),
-                verify=cluster.verify,
+                verify=network.trusted(cluster),
+                proxies={"http": proxy, "https": proxy} if proxy else None,
                 allow_redirects=False,
             )
         except requests.exceptions.RequestException as e:
@@ -161,6 +164,7 @@ class AiohttpTransport:
         self.cluster = cluster
         self._sleep = sleep
         self._session: aiohttp.ClientSession | None = None
+        self._proxy: str | None = None
         self._opening = asyncio.Lock()
 
     async def run(self, flow: Flow[T]) -> T:
@@ -192,17 +196,23 @@ class AiohttpTransport:
         return _settled(await self._send(request))
 
     async def _send(self, request: Request) -> Response:
-        session = await self._opened()
+        session, headers = await self._opened(), await self._headers()
         with translating_aiohttp(self.cluster):
             async with session.request(
                 request.method,
                 self.cluster.address + request.path,
                 json=request.json,
+                headers=headers,
                 allow_redirects=False,
-                proxy=_proxy(self.cluster.address),
+                proxy=self._proxy,
             ) as answer:
                 body = await answer.read()
                 return _response(self.cluster, request, answer.status, body, answer.headers)
+
+    async def _headers(self) -> dict[str, str]:
+        if self.cluster.token is None:
+            return self.cluster.request_headers()
+        return await asyncio.to_thread(self.cluster.request_headers)
 
     async def _opened(self) -> aiohttp.ClientSession:
         async with self._opening:
@@ -211,9 +221,10 @@ class AiohttpTransport:
                 aiohttp = await asyncio.to_thread(importlib.import_module, "aiohttp")
                 cluster = self.cluster
                 # Reading the system's certificates takes some 20 ms of CPU, too long for an event loop.
-                tls = await asyncio.to_thread(_ssl_context, cluster) if cluster.address.startswith("https") else True
+                tls = await asyncio.to_thread(network.ssl_context, cluster) if _is_https(cluster) else True
+                # So does the import of requests, which knows the rules for proxies.
+                self._proxy = await asyncio.to_thread(network.http_proxy, cluster)
                 self._session = aiohttp.ClientSession(
-                    headers=dict(cluster.headers),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     connector=aiohttp.TCPConnector(ssl=tls, limit=MOST_CONNECTIONS),
                     trace_configs=[_no_redirects()],
@@ -221,10 +232,6 @@ class AiohttpTransport:
                         total=None, sock_connect=cluster.connect_timeout, sock_read=cluster.read_timeout
                     ),
                 )
-                if cluster.cookies:
-                    # aiohttp's jar drops cookies of servers that are named by IP address.
-                    pairs = "; ".join(f"{name}={value}" for name, value in cluster.cookies.items())
-                    self._session.headers["Cookie"] = pairs
             return self._session
 
     @asynccontextmanager
@@ -235,13 +242,14 @@ class AiohttpTransport:
         :param path: path below the cluster's address.
         :raises RayClusterUnreachableError: it could not be opened, or broke.
         """
-        session = await self._opened()
+        session, headers = await self._opened(), await self._headers()
         with translating_aiohttp(self.cluster):
             # No heartbeat: the head never reads from this socket, so it would not answer a ping.
             async with session.ws_connect(
                 self.cluster.address + path,
+                headers=headers,
                 max_msg_size=MAX_WEBSOCKET_MESSAGE,
-                proxy=_proxy(self.cluster.address),
+                proxy=self._proxy,
             ) as socket:
                 yield _messages(self.cluster, socket)
 
@@ -253,10 +261,10 @@ class AiohttpTransport:
         :param path: path below the cluster's address.
         :raises RayJobsError: the answer is no success.
         """
-        session = await self._opened()
+        session, headers = await self._opened(), await self._headers()
         with translating_aiohttp(self.cluster):
             async with session.get(
-                self.cluster.address + path, allow_redirects=False, proxy=_proxy(self.cluster.address)
+                self.cluster.address + path, headers=headers, allow_redirects=False, proxy=self._proxy
             ) as answer:
                 if answer.status != 200:
                     request = Request("GET", path)
@@ -320,12 +328,8 @@ def _response(cluster: ClusterConnection, request: Request, status: int, body: b
     )
 
 
-def _proxy(address: str) -> str | None:
-    """Return the HTTP proxy that the environment names; with aiohttp's ``trust_env``, ~/.netrc would count, too."""
-    from urllib.request import getproxies, proxy_bypass
-
-    url = urlsplit(address)
-    return None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
+def _is_https(cluster: ClusterConnection) -> bool:
+    return cluster.address.startswith("https://")
 
 
 def _settled(response: Response) -> Response:
@@ -333,21 +337,3 @@ def _settled(response: Response) -> Response:
     if is_transient(response):
         raise error_of(response)
     return response
-
-
-def _ssl_context(cluster: ClusterConnection) -> ssl.SSLContext | bool:
-    """Return what aiohttp takes for TLS; the trusted certificates are those that ``requests`` would use."""
-    import os
-
-    if cluster.verify is False:
-        return False
-    path = cluster.verify
-    if path is True:
-        from certifi import where  # requests comes with it
-
-        path = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or where()
-    try:
-        folder = Path(path).is_dir()
-        return ssl.create_default_context(cafile=None if folder else path, capath=path if folder else None)
-    except OSError as e:
-        raise RayConnectionConfigError(cluster.conn_id, "verify", f"{path!r} can't be read ({e})") from e

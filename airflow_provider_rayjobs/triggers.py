@@ -156,9 +156,9 @@ class RayJobTrigger(_StopsItsJob):
         try:
             self._cluster = await cluster_of(self.ray_conn_id)
             async with poller_of(self._cluster) as poller:
-                event = await JobWatcher(poller, self.watch, self.log).run()
+                event = await JobWatcher(poller, self.watch, self.log, prepare=compat.register_job_on_loop).run()
             self._ended = True
-            yield TriggerEvent(event.to_json())  # type: ignore[no-untyped-call]  # of Airflow
+            yield TriggerEvent(compat.masked(event).to_json())  # type: ignore[no-untyped-call]  # of Airflow
         except asyncio.CancelledError:
             await self._stop_if_killed()
             raise
@@ -209,7 +209,7 @@ class RayConditionTrigger(_StopsItsJob):
             async with poller_of(self._cluster) as poller:
                 event = await (self._wait_for_job(poller) if self.kind == "job" else self._wait_for_cluster(poller))
             self._ended = True
-            yield TriggerEvent(event.to_json())  # type: ignore[no-untyped-call]  # of Airflow
+            yield TriggerEvent(compat.masked(event).to_json())  # type: ignore[no-untyped-call]  # of Airflow
         except asyncio.CancelledError:
             await self._stop_if_killed()
             raise
@@ -265,6 +265,7 @@ class RayConditionTrigger(_StopsItsJob):
             try:
                 reached = await look(left)
             except (RayJobError, RayRequestRefusedError) as e:
+                await _hide_secrets(condition)
                 return event(Outcome.LOST if isinstance(e, RayJobLostError) else Outcome.FAILED, str(e))
             except RayJobsError as e:
                 contact.failed(e)
@@ -278,3 +279,9 @@ class RayConditionTrigger(_StopsItsJob):
             if (left := self.deadline - time.time()) <= 0:
                 return event(Outcome.TIMEOUT, "the sensor's timeout has passed")
             left = min(left, contact.left)
+
+
+async def _hide_secrets(condition: JobReaches | ClusterRunsJobs) -> None:
+    """Have what a job said masked before it is told."""
+    if isinstance(condition, JobReaches) and condition.job is not None:
+        await compat.register_job_on_loop(condition.job)

@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_rayjobs.identity import METADATA_PREFIX
-from airflow_provider_rayjobs.protocol import Submission, check_submission_id
+from airflow_provider_rayjobs.identity import METADATA_PREFIX, SECRET_ENV_VARS_KEY, check_submission_id
 from airflow_provider_rayjobs.runtime_env import check_runtime_env
+
+if TYPE_CHECKING:
+    from airflow_provider_rayjobs.protocol import Submission
 
 
 def check_submission(submission: Submission) -> None:
@@ -35,6 +37,23 @@ def check_entrypoint(entrypoint: Any) -> None:
         raise TypeError(f"entrypoint must be a text or a list of texts, not {_kind(entrypoint)}")
     if not words or not words[0].strip():
         raise ValueError("entrypoint is empty; it is the command that the cluster runs")
+    if not all(map(_is_passable, words)):
+        raise ValueError("entrypoint holds a NUL character, or half of a surrogate pair, which no command line can")
+
+
+def _is_passable(text: str) -> bool:
+    """Whether a system passes a text to a process: no NUL, and nothing that UTF-8 can't encode."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def check_env_vars(name: str, env_vars: Any) -> None:
+    """Check that environment variables can be given to a process; values are never shown."""
+    check_strings(name, env_vars)
+    for key, value in env_vars.items():
+        if not key or "=" in key or not _is_passable(key):
+            raise ValueError(f"{name} has the key {key!r}, which no environment variable can have as its name")
+        if not _is_passable(value):
+            raise ValueError(f"{name}[{key!r}] holds a NUL character, or half of a surrogate pair; no variable can")
 
 
 def check_metadata(metadata: Any) -> None:
@@ -52,6 +71,22 @@ def check_resources(resources: Any) -> None:
         if not isinstance(name, str):
             raise TypeError(f"entrypoint_resources has the key {name!r}, which is no text")
         check_amount(f"entrypoint_resources[{name!r}]", amount)
+        if name in _OWN_ARGUMENTS:
+            raise ValueError(f"entrypoint_resources holds {name!r}; {_OWN_ARGUMENTS[name]}")
+
+
+def check_gpus(amount: Any) -> None:
+    """Check a number of GPUs: a part of one, or whole ones."""
+    check_amount("entrypoint_num_gpus", amount)
+    if amount is not None and amount > 1 and amount != int(amount):
+        raise ValueError(f"entrypoint_num_gpus is {amount}; above 1 it must be a whole number")
+
+
+def check_environment(runtime_env: Any) -> None:
+    """Check a ``runtime_env``, and that its environment variables can be given to a process."""
+    check_runtime_env(runtime_env)
+    if runtime_env.get("env_vars") is not None:
+        check_env_vars("runtime_env['env_vars']", runtime_env["env_vars"])
 
 
 def check_mapping(name: str, value: Any) -> None:
@@ -130,16 +165,24 @@ def _kind(value: Any) -> str:
     return f"{value!r} ({type(value).__name__})"
 
 
+#: Resources that Ray takes by arguments of their own only.
+_OWN_ARGUMENTS = {
+    "CPU": "use entrypoint_num_cpus",
+    "GPU": "use entrypoint_num_gpus",
+    "memory": "use entrypoint_memory",
+    "object_store_memory": "a job can't reserve it",
+}
+
 _AMOUNTS = ("entrypoint_num_cpus", "entrypoint_num_gpus", "entrypoint_memory")
 
 #: What makes the job, and how each is checked.
 _CHECKS: Mapping[str, Callable[[Any], object]] = {
     "entrypoint": check_entrypoint,
-    "runtime_env": check_runtime_env,
+    "runtime_env": check_environment,
     "submission_id": check_submission_id,
     "metadata": check_metadata,
     "entrypoint_num_cpus": partial(check_amount, "entrypoint_num_cpus"),
-    "entrypoint_num_gpus": partial(check_amount, "entrypoint_num_gpus"),
+    "entrypoint_num_gpus": check_gpus,
     "entrypoint_memory": partial(check_amount, "entrypoint_memory", whole=True),
     "entrypoint_resources": check_resources,
     "entrypoint_label_selector": partial(check_strings, "entrypoint_label_selector"),
@@ -160,6 +203,9 @@ def check_operator(operator: Any) -> None:
         if _is_literal(value := getattr(operator, name)):
             check_duration(name, as_number(value))
     check_fields(operator, _CHECKS)
+    secret = operator.secret_env_vars
+    if secret and _is_literal(secret):
+        check_env_vars("secret_env_vars", secret)
 
 
 def check_fields(operator: Any, names: Iterable[str]) -> None:
@@ -182,4 +228,14 @@ def job_arguments(operator: Any) -> dict[str, Any]:
     values = {name: _as_rendered(name, value) for name, value in values.items()}
     values["metadata"] = values["metadata"] or {}
     values["submission_id"] = values["submission_id"] or None
+    if operator.secret_env_vars:
+        values["runtime_env"] = _with_secrets(values["runtime_env"] or {}, operator.secret_env_vars)
+        values["metadata"] = {**values["metadata"], SECRET_ENV_VARS_KEY: ",".join(operator.secret_env_vars)}
     return values
+
+
+def _with_secrets(runtime_env: Mapping[str, Any], secret: Mapping[str, str]) -> dict[str, Any]:
+    env_vars = runtime_env.get("env_vars") or {}
+    if twice := sorted(env_vars.keys() & secret.keys()):
+        raise ValueError(f"runtime_env['env_vars'] and secret_env_vars both hold {twice[0]!r}; keep one of the two")
+    return {**runtime_env, "env_vars": {**env_vars, **secret}}

@@ -15,6 +15,8 @@ from airflow_provider_rayjobs.exceptions import RayConnectionConfigError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.support.private_ca import PrivateCA
+
 
 def airflow_connection(extra: Any = None, **fields: Any) -> Any:
     text = extra if extra is None or isinstance(extra, str) else json.dumps(extra)
@@ -23,6 +25,11 @@ def airflow_connection(extra: Any = None, **fields: Any) -> Any:
 
 def read(extra: Any = None, environ: dict[str, str] | None = None, **fields: Any) -> ClusterConnection:
     return read_connection("ray_x", airflow_connection(extra, **fields), environ or {})
+
+
+def token(value: str) -> dict[str, str]:
+    """Return the headers that carry a token."""
+    return {"Authorization": f"Bearer {value}", "X-Ray-Authorization": f"Bearer {value}"}
 
 
 def refusal(field: str, extra: Any = None, environ: dict[str, str] | None = None, **fields: Any) -> str:
@@ -78,8 +85,12 @@ def test_the_environment_counts_only_when_the_host_is_empty() -> None:
 @pytest.mark.parametrize(
     ("fields", "field", "words"),
     [
-        ({"host": "ray://head:10001"}, "host", "'ray' is not supported; write http(s)://host:port"),
-        ({"host": "auto"}, "host", "'auto' is no address; write http(s)://host:port"),
+        ({"host": "ray://head:10001"}, "host", "'ray' is installed, which it is not here; write http://head:8265"),
+        ({"host": "auto"}, "host", "'ray' is installed, which it is not here; write http://HEAD:8265"),
+        ({"host": "ray://head", "port": 10001}, "port", "is not used with this kind of host"),
+        ({"host": "company.ray://x", "schema": "https"}, "schema", "is not used with this kind of host"),
+        ({"host": "company.ray://x"}, "host", "option [ray_jobs] allowed_modules"),
+        ({"host": "htpp://head"}, "host", "'htpp' is no module that connections may name"),
         ({"host": "head 1"}, "host", "no address"),
         ({"host": "http://"}, "host", "no address"),
         ({"host": "http://head:8265/#/jobs"}, "host", "no address"),
@@ -92,9 +103,10 @@ def test_the_environment_counts_only_when_the_host_is_empty() -> None:
         ({"host": "head", "port": 70000}, "port", "70000 is no port"),
         ({"host": "head:9000", "port": 9001}, "port", "is 9001, but the host says 9000"),
         ({"host": "head", "schema": "ray"}, "schema", "'ray' is not supported"),
-        ({"host": "head", "login": "me"}, "login", "put the token into the password"),
-        ({"environ": {"RAY_ADDRESS": "ray://head:10001"}}, "RAY_ADDRESS", "'ray' is not supported"),
-        ({"environ": {"RAY_API_SERVER_ADDRESS": "auto"}}, "RAY_API_SERVER_ADDRESS", "no address"),
+        ({"host": "head", "login": "me"}, "login", "a token alone goes into the password, without a login"),
+        ({"environ": {"RAY_ADDRESS": "ray://head:10001"}}, "RAY_ADDRESS", "write http://head:8265"),
+        ({"environ": {"RAY_ADDRESS": "head:6379"}}, "RAY_ADDRESS", "write http://head:8265"),
+        ({"environ": {"RAY_API_SERVER_ADDRESS": "auto"}}, "RAY_API_SERVER_ADDRESS", "write http://HEAD:8265"),
     ],
 )
 def test_a_wrong_address_is_named_with_what_to_write(fields: dict[str, Any], field: str, words: str) -> None:
@@ -120,7 +132,13 @@ def test_a_secret_in_the_host_is_refused_and_not_shown(host: str) -> None:
 @pytest.mark.parametrize(
     ("extra", "field", "words"),
     [
-        ({"verfy": False}, "verfy", "is not known; the extra takes connect_timeout, cookies"),
+        ({"verfy": False}, "verfy", "is not known; the extra takes client_cert, client_key, connect_timeout"),
+        ({"token_file": "/no/such/token"}, "token_file", "'/no/such/token' does not exist on this machine"),
+        ({"token_callable": "os.getcwd"}, "token_callable", "'os' is no module that connections may name"),
+        ({"client_cert": "/no/such.pem"}, "client_cert", "'/no/such.pem' does not exist on this machine"),
+        ({"client_key": "/no/such.key"}, "client_key", "is given without client_cert"),
+        ({"create_cluster_if_needed": "maybe"}, "create_cluster_if_needed", "'maybe' is neither true nor false"),
+        ({"headers": {"cookie": "a=b"}, "cookies": {"c": "d"}}, "headers", "holds Cookie although cookies are set"),
         ({"token": 5}, "token", "is no text"),
         ({"token": "a b"}, "token", "characters that no HTTP header can carry"),
         ({"token": "ä"}, "token", "characters that no HTTP header can carry"),
@@ -155,10 +173,15 @@ def test_a_wrong_extra_is_named_with_what_to_write(extra: dict[str, Any], field:
     assert words in refusal(field, extra, host="head")
 
 
-@pytest.mark.parametrize("name", ["authorization", "Authorization"])
-def test_two_tokens_are_one_too_many(name: str) -> None:
+def test_two_tokens_are_one_too_many(tmp_path: Path) -> None:
     assert "keep one of the two" in refusal("token", {"token": "t"}, host="head", password="p")
-    assert "keep one of the two" in refusal("headers", {"token": "t", "headers": {name: "x"}}, host="head")
+    assert "keep one of the two" in refusal("token_file", {"token_file": str(tmp_path)}, host="head", password="p")
+    assert "keep one of the two" in refusal("token", {"token": "t", "token_callable": "a.b"}, host="head")
+
+
+@pytest.mark.parametrize("name", ["authorization", "Authorization"])
+def test_a_login_and_an_authorization_are_one_too_many(name: str) -> None:
+    assert "keep one of the two" in refusal("headers", {"headers": {name: "x"}}, host="head", login="l", password="p")
 
 
 def test_no_refusal_shows_the_value_of_a_secret() -> None:
@@ -167,7 +190,8 @@ def test_no_refusal_shows_the_value_of_a_secret() -> None:
         {"headers": {"X": "hunter2\n"}},
         {"cookies": {"X": "hunter2;"}},
         {"headers": '{"X": "hunter2"'},
-        {"headers": {"Authorization": "hunter2"}, "token": "hunter2"},
+        {"headers": {"Cookie": "hunter2"}, "cookies": {"c": "hunter2"}},
+        {"token": "hunter2", "token_file": "x"},
     ):
         with pytest.raises(RayConnectionConfigError) as caught:
             read(extra, host="head")
@@ -190,7 +214,7 @@ def test_a_broken_extra_of_airflows_own_connection_is_refused() -> None:
         read_connection("ray_x", connection, {})
 
 
-def test_everything_that_can_be_said() -> None:
+def test_everything_that_can_be_said(private_ca: PrivateCA) -> None:
     extra = {
         "token": " tok ",
         "headers": {"X-Team": "a"},
@@ -202,13 +226,17 @@ def test_everything_that_can_be_said() -> None:
         "unreachable_timeout": 3,
         "max_upload_size": 512,
         "deployment": " prod ",
+        "client_cert": str(private_ca.client_cert),
+        "client_key": str(private_ca.client_key),
+        "create_cluster_if_needed": "False",
     }
-    assert set(extra) == set(EXTRA_KEYS)
+    assert set(extra) | {"token_file", "token_callable"} == set(EXTRA_KEYS)
     cluster = read(extra, host="head")
     assert cluster == ClusterConnection(
         conn_id="ray_x",
         address="http://head:8265",
-        headers={"X-Team": "a", "Authorization": "Bearer tok"},
+        headers={"X-Team": "a", "Authorization": "Bearer tok", "X-Ray-Authorization": "Bearer tok"},
+        client_cert=(str(private_ca.client_cert), str(private_ca.client_key)),
         cookies={"session": "s"},
         metadata={"owner": "me"},
         verify=False,
@@ -263,15 +291,15 @@ def test_a_connection_given_as_json() -> None:
     )
     cluster = read_connection("ray_x", Connection.from_json(text, conn_id="ray_x"), {})
     assert (cluster.address, cluster.verify) == ("http://head:9000", False)
-    assert cluster.headers == {"Authorization": "Bearer tok"}
+    assert cluster.headers == token("tok")
 
 
 @pytest.mark.parametrize(
     ("uri", "address", "headers"),
     [
         ("ray-jobs://head", "http://head:8265", {}),
-        ("ray-jobs://:t%40k@head:9000/https", "https://head:9000", {"Authorization": "Bearer t@k"}),
-        ("ray-jobs://https%3A%2F%2Fhead%2Fp%2Fq?token=a", "https://head/p/q", {"Authorization": "Bearer a"}),
+        ("ray-jobs://:t%40k@head:9000/https", "https://head:9000", token("t@k")),
+        ("ray-jobs://https%3A%2F%2Fhead%2Fp%2Fq?token=a", "https://head/p/q", token("a")),
         ("ray-jobs://head/?headers=%7B%22X%22%3A+%221%22%7D", "http://head:8265", {"X": "1"}),
         ("ray-jobs://head/?__extra__=%7B%22headers%22%3A+%7B%22X%22%3A+%221%22%7D%7D", "http://head:8265", {"X": "1"}),
     ],

@@ -136,10 +136,10 @@ def test_making_a_hook_reads_nothing() -> None:
     assert (RayJobHook.conn_type, RayJobHook.conn_name_attr) == ("ray_jobs", "ray_conn_id")
 
 
-def test_the_form_hides_what_is_not_used_and_names_what_the_extra_takes() -> None:
+def test_the_form_names_its_fields_and_what_the_extra_takes() -> None:
     form = RayJobHook.get_ui_field_behaviour()
-    assert form["hidden_fields"] == ["login"]
-    assert form["relabeling"] == {"password": "Token"}
+    assert form["hidden_fields"] == []
+    assert form["relabeling"] == {"login": "Login, for basic auth", "password": "Token, or the login's password"}
     for key in ("headers", "cookies", "verify", "unreachable_timeout"):
         assert f"{key}: " in form["placeholders"]["extra"]
 
@@ -344,7 +344,7 @@ def test_a_good_connection_says_what_it_found(server: ScriptedRay) -> None:
 @pytest.mark.parametrize(
     ("connection", "words"),
     [
-        ({"host": "ray://head"}, "Connection 'ray_x', field 'host': 'ray' is not supported"),
+        ({"host": "ray://head"}, "Connection 'ray_x', field 'host': 'ray://head' can only be resolved where"),
         ({"host": "127.0.0.1", "port": 1}, "nothing accepts connections there; check host and port"),
         ({"host": "h", "extra": {"verfy": True}}, "field 'verfy': is not known"),
     ],

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from airflow_provider_rayjobs.identity import METADATA_PREFIX, TaskIdentity
-from airflow_provider_rayjobs.protocol import JobDetails, JobStatus, check_submission_id
+from airflow_provider_rayjobs.identity import METADATA_PREFIX, TaskIdentity, check_submission_id
+from airflow_provider_rayjobs.protocol import JobDetails, JobStatus
 
 BASE = TaskIdentity(
     deployment="prod",

@@ -24,9 +24,10 @@ MODULES = sorted(path.stem for path in FOLDER.glob("*.py"))
 #: A module imports from its own row and the rows above it. A new module gets its place here.
 LAYERS = (
     {"__init__", "get_provider_info", "exceptions", "contact"},
-    {"answers", "identity", "ignore_rules", "runtime_env"},
+    {"answers", "identity", "ignore_rules", "runtime_env", "authentication"},
+    {"addresses"},
     {"protocol", "connection", "folder"},
-    {"validation", "events", "conditions", "foreign_errors", "load", "packages", "packing"},
+    {"validation", "events", "conditions", "foreign_errors", "network", "load", "packages", "packing"},
     {"transport", "job_list", "followed", "submission", "spool"},
     {"logs", "poller", "follow", "compat", "working_dir"},
     {"hooks", "links"},
@@ -42,11 +43,11 @@ WITH_AIRFLOW = {"compat"} | {module for module, rank in RANK.items() if rank >= 
 
 #: Each heavy library, and where it may be imported at all.
 HEAVY = {
-    "requests": {"transport", "foreign_errors"},
+    "requests": {"transport", "foreign_errors", "network"},
     "urllib3": {"foreign_errors"},
     "aiohttp": {"transport", "foreign_errors"},
     "tenacity": {"transport"},
-    "certifi": {"transport"},
+    "certifi": {"network"},
     "pathspec": {"ignore_rules"},
     "yaml": {"runtime_env"},
     "ray": set(),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_rayjobs import exceptions as errors
-from airflow_provider_rayjobs import protocol
+from airflow_provider_rayjobs import identity, protocol
 from airflow_provider_rayjobs.answers import Response, error_of
 from airflow_provider_rayjobs.protocol import JobDetails, JobStatus, Submission
 from tests.support import answers, faults
@@ -155,12 +155,12 @@ def test_the_list_of_an_old_ray_is_an_object_keyed_by_id() -> None:
 @pytest.mark.parametrize("wrong", ["a/b", "a b", "", ".", "..", "ä", "a\n"])
 def test_an_id_that_no_route_finds_again_is_refused(wrong: str) -> None:
     with pytest.raises(ValueError, match="submission_id"):
-        protocol.check_submission_id(wrong)
+        identity.check_submission_id(wrong)
 
 
 def test_an_id_that_is_no_text_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match="submission_id must be a text, not 5"):
-        protocol.check_submission_id(5)  # type: ignore[arg-type]
+        identity.check_submission_id(5)  # type: ignore[arg-type]
 
 
 def test_paths_are_quoted_and_never_another_route() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.providers.common.compat.sdk import Connection
 
 from airflow_provider_rayjobs import exceptions as errors
 from airflow_provider_rayjobs import protocol
+from airflow_provider_rayjobs.connection import read_connection
 from tests.support.scripted_server import ScriptedRay
 
 if TYPE_CHECKING:
@@ -83,6 +86,34 @@ def test_a_ca_file_that_went_away_is_named(tls_ray: ScriptedRay, connect: Connec
     client = connect(tls_ray, verify=str(tmp_path / "gone.pem"))
     with pytest.raises(errors.RayConnectionConfigError, match=r"'ray_test', field 'verify'.*gone\.pem"):
         client.run(protocol.get_version())
+
+
+@pytest.mark.parametrize("key_apart", [True, False])
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_a_client_certificate_is_shown_where_one_is_demanded(
+    key_apart: bool, private_ca: PrivateCA, connect: Connect, tmp_path: Path
+) -> None:
+    both = tmp_path / "both.pem"
+    both.write_bytes(private_ca.client_cert.read_bytes() + private_ca.client_key.read_bytes())
+    pair = (private_ca.client_cert, private_ca.client_key) if key_apart else (both, both)
+    cert = (str(pair[0]), str(pair[1]))
+    with ScriptedRay(tls=private_ca.server_context(require_client_cert=True)) as server:
+        for verify in (str(private_ca.ca_file), False):
+            client = connect(server, verify=verify, client_cert=cert)
+            assert client.run(protocol.get_version()).ray_version == "2.60.0"
+        with pytest.raises(errors.RayClusterUnreachableError):
+            connect(server, verify=str(private_ca.ca_file)).run(protocol.get_version())
+
+
+def test_a_client_certificate_is_checked_when_the_connection_is_read(private_ca: PrivateCA, tmp_path: Path) -> None:
+    encrypted = tmp_path / "encrypted.key"
+    command = ["openssl", "pkey", "-in", str(private_ca.client_key), "-aes128", "-passout", "pass:x", "-out"]
+    subprocess.run([*command, str(encrypted)], check=True, capture_output=True)
+    for key in (encrypted, private_ca.server_key, private_ca.ca_file):
+        extra = json.dumps({"client_cert": str(private_ca.client_cert), "client_key": str(key)})
+        connection: Any = Connection(conn_id="ray_x", conn_type="ray_jobs", host="head", extra=extra)
+        with pytest.raises(errors.RayConnectionConfigError, match=r"field 'client_cert': .*can't be used"):
+            read_connection("ray_x", connection, {})
 
 
 def test_https_towards_a_server_of_http_is_a_tls_error(scripted_ray: ScriptedRay, connect: Connect) -> None:

@@ -90,6 +90,30 @@ WRONG: list[tuple[str, Any, type[Exception], str]] = [
     ),
     ("runtime_env", {"my_plugin": object()}, TypeError, "runtime_env['my_plugin'] holds something that is no JSON"),
     ("runtime_env", {"py_modules": "s3://b/a.zip"}, TypeError, "runtime_env['py_modules'] must be a list"),
+    ("entrypoint", "a\0b", ValueError, "entrypoint holds a NUL character"),
+    ("entrypoint", "\ud800", ValueError, "entrypoint holds a NUL character, or half of a surrogate pair"),
+    ("submission_id", "a" * 241, ValueError, "submission_id has 241 characters; Ray can't run jobs with more than 240"),
+    ("runtime_env", {"env_vars": {"": "x"}}, ValueError, "runtime_env['env_vars'] has the key ''"),
+    ("runtime_env", {"env_vars": {"A=B": "x"}}, ValueError, "runtime_env['env_vars'] has the key 'A=B'"),
+    ("runtime_env", {"env_vars": {"A": "x\0"}}, ValueError, "runtime_env['env_vars']['A'] holds a NUL character"),
+    ("runtime_env", {"pip": ["a"], "conda": "b"}, ValueError, "can't have 'conda' and 'pip' together"),
+    ("runtime_env", {"image_uri": "i", "pip": ["a"]}, ValueError, "can't have 'image_uri' together with 'pip'"),
+    (
+        "runtime_env",
+        {"container": {"image": "i"}, "uv": ["a"]},
+        ValueError,
+        "can't have 'container' together with 'uv'",
+    ),
+    ("runtime_env", {"worker_process_setup_hook": 5}, ValueError, "['worker_process_setup_hook'] must be the name"),
+    ("runtime_env", {"excludes": "*.log"}, TypeError, "runtime_env['excludes'] must be a list of texts"),
+    ("runtime_env", {"config": 5}, TypeError, "runtime_env['config'] must be a dict, not int"),
+    ("runtime_env", {"config": {"setup_timeout_seconds": "5"}}, TypeError, "setup_timeout_seconds is a whole number"),
+    ("runtime_env", {"config": {"setup_timeout_seconds": 0}}, ValueError, "setup_timeout_seconds is 0; it is positive"),
+    ("runtime_env", {"config": {"eager_install": 1}}, TypeError, "eager_install is true or false"),
+    ("entrypoint_num_gpus", 1.5, ValueError, "entrypoint_num_gpus is 1.5; above 1 it must be a whole number"),
+    ("entrypoint_resources", {"CPU": 1}, ValueError, "entrypoint_resources holds 'CPU'; use entrypoint_num_cpus"),
+    ("entrypoint_resources", {"GPU": 1}, ValueError, "entrypoint_resources holds 'GPU'; use entrypoint_num_gpus"),
+    ("entrypoint_resources", {"memory": 1}, ValueError, "entrypoint_resources holds 'memory'; use entrypoint_memory"),
     ("entrypoint_num_cpus", "many", TypeError, "entrypoint_num_cpus must be a number, not 'many' (str)"),
     ("entrypoint_num_cpus", True, TypeError, "entrypoint_num_cpus must be a number"),
     ("entrypoint_num_gpus", -0.5, ValueError, "entrypoint_num_gpus is -0.5; it can't be negative or infinite"),
@@ -117,7 +141,7 @@ RIGHT: dict[str, Any] = {
 
 def operator(**fields: Any) -> SimpleNamespace:
     """Return what is read of an operator."""
-    given = dict.fromkeys(RIGHT) | {"entrypoint": "true", "poll_interval": 30.0}
+    given = dict.fromkeys(RIGHT) | {"entrypoint": "true", "poll_interval": 30.0, "secret_env_vars": None}
     return SimpleNamespace(**given | {"job_timeout": None, "pending_timeout": None} | fields)
 
 
@@ -138,6 +162,40 @@ def test_what_is_right_passes() -> None:
     validation.check_submission(Submission(**RIGHT))
     validation.check_operator(operator(**RIGHT))
     validation.check_operator(operator(entrypoint=["python", "x y.py", ""]))
+
+
+@pytest.mark.parametrize(
+    "runtime_env",
+    [
+        {"pip": None, "conda": None, "env_vars": None, "config": None},
+        {"pip": ["a"], "conda": None, "config": {"setup_timeout_seconds": -1, "eager_install": False}},
+        {"image_uri": "i", "env_vars": {"A": ""}, "config": {}},
+        {"excludes": ["*.log"], "worker_process_setup_hook": "a.b", "py_executable": "uv run"},
+    ],
+)
+def test_what_ray_takes_passes(runtime_env: dict[str, Any]) -> None:
+    validation.check_operator(operator(runtime_env=runtime_env, entrypoint_num_gpus=2.0, submission_id="a" * 240))
+
+
+@pytest.mark.parametrize("secret", [{"A": 1}, {"A=": "x"}, ["A"], {1: "x"}])
+def test_secret_variables_are_checked_without_being_shown(secret: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="secret_env_vars"):
+        validation.check_operator(operator(secret_env_vars=secret))
+    with pytest.raises(ValueError, match="NUL") as caught:
+        validation.check_operator(operator(secret_env_vars={"A": "hunter2\0"}))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_secret_variables_join_the_others_and_only_their_names_are_told() -> None:
+    given = operator(runtime_env={"env_vars": {"A": "1"}, "pip": ["x"]}, secret_env_vars={"B": "2", "C": "3"})
+    values = validation.job_arguments(given)
+    assert values["runtime_env"] == {"env_vars": {"A": "1", "B": "2", "C": "3"}, "pip": ["x"]}
+    assert values["metadata"] == {"airflow_secret_env_vars": "B,C"}
+    assert given.runtime_env == {"env_vars": {"A": "1"}, "pip": ["x"]}
+    alone = validation.job_arguments(operator(secret_env_vars={"B": "2"}, metadata={"m": "n"}))
+    assert (alone["runtime_env"], alone["metadata"]["m"]) == ({"env_vars": {"B": "2"}}, "n")
+    with pytest.raises(ValueError, match=r"both hold 'A'"):
+        validation.job_arguments(operator(runtime_env={"env_vars": {"A": "1"}}, secret_env_vars={"A": "2"}))
 
 
 @pytest.mark.parametrize("entrypoint", [None, [], [""], [" ", "x"]])

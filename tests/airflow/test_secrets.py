@@ -1,0 +1,115 @@
+"""A real run whose jobs print all that is secret: no file and no row of Airflow's holds any of it."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.airflow.drivers import jobs_of
+from tests.support.ray_head import RayHead, require_ray
+from tests.support.reverse_proxy import ReverseProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.airflow_env import AirflowEnv
+
+DAGS = [f"rj_secrets_{deferrable}_{size}" for deferrable in (False, True) for size in (1, 6000)]
+
+SECRETS = {
+    "token": secrets.token_hex(32),
+    "cookie": "cookie-" + secrets.token_hex(12),
+    "header": "header-" + secrets.token_hex(12),
+    "sensitive name": "first-" + secrets.token_hex(12),
+    "listed": "second-" + secrets.token_hex(12),
+    "listed, in a URL": f"postgres://me:{secrets.token_hex(8)}@db/x?y=z&w='",
+}
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[tuple[RayHead, ReverseProxy]]:
+    """A head in token mode behind a proxy that wants a cookie and a key."""
+    env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": SECRETS["token"]}
+    demanded = {"cookie": f"session={SECRETS['cookie']}", "x-api-key": SECRETS["header"]}
+    with (
+        RayHead(num_cpus=4, env=env, ray_bin=require_ray()) as head,
+        ReverseProxy(head.host, head.port, "/ray", headers=demanded) as proxy,
+    ):
+        yield head, proxy
+
+
+def leaks(airflow: AirflowEnv) -> list[str]:
+    """Return where a secret is found: in any file below Airflow's home, or in any cell of its database."""
+    needles = {name: secret.encode() for name, secret in SECRETS.items()}
+    found = []
+    for file in airflow.home.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            content = file.read_bytes()
+            found += [
+                f"{name} in {file.relative_to(airflow.home)}" for name, text in needles.items() if text in content
+            ]
+    # Once more through SQL: cells that are spread over pages are no one text in the file.
+    with closing(sqlite3.connect(f"{(airflow.home / 'airflow.db').as_uri()}?mode=ro", uri=True, timeout=30)) as db:
+        for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            for row in db.execute(f'SELECT * FROM "{table}"'):
+                cells = b"\0".join(cell if isinstance(cell, bytes) else str(cell).encode() for cell in row)
+                found += [f"{name} in table {table}" for name, text in needles.items() if text in cells]
+    return sorted(set(found))
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(900)
+def test_no_secret_is_in_any_log_row_or_rendered_field(
+    airflow_env: AirflowEnv, guarded: tuple[RayHead, ReverseProxy]
+) -> None:
+    head, proxy = guarded
+    airflow = airflow_env
+    airflow.add_connection(
+        "ray_secret",
+        "ray_jobs",
+        host=proxy.url,
+        password=SECRETS["token"],
+        extra={"cookies": {"session": SECRETS["cookie"]}, "headers": {"X-Api-Key": SECRETS["header"]}},
+    )
+    for key, name in (("first", "sensitive name"), ("second", "listed"), ("third", "listed, in a URL")):
+        airflow.api("POST", "variables", {"key": key, "value": SECRETS[name]})
+
+    for dag_id in [*DAGS, "rj_secrets_mapped"]:
+        airflow.wait_dag(dag_id)
+        airflow.trigger(dag_id, f"run-{dag_id}")
+    for dag_id in DAGS:
+        airflow.wait_task(dag_id, f"run-{dag_id}", "job", "failed", timeout=300)
+    airflow.wait_task("rj_secrets_mapped", "run-rj_secrets_mapped", "job", "failed", map_index=0, timeout=300)
+
+    # The job was given them, and told them: else there would be nothing to find.
+    (job,) = jobs_of(head, f"run-{DAGS[0]}")
+    told = head.logs(job["submission_id"])
+    for name in ("sensitive name", "listed", "listed, in a URL"):
+        assert SECRETS[name] in told
+    airflow.wait_dag("rj_secrets_sensor")
+    airflow.trigger("rj_secrets_sensor", "sensed", {"job": job["submission_id"]})
+    for task_id in ("sensor_False", "sensor_True"):
+        airflow.wait_task("rj_secrets_sensor", "sensed", task_id, "failed", timeout=200)
+
+    for dag_id in DAGS:
+        log = airflow.task_log(dag_id, f"run-{dag_id}", "job")
+        assert "dsn=***" in log, "the job's line is not in the log"
+        assert "ValueError" in log, "the job's error is not in the log"
+        rendered = airflow.rendered_fields(dag_id, f"run-{dag_id}", "job")
+        assert "***" in str(rendered["secret_env_vars"])
+    assert leaks(airflow) == []
+
+
+def test_the_search_finds_what_there_is(airflow_env: AirflowEnv) -> None:
+    """Without this, an empty answer of the other test would prove nothing."""
+    file = airflow_env.home / "logs" / "planted.log"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(f"x{SECRETS['cookie']}y")
+    try:
+        assert leaks(airflow_env) == ["cookie in logs/planted.log"]
+    finally:
+        file.unlink()

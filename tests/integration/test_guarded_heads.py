@@ -1,0 +1,155 @@
+"""Real heads that not everybody may use: in token mode, and behind a company's HTTPS proxy; and Ray's own addresses."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_rayjobs import exceptions
+from airflow_provider_rayjobs.hooks import RayJobHook
+from tests.support.ray_head import RayHead, require_ray
+from tests.support.reverse_proxy import ReverseProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.private_ca import PrivateCA
+
+pytestmark = pytest.mark.integration
+
+TOKEN = secrets.token_hex(32)
+
+
+@pytest.fixture(scope="module")
+def token_head() -> Iterator[RayHead]:
+    """A head in token mode."""
+    with RayHead(num_cpus=1, env={"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}, ray_bin=require_ray()) as head:
+        yield head
+
+
+@pytest.fixture
+def connection(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes hooks over a connection of the fields given."""
+    made: list[RayJobHook] = []
+
+    def hook(host: str, **fields: Any) -> RayJobHook:
+        text = json.dumps({"conn_type": "ray_jobs", "host": host, **fields})
+        monkeypatch.setenv("AIRFLOW_CONN_RAY_GUARDED", text)
+        made.append(RayJobHook("ray_guarded"))
+        return made[-1]
+
+    yield hook
+    for one in made:
+        one.close()
+
+
+def run_a_job(hook: RayJobHook, head: RayHead) -> None:
+    """Submit, follow the log by its WebSocket, read the outcome, list, delete: every kind of request."""
+    submission_id = hook.submit_job(entrypoint="echo let in", submission_id=f"in-{uuid.uuid4().hex[:8]}")
+    assert "let in" in "".join(hook.tail_job_logs(submission_id))
+    head.wait_job(submission_id, until={"SUCCEEDED"})
+    assert hook.get_job_status(submission_id) == "SUCCEEDED"
+    assert "let in" in hook.get_job_logs(submission_id)
+    assert submission_id in [job.submission_id for job in hook.list_jobs()]
+    assert hook.stop_job(submission_id) is False
+    assert hook.delete_job(submission_id) is True
+
+
+@pytest.mark.timeout(900)
+def test_a_head_in_token_mode_lets_the_token_in_and_nobody_else(
+    token_head: RayHead, connection: Any, tmp_path: Path
+) -> None:
+    run_a_job(connection(token_head.url, password=TOKEN), token_head)
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    run_a_job(connection(token_head.url, extra={"token_file": str(file)}), token_head)
+
+    for wrong, status in (({}, 401), ({"password": "f" * 64}, 403)):
+        with pytest.raises(exceptions.RayAuthError, match=f"HTTP {status}: the credentials were refused") as caught:
+            connection(token_head.url, **wrong).submit_job(entrypoint="true")
+        assert "f" * 64 not in str(caught.value)
+
+
+@pytest.mark.timeout(900)
+def test_a_head_behind_an_https_proxy_with_a_prefix_and_a_private_authority(
+    token_head: RayHead, connection: Any, private_ca: PrivateCA
+) -> None:
+    """The proxy demands a login and a cookie, and eats both, so the head's token goes by Ray's second header."""
+    basic = "Basic " + base64.b64encode(b"airflow:proxy-word").decode()
+    demanded = {"authorization": basic, "cookie": "session=cookie-1"}
+    tls = private_ca.server_context(require_client_cert=True)
+    with ReverseProxy(token_head.host, token_head.port, "/team/ray", tls=tls, headers=demanded) as proxy:
+        fields = {
+            "login": "airflow",
+            "password": "proxy-word",
+            "extra": {
+                "token": TOKEN,
+                "cookies": {"session": "cookie-1"},
+                "verify": str(private_ca.ca_file),
+                "client_cert": str(private_ca.client_cert),
+                "client_key": str(private_ca.client_key),
+            },
+        }
+        run_a_job(connection(proxy.url, **fields), token_head)
+        kinds = {(one.method, one.upstream_status) for one in proxy.requests}
+        assert ("GET", 101) in kinds, "the WebSocket"
+        assert {one.path.startswith("/team/ray/api/") for one in proxy.requests} == {True}
+
+        with pytest.raises(exceptions.RayAuthError, match="HTTP 401"):
+            connection(proxy.url, **fields | {"login": "", "password": ""}).get_version()
+        with pytest.raises(exceptions.RayProtocolError, match="no such route"):
+            connection(proxy.url.removesuffix("/team/ray"), **fields).get_version()
+        untrusted = {**fields, "extra": {**fields["extra"], "verify": True}}
+        with pytest.raises(exceptions.RayTLSError, match="TLS failed"):
+            connection(proxy.url, **untrusted).get_version()
+
+
+def test_a_list_of_words_reaches_the_job_word_by_word(ray_head: RayHead, connection: Any, tmp_path: Path) -> None:
+    trap = tmp_path / "trap"
+    words = ["a b", f"; touch {trap}", "$(touch x)", "it's", '"', "*", "", "ä\\n", "`id`"]
+    code = "import json, sys; print(json.dumps(sys.argv[1:]))"
+    hook = connection(ray_head.url)
+    submission_id = hook.submit_job(entrypoint=["python", "-c", code, *words])
+    ray_head.wait_job(submission_id, until={"SUCCEEDED"})
+    assert json.loads(ray_head.logs(submission_id).strip().splitlines()[-1]) == words
+    assert not trap.exists()
+
+
+_RESOLVE = """
+import sys
+from types import SimpleNamespace
+from airflow_provider_rayjobs.connection import read_connection
+none = dict.fromkeys(("port", "schema", "login", "password", "extra"))
+connection = SimpleNamespace(host=sys.argv[1], extra_dejson={}, **none)
+print(read_connection("x", connection, {} if len(sys.argv) < 3 else {"RAY_ADDRESS": sys.argv[2]}).address)
+"""
+
+
+@pytest.mark.parametrize("kind", ["client", "gcs", "auto"])
+def test_rays_own_addresses_are_resolved_where_ray_is_installed(ray_head: RayHead, kind: str) -> None:
+    python = ray_head.ray_bin.parent / "python"
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+    environ["RAY_ADDRESS"] = "http://elsewhere:1"  # a host that is given is never overridden
+    arguments = {
+        "client": [f"ray://127.0.0.1:{ray_head.ports['--ray-client-server-port']}"],
+        "gcs": ["", f"127.0.0.1:{ray_head.ports['--port']}"],
+        "auto": ["auto"],
+    }[kind]
+    done = subprocess.run(
+        [python, "-c", _RESOLVE, *arguments], env=environ, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = done.stdout.strip()
+    # Several heads may run on this machine, of which "auto" takes one.
+    assert found.startswith("http://") if kind == "auto" else found == ray_head.url
+    assert sys.executable != str(python)

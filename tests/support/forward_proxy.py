@@ -1,0 +1,95 @@
+"""The HTTP proxy of a company: passes requests on, opens tunnels for TLS, and notes what it was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+from urllib.parse import urlsplit
+
+from tests.support import wire
+from tests.support.exchange import end
+from tests.support.loop_thread import LoopThread
+from tests.support.ports import free_port
+
+
+class ForwardProxy:
+    """Listens on the loopback address.
+
+    :param login: ``user:password`` that a client must show, or an empty text.
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(self, login: str = "") -> None:
+        self.port = free_port()
+        self.login = login
+        self.url = f"http://{login}@{self.host}:{self.port}" if login else f"http://{self.host}:{self.port}"
+        #: The first lines of the requests that it carried, such as ``CONNECT host:port``.
+        self.carried: list[str] = []
+        self._thread = LoopThread("forward-proxy")
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __enter__(self) -> ForwardProxy:
+        self._thread.call(self._listen())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.call(self._close())
+        self._thread.stop()
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=wire.HEAD_LIMIT)
+
+    async def _close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                head = await wire.read_head(reader)
+                if head is not None:
+                    await self._carry(head, reader, writer)
+        finally:
+            await end(writer)
+            self._tasks.discard(task)
+
+    async def _carry(self, head: wire.Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        shown = head.headers.get("proxy-authorization", "")
+        if self.login and shown != "Basic " + base64.b64encode(self.login.encode()).decode():
+            writer.write(b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            await writer.drain()
+            return
+        method, target, _ = head.first
+        self.carried.append(f"{method} {target}")
+        url = urlsplit(target if method != "CONNECT" else f"//{target}")
+        up_reader, up_writer = await asyncio.open_connection(url.hostname, url.port)
+        if method == "CONNECT":
+            writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+        else:
+            # One request for each connection is enough here.
+            path = target.partition(url.netloc)[2].encode()
+            up_writer.write(head.raw.replace(target.encode(), path, 1))
+        pumps = [asyncio.ensure_future(_pump(*pair)) for pair in ((reader, up_writer), (up_reader, writer))]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            await end(up_writer)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        async for piece in wire.until_eof(reader):
+            writer.write(piece)
+            await writer.drain()

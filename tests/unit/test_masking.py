@@ -1,0 +1,137 @@
+"""What a task's rendered fields, events and errors show of secret environment variables: nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, redact
+
+from airflow_provider_rayjobs import compat
+from airflow_provider_rayjobs.events import JobEvent, Outcome
+from airflow_provider_rayjobs.operators import RaySubmitJobOperator
+from airflow_provider_rayjobs.sensors import RayJobSensor
+from airflow_provider_rayjobs.triggers import RayConditionTrigger, RayJobTrigger
+
+if TYPE_CHECKING:
+    from tests.support.scripted_server import ScriptedRay
+
+LISTED = "airflow_secret_env_vars"
+
+
+@pytest.fixture
+def conn_id(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_X", json.dumps({"conn_type": "ray_jobs", "host": scripted_ray.url}))
+    return "ray_x"
+
+
+def render(operator: Any, **context: Any) -> Any:
+    """Render as a worker does before it stores the rendered fields; return the operator that runs."""
+    context = {"ti": type("Instance", (), {"map_index": 0})(), **context}
+    operator.render_template_fields(context)
+    return operator
+
+
+def test_rendered_variables_are_masked_before_airflow_stores_them() -> None:
+    with DAG("masking", schedule=None):
+        operator = RaySubmitJobOperator(
+            task_id="job",
+            entrypoint="run {{ plain }}",
+            runtime_env={"env_vars": {"MY_PASSWORD": "{{ one }}", "LITERAL_TOKEN": "lit-71bd05", "SIZE": "big-71bd05"}},
+            secret_env_vars={"DSN": "{{ two }}"},
+        )
+    render(operator, one="one-71bd05", two="two-71bd05", plain="plain-71bd05")
+    assert operator.runtime_env["env_vars"]["MY_PASSWORD"] == "one-71bd05"
+    assert operator.secret_env_vars == {"DSN": "two-71bd05"}
+    assert redact("one-71bd05 two-71bd05 lit-71bd05") == "*** *** ***"
+    assert redact("big-71bd05 plain-71bd05") == "big-71bd05 plain-71bd05"
+    # Where Airflow cuts a long field, it knows no keys, or (3.0) masks by the field's name only.
+    assert "71bd05" not in str(redact(operator.secret_env_vars, "secret_env_vars"))
+
+
+def test_a_template_that_fails_shows_no_literal_secret(caplog: pytest.LogCaptureFixture) -> None:
+    with DAG("masking_failure", schedule=None):
+        operator = RaySubmitJobOperator(
+            task_id="job",
+            entrypoint="x",
+            runtime_env={"env_vars": {"A_TOKEN": "lit-c0ffee", "B": "{{ 1 / 0 }}"}},
+        )
+    with pytest.raises(ZeroDivisionError):
+        render(operator)
+    assert redact("lit-c0ffee") == "***"
+
+
+def event_of(trigger: Any) -> dict[str, Any]:
+    async def first() -> dict[str, Any]:
+        async for event in trigger.run():
+            return dict(event.payload)
+        raise AssertionError("no event")
+
+    return asyncio.run(first())
+
+
+def failed_job(server: ScriptedRay, secret: str) -> None:
+    server.add_job(
+        "j1",
+        "FAILED",
+        message=f"Traceback\nValueError: {secret}",
+        runtime_env={"env_vars": {"API_TOKEN": f"{secret}-a", "DSN": f"{secret}-b", "OTHER": "other-text"}},
+        metadata={LISTED: "DSN"},
+    )
+    server.append_log("j1", [f"token {secret}-a\n", f"dsn {secret}-b\n", "other-text\n"])
+
+
+def test_a_trigger_learns_the_secrets_of_its_job_before_it_shows_its_log(
+    conn_id: str, scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed_job(scripted_ray, "sec-5e1f9a")
+    shown: list[str] = []
+    trigger = RayJobTrigger(ray_conn_id=conn_id, submission_id="j1", submitted_at=1.0)
+    real = trigger.log.info
+    # What the masker of a triggerer's logger would make of each line, at the moment at which it is logged.
+    monkeypatch.setattr(trigger.log, "info", lambda *args: shown.append(str(redact(args[0] % args[1:]))) or real(*args))
+    event = event_of(trigger)
+    text = json.dumps([event, shown])
+    assert "sec-5e1f9a-a" not in text
+    assert "sec-5e1f9a-b" not in text
+    assert any("other-text" in line for line in shown)
+    assert event["outcome"] == Outcome.FAILED
+    assert event["submission_id"] == "j1"
+
+
+def test_a_condition_that_a_failed_job_ends_shows_no_secret(conn_id: str, scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job(
+        "j2", "FAILED", message="it said sec-77aa31", runtime_env={"env_vars": {"API_TOKEN": "sec-77aa31"}}
+    )
+    trigger = RayConditionTrigger(
+        ray_conn_id=conn_id,
+        kind="job",
+        condition={"submission_id": "j2", "targets": ["SUCCEEDED"]},
+        poke_interval=1,
+        deadline=9e9,
+    )
+    assert "it said ***" in event_of(trigger)["detail"]
+
+
+def test_a_sensor_registers_the_secrets_of_the_job_whose_error_it_tells(
+    conn_id: str, scripted_ray: ScriptedRay
+) -> None:
+    scripted_ray.add_job(
+        "j3", "FAILED", message="it said sec-90de12", runtime_env={"env_vars": {"API_TOKEN": "sec-90de12"}}
+    )
+    sensor = RayJobSensor(task_id="s", submission_id="j3", ray_conn_id=conn_id)
+    with pytest.raises(AirflowFailException) as caught:
+        sensor.poke({})
+    assert "it said ***" in str(redact(str(caught.value)))
+
+
+def test_masking_an_event_changes_its_words_only() -> None:
+    compat.register_env_vars({"A": "failed-job-1"}, ["A"])
+    event = JobEvent(
+        "failed-job-1", "http://head", Outcome.FAILED, "of failed-job-1", message=None, log_tail=("a", "failed-job-1")
+    )
+    masked = compat.masked(event)
+    assert (masked.submission_id, masked.address, masked.outcome) == ("failed-job-1", "http://head", Outcome.FAILED)
+    assert (masked.detail, masked.message, masked.log_tail) == ("of ***", None, ("a", "***"))
