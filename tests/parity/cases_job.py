@@ -99,6 +99,21 @@ CASES = [
         environ=lambda here: {"RAY_ADDRESS": here.address},
     ),
     Case(
+        "address_module",
+        probe(metadata={"of": "job"}),
+        "PENDING",
+        client=lambda here: {
+            "address": "parity_manager://inner/place",
+            "metadata": {"of": "client"},
+            "cookies": {"a": "b"},
+            "create_cluster_if_needed": True,
+        },
+        environ=lambda here: {
+            "PARITY_ADDRESS": here.address,
+            "AIRFLOW__RAY_JOBS__ALLOWED_MODULES": "parity_manager",
+        },
+    ),
+    Case(
         "address_overridden",
         probe(),
         ends="ConnectionError",

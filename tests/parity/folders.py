@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 
 REQUIREMENTS = "# what the job needs\n\nrequests==2.32.0\nemoji  # smile\nrequests==2.32.0\n"
 CONDA = "name: parity\nchannels: [defaults]\ndependencies:\n  - python=3.11\n  - pip:\n      - emoji\n"
+#: A third-party job manager, for addresses of the form ``module://inner``.
+MANAGER = """
+import json, os, types
+
+def get_job_submission_client_cluster_info(address, *, create_cluster_if_needed, **given):
+    metadata = {"inner": address, "create": str(create_cluster_if_needed), "given": json.dumps(given, sort_keys=True)}
+    return types.SimpleNamespace(
+        address=os.environ["PARITY_ADDRESS"], cookies={"of": "manager"}, metadata=metadata, headers={"X-Parity": "here"}
+    )
+"""
 #: One byte more than the server takes as the body of one request.
 TOO_LARGE = 100 * 2**20 + 1
 
@@ -133,6 +143,7 @@ def _requirements(here: Path) -> None:
 
 
 def _odd(here: Path) -> None:
+    _write(here / "parity_manager.py", MANAGER)
     _write(here / "script.py", "print('hello')\n")
     name = os.fsencode(here / "undecodable") + b"/caf\xe9.txt"
     (here / "undecodable").mkdir()

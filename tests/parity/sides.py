@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -96,6 +97,7 @@ class HookSide:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        sys.path.append(str(folder))  # as the SDK's process has it
 
     def submit(self, case: Case, here: Here) -> dict[str, Any]:
         """Make a submission; return the id, or the error."""
@@ -108,7 +110,8 @@ class HookSide:
             return answer(lambda: _as_json(verb, getattr(connect(address), verb)(*arguments)))
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Leave the process as it was."""
+        sys.path.remove(str(self._folder))
 
     @contextlib.contextmanager
     def _connections(self) -> Iterator[Any]:
