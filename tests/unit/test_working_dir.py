@@ -121,7 +121,10 @@ def test_requirement_files_become_lists(prepare: Any, tmp_path: Path) -> None:
         ({"pip": req}, {"pip": {"packages": packages, "pip_check": False}}),
         ({"pip": ["a", "a"]}, {"pip": {"packages": ["a"], "pip_check": False}}),
         ({"pip": {"packages": req, "pip_check": True}}, {"pip": {"packages": packages, "pip_check": True}}),
-        ({"uv": req}, {"uv": {"packages": packages, "uv_check": False}}),
+        (
+            {"uv": req},
+            {"uv": {"packages": packages, "uv_check": False, "uv_pip_install_options": ["--no-cache"]}},
+        ),
         (
             {"uv": {"packages": ["a"], "uv_version": "==1"}},
             {
