@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +18,7 @@ from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.submission import make_submission
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 
     from airflow_provider_rayjobs.protocol import Flow, JobDetails, JobStatus, VersionInfo
     from airflow_provider_rayjobs.transport import AiohttpTransport, RequestsTransport
@@ -143,7 +144,7 @@ class RayJobHook(BaseHook):
         :raises RayClusterUnreachableError: the cluster could not be reached, or went away and did not come back
             within the connection's ``unreachable_timeout``.
         """
-        register_env_vars((runtime_env or {}).get("env_vars"))
+        register_env_vars(_env_vars(runtime_env))
         submission, is_ours = make_submission(
             self.cluster,
             entrypoint=entrypoint,
@@ -314,7 +315,7 @@ class RayJobAsyncHook(BaseHook):
         from asgiref.sync import sync_to_async
 
         cluster = (await self.get_conn()).cluster
-        await sync_to_async(register_env_vars)((runtime_env or {}).get("env_vars"))
+        await sync_to_async(register_env_vars)(_env_vars(runtime_env))
         submission, is_ours = make_submission(cluster, runtime_env=runtime_env, **job)
         submission = replace(submission, runtime_env=await self.prepare_runtime_env(runtime_env))
         return await self._run(protocol.submit_job(submission, is_ours, patience=cluster.unreachable_timeout))
@@ -379,3 +380,8 @@ async def _tail(transport: AiohttpTransport, submission_id: str) -> AsyncGenerat
     async with transport.stream(f"{protocol.job_path(submission_id)}/logs/tail") as messages:
         async for text in messages:
             yield text
+
+
+def _env_vars(runtime_env: Any) -> Any:
+    """Return the ``env_vars`` of what may yet turn out to be no ``runtime_env``."""
+    return runtime_env.get("env_vars") if isinstance(runtime_env, Mapping) else None

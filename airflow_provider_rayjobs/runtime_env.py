@@ -160,6 +160,12 @@ def _check_path(key: str, value: Any) -> None:
         )
     if "://" in text and scheme not in _SCHEMES:
         raise ValueError(f"runtime_env[{key!r}]: Ray reads no {scheme}:// URIs, only {', '.join(sorted(_SCHEMES))}")
+    if (
+        scheme == "local"
+        and key in _FORMATS
+        and (not text[8:].startswith("/") or text.endswith(_FORMATS["py_modules"]))
+    ):
+        raise ValueError(f"runtime_env[{key!r}] is {text!r}; write local:// and the absolute path of a folder")
     if scheme in _DOWNLOADED and key in _FORMATS:
         parts = urlsplit(text)
         if not (parts.netloc + parts.path).endswith(_FORMATS[key]):

@@ -68,6 +68,8 @@ def check_resources(resources: Any) -> None:
     """Check that custom resources are named amounts."""
     check_mapping("entrypoint_resources", resources)
     for name, amount in resources.items():
+        if not isinstance(name, str):
+            raise TypeError(f"entrypoint_resources has the key {name!r}, which is no text")
         check_amount(f"entrypoint_resources[{name!r}]", amount)
         if name in _OWN_ARGUMENTS:
             raise ValueError(f"entrypoint_resources holds {name!r}; {_OWN_ARGUMENTS[name]}")

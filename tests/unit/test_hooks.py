@@ -209,6 +209,12 @@ def test_the_connections_metadata_is_laid_over_the_jobs_and_the_providers_key_ov
     assert metadata["owner"] == "job"
 
 
+def test_a_runtime_env_that_is_no_dict_is_named(server: ScriptedRay, hook: Any) -> None:
+    with pytest.raises(TypeError, match="runtime_env must be a dict, not list"):
+        hook.submit_job(entrypoint="x", runtime_env=["pip"])
+    assert not server.received_on("POST")
+
+
 def test_the_same_key_adopts_its_job_and_another_does_not(server: ScriptedRay, hook: Any) -> None:
     for _ in range(2):
         assert hook.submit_job(entrypoint="true", submission_id="a", submission_key="k") == "a"

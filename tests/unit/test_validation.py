@@ -37,6 +37,8 @@ WRONG: list[tuple[str, Any, type[Exception], str]] = [
         ValueError,
         "Ray unpacks .zip, .tar.gz, .tgz, .tar.xz, not",
     ),
+    ("runtime_env", {"working_dir": "local://code"}, ValueError, "write local:// and the absolute path of a folder"),
+    ("runtime_env", {"py_modules": ["local:///a.whl"]}, ValueError, "runtime_env['py_modules'] is 'local:///a.whl'"),
     ("runtime_env", {"working_dir": "s3://b/a.whl"}, ValueError, "not 'a.whl'"),
     (
         "runtime_env",
@@ -121,6 +123,7 @@ WRONG: list[tuple[str, Any, type[Exception], str]] = [
     ("entrypoint_memory", math.inf, TypeError, "entrypoint_memory must be a whole number"),
     ("entrypoint_memory", 1.5, TypeError, "entrypoint_memory must be a whole number"),
     ("entrypoint_resources", ["x"], TypeError, "entrypoint_resources must be a dict"),
+    ("entrypoint_resources", {7: 1}, TypeError, "entrypoint_resources has the key 7"),
     ("entrypoint_resources", {"x": "one"}, TypeError, "entrypoint_resources['x'] must be a number"),
     ("entrypoint_resources", {"x": -1}, ValueError, "entrypoint_resources['x'] is -1"),
     ("entrypoint_label_selector", {"zone": 1}, TypeError, "entrypoint_label_selector['zone'] must be a text"),

@@ -1,0 +1,82 @@
+"""One head and both sides, and all selected submissions made before the first test asks for them."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.parity import folders
+from tests.parity.case import Case
+from tests.parity.sides import HookSide, SdkSide
+from tests.parity.stage import Stage
+from tests.support.ray_head import RayHead, require_ray
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.parity.sides import Side
+
+HERE = Path(__file__).parent
+
+# Airflow writes its configuration where this says, when it is first imported.
+_home = tempfile.TemporaryDirectory(prefix="airflow-parity-")
+os.environ.setdefault("AIRFLOW_HOME", _home.name)
+atexit.register(_home.cleanup)
+
+_HEAD_ARGUMENTS = ("--num-gpus", "4", "--resources", '{"parity_widget": 8, "parity_gadget": 8}')
+_HEAD_LABELS = ("--labels", "parity-zone=here")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.integration)
+            # The first test waits for a head and for all jobs.
+            item.add_marker(pytest.mark.timeout(900))
+
+
+@pytest.fixture(scope="session")
+def parity_head() -> Iterator[RayHead]:
+    """A head with something of each kind to ask for."""
+    # What can't be prepared is tried three times, with seconds between.
+    env = {"RUNTIME_ENV_RETRY_TIMES": "1"}
+    with RayHead(num_cpus=8, env=env, extra_args=(*_HEAD_ARGUMENTS, *_HEAD_LABELS), ray_bin=require_ray()) as head:
+        yield head
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that are submitted."""
+    made = tmp_path_factory.mktemp("parity") / "files"
+    made.mkdir()
+    folders.build(made)
+    return made
+
+
+@pytest.fixture(scope="session")
+def sides(parity_head: RayHead, folder: Path) -> Iterator[list[Side]]:
+    """Ray's SDK and the hook."""
+    both: list[Side] = [SdkSide(parity_head.ray_bin.parent / "python", folder), HookSide(folder)]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            patch.delenv(name, raising=False)
+            patch.delenv(name.lower(), raising=False)
+        yield both
+    for side in both:
+        side.close()
+
+
+@pytest.fixture(scope="session")
+def stage(request: pytest.FixtureRequest, parity_head: RayHead, sides: list[Side], folder: Path) -> Stage:
+    """All selected submissions, made, and their jobs ended."""
+    found = [getattr(item, "callspec", None) for item in request.session.items]
+    cases = [call.params["case"] for call in found if call is not None and "case" in call.params]
+    theatre = Stage(parity_head, sides, folder)
+    parity_head.submit("true", submission_id="parity-taken")
+    theatre.play([case for case in cases if isinstance(case, Case)])
+    return theatre
