@@ -17,6 +17,7 @@ from airflow_provider_rayjobs.contact import Contact
 from airflow_provider_rayjobs.events import JobEvent, Outcome, event_of_job
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
 from airflow_provider_rayjobs.logs import LogFollower
+from airflow_provider_rayjobs.progress import ProgressLines
 from airflow_provider_rayjobs.protocol import JobDetails, JobStatus
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ class JobWatcher:
         self._status_since = watch.submitted_at
         self._passed: str | None = None  # the limit for which the job was asked to stop
         self._contact = Contact(transport.cluster.unreachable_timeout, log)
-        self._logs = LogFollower(transport, watch.submission_id, log.info, log.warning)
+        self._progress = ProgressLines(log.info)
+        self._logs = LogFollower(transport, watch.submission_id, log.info, log.warning, self._progress.take)
 
     async def run(self) -> JobEvent:
         """Follow the job until it ends, a deadline passes, or contact is lost for too long."""
@@ -127,7 +129,8 @@ class JobWatcher:
             await asyncio.gather(looking, *([] if streaming is None else [streaming]), return_exceptions=True)
         # Airflow writes events into logs and its database: what nobody will read stays out.
         tail = self._logs.lines.tail() if event.outcome is Outcome.FAILED else ()
-        return replace(event, log_tail=tail, ended_at=time.time())
+        self._progress.flush()
+        return replace(event, log_tail=tail, ended_at=time.time(), progress=self._progress.last)
 
     @staticmethod
     async def _first_of(looking: asyncio.Future[JobEvent], streaming: asyncio.Future[None] | None) -> JobEvent:
@@ -143,7 +146,10 @@ class JobWatcher:
 
     async def _read_tail(self) -> None:
         """Read the log only to keep its last lines, for the error of a failed job."""
-        quiet = LogFollower(self._transport, self._watch.submission_id, lambda line: None, self._log.debug)
+        self._progress = ProgressLines(lambda line: None)
+        quiet = LogFollower(
+            self._transport, self._watch.submission_id, lambda line: None, self._log.debug, self._progress.take
+        )
         quiet.over.set()
         reading = asyncio.ensure_future(quiet.run())
         await asyncio.wait({reading}, timeout=TAIL_PATIENCE)

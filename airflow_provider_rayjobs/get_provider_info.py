@@ -27,6 +27,7 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [{"integration-name": "Ray Jobs", "python-modules": [f"{_PACKAGE}.operators"]}],
         "sensors": [{"integration-name": "Ray Jobs", "python-modules": [f"{_PACKAGE}.sensors"]}],
         "triggers": [{"integration-name": "Ray Jobs", "python-modules": [f"{_PACKAGE}.triggers"]}],
+        "task-decorators": [{"name": "ray_job", "class-name": f"{_PACKAGE}.decorators.ray_job_task"}],
         "connection-types": [
             {
                 "hook-class-name": f"{_PACKAGE}.hooks.RayJobHook",

@@ -124,6 +124,7 @@ class RequestsTransport:
                 request.method,
                 cluster.address + request.path,
                 json=request.json,
+                data=request.data,
                 timeout=timeout or (cluster.connect_timeout, cluster.read_timeout),
                 verify=cluster.verify,
                 allow_redirects=False,
@@ -188,6 +189,7 @@ class AiohttpTransport:
                 request.method,
                 self.cluster.address + request.path,
                 json=request.json,
+                data=request.data,
                 allow_redirects=False,
                 proxy=_proxy(self.cluster.address),
             ) as answer:

@@ -23,12 +23,12 @@ MODULES = sorted(path.stem for path in FOLDER.glob("*.py"))
 
 #: A module imports from its own row and the rows above it. A new module gets its place here.
 LAYERS = (
-    {"__init__", "get_provider_info", "exceptions", "contact"},
-    {"answers", "identity"},
+    {"__init__", "get_provider_info", "exceptions", "contact", "progress", "values"},
+    {"answers", "identity", "driver"},
     {"protocol", "connection", "working_dir"},
-    {"validation", "events", "conditions", "foreign_errors"},
+    {"validation", "events", "conditions", "foreign_errors", "shipping"},
     {"transport"},
-    {"logs", "follow", "compat"},
+    {"logs", "follow", "compat", "results"},
     {"hooks", "links"},
     {"exactly_once", "guard"},
     {"triggers", "stop_delete"},
