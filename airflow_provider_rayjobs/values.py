@@ -165,7 +165,8 @@ def _encode_time(value: dt.time, name: str, depth: int) -> dict[str, Any]:
 
 
 def _encode_timedelta(value: dt.timedelta, name: str, depth: int) -> dict[str, Any]:
-    microseconds = value // dt.timedelta(microseconds=1)  # a pendulum duration counts its days otherwise
+    # A pendulum duration counts its days otherwise.
+    microseconds = dt.timedelta.__floordiv__(value, dt.timedelta(microseconds=1))
     plain = dt.timedelta(microseconds=microseconds)
     return {KIND: "timedelta", "value": [plain.days, plain.seconds, plain.microseconds]}
 
