@@ -43,16 +43,17 @@ class Tries:
 
     def __init__(self, make: Callable[[], RaySubmitJobOperator], run_id: str, retries: int = 3) -> None:
         self._make = make
-        self._run_id = run_id
+        self.run_id = run_id
         self._retries = retries
         self._number = 0
         self.events: list[dict[str, Any]] = []
-        self.lines: list[str] = []
+        self.lines: Any = []
+        self.count = 0  # of all lines
 
     def context(self, **more: Any) -> Any:
         """Return the context of the next try."""
         self._number += 1
-        self.ti = TaskInstance(self._run_id, self._number, self._retries)
+        self.ti = TaskInstance(self.run_id, self._number, self._retries)
         dag_run = SimpleNamespace(start_date=datetime(2026, 1, 1, tzinfo=UTC))
         return {"ti": self.ti, "dag_run": dag_run, "ds": "2026-01-01", **more}
 
@@ -60,7 +61,7 @@ class Tries:
         """Make the next try, and resume it after each deferral; return what the task returns."""
         full = self.context(**more)
         logger = logging.Logger("tries", logging.INFO)  # noqa: LOG001  one of its own
-        logger.addHandler(_Lines(self.lines))
+        logger.addHandler(_Lines(self))
         # Airflow 3's own loggers are structlog's.
         with patch.object(RaySubmitJobOperator, "log", logger), patch.object(RayJobTrigger, "log", logger):
             return self._run(full)
@@ -88,9 +89,10 @@ class Tries:
 
 
 class _Lines(logging.Handler):
-    def __init__(self, lines: list[str]) -> None:
+    def __init__(self, tries: Tries) -> None:
         super().__init__()
-        self._lines = lines
+        self._tries = tries
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._lines.append(record.getMessage())
+        self._tries.count += 1
+        self._tries.lines.append(record.getMessage())

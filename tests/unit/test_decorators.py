@@ -71,7 +71,6 @@ def test_a_mapped_task_is_unmapped_with_its_arguments() -> None:
         decorated = ray_job_task(score, entrypoint_num_cpus=2)
         decorated.partial(how="x").expand(shard=[1, 2])
     mapped: Any = dag.get_task("score")
-    assert mapped.is_mapped
     made = mapped.unmap({"op_kwargs": {"shard": 2}})
     assert isinstance(made, RayJobDecoratedOperator)
     assert (made.op_kwargs, made.entrypoint_num_cpus) == ({"how": "x", "shard": 2}, 2)

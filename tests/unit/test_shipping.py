@@ -279,8 +279,6 @@ def test_a_function_without_source_is_refused() -> None:
 
 
 def test_cloudpickle_is_for_arguments_by_choice(tmp_path: Path) -> None:
-    pytest.importorskip("cloudpickle")
-
     def f(x: Any) -> None:
         pass
 
