@@ -8,6 +8,7 @@ and ``py_modules`` stay as they are.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -90,11 +91,13 @@ def describe_task(
     :param result_path: URL of a folder for a large value.
     :raises TypeError: an argument has no form; the message names it.
     :raises ValueError: the function's source can't be had.
+    :raises RuntimeError: the DAG file was changed after it was read.
     """
     try:
         lines, first = inspect.getsourcelines(function)
     except (OSError, TypeError) as e:
         raise ValueError(f"the source of {function.__qualname__} can't be read: {e}") from e
+    _check_source(function, "".join(lines))
     task = {
         "name": function.__name__,
         "source": "".join(lines),
@@ -110,6 +113,20 @@ def describe_task(
         task["args"] = [values.encode(value, f"op_args[{i}]") for i, value in enumerate(args)]
         task["kwargs"] = values.encode(dict(kwargs), "op_kwargs")
     return json.dumps(task, allow_nan=False).encode()
+
+
+def _check_source(function: Callable[..., Any], source: str) -> None:
+    """Check that the lines of the file are still those of the function."""
+    try:
+        tree = ast.parse("if True:\n" + source if source[:1].isspace() else source)
+        found = next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+        arguments = [arg.arg for arg in (*found.args.posonlyargs, *found.args.args, *found.args.kwonlyargs)]
+    except (SyntaxError, StopIteration):
+        found = None
+    code = function.__code__
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    if found is None or found.name != function.__name__ or tuple(arguments) != names:
+        raise RuntimeError(f"{code.co_filename} was changed after it was read; {function.__name__} can't be shipped")
 
 
 def _pickled(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import io
 import json
+import linecache
 import os
 import subprocess
 import sys
@@ -276,6 +278,24 @@ def test_a_function_without_source_is_refused() -> None:
     exec("def f(): pass", namespace)
     with pytest.raises(ValueError, match="the source of f can't be read"):
         describe_task(namespace["f"], (), {})
+
+
+def test_a_file_that_was_changed_after_it_was_read_is_not_shipped(tmp_path: Path) -> None:
+    file = tmp_path / "dag.py"
+    file.write_text("def f(a):\n    return a\n")
+    spec = importlib.util.spec_from_file_location("changed", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    describe_task(module.f, (1,), {})
+
+    for changed in ("x = 1\n", "def g(a): pass\n", "def f(b): pass\n", "x = (\n"):
+        file.write_text(changed)
+        os.utime(file, (1, len(changed)))
+        linecache.checkcache()
+        with pytest.raises((RuntimeError, ValueError), match=r"f can't be|changed after"):
+            describe_task(module.f, (1,), {})
 
 
 def test_cloudpickle_is_for_arguments_by_choice(tmp_path: Path) -> None:
