@@ -16,6 +16,7 @@ import inspect
 import io
 import json
 import sys
+import tokenize
 import types
 import zipfile
 from pathlib import Path
@@ -95,7 +96,7 @@ def describe_task(
     """
     try:
         lines, first = inspect.getsourcelines(function)
-    except (OSError, TypeError) as e:
+    except (OSError, TypeError, SyntaxError, tokenize.TokenError) as e:
         raise ValueError(f"the source of {function.__qualname__} can't be read: {e}") from e
     _check_source(function, "".join(lines))
     task = {
