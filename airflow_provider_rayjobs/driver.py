@@ -17,6 +17,7 @@ import importlib
 import json
 import linecache
 import os
+import pickle
 import sys
 import traceback
 import types
@@ -136,13 +137,17 @@ def _call(task: dict[str, Any]) -> Any:
 
 
 def _unpickle(task: dict[str, Any]) -> Any:
-    ray_cloudpickle = importlib.import_module("ray.cloudpickle")
     try:
-        return ray_cloudpickle.loads(bytes.fromhex(task["pickled"]))
+        importlib.import_module("cloudpickle")
+    except ModuleNotFoundError:  # Ray has its own copy, under another name
+        for name in ("cloudpickle", "cloudpickle.cloudpickle"):
+            sys.modules[name] = importlib.import_module(f"ray.{name}")
+    try:
+        return pickle.loads(bytes.fromhex(task["pickled"]))  # noqa: S301  made by the worker, read on the cluster
     except Exception as e:
         here = f"{sys.version_info[0]}.{sys.version_info[1]}"
         raise RuntimeError(
-            f"the arguments were pickled by Python {task['python']} and can't be read by Python {here} of the cluster"
+            f"the arguments, pickled by Python {task['python']}, can't be read by Python {here} of the cluster: {e!r}"
         ) from e
 
 
