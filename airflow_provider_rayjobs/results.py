@@ -35,7 +35,7 @@ _MARGIN = 64 * 1024
 _PAUSE = 2.0
 _ATTEMPTS = 3
 
-#: Rays before 2.10 or so put a byte, "1" or "0", before each block of a file.
+#: Early Rays (2.0 for one) put a byte before each block of a file: "1", or "0" before an error.
 _BLOCK = 64 * 1024
 
 
