@@ -19,6 +19,7 @@ from airflow_provider_rayjobs.events import JobEvent, Outcome, event_of_job
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
 from airflow_provider_rayjobs.logs import LogFollower
 from airflow_provider_rayjobs.poller import LONGEST_LOST_INTERVAL
+from airflow_provider_rayjobs.progress import ProgressLines
 from airflow_provider_rayjobs.protocol import JobDetails, JobStatus
 
 if TYPE_CHECKING:
@@ -110,8 +111,14 @@ class JobWatcher:
         self._passed: str | None = None  # the limit for which the job was asked to stop
         self._stop_again = 0.0  # Unix seconds, after a stop that found no contact
         self._contact = Contact(poller.cluster.unreachable_timeout, log)
+        self._progress = ProgressLines(log.info)
         self._logs = LogFollower(
-            self._transport, watch.submission_id, lambda line: log.info(public(line)), log.warning, poller.rooms
+            self._transport,
+            watch.submission_id,
+            lambda line: log.info(public(line)),
+            log.warning,
+            take=self._progress.take,
+            rooms=poller.rooms,
         )
         self._prepare = prepare
         self._prepared = asyncio.Event()
@@ -142,7 +149,8 @@ class JobWatcher:
             await asyncio.gather(looking, *([] if streaming is None else [streaming]), return_exceptions=True)
         # Airflow writes events into logs and its database: what nobody will read stays out.
         tail = self._logs.lines.tail() if event.outcome is Outcome.FAILED else ()
-        return replace(event, log_tail=tail, ended_at=time.time())
+        self._progress.flush()
+        return replace(event, log_tail=tail, ended_at=time.time(), progress=self._progress.last)
 
     async def _stream(self) -> None:
         await self._prepared.wait()
@@ -162,8 +170,14 @@ class JobWatcher:
 
     async def _read_tail(self) -> None:
         """Read the log only to keep its last lines, for the error of a failed job."""
+        self._progress = ProgressLines(lambda line: None)
         quiet = LogFollower(
-            self._transport, self._watch.submission_id, lambda line: None, self._log.debug, self._poller.rooms
+            self._transport,
+            self._watch.submission_id,
+            lambda line: None,
+            self._log.debug,
+            take=self._progress.take,
+            rooms=self._poller.rooms,
         )
         quiet.over.set()
         reading = asyncio.ensure_future(quiet.run())

@@ -71,10 +71,12 @@ class LineWriter:
     Cuts text into lines, writes each once, and keeps the last ones.
 
     :param write: takes a line without its end.
+    :param take: sees each line first; what it returns is written instead, and nothing for None.
     """
 
-    def __init__(self, write: Callable[[str], None]) -> None:
+    def __init__(self, write: Callable[[str], None], take: Callable[[str], str | None] | None = None) -> None:
         self._write = write
+        self._take = take
         self._partial = ""
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
 
@@ -95,7 +97,11 @@ class LineWriter:
             self._partial = ""
 
     def _emit(self, line: str) -> None:
-        self._emit_long(line.rstrip("\r"))
+        rest: str | None = line.rstrip("\r")
+        if self._take is not None and rest:
+            rest = self._take(rest)
+        if rest is not None:
+            self._emit_long(rest)
 
     def _emit_long(self, line: str) -> None:
         for start in range(0, max(len(line), 1), LONGEST_LINE):
@@ -163,6 +169,7 @@ class LogFollower:
     :param submission_id: the job.
     :param write: takes each line.
     :param note: takes what a reader must know of the log itself.
+    :param take: of :class:`LineWriter`.
     :param rooms: bounds the streams; beyond it a job's log comes when there is room, or when the job is over.
     """
 
@@ -172,12 +179,14 @@ class LogFollower:
         submission_id: str,
         write: Callable[[str], None],
         note: Callable[[str], None],
+        *,
+        take: Callable[[str], str | None] | None = None,
         rooms: Rooms | None = None,
     ) -> None:
         self._transport = transport
         self._path = f"{job_path(submission_id)}/logs"
         self._note = note
-        self.lines = LineWriter(write)
+        self.lines = LineWriter(write, take)
         self.over = asyncio.Event()  # set by the owner when the job is over
         self.on_close: Callable[[], None] = lambda: None  # called when the stream came to an end that may be the log's
         self._rooms = rooms or Rooms()
