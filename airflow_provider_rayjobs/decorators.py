@@ -118,6 +118,8 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
 
     def _submit_and_wait(self, context: Context, identity: TaskIdentity, session: str | None) -> Any:
         package = self._package(context)
+        if self._guard is not None:
+            self._guard.preparing()
         uri = self.hook.get_conn().run(shipping.upload_package(package, identity.attempt_key))
         given = self.runtime_env
         self.runtime_env = {**(given or {}), "py_modules": [*((given or {}).get("py_modules") or []), uri]}

@@ -145,7 +145,6 @@ class Request:
     :param method: HTTP method.
     :param path: path below the cluster's address, quoted.
     :param json: body, encoded as JSON when given.
-    :param data: body as it is.
     :param repeatable: whether sending it twice does no harm; only then is it retried.
     :param secrets: texts that must not show in an error message.
     :param upload: opens the body, from its beginning, for each attempt to send it; it is streamed. Reading it blocks,
@@ -157,7 +156,6 @@ class Request:
     json: Any = field(default=None, repr=False)
     repeatable: bool = True
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    data: bytes | None = field(default=None, repr=False)
     upload: Callable[[], Body] | None = field(default=None, repr=False)
 
 

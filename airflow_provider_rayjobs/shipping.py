@@ -23,11 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs import driver, values
-from airflow_provider_rayjobs.answers import error_of
-from airflow_provider_rayjobs.protocol import Flow, Request
+from airflow_provider_rayjobs.exceptions import RayPackageTooLargeError
+from airflow_provider_rayjobs.packages import has_package, put_package
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from airflow_provider_rayjobs.protocol import Flow
 
 #: Largest value that comes back through Ray, as JSON, in bytes.
 RESULT_LIMIT = 16 * 1024 * 1024
@@ -174,21 +176,26 @@ def _source(name: str) -> bytes:
     return Path(spec.origin).read_bytes()
 
 
+class _Content(io.BytesIO):
+    """A package that is sent; ``requests`` asks for its length."""
+
+    def __len__(self) -> int:
+        return len(self.getbuffer())
+
+
 def upload_package(package: bytes, key: str) -> Flow[str]:
     """
-    Store a package in the cluster (``GET`` and ``PUT /api/packages/gcs/{name}``).
-
-    The ``GET`` has Ray keep what is stored for ten minutes, until the job itself does.
+    Store a package in the cluster, unless it is there (``GET`` and ``PUT /api/packages/gcs/{name}``).
 
     :param key: tells equal packages of two jobs apart: Ray deletes a package with the last job that uses it.
     :return: its URI.
+    :raises RayPackageTooLargeError: the server, or a proxy before it, does not take so much.
     """
     digest = hashlib.sha1(key.encode() + package, usedforsecurity=False).hexdigest()
     name = f"_ray_pkg_{digest}.zip"  # as Ray's client calls them
-    path = f"/api/packages/gcs/{name}"
-    answer = yield Request("GET", path)
-    if answer.status == 404 and name in answer.text:
-        answer = yield Request("PUT", path, data=package)
-    if answer.status != 200:
-        raise error_of(answer)
+    if not (yield from has_package(name)) and not (yield from put_package(name, lambda: _Content(package))):
+        raise RayPackageTooLargeError(
+            f"the function's arguments make a package of {len(package):,} bytes, which the server refuses (HTTP 413); "
+            "pass large values by reference, as a path or URL that the cluster can read"
+        )
     return f"gcs://{name}"

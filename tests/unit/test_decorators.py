@@ -142,7 +142,8 @@ def test_arguments_travel_in_a_package_beside_the_users_own(scripted_ray: Script
     body = submitted(scripted_ray)
     *theirs, package = body["runtime_env"].pop("py_modules")
     assert theirs == ["s3://b/lib.zip"]
-    assert body["runtime_env"] == {key: value for key, value in own.items() if key != "py_modules"}
+    rest = {key: value for key, value in own.items() if key != "py_modules"}
+    assert body["runtime_env"] == {**rest, "pip": {"packages": ["x"], "pip_check": False}}
     assert operator.runtime_env == own
     assert body["entrypoint"] == "python -m airflow_ray_job score"
     assert "s3cret" not in json.dumps(body)

@@ -19,13 +19,15 @@ import pytest
 
 import airflow_provider_rayjobs
 from airflow_provider_rayjobs import results, shipping
+from airflow_provider_rayjobs.exceptions import RayPackageTooLargeError
 from airflow_provider_rayjobs.shipping import build_package, check_function, describe_task, upload_package
+from tests.support import answers
+from tests.support.clients import FakeTime, RequestsClient, cluster_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_rayjobs.results import Record
-    from tests.support.clients import Client
     from tests.support.scripted_server import ScriptedRay
 
 FOLDER = Path(airflow_provider_rayjobs.__file__).parent
@@ -315,10 +317,8 @@ def test_a_package_that_ray_would_refuse_is_refused_here(monkeypatch: pytest.Mon
         build_package(b"{}")
 
 
-def test_a_package_is_pinned_then_stored_under_a_name_of_its_own(
-    scripted_ray: ScriptedRay, connect: Callable[..., Client]
-) -> None:
-    client = connect(scripted_ray)
+def test_a_package_is_pinned_then_stored_under_a_name_of_its_own(scripted_ray: ScriptedRay) -> None:
+    client = RequestsClient(cluster_at(scripted_ray), FakeTime())
     package = build_package(b"{}")
     assert package == build_package(b"{}")
     one, two = (client.run(upload_package(package, key)) for key in ("one", "two"))
@@ -326,3 +326,12 @@ def test_a_package_is_pinned_then_stored_under_a_name_of_its_own(
     sent = [(request.method, request.path, request.body) for request in scripted_ray.received]
     paths = [f"/api/packages/gcs/{uri.removeprefix('gcs://')}" for uri in (one, two)]
     assert sent == [(method, path, body) for path in paths for method, body in (("GET", b""), ("PUT", package))]
+    client.close()
+
+
+def test_a_package_that_a_proxy_refuses_says_what_to_do(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.script("PUT", "/api/packages/.*", answers.too_large(), forever=True)
+    client = RequestsClient(cluster_at(scripted_ray), FakeTime())
+    with pytest.raises(RayPackageTooLargeError, match="HTTP 413.*pass large values by reference"):
+        client.run(upload_package(build_package(b"{}"), "key"))
+    client.close()
