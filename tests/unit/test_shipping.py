@@ -332,6 +332,6 @@ def test_a_package_is_pinned_then_stored_under_a_name_of_its_own(scripted_ray: S
 def test_a_package_that_a_proxy_refuses_says_what_to_do(scripted_ray: ScriptedRay) -> None:
     scripted_ray.script("PUT", "/api/packages/.*", answers.too_large(), forever=True)
     client = RequestsClient(cluster_at(scripted_ray), FakeTime())
-    with pytest.raises(RayPackageTooLargeError, match="HTTP 413.*pass large values by reference"):
+    with pytest.raises(RayPackageTooLargeError, match=r"HTTP 413.*pass large values by reference"):
         client.run(upload_package(build_package(b"{}"), "key"))
     client.close()
