@@ -78,7 +78,8 @@ class Stage:
         waiting: set[str] = set()
         # What it sends is seen on its way.
         with FaultyProxy(self._head.host, self._head.port) as proxy:
-            for case in cases:
+            # Those that stay PENDING come last: Ray looks after each of them all the time.
+            for case in sorted(cases, key=lambda case: case.held):
                 made = self._made[case.name, side.name] = self._submit(case, side, proxy)
                 if made.submission_id and not case.held:
                     waiting.add(made.submission_id)
@@ -100,10 +101,11 @@ class Stage:
         """Wait until so many jobs at most are on their way, or nothing moves any more."""
         moved = time.monotonic()
         while len(waiting) > limit and time.monotonic() - moved < PATIENCE:
-            if ended := waiting & {job["submission_id"] for job in self._head.jobs() if job["status"] in TERMINAL}:
+            # One by one: the list of all jobs keeps the head busy.
+            if ended := {job for job in waiting if (self._head.job(job) or {}).get("status") in TERMINAL}:
                 waiting -= ended
                 moved = time.monotonic()
-            time.sleep(0.3)
+            time.sleep(0.5)
 
     def _collect(self) -> None:
         jobs = {job["submission_id"]: job for job in self._head.jobs()}
