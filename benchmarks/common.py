@@ -111,7 +111,7 @@ def scripted_head(**options: float) -> Iterator[str]:
 
 def asked(url: str) -> dict[str, Any]:
     """Return what a scripted head was asked."""
-    with urllib.request.urlopen(f"{url}/bench") as answer:  # noqa: S310
+    with urllib.request.urlopen(f"{url}/bench") as answer:
         data: dict[str, Any] = json.load(answer)
     return data
 

@@ -90,7 +90,9 @@ def main() -> None:
             )
             figures.append({"case": case._asdict(), "subject": subject, "median": middle, "runs": results})
             print(common.table(("case", "who"), [rows[-1][:2]]), results, flush=True)
-    headers = "jobs of record|who|told|lag p50 ms|p99|max|cores|requests/s|head's share|÷ naive|delay p50 s|p95|late|noise"
+    headers = (
+        "jobs of record|who|told|lag p50 ms|p99|max|cores|requests/s|head's share|÷ naive|delay p50 s|p95|late|noise"
+    )
     common.report("deferred", "Deferred jobs in one event loop", common.table(headers.split("|"), rows), figures)
 
 

@@ -183,9 +183,8 @@ class Connection(asyncio.Protocol):
         key = next(line for line in request.headers.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:"))
         digest = hashlib.sha1(key.split(b":", 1)[1].strip() + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11")  # noqa: S324
         accept = base64.b64encode(digest.digest()).decode()
-        self.transport.write(
-            f"HTTP/1.1 101 X\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n".encode()
-        )
+        lines = ["HTTP/1.1 101 X", "Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Accept: {accept}"]
+        self.transport.write("\r\n".join([*lines, "", ""]).encode())
         payload = b"".join(LINE % number for number in range(MESSAGE))
         message = b"\x81\x7e" + len(payload).to_bytes(2, "big") + payload
         for _ in range(self.head.log_bytes // len(payload)):

@@ -1,8 +1,8 @@
 """
 What a DAG file pays for importing each provider, and what its installation weighs.
 
-Every environment holds the same Airflow. A process imports Airflow's BashOperator, as nearly every DAG folder does, then
-the provider's operator; the second step is measured. The size is that of the environment less that of bare Airflow.
+Every environment holds the same Airflow. A process imports Airflow's BashOperator, as nearly every DAG folder does,
+then the provider's operator; the second step is measured. The size is that of the environment less bare Airflow's.
 """
 
 from __future__ import annotations
