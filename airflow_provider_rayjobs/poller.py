@@ -116,7 +116,7 @@ class Poller:
                 self._outage = None  # the budget of those who gave up is not that of those who come
 
     def _hurry(self, job: FollowedJob) -> None:
-        job.due, job.alone = -math.inf, True
+        job.hint(time.monotonic())
         self._more.set()
         if self._running is None or self._running.done():
             # Airflow tells by the context whose log a record belongs to; this task is nobody's.
@@ -228,7 +228,7 @@ class Poller:
         self._last_list = began
         self._plan = (-math.inf, math.inf)
         for name in missing & self._jobs.keys():
-            self._jobs[name].due, self._jobs[name].alone = -math.inf, True
+            self._jobs[name].hint(time.monotonic())
         await asyncio.sleep(self.load.pause(self.load.list_cost(len(self._jobs)), time.monotonic()))
 
     async def _look(self, job: FollowedJob) -> None:
@@ -250,18 +250,19 @@ class Poller:
     async def _found(self, job: FollowedJob) -> RayJobsError | None:
         """Look at one job and tell its followers; return what hindered it."""
         self.load.looked()
+        began = time.monotonic()
         try:
             details = await self.transport.run(protocol.get_job_info(job.id))
         except RayJobNotFoundError as e:
             self._answered()
             job.failing = None
-            job.looked(time.monotonic())
-            job.tell(Trouble(e, time.monotonic()))
+            job.looked(began)
+            job.tell(Trouble(e, began))
         except RayJobsError as e:
             return e
         else:
             self._answered()
-            job.found(details.status, lambda: details, time.monotonic())
+            job.found(details.status, lambda: details, began)
         return None
 
     async def _doubtful(self, job: FollowedJob, error: RayJobsError) -> None:

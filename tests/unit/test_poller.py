@@ -110,6 +110,22 @@ def test_a_hint_has_the_job_looked_at_now(scripted_ray: ScriptedRay) -> None:
     polled(scripted_ray, work)
 
 
+def test_a_hint_during_a_look_has_the_job_looked_at_again(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a")
+    scripted_ray.script("GET", "/api/jobs/a", answers.default(delay=0.5))
+
+    async def work(one: Poller) -> None:
+        async with AsyncExitStack() as stack:
+            (job,) = subscribe(stack, one, "a", delay=60.0)
+            await until(lambda: looks(scripted_ray))
+            await asyncio.sleep(0.1)
+            job.hurry()
+            assert await status_of(job) == "RUNNING"
+            await until(lambda: looks(scripted_ray) == 2)
+
+    polled(scripted_ray, work)
+
+
 def test_an_unknown_job_is_told_at_each_look(scripted_ray: ScriptedRay) -> None:
     async def work(one: Poller) -> None:
         async with AsyncExitStack() as stack:
