@@ -93,7 +93,7 @@ class FollowedJob:
         self.followers: list[Subscription] = []
         self.due = -math.inf
         self.delay = math.inf
-        self.alone = True  # the next look is at this job only: the first one, a hinted one, a doubtful one
+        self.alone = False  # the next look is at this job only: a hinted one, a doubtful one
         self.hinted = -math.inf
         self.looking = False
         self.failing: float | None = None

@@ -155,6 +155,7 @@ class AiohttpTransport:
         self.cluster = cluster
         self._sleep = sleep
         self._session: aiohttp.ClientSession | None = None
+        self._proxy: str | None = None
         self._opening = asyncio.Lock()
 
     async def run(self, flow: Flow[T]) -> T:
@@ -193,7 +194,7 @@ class AiohttpTransport:
                 self.cluster.address + request.path,
                 json=request.json,
                 allow_redirects=False,
-                proxy=_proxy(self.cluster.address),
+                proxy=self._proxy,
             ) as answer:
                 body = await answer.read()
                 return _response(self.cluster, request, answer.status, body, answer.headers)
@@ -204,6 +205,7 @@ class AiohttpTransport:
                 # The import takes 0.2 s, too long for an event loop, and happens once in a process.
                 aiohttp = await asyncio.to_thread(importlib.import_module, "aiohttp")
                 cluster = self.cluster
+                self._proxy = _proxy(cluster.address)
                 # Reading the system's certificates takes some 20 ms of CPU, too long for an event loop.
                 tls = await asyncio.to_thread(_ssl_context, cluster) if cluster.address.startswith("https") else True
                 self._session = aiohttp.ClientSession(
@@ -235,7 +237,7 @@ class AiohttpTransport:
             async with session.ws_connect(
                 self.cluster.address + path,
                 max_msg_size=MAX_WEBSOCKET_MESSAGE,
-                proxy=_proxy(self.cluster.address),
+                proxy=self._proxy,
             ) as socket:
                 yield _messages(self.cluster, socket)
 
@@ -249,9 +251,7 @@ class AiohttpTransport:
         """
         session = await self._opened()
         with translating_aiohttp(self.cluster):
-            async with session.get(
-                self.cluster.address + path, allow_redirects=False, proxy=_proxy(self.cluster.address)
-            ) as answer:
+            async with session.get(self.cluster.address + path, allow_redirects=False, proxy=self._proxy) as answer:
                 if answer.status != 200:
                     request = Request("GET", path)
                     text = await answer.content.read(ERROR_TEXT_LIMIT)

@@ -26,12 +26,14 @@ class Case(NamedTuple):
     old: int
     seconds: float
     subjects: tuple[str, ...] = ("ours", "naive")
+    age: float = 0.0
 
 
 CASES = (
     Case(1, 0, 20.0, ("ours", "naive", "astro")),
     Case(100, 10, 20.0, ("ours", "naive", "astro")),
     Case(1000, 100, 60.0, ("ours", "naive", "astro")),
+    Case(1000, 100, 60.0, age=20.0),
     Case(1000, 100_000, 60.0),
     Case(5000, 500, 60.0),
 )
@@ -43,11 +45,13 @@ def run(case: Case, subject: str) -> dict[str, Any]:
     """Follow the jobs of a case once."""
     begin = time.time() + 8  # seconds for imports
     load = common.machine()["load_average"]
-    with common.scripted_head(jobs=case.jobs, old=case.old, begin=begin, seconds=case.seconds) as url:
-        arguments = ["--url", url, "--jobs", str(case.jobs), "--begin", str(begin), "--seconds", str(case.seconds)]
+    with common.scripted_head(jobs=case.jobs, old=case.old, begin=begin, seconds=case.seconds, age=case.age) as url:
+        options = {"url": url, "jobs": case.jobs, "begin": begin, "seconds": case.seconds, "age": case.age}
+        arguments = [f"--{name}={value}" for name, value in options.items()]
         result: dict[str, Any] = common.run_json(
             [common.python(ENVS[subject]), str(common.HERE / "followers.py"), subject, *arguments],
             AIRFLOW_HOME=str(common.scratch()),
+            **({"PYTHONPATH": str(common.ROOT)} if subject == "ours" else {}),
         )
         asked = common.asked(url)
     result.update(asked=asked["number"], head_s=asked["cost"], head=asked["cost"] / case.seconds, load_average=load)
@@ -78,7 +82,7 @@ def main() -> None:
             naive = common.median(runs["naive"], "head") if "naive" in runs else float("nan")
             rows.append(
                 [
-                    f"{case.jobs} of {case.jobs + case.old}",
+                    f"{case.jobs} of {case.jobs + case.old}{', one age' if case.age else ''}",
                     subject,
                     f"{middle['told']:.0f}",
                     *(middle[key] for key in ("lag_p50_ms", "lag_p99_ms", "lag_max_ms", "cpu", "requests_per_s")),

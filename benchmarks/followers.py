@@ -74,6 +74,7 @@ class Clock:
         self.lags: list[float] = []
         self.delays: dict[str, float] = {}
         self.errors: dict[str, str] = {}
+        self.tasks: list[asyncio.Task[None]] = []
 
     async def tick(self) -> None:
         """Measure how late a short sleep ends."""
@@ -96,7 +97,7 @@ async def follow(subject: str, url: str, times: Timetable, name: str, clock: Clo
 
 async def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Follow all jobs; return the figures."""
-    times, clock = Timetable(args.jobs, args.begin, args.seconds), Clock()
+    times, clock = Timetable(args.jobs, args.begin, args.seconds, args.age), Clock()
     if args.subject == "ours":  # what Airflow imports to read the first connection of a process
         from airflow_provider_rayjobs.sharing import cluster_of
 
@@ -104,15 +105,19 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
     await asyncio.sleep(max(args.begin - 0.5 - time.time(), 0.0))
     ticking = asyncio.create_task(clock.tick())
     cpu, began = time.process_time(), time.monotonic()
-    tasks = [asyncio.create_task(follow(args.subject, args.url, times, name, clock)) for name in times.names()]
+    clock.tasks = [asyncio.create_task(follow(args.subject, args.url, times, name, clock)) for name in times.names()]
     await asyncio.sleep(0.5 + args.seconds)
     cpu, lasted, lags = time.process_time() - cpu, time.monotonic() - began, sorted(clock.lags)
-    await asyncio.wait(tasks, timeout=PATIENCE)
     ticking.cancel()
-    late = sum(clock.delays[name] > allowed(times, name) for name in clock.delays) + args.jobs - len(clock.delays)
-    delays = sorted(clock.delays.values()) or [float("nan")]
+    ended = times.ended_by(args.begin + args.seconds)
+    waited = time.monotonic() + PATIENCE
+    while time.monotonic() < waited and not all(name in clock.delays for name in ended):  # noqa: ASYNC110
+        await asyncio.sleep(0.2)
+    late = sum(clock.delays.get(name, PATIENCE) > allowed(times, name) for name in ended)
+    delays = sorted(clock.delays.get(name, PATIENCE) for name in ended) or [float("nan")]
     return {
-        "told": len(clock.delays),
+        "ended": len(ended),
+        "told": sum(name in clock.delays for name in ended),
         "errors": sorted(set(clock.errors.values()))[:3],
         "lag_p50_ms": statistics.median(lags) * 1000,
         "lag_p99_ms": lags[int(len(lags) * 0.99)] * 1000,
@@ -120,7 +125,7 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
         "cpu": cpu / lasted,
         "delay_p50_s": statistics.median(delays),
         "delay_p95_s": delays[int(len(delays) * 0.95)],
-        "late_share": late / args.jobs,
+        "late_share": late / max(len(ended), 1),
         "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
@@ -138,6 +143,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, required=True)
     parser.add_argument("--begin", type=float, required=True)
     parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--age", type=float, default=0.0)
     args = parser.parse_args()
     logging.disable(logging.CRITICAL)  # Airflow's logging is not what is measured
     os.environ["AIRFLOW_CONN_BENCH"] = json.dumps({"conn_type": "ray_jobs", "host": args.url})

@@ -204,9 +204,10 @@ async def main() -> None:
     parser.add_argument("--old", type=int, default=0)
     parser.add_argument("--begin", type=float, default=0.0)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--age", type=float, default=0.0)
     parser.add_argument("--log-bytes", type=int, default=0)
     args = parser.parse_args()
-    head = Head(Timetable(args.jobs, args.begin, args.seconds), args.old, args.log_bytes)
+    head = Head(Timetable(args.jobs, args.begin, args.seconds, args.age), args.old, args.log_bytes)
     server = await asyncio.get_running_loop().create_server(lambda: Connection(head), "127.0.0.1", 0, backlog=10_000)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # the parent holds it open

@@ -14,14 +14,15 @@ QUIET = 5.0
 
 class Timetable:
     """
-    Jobs of which most run already at the beginning, as after a restart of a triggerer; all end within the time.
+    Jobs of which most run already at the beginning, as after a restart of a triggerer; a quarter end within the time.
 
     :param number: of jobs.
     :param begin: Unix seconds.
     :param seconds: how long the benchmark lasts.
+    :param age: seconds since when all jobs have been running at the beginning; 0: each has a run time of its own.
     """
 
-    def __init__(self, number: int, begin: float, seconds: float) -> None:
+    def __init__(self, number: int, begin: float, seconds: float, age: float = 0.0) -> None:
         chance = random.Random(7)  # noqa: S311
         self.number = number
         self.begin = begin
@@ -29,8 +30,12 @@ class Timetable:
         self.end: dict[str, float] = {}
         for index in range(number):
             run_time = math.exp(chance.uniform(math.log(SHORTEST), math.log(LONGEST)))
-            end = begin + chance.uniform(QUIET, seconds)
-            self.end[f"j{index}"], self.start[f"j{index}"] = end, end - run_time
+            end = begin + chance.uniform(QUIET, 4 * seconds)
+            self.end[f"j{index}"], self.start[f"j{index}"] = end, begin - age if age else end - run_time
+
+    def ended_by(self, now: float) -> list[str]:
+        """Return the names of the jobs that have ended then."""
+        return [name for name, end in self.end.items() if end <= now]
 
     def names(self) -> list[str]:
         """Return the names of all jobs."""
