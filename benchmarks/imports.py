@@ -11,7 +11,7 @@ from pathlib import Path
 
 import common
 
-RUNS = 7
+RUNS = 5
 
 #: Who, in which environment, by which import.
 SUBJECTS = {

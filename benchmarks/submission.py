@@ -13,7 +13,7 @@ from typing import Any
 import common
 
 ENVS = {"ours": "bench-ours", "bare": "bench-ours", "sdk": "bench-sdk"}
-PROCESSES = 7
+PROCESSES = 5
 WARM = 30
 
 
