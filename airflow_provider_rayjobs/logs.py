@@ -22,6 +22,7 @@ from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from airflow_provider_rayjobs.exceptions import RayJobsError
+from airflow_provider_rayjobs.progress import FRAME_EDGE
 from airflow_provider_rayjobs.protocol import job_path
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class LineWriter:
     Cuts text into lines, writes each once, and keeps the last ones.
 
     :param write: takes a line without its end.
-    :param take: sees each line first; what it returns is written instead, and nothing for None.
+    :param take: sees each line with a frame first; what it returns is written instead, and nothing for None.
     """
 
     def __init__(self, write: Callable[[str], None], take: Callable[[str], str | None] | None = None) -> None:
@@ -87,7 +88,8 @@ class LineWriter:
         """Take the next piece of the log."""
         text = self._partial + text
         *lines, self._partial = text.split("\n")
-        if "\r" in text or max(map(len, lines), default=0) > LONGEST_LINE:
+        framed = self._take is not None and FRAME_EDGE in text
+        if framed or "\r" in text or max(map(len, lines), default=0) > LONGEST_LINE:
             for line in lines:
                 self._emit(line)
         else:  # what nearly every log is, without a call for each line but the one that writes it

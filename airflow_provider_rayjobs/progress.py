@@ -25,6 +25,8 @@ SHOW_INTERVAL = 5.0
 #: Longest message, in characters.
 LONGEST_MESSAGE = 200
 
+#: Begins and ends each frame.
+FRAME_EDGE = "\x1e"
 _FRAME = re.compile(r"\x1erayjobs-progress ([0-9a-f]{8}) (\{[^\x1e]*\})\x1e")
 
 

@@ -103,7 +103,7 @@ def test_a_connection_is_read_once_for_triggers_that_start_together(monkeypatch:
         assert {one.address for one in clusters} == {"http://ray:1"}
         connection(monkeypatch, "http://ray:1", password="new")
         await asyncio.sleep(0.6)
-        assert (await cluster_of("shared")).headers == {"Authorization": "Bearer new"}
+        assert (await cluster_of("shared")).headers["Authorization"] == "Bearer new"
 
     asyncio.run(main())
 
