@@ -9,7 +9,7 @@ CHECK := $(PYTHON) tools/check_python.py
 ENVS := $(CHECK) && exec $(PYTHON) tools/envs.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo envs test lint types unit integration faults test-3.3 test-2.11 format lock clean
+.PHONY: help demo envs test lint types unit integration faults benchmarks test-3.3 test-2.11 format lock clean
 
 help: ## Show this help
 	@echo 'Usage: make [PYTHON=python3.12] TARGET     (pytest gets what ARGS="..." holds)'
@@ -28,6 +28,10 @@ lint: ## Check style and formatting
 	@$(ENVS) airflow-3.3
 	$(MAIN)/ruff check
 	$(MAIN)/ruff format --check
+
+benchmarks: ## Compare with other ways to run Ray jobs; writes docs/benchmarks.md (half an hour; ARGS=--quick: to try it)
+	@$(ENVS) bench-airflow bench-ours bench-astro bench-google bench-sdk
+	$(PYTHON) benchmarks/run.py $(ARGS)
 
 format: ## Format the code and mend what can be mended
 	@$(ENVS) airflow-3.3

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 #: does not, and its signal handler could not ask for XComs.)
 KILLS_UNSTARTED_TASKS = not AIRFLOW_V_3_0_PLUS
 
+#: Of a secret of several lines, shorter ones are not masked by themselves: a brace, say, is no secret.
+SHORTEST_LINE = 8
+
 #: XCom key under which a task keeps the submission id of the job that it follows.
 SUBMISSION_ID_XCOM = "submission_id"
 
@@ -102,10 +105,21 @@ def register_env_vars(env_vars: object, listed: Iterable[str] = ()) -> None:
     :param env_vars: the variables; only those are masked whose names Airflow deems sensitive.
     :param listed: names of others that are secret.
     """
-    if isinstance(env_vars, Mapping):
-        mask_secret({name: value for name, value in env_vars.items() if isinstance(value, str)})
-        for name in listed:
-            mask_secret(env_vars.get(name))
+    if not isinstance(env_vars, Mapping):
+        return
+    texts: dict[Any, Any] = {
+        name: _shown_as(value) for name, value in env_vars.items() if isinstance(value, str) and value
+    }
+    secret: list[Any] = [text for name in listed for text in texts.get(name, ())]
+    if texts:
+        mask_secret(texts)  # Airflow's masker picks those whose names it deems sensitive
+    if secret:
+        mask_secret(secret)
+
+
+def _shown_as(secret: str) -> list[str]:
+    """Return the texts under which a secret shows up in a log, which comes line by line: a key file, say."""
+    return [secret, *(line for line in secret.splitlines() if len(line) >= SHORTEST_LINE and line != secret)]
 
 
 def register_job(job: JobDetails) -> None:
@@ -121,10 +135,24 @@ async def register_job_on_loop(job: JobDetails) -> None:
     await sync_to_async(register_job)(job)
 
 
+def public(text: str) -> str:
+    """
+    Return what a job says without secrets.
+
+    Airflow masks its log files by itself, but not all else that it makes of a log: the LocalExecutor of 3.x copies it
+    to the scheduler's output unmasked.
+    """
+    return str(redact(text))
+
+
 def masked(event: JobEvent) -> JobEvent:
     """Return an event without secrets: Airflow keeps it in its database, and what a job says may hold some."""
-    texts: Any = redact([event.detail, event.message or "", *event.log_tail])
-    return replace(event, detail=texts[0], message=texts[1] or None, log_tail=tuple(texts[2:]))
+    return replace(
+        event,
+        detail=public(event.detail),
+        message=public(event.message) if event.message else event.message,
+        log_tail=tuple(map(public, event.log_tail)),
+    )
 
 
 async def read_cluster(hook: BaseHook, conn_id: str) -> ClusterConnection:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from airflow_provider_rayjobs import progress
 from airflow_provider_rayjobs.exceptions import (
     RayClusterUnreachableError,
     RayJobFailedError,
@@ -54,6 +55,7 @@ class JobEvent:
     :param log_tail: last lines of the job's log.
     :param reattached_at: Unix seconds at which a later try took over an earlier try's job, else None.
     :param ended_at: Unix seconds at which the end was noticed.
+    :param progress: the last report of the job's function, as far as it was in the log that was followed.
     """
 
     submission_id: str
@@ -66,6 +68,7 @@ class JobEvent:
     log_tail: tuple[str, ...] = ()
     reattached_at: float | None = None
     ended_at: float = 0.0
+    progress: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the event as a JSON object."""
@@ -97,6 +100,7 @@ class JobEvent:
                     **values,
                     "outcome": Outcome(values["outcome"]),
                     "log_tail": tuple(map(str, values.get("log_tail") or ())),
+                    "progress": None if values.get("progress") is None else progress.checked(values["progress"]),
                 }
             )
         except (KeyError, TypeError, ValueError) as e:

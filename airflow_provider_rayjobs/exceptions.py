@@ -19,6 +19,7 @@ Errors of the provider.
         ├── RayJobFailedError         it ended FAILED
         ├── RayJobStoppedError        it ended STOPPED
         ├── RayJobLostError           the cluster forgot it
+        ├── RayJobResultError         it ended SUCCEEDED, but its function's value can't be had
         └── RayJobTimeoutError        it ran or waited too long; also a TimeoutError
 
 Losing contact (:class:`RayClusterUnreachableError`) never means that a job failed.
@@ -133,6 +134,10 @@ class RayJobStoppedError(RayJobError):
 
 class RayJobLostError(RayJobError):
     """The cluster no longer knows the job: its head restarted, or somebody deleted the job."""
+
+
+class RayJobResultError(RayJobError):
+    """The job ended SUCCEEDED, but the value of its function is missing or damaged."""
 
 
 class RayJobTimeoutError(RayJobError, TimeoutError):

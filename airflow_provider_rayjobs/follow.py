@@ -19,6 +19,7 @@ from airflow_provider_rayjobs.events import JobEvent, Outcome, event_of_job
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
 from airflow_provider_rayjobs.logs import LogFollower
 from airflow_provider_rayjobs.poller import LONGEST_LOST_INTERVAL
+from airflow_provider_rayjobs.progress import ProgressLines
 from airflow_provider_rayjobs.protocol import JobDetails, JobStatus
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class JobWatcher:
     :param watch: what to follow.
     :param log: a logger, Airflow's or Python's: where the status changes and the job's lines go.
     :param prepare: awaited with the job's details before a line of its log is shown.
+    :param public: takes the secrets out of a line of the job's log.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class JobWatcher:
         watch: Watch,
         log: Any,
         prepare: Callable[[JobDetails], Awaitable[object]] | None = None,
+        public: Callable[[str], str] = str,
     ) -> None:
         self._poller = poller
         self._transport = poller.transport
@@ -108,7 +111,15 @@ class JobWatcher:
         self._passed: str | None = None  # the limit for which the job was asked to stop
         self._stop_again = 0.0  # Unix seconds, after a stop that found no contact
         self._contact = Contact(poller.cluster.unreachable_timeout, log)
-        self._logs = LogFollower(self._transport, watch.submission_id, log.info, log.warning, poller.rooms)
+        self._progress = ProgressLines(log.info)
+        self._logs = LogFollower(
+            self._transport,
+            watch.submission_id,
+            lambda line: log.info(public(line)),
+            log.warning,
+            take=self._progress.take,
+            rooms=poller.rooms,
+        )
         self._prepare = prepare
         self._prepared = asyncio.Event()
 
@@ -138,7 +149,8 @@ class JobWatcher:
             await asyncio.gather(looking, *([] if streaming is None else [streaming]), return_exceptions=True)
         # Airflow writes events into logs and its database: what nobody will read stays out.
         tail = self._logs.lines.tail() if event.outcome is Outcome.FAILED else ()
-        return replace(event, log_tail=tail, ended_at=time.time())
+        self._progress.flush()
+        return replace(event, log_tail=tail, ended_at=time.time(), progress=self._progress.last)
 
     async def _stream(self) -> None:
         await self._prepared.wait()
@@ -158,8 +170,14 @@ class JobWatcher:
 
     async def _read_tail(self) -> None:
         """Read the log only to keep its last lines, for the error of a failed job."""
+        self._progress = ProgressLines(lambda line: None)
         quiet = LogFollower(
-            self._transport, self._watch.submission_id, lambda line: None, self._log.debug, self._poller.rooms
+            self._transport,
+            self._watch.submission_id,
+            lambda line: None,
+            self._log.debug,
+            take=self._progress.take,
+            rooms=self._poller.rooms,
         )
         quiet.over.set()
         reading = asyncio.ensure_future(quiet.run())

@@ -93,7 +93,8 @@ class FollowedJob:
         self.followers: list[Subscription] = []
         self.due = -math.inf
         self.delay = math.inf
-        self.alone = True  # the next look is at this job only: the first one, a hinted one, a doubtful one
+        self.alone = False  # the next look is at this job only: a hinted one, a doubtful one
+        self.hinted = -math.inf
         self.looking = False
         self.failing: float | None = None
 
@@ -102,15 +103,20 @@ class FollowedJob:
         for follower in self.followers:
             follower.post(news)
 
-    def looked(self, now: float) -> None:
+    def hint(self, now: float) -> None:
+        """Have the job looked at now, and by itself; a look that is under way does not count."""
+        self.due, self.alone, self.hinted = -math.inf, True, now
+
+    def looked(self, began: float) -> None:
         """Note a look; the next one is due after the shortest delay that a follower asks for."""
         self.delay = min((follower.delay() for follower in self.followers), default=math.inf)
-        self.due, self.alone = now + self.delay, False
+        if self.hinted <= began:
+            self.due, self.alone = began + self.delay, False
 
-    def found(self, status: object, details: Callable[[], JobDetails], now: float) -> None:
-        """Note what a look found."""
+    def found(self, status: object, details: Callable[[], JobDetails], began: float) -> None:
+        """Note what a look found that began then."""
         self.failing = None
         for follower in self.followers:
             if not follower.knows(status):
                 follower.post(details())
-        self.looked(now)
+        self.looked(began)

@@ -45,6 +45,7 @@ def get_provider_info() -> dict[str, Any]:
                 },
             }
         },
+        "task-decorators": [{"name": "ray_job", "class-name": f"{_PACKAGE}.decorators.ray_job_task"}],
         "connection-types": [
             {
                 "hook-class-name": f"{_PACKAGE}.hooks.RayJobHook",

@@ -38,7 +38,7 @@ async def read_list(transport: AiohttpTransport, take: Callable[[dict[str, Any]]
     async with transport.body(LIST_PATH) as chunks:
         try:
             return await _read(chunks, take)
-        except (ValueError, AttributeError) as e:
+        except (ValueError, LookupError) as e:
             raise RayProtocolError(f"{transport.cluster.address}: {LIST_PATH} is no list of jobs: {e}") from e
 
 
@@ -47,7 +47,7 @@ async def _read(chunks: AsyncIterator[bytes], take: Callable[[dict[str, Any]], N
     buffer, number = "", 0
     async for chunk in chunks:
         buffer += decoder.decode(chunk)
-        if number == 0 and not buffer.lstrip().startswith("["):
+        if number == 0 and buffer.lstrip()[:1] not in ("", "["):
             raise ValueError("it begins with no bracket")
         start = 0
         while (at := _end_of_gap(buffer, start)) < len(buffer) and buffer[at] != "]":
@@ -55,6 +55,8 @@ async def _read(chunks: AsyncIterator[bytes], take: Callable[[dict[str, Any]], N
                 job, start = decode(buffer, at)
             except ValueError:
                 break  # the rest of it is in the next chunk
+            if not isinstance(job, dict):
+                raise ValueError("it holds other things than objects")
             take(job)
             number += 1
         buffer = buffer[start:]

@@ -58,6 +58,9 @@ LARGEST_REREAD = 200_000_000
 #: Streams of one cluster that are open at once, of jobs that run, and as many of jobs that are over.
 STREAMS_AT_ONCE = 50
 
+#: Seconds of a long backlog that are written before the event loop has its turn.
+LONGEST_RUN = 0.001
+
 #: Seconds between attempts to open the stream: the first, and the longest.
 REOPEN_FIRST = 0.5
 REOPEN_LONGEST = 10.0
@@ -71,18 +74,27 @@ class LineWriter:
     Cuts text into lines, writes each once, and keeps the last ones.
 
     :param write: takes a line without its end.
+    :param take: sees each line first; what it returns is written instead, and nothing for None.
     """
 
-    def __init__(self, write: Callable[[str], None]) -> None:
+    def __init__(self, write: Callable[[str], None], take: Callable[[str], str | None] | None = None) -> None:
         self._write = write
+        self._take = take
         self._partial = ""
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
 
     def feed(self, text: str) -> None:
         """Take the next piece of the log."""
-        *lines, self._partial = (self._partial + text).split("\n")
-        for line in lines:
-            self._emit(line)
+        text = self._partial + text
+        *lines, self._partial = text.split("\n")
+        if "\r" in text or max(map(len, lines), default=0) > LONGEST_LINE:
+            for line in lines:
+                self._emit(line)
+        else:  # what nearly every log is, without a call for each line but the one that writes it
+            write = self._write
+            for line in lines:
+                write(line)
+            self._tail.extend(lines[-TAIL_LINES:])
         if len(self._partial) > LONGEST_LINE:
             kept = (len(self._partial) - 1) // LONGEST_LINE * LONGEST_LINE
             self._emit_long(self._partial[:kept])
@@ -95,7 +107,11 @@ class LineWriter:
             self._partial = ""
 
     def _emit(self, line: str) -> None:
-        self._emit_long(line.rstrip("\r"))
+        rest: str | None = line.rstrip("\r")
+        if self._take is not None and rest:
+            rest = self._take(rest)
+        if rest is not None:
+            self._emit_long(rest)
 
     def _emit_long(self, line: str) -> None:
         for start in range(0, max(len(line), 1), LONGEST_LINE):
@@ -163,6 +179,7 @@ class LogFollower:
     :param submission_id: the job.
     :param write: takes each line.
     :param note: takes what a reader must know of the log itself.
+    :param take: of :class:`LineWriter`.
     :param rooms: bounds the streams; beyond it a job's log comes when there is room, or when the job is over.
     """
 
@@ -172,12 +189,14 @@ class LogFollower:
         submission_id: str,
         write: Callable[[str], None],
         note: Callable[[str], None],
+        *,
+        take: Callable[[str], str | None] | None = None,
         rooms: Rooms | None = None,
     ) -> None:
         self._transport = transport
         self._path = f"{job_path(submission_id)}/logs"
         self._note = note
-        self.lines = LineWriter(write)
+        self.lines = LineWriter(write, take)
         self.over = asyncio.Event()  # set by the owner when the job is over
         self.on_close: Callable[[], None] = lambda: None  # called when the stream came to an end that may be the log's
         self._rooms = rooms or Rooms()
@@ -257,14 +276,16 @@ class LogFollower:
     async def _read_stream(self) -> tuple[bool, str]:
         """Read one connection to its close; tell whether that close was natural, and what broke it."""
         leave = await self._enter()
-        last = time.monotonic()
+        last = rested = time.monotonic()
         skip = self._position
         try:
             async with self._transport.stream(f"{self._path}/tail") as messages:
                 async for text in messages:
                     last = time.monotonic()
                     skip = self._take(text, skip)
-                    await asyncio.sleep(0)  # a long backlog must not starve the event loop
+                    if self._moved - rested > LONGEST_RUN:
+                        await asyncio.sleep(0)
+                        rested = time.monotonic()
         except RayJobsError as e:
             return False, str(e)
         finally:
@@ -292,8 +313,8 @@ class LogFollower:
             return skip - len(text)
         fresh = text[skip:]
         self._position += len(fresh)
-        self._moved = time.monotonic()
         self.lines.feed(fresh)
+        self._moved = time.monotonic()
         return 0
 
     async def _read_rest(self) -> None:

@@ -24,7 +24,7 @@ def http_proxy(cluster: ClusterConnection) -> str | None:
     proxy = select_proxy(cluster.address, get_environ_proxies(cluster.address))
     if not proxy:
         return None
-    url: str = prepend_scheme_if_needed(proxy, "http")
+    url: str = prepend_scheme_if_needed(proxy, "http")  # type: ignore[no-untyped-call]  # of requests
     scheme = url.partition("://")[0]
     if scheme.lower() not in ("http", "https"):
         # The URL may hold a password and is not shown.

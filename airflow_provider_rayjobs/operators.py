@@ -184,7 +184,7 @@ class RaySubmitJobOperator(BaseOperator):
         if isinstance(self.secret_env_vars, Mapping):
             compat.register_env_vars(self.secret_env_vars, self.secret_env_vars)
 
-    def execute(self, context: Context) -> str:
+    def execute(self, context: Context) -> Any:
         """Submit the job, or take over the one that an earlier try left, and see it to its end."""
         with refused_for_good():
             try:
@@ -216,7 +216,7 @@ class RaySubmitJobOperator(BaseOperator):
         self._guard = guard
         return guard
 
-    def _submit_and_wait(self, context: Context, identity: TaskIdentity, session: str | None) -> str:
+    def _submit_and_wait(self, context: Context, identity: TaskIdentity, session: str | None) -> Any:
         job = validation.job_arguments(self)
         job["runtime_env"] = self._prepare(job["runtime_env"])
         now = time.time()
@@ -282,7 +282,7 @@ class RaySubmitJobOperator(BaseOperator):
             reattached_at=reattached_at,
         )
 
-    def _wait(self, context: Context, watch: Watch) -> str:
+    def _wait(self, context: Context, watch: Watch) -> Any:
         if not self.wait_for_completion:
             return watch.submission_id
         if self.deferrable:
@@ -304,7 +304,7 @@ class RaySubmitJobOperator(BaseOperator):
         net = timedelta(seconds=max(min(limits) - time.time(), 0) + NET_MARGIN) if limits else None
         self.defer(trigger=trigger, method_name="execute_complete", timeout=net)
 
-    def execute_complete(self, context: Context, event: Any = None) -> str:
+    def execute_complete(self, context: Context, event: Any = None) -> Any:
         """
         End the task as the event of its trigger says.
 
@@ -338,16 +338,24 @@ class RaySubmitJobOperator(BaseOperator):
         except (RayJobsError, AirflowException) as e:  # the deferral's own error must not be hidden
             self.log.error("The Ray job could not be stopped: %s", e)
 
-    def _conclude(self, context: Context, event: JobEvent) -> str:
+    def _conclude(self, context: Context, event: JobEvent) -> Any:
         from airflow_provider_rayjobs.events import Outcome, raise_for_outcome
 
         reattached = event.reattached_at
         if event.outcome is Outcome.STOPPED and reattached and event.ended_at - reattached < REATTACH_GRACE:
             self.log.info("Ray job %s was killed with its old try; submitting a new one", event.submission_id)
-            identity = compat.task_identity(context, self.hook.cluster.deployment)
-            return self._submit_and_wait(context, identity, self.hook.get_version_info().session_name)
+            return self._submit_again(context)
         raise_for_outcome(event)
         self.log.info("Ray job %s SUCCEEDED", event.submission_id)
+        return self._result(context, event)
+
+    def _submit_again(self, context: Context) -> Any:
+        """Submit this try's own job after all, in place of an earlier try's that it had taken over."""
+        identity = compat.task_identity(context, self.hook.cluster.deployment)
+        return self._submit_and_wait(context, identity, self.hook.get_version_info().session_name)
+
+    def _result(self, context: Context, event: JobEvent) -> Any:
+        """Return what the task returns for a job that SUCCEEDED."""
         return event.submission_id
 
     def _follow_here(self, watch: Watch) -> JobEvent:
@@ -358,7 +366,7 @@ class RaySubmitJobOperator(BaseOperator):
 
         async def follow() -> JobEvent:
             async with Poller(AiohttpTransport(self.hook.cluster)) as poller:
-                watcher = JobWatcher(poller, watch, self.log, prepare=compat.register_job_on_loop)
+                watcher = JobWatcher(poller, watch, self.log, prepare=compat.register_job_on_loop, public=compat.public)
                 return compat.masked(await watcher.run())
 
         guard = self._guard or self._new_guard()

@@ -10,39 +10,18 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import stat
 import zipfile
-import zlib
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from airflow_provider_rayjobs.exceptions import RayPackageError
 from airflow_provider_rayjobs.folder import Entry, find_files, unreadable
+from airflow_provider_rayjobs.zip_writer import FAST, SMALL, Named, Sink, checked_pieces, opened, pieces, write_zip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from io import FileIO
-
-#: Bytes that are held at a time; a smaller file is compressed in one piece.
-CHUNK = 1024 * 1024
-
-#: A file is compressed when samples of its beginning, middle and end, of at most so many bytes each, shrink below this
-#: part of themselves.
-SAMPLE = 16 * 1024
-WORTHWHILE = 0.9
-
-#: Different bytes in a sample of what is certainly no compressed or random data.
-TEXT_ALPHABET = 128
-
-#: Levels of deflate. The fast one saves nearly as much as the other, which takes several times as long and is for
-#: packages that would else be too large.
-FAST = 1
-SMALL = 6
-
-#: Time of all files in a package: the earliest that a zip file can say.
-_TIME = (1980, 1, 1, 0, 0, 0)
+    from collections.abc import Callable, Sequence
 
 #: Changes when the same files would make another package.
 _FORMAT = b"airflow-provider-rayjobs package 1\n"
@@ -50,22 +29,6 @@ _FORMAT = b"airflow-provider-rayjobs package 1\n"
 _PREFIX = "_ray_pkg_"
 _ARCHIVES = {".zip": ".zip", ".tar.gz": ".tar.gz", ".tgz": ".tar.gz", ".tar.xz": ".tar.xz"}
 _WHEEL = re.compile(r"(?P<dist>[^-]+-[^-]+)(?:-(?P<build>\d[^-]*))?(?P<tags>-[^-]+-[^-]+-[^-]+\.whl)")
-
-
-class Sink(Protocol):
-    """The part of a seekable binary file that a package is written to."""
-
-    def write(self, data: bytes, /) -> int:
-        """Write at the current position."""
-
-    def tell(self) -> int:
-        """Return the current position."""
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Go to another position."""
-
-    def flush(self) -> None:
-        """Hand everything to the operating system."""
 
 
 @dataclass(frozen=True)
@@ -163,109 +126,27 @@ def _pack(source: str, root: str, top: str, found: list[Entry]) -> Package:
     for entry, digest in entries:
         where = (top + entry.name).encode()
         named.update(b"%d %o %d %s" % (len(where), entry.mode, entry.size, where) + digest)
-    write = partial(_write_zip, root, top, entries)
+    write = partial(write_zip, root, top, entries)
     return Package(
         f"{_PREFIX}{named.hexdigest()[:40]}.zip", source, [entry for entry, _ in entries], write, (FAST, SMALL)
     )
 
 
-def _digests(root: str, entries: Sequence[Entry]) -> list[tuple[Entry, bytes]]:
+def _digests(root: str, entries: Sequence[Entry]) -> list[Named]:
     """Read all files; return each with the size that was read, and the digest of its content."""
     found = []
     for entry in entries:
         content, size = hashlib.sha256(), 0
         if not entry.is_folder:
-            with _opened(root, entry) as file:
-                for data in _pieces(root, entry, file):
+            with opened(root, entry) as file:
+                for data in pieces(root, entry, file):
                     content.update(data)
                     size += len(data)
         found.append((entry if entry.size == size else replace(entry, size=size), content.digest()))
     return found
 
 
-def _opened(root: str, entry: Entry) -> FileIO:
-    try:
-        return open(f"{root}/{entry.name}", "rb", buffering=0)  # noqa: PTH123
-    except FileNotFoundError as e:
-        raise _changed(root, entry) from e
-    except OSError as e:
-        raise unreadable(root, entry.name, e) from e
-
-
-def _pieces(root: str, entry: Entry, file: FileIO) -> Iterator[bytes]:
-    try:
-        while data := file.read(min(CHUNK, max(SAMPLE, entry.size + 1))):
-            yield data
-    except OSError as e:
-        raise unreadable(root, entry.name, e) from e
-
-
-def _checked_pieces(root: str, entry: Entry, digest: bytes, file: FileIO) -> Iterator[bytes]:
-    """
-    Yield the content that has this digest.
-
-    :raises RayPackageError: the content has changed.
-    """
-    content, size = hashlib.sha256(), 0
-    for data in _pieces(root, entry, file):
-        content.update(data)
-        size += len(data)
-        if size > entry.size:
-            raise _changed(root, entry)
-        if size == entry.size and content.digest() != digest:
-            raise _changed(root, entry)
-        yield data
-    if size < entry.size:
-        raise _changed(root, entry)
-
-
-def _changed(root: str, entry: Entry) -> RayPackageError:
-    return RayPackageError(
-        f"{f'{root}/{entry.name}'!r} changed while it was packed; try again when nothing writes to it, or name it in "
-        "runtime_env['excludes'] or in .rayignore"
-    )
-
-
 def _copy(root: str, entry: Entry, digest: bytes, sink: Sink, _level: int) -> None:
-    with _opened(root, entry) as file:
-        for data in _checked_pieces(root, entry, digest, file):
+    with opened(root, entry) as file:
+        for data in checked_pieces(root, entry, digest, file):
             sink.write(data)
-
-
-def _write_zip(root: str, top: str, entries: Sequence[tuple[Entry, bytes]], sink: Sink, level: int) -> None:
-    with zipfile.ZipFile(sink, "w", compresslevel=level) as archive:  # type: ignore[call-overload]
-        for entry, digest in entries:
-            info = zipfile.ZipInfo(top + entry.name + ("/" if entry.is_folder else ""), _TIME)
-            info.create_system = 3  # Unix: the attributes are a mode
-            info.external_attr = (entry.mode & 0xFFFF) << 16 | (stat.S_ISDIR(entry.mode) and 0x10)
-            if entry.is_folder:
-                archive.writestr(info, b"")
-                continue
-            with _opened(root, entry) as file:
-                _write_member(archive, info, _checked_pieces(root, entry, digest, file), entry.size, file)
-
-
-def _write_member(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, pieces: Iterator[bytes], size: int, file: FileIO
-) -> None:
-    kind = zipfile.ZIP_DEFLATED if _shrinks(file, size) else zipfile.ZIP_STORED
-    if size <= CHUNK:
-        archive.writestr(info, b"".join(pieces), kind, archive.compresslevel)
-        return
-    info.compress_type, info.file_size = kind, size  # the size decides whether the member needs zip64
-    info._compresslevel = archive.compresslevel  # type: ignore[attr-defined] # public from Python 3.13 on
-    with archive.open(info, "w") as member:
-        for data in pieces:
-            member.write(data)
-
-
-def _shrinks(file: FileIO, size: int) -> bool:
-    """Whether compression pays, by a sample: deflate takes 40 ms to find nothing in 1 MiB of random bytes."""
-    length = max(512, min(SAMPLE, size // 16))
-    offsets = (0,) if size <= 2 * length else (0, (size - length) // 2, size - length)
-    try:
-        sample = b"".join(os.pread(file.fileno(), length, offset) for offset in offsets)
-    except OSError:
-        return False  # reading it will say why
-    # Text uses few of all bytes; that is seen sooner than deflate could try.
-    return 0 < len(set(sample)) <= TEXT_ALPHABET or len(zlib.compress(sample, FAST)) < WORTHWHILE * len(sample)

@@ -42,6 +42,9 @@ PLAN_HOLDS = 1.0
 #: Seconds between two looks while the cluster is unreachable, at most.
 LONGEST_LOST_INTERVAL = 5.0
 
+#: Seconds for which the first look at a job waits for the next list, at most.
+FIRST_PATIENCE = 2.0
+
 #: Seconds for which no list is asked for after one that could not be had.
 LIST_PAUSE = 300.0
 
@@ -103,9 +106,13 @@ class Poller:
         job = self._jobs.setdefault(submission_id, FollowedJob(submission_id))
         follower = Subscription(delay, lambda: self._hurry(job))
         job.followers.append(follower)
+        job.delay = min(job.delay, delay())
         if self._outage is not None:
             follower.post(self._outage)
-        self._hurry(job)
+        if len(job.followers) > 1:
+            self._hurry(job)
+        else:
+            self._start()
         try:
             yield follower
         finally:
@@ -116,7 +123,11 @@ class Poller:
                 self._outage = None  # the budget of those who gave up is not that of those who come
 
     def _hurry(self, job: FollowedJob) -> None:
-        job.due, job.alone = -math.inf, True
+        job.hint(time.monotonic())
+        self._start()
+
+    def _start(self) -> None:
+        """Have what is due looked at."""
         self._more.set()
         if self._running is None or self._running.done():
             # Airflow tells by the context whose log a record belongs to; this task is nobody's.
@@ -174,8 +185,14 @@ class Poller:
             await self._list()
             return
         for job in due:
-            if not job.alone and job.delay >= interval:
-                job.due = max(self._last_list + interval, now + ROUND)  # the next list covers it
+            next_list = max(self._last_list + interval, now + ROUND)
+            # The next list covers what is not asked for more often; a new job does not wait long for its first look.
+            if (
+                not job.alone
+                and math.inf > interval <= job.delay
+                and (job.due > -math.inf or next_list < now + FIRST_PATIENCE)
+            ):
+                job.due = next_list
                 continue
             await asyncio.sleep(self.load.pause(LOOK_COST, time.monotonic()))
             await self._slots.acquire()
@@ -228,7 +245,7 @@ class Poller:
         self._last_list = began
         self._plan = (-math.inf, math.inf)
         for name in missing & self._jobs.keys():
-            self._jobs[name].due, self._jobs[name].alone = -math.inf, True
+            self._jobs[name].hint(time.monotonic())
         await asyncio.sleep(self.load.pause(self.load.list_cost(len(self._jobs)), time.monotonic()))
 
     async def _look(self, job: FollowedJob) -> None:
@@ -250,18 +267,19 @@ class Poller:
     async def _found(self, job: FollowedJob) -> RayJobsError | None:
         """Look at one job and tell its followers; return what hindered it."""
         self.load.looked()
+        began = time.monotonic()
         try:
             details = await self.transport.run(protocol.get_job_info(job.id))
         except RayJobNotFoundError as e:
             self._answered()
             job.failing = None
-            job.looked(time.monotonic())
-            job.tell(Trouble(e, time.monotonic()))
+            job.looked(began)
+            job.tell(Trouble(e, began))
         except RayJobsError as e:
             return e
         else:
             self._answered()
-            job.found(details.status, lambda: details, time.monotonic())
+            job.found(details.status, lambda: details, began)
         return None
 
     async def _doubtful(self, job: FollowedJob, error: RayJobsError) -> None:

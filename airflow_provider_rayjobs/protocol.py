@@ -147,7 +147,8 @@ class Request:
     :param json: body, encoded as JSON when given.
     :param repeatable: whether sending it twice does no harm; only then is it retried.
     :param secrets: texts that must not show in an error message.
-    :param upload: opens the body, from its beginning, for each attempt to send it; it is streamed.
+    :param upload: opens the body, from its beginning, for each attempt to send it; it is streamed. Reading it blocks,
+        so only ``RequestsTransport`` sends it.
     """
 
     method: str

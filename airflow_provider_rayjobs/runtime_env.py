@@ -169,8 +169,8 @@ def _check_path(key: str, value: Any) -> None:
     if scheme in _DOWNLOADED and key in _FORMATS:
         parts = urlsplit(text)
         if not (parts.netloc + parts.path).endswith(_FORMATS[key]):
-            shown = text.split("?", 1)[0]
-            raise ValueError(f"runtime_env[{key!r}]: Ray unpacks {', '.join(_FORMATS[key])}, not {shown!r}")
+            file = parts.path.rpartition("/")[2] or parts.netloc.rpartition("@")[2]  # the rest may hold a token
+            raise ValueError(f"runtime_env[{key!r}]: Ray unpacks {', '.join(_FORMATS[key])}, not {file!r}")
 
 
 def _check_installer(key: str, value: Any) -> None:

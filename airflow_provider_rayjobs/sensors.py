@@ -134,6 +134,7 @@ class _RaySensor(BaseSensorOperator):
         except (RayJobError, RayRequestRefusedError, RayConnectionConfigError) as e:
             if isinstance(self._waited_for, JobReaches) and self._waited_for.job is not None:
                 compat.register_job(self._waited_for.job)  # the error quotes its log
+                raise AirflowFailException(compat.public(str(e))) from None
             raise AirflowFailException(str(e)) from e
         except RayJobsError as e:
             if detail := self._contact.failed(e):

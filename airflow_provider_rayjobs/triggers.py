@@ -156,7 +156,10 @@ class RayJobTrigger(_StopsItsJob):
         try:
             self._cluster = await cluster_of(self.ray_conn_id)
             async with poller_of(self._cluster) as poller:
-                event = await JobWatcher(poller, self.watch, self.log, prepare=compat.register_job_on_loop).run()
+                watcher = JobWatcher(
+                    poller, self.watch, self.log, prepare=compat.register_job_on_loop, public=compat.public
+                )
+                event = await watcher.run()
             self._ended = True
             yield TriggerEvent(compat.masked(event).to_json())  # type: ignore[no-untyped-call]  # of Airflow
         except asyncio.CancelledError:

@@ -120,7 +120,7 @@ def measure(side: str, python: str, address: str, folders: list[Path]) -> dict[s
     command = [python, __file__, "--side", side, "--address", address, *map(str, folders)]
     root = str(Path(__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root if side == "ours" else "", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise SystemExit(f"{side}: {done.stderr}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

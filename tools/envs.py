@@ -47,11 +47,22 @@ ENVS = {
     "ray-2.60": Env(with_project=False, compiled=True),
 }
 
+#: What `benchmarks/` compares; compiled, as installations in production are.
+BENCH_ENVS = {
+    "bench-airflow": Env(with_project=False, compiled=True),
+    "bench-ours": Env(with_project=False, compiled=True),
+    "bench-astro": Env(with_project=False, compiled=True),
+    "bench-google": Env(with_project=False, compiled=True),
+    "bench-sdk": Env(with_project=False, compiled=True),
+}
+
+ALL_ENVS = ENVS | BENCH_ENVS
+
 
 def ensure(*names: str) -> None:
     """Make the named environments, unless they are up to date.
 
-    :param names: keys of `ENVS`.
+    :param names: keys of `ALL_ENVS`.
     :raises ToolError: where Python or the network does not allow it.
     """
     check_this_python()
@@ -79,9 +90,9 @@ def check_this_python() -> None:
 
 def check_name(name: str) -> None:
     """Stop where an environment does not exist, or not for this Python."""
-    if name not in ENVS:
-        raise ToolError(f"There is no environment {name!r}; there are {', '.join(ENVS)}.")
-    below = ENVS[name].python_below
+    if name not in ALL_ENVS:
+        raise ToolError(f"There is no environment {name!r}; there are {', '.join(ALL_ENVS)}.")
+    below = ALL_ENVS[name].python_below
     if below and sys.version_info >= below:
         newest = version((below[0], below[1] - 1))
         raise ToolError(
@@ -109,7 +120,7 @@ def stamp(name: str) -> Path:
 def digest(name: str) -> str:
     """Hash all that an environment is made from; its scripts hold absolute paths, so the place counts too."""
     parts = [requirements(name).read_bytes(), sys.version.encode(), sys.base_prefix.encode(), bytes(ROOT)]
-    if name in ENVS and ENVS[name].with_project:
+    if name in ALL_ENVS and ALL_ENVS[name].with_project:
         parts.append(installed_as())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
@@ -157,12 +168,12 @@ def uv_commands(uv: str, name: str) -> list[list[str]]:
     """Return the commands that make an environment with uv."""
     target = str(ENVS_DIR / name)
     install = [uv, "pip", "install", "--python", target, "--no-deps"]
-    compiled = ["--compile-bytecode"] if ENVS[name].compiled else []
+    compiled = ["--compile-bytecode"] if ALL_ENVS[name].compiled else []
     commands = [
         [uv, "venv", "--clear", "--no-project", "--python", sys.executable, target],
         [*install, *compiled, "--requirement", str(requirements(name))],
     ]
-    if ENVS[name].with_project:
+    if ALL_ENVS[name].with_project:
         commands.append([*install, "--no-build-isolation", "--editable", str(ROOT)])
     return commands
 
@@ -170,12 +181,12 @@ def uv_commands(uv: str, name: str) -> list[list[str]]:
 def pip_commands(name: str) -> list[list[str]]:
     """Return the commands that make an environment without uv; slower by far."""
     install = [program(name, "python"), "-m", "pip", "install", "--no-input", "--no-deps"]
-    uncompiled = [] if ENVS[name].compiled else ["--no-compile"]
+    uncompiled = [] if ALL_ENVS[name].compiled else ["--no-compile"]
     commands = [
         [sys.executable, "-m", "venv", "--clear", str(ENVS_DIR / name)],
         [*install, *uncompiled, "--requirement", str(requirements(name))],
     ]
-    if ENVS[name].with_project:
+    if ALL_ENVS[name].with_project:
         commands.append([*install, "--no-build-isolation", "--editable", str(ROOT)])
     return commands
 
@@ -234,14 +245,14 @@ def lock() -> None:
         uv = find_uv()
         if not uv:
             raise ToolError("`make lock` needs uv.")
-        for name in ("tools", *ENVS):
+        for name in ("tools", *ALL_ENVS):
             lock_one(uv, name)
 
 
 def lock_one(uv: str, name: str) -> None:
     """Pin one environment; the paths are relative, for they are written into the file."""
     source = f"requirements/{name}.in"
-    inputs = ["pyproject.toml", source] if name in ENVS and ENVS[name].with_project else [source]
+    inputs = ["pyproject.toml", source] if name in ALL_ENVS and ALL_ENVS[name].with_project else [source]
     log = ENVS_DIR / "lock.log"
     log.unlink(missing_ok=True)
     # Registries are everybody's own business: none is named in the file.

@@ -78,8 +78,9 @@ def test_no_secret_is_in_any_log_row_or_rendered_field(
     for key, name in (("first", "sensitive name"), ("second", "listed"), ("third", "listed, in a URL")):
         airflow.api("POST", "variables", {"key": key, "value": SECRETS[name]})
 
-    for dag_id in [*DAGS, "rj_secrets_mapped"]:
+    for dag_id in [*DAGS, "rj_secrets_mapped", "rj_secrets_sensor"]:
         airflow.wait_dag(dag_id)
+    for dag_id in [*DAGS, "rj_secrets_mapped"]:
         airflow.trigger(dag_id, f"run-{dag_id}")
     for dag_id in DAGS:
         airflow.wait_task(dag_id, f"run-{dag_id}", "job", "failed", timeout=300)
@@ -90,7 +91,6 @@ def test_no_secret_is_in_any_log_row_or_rendered_field(
     told = head.logs(job["submission_id"])
     for name in ("sensitive name", "listed", "listed, in a URL"):
         assert SECRETS[name] in told
-    airflow.wait_dag("rj_secrets_sensor")
     airflow.trigger("rj_secrets_sensor", "sensed", {"job": job["submission_id"]})
     for task_id in ("sensor_False", "sensor_True"):
         airflow.wait_task("rj_secrets_sensor", "sensed", task_id, "failed", timeout=200)

@@ -43,6 +43,24 @@ def test_job_runs_and_its_lines_are_in_the_task_log(airflow: AirflowEnv, ray_hea
     assert {f"airflow_{name}": value for name, value in expected.items()}.items() <= job["metadata"].items()
 
 
+def test_local_code_runs_on_the_cluster_and_what_is_missing_is_told(
+    airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path
+) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/main.py").write_text("print('local', 6 * 7)")
+    airflow.wait_dag("rj_local")
+    airflow.trigger("rj_local", "local", {"command": "python main.py", "working_dir": str(tmp_path / "code")})
+    airflow.trigger("rj_local", "missing", {"command": "python main.py", "working_dir": str(tmp_path / "none")})
+
+    airflow.wait_task("rj_local", "local", "job", "success")
+    log = airflow.task_log("rj_local", "local", "job")
+    assert "local 42" in log
+    assert f"Uploading {tmp_path}/code: 1 files" in log
+    airflow.wait_task("rj_local", "missing", "job", "failed")
+    assert "Nothing was submitted: runtime_env['working_dir']" in airflow.task_log("rj_local", "missing", "job")
+    assert not jobs_of(ray_head, "missing")
+
+
 def test_failing_job_fails_each_try_with_its_traceback(airflow: AirflowEnv, ray_head: RayHead) -> None:
     command = """python -c 'raise ValueError("no such " + "shard")'"""
     airflow.trigger(DAG, "worker-failing", {"command": command})

@@ -69,7 +69,7 @@ def _run_task(request: dict[str, Any]) -> None:
     ti.state = TaskInstanceState.QUEUED
     session.commit()
     ti.task = dag.get_task(TASK_ID)
-    print(f"TRY {ti.try_number} of {ti.max_tries}, {ti.next_method=}")  # noqa: T201
+    print(f"TRY {ti.try_number} of {ti.max_tries}, {ti.next_method=}")
     if not ti.check_and_change_state_before_execution(ignore_all_deps=True, session=session):
         raise RuntimeError("the task is not to be run")
     ti._run_raw_task(session=session)
@@ -118,7 +118,7 @@ def _run_trigger(request: dict[str, Any]) -> None:
         return await anext(trigger.run())
 
     event = asyncio.run(first())
-    print(f"EVENT {event.payload}")  # noqa: T201
+    print(f"EVENT {event.payload}")
     Trigger.submit_event(trigger_id, event, session=session)
     session.commit()
 

@@ -57,7 +57,7 @@ def main() -> None:
         "gpus": len(list(filter(None, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")))),
         "job_config": json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")),
     }
-    print(MARK + json.dumps(report, sort_keys=True))  # noqa: T201
+    print(MARK + json.dumps(report, sort_keys=True))
 
 
 if __name__ == "__main__":

@@ -61,18 +61,18 @@ def test_a_package_that_is_too_large_is_not_retried(operator: Any, tmp_path: Pat
 @pytest.mark.usefixtures("alarm")
 def test_a_kill_breaks_the_upload_off(operator: Any, scripted_ray: ScriptedRay, tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text("print(1)")
-    scripted_ray.script("PUT", ".*", answers.default(delay=30))
+    scripted_ray.script("PUT", ".*", answers.default(delay=8))
     started = time.monotonic()
     guard = operator._new_guard()
     with pytest.raises(RayJobStoppedError, match="killed"), guard.guarding():
         operator._prepare({"working_dir": str(tmp_path)})
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 7
     assert not scripted_ray.received_on("POST")
 
 
 def test_after_a_kill_nothing_is_packed(operator: Any, scripted_ray: ScriptedRay, tmp_path: Path) -> None:
-    operator.on_kill()
     guard = operator._new_guard()
+    operator.on_kill()
     with pytest.raises(RayJobStoppedError, match="killed before it had a job"), guard.guarding():
         operator._prepare({"working_dir": str(tmp_path)})
     assert not scripted_ray.received

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_rayjobs import packing
+from airflow_provider_rayjobs import zip_writer
 from airflow_provider_rayjobs.exceptions import RayPackageError, RayPackageTooLargeError
 from airflow_provider_rayjobs.packing import Package, pack_archive, pack_folder, pack_module
 from airflow_provider_rayjobs.spool import spooled
@@ -300,14 +300,31 @@ def test_memory_stays_bounded(tmp_path: Path) -> None:
     assert int(done.stdout) < 32 * 1024  # KiB, of 64 MiB
 
 
-def test_the_sample_tells_what_shrinks(tmp_path: Path) -> None:
-    for name, data, shrinks in (
-        ("text", b"def f(x): return x\n" * 10_000, True),
-        ("zeros", bytes(100_000), True),
-        ("random", os.urandom(100_000), False),
-        ("empty", b"", False),
-        ("header", b"header\n" * 10 + os.urandom(1_000_000), False),
-    ):
-        (tmp_path / name).write_bytes(data)
-        with (tmp_path / name).open("rb", buffering=0) as file:
-            assert packing._shrinks(file, len(data)) is shrinks, name
+@pytest.mark.parametrize(
+    ("data", "pays"),
+    [
+        (b"def f(x): return x\n" * 10_000, True),
+        (bytes(100_000), True),
+        (os.urandom(100_000), False),
+        (b"", False),
+        (b"header\n" * 10 + os.urandom(1_000_000), False),
+        (bytes(range(256)) * 1000, True),
+    ],
+)
+def test_the_sample_tells_what_shrinks(tmp_path: Path, data: bytes, pays: bool) -> None:
+    (tmp_path / "file").write_bytes(data)
+    with (tmp_path / "file").open("rb", buffering=0) as file:
+        sample = zip_writer._sample_of_file(file, len(data))
+    assert sample == zip_writer._sample_of(data)
+    assert zip_writer.shrinks(sample) is pays
+
+
+def test_many_small_files_keep_their_order(tmp_path: Path) -> None:
+    for number in range(3000):
+        (tmp_path / f"{number:04}").write_bytes(b"%d" % number * (number % 700))
+    (tmp_path / "1500x").write_bytes(os.urandom(2 * MIB))
+    with opened(packed(tmp_path)) as archive:
+        assert archive.testzip() is None
+        names = archive.namelist()
+        assert names == sorted(path.name for path in tmp_path.iterdir())
+        assert all(archive.read(name) == (tmp_path / name).read_bytes() for name in names)

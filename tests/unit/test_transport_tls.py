@@ -42,6 +42,12 @@ def tls_ray(private_ca: PrivateCA) -> Iterator[ScriptedRay]:
         yield server
 
 
+@pytest.fixture
+def demanding_ray(private_ca: PrivateCA) -> Iterator[ScriptedRay]:
+    with ScriptedRay(tls=private_ca.server_context(require_client_cert=True)) as server:
+        yield server
+
+
 @pytest.mark.parametrize("bundle", [None, "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 def test_a_private_authority_is_not_trusted_unasked_and_no_credential_is_sent(
     bundle: str | None, tls_ray: ScriptedRay, private_ca: PrivateCA, connect: Connect, monkeypatch: pytest.MonkeyPatch
@@ -91,18 +97,17 @@ def test_a_ca_file_that_went_away_is_named(tls_ray: ScriptedRay, connect: Connec
 @pytest.mark.parametrize("key_apart", [True, False])
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 def test_a_client_certificate_is_shown_where_one_is_demanded(
-    key_apart: bool, private_ca: PrivateCA, connect: Connect, tmp_path: Path
+    key_apart: bool, demanding_ray: ScriptedRay, private_ca: PrivateCA, connect: Connect, tmp_path: Path
 ) -> None:
     both = tmp_path / "both.pem"
     both.write_bytes(private_ca.client_cert.read_bytes() + private_ca.client_key.read_bytes())
     pair = (private_ca.client_cert, private_ca.client_key) if key_apart else (both, both)
     cert = (str(pair[0]), str(pair[1]))
-    with ScriptedRay(tls=private_ca.server_context(require_client_cert=True)) as server:
-        for verify in (str(private_ca.ca_file), False):
-            client = connect(server, verify=verify, client_cert=cert)
-            assert client.run(protocol.get_version()).ray_version == "2.60.0"
-        with pytest.raises(errors.RayClusterUnreachableError):
-            connect(server, verify=str(private_ca.ca_file)).run(protocol.get_version())
+    for verify in (str(private_ca.ca_file), False):
+        client = connect(demanding_ray, verify=verify, client_cert=cert)
+        assert client.run(protocol.get_version()).ray_version == "2.60.0"
+    with pytest.raises(errors.RayClusterUnreachableError):
+        connect(demanding_ray, verify=str(private_ca.ca_file)).run(protocol.get_version())
 
 
 def test_a_client_certificate_is_checked_when_the_connection_is_read(private_ca: PrivateCA, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ WRONG: list[tuple[str, Any, type[Exception], str]] = [
     ),
     ("runtime_env", {"working_dir": "local://code"}, ValueError, "write local:// and the absolute path of a folder"),
     ("runtime_env", {"py_modules": ["local:///a.whl"]}, ValueError, "runtime_env['py_modules'] is 'local:///a.whl'"),
-    ("runtime_env", {"working_dir": "s3://b/a.whl"}, ValueError, "'s3://b/a.whl'"),
+    ("runtime_env", {"working_dir": "s3://b/a.whl"}, ValueError, "not 'a.whl'"),
     (
         "runtime_env",
         {"py_modules": ["s3://b/a.zip", 5]},

@@ -20,12 +20,11 @@ from airflow_provider_rayjobs.exceptions import (
 from airflow_provider_rayjobs.working_dir import prepare_runtime_env
 from tests.support import answers
 from tests.support.clients import FakeTime, RequestsClient, cluster_at
+from tests.support.scripted_server import ScriptedRay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    from tests.support.scripted_server import ScriptedRay
 
 PACKAGES = "/api/packages/gcs/.*"
 NO_CACHE = {"uv_pip_install_options": ["--no-cache"]}
@@ -121,10 +120,7 @@ def test_requirement_files_become_lists(prepare: Any, tmp_path: Path) -> None:
         ({"pip": req}, {"pip": {"packages": packages, "pip_check": False}}),
         ({"pip": ["a", "a"]}, {"pip": {"packages": ["a"], "pip_check": False}}),
         ({"pip": {"packages": req, "pip_check": True}}, {"pip": {"packages": packages, "pip_check": True}}),
-        (
-            {"uv": req},
-            {"uv": {"packages": packages, "uv_check": False, "uv_pip_install_options": ["--no-cache"]}},
-        ),
+        ({"uv": req}, {"uv": {"packages": packages, "uv_check": False, **NO_CACHE}}),
         (
             {"uv": {"packages": ["a"], "uv_version": "==1"}},
             {
@@ -245,3 +241,12 @@ def test_large_uploads_tell_how_far_they_are(prepare: Any, tmp_path: Path, caplo
     caplog.clear()
     prepare({"working_dir": str(tmp_path)})
     assert [record.getMessage().partition(" of ")[0] for record in caplog.records] == ["The cluster has the files"]
+
+
+def test_a_server_that_hangs_up_in_the_middle_of_too_large_an_upload(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(os.urandom(5_000_000))
+    with ScriptedRay(max_body=100_000) as server:
+        client = RequestsClient(cluster_at(server), FakeTime())
+        with pytest.raises(RayPackageTooLargeError, match=r"makes a package of 4.8 MiB, which the server.*HTTP 413"):
+            prepare_runtime_env({"working_dir": str(tmp_path)}, client.run, limit=100 << 20)
+        client.close()

@@ -14,6 +14,10 @@ RETRIED = {"retries": 1, "retry_delay": timedelta(seconds=1)}
 with DAG("rj_sync", schedule=None):
     RaySubmitJobOperator(task_id="job", entrypoint=COMMAND, **RETRIED)
 
+with DAG("rj_local", schedule=None):
+    LOCAL = "{{ dag_run.conf['working_dir'] }}"
+    RaySubmitJobOperator(task_id="job", entrypoint=COMMAND, runtime_env={"working_dir": LOCAL}, deferrable=True)
+
 with DAG("rj_deferred", schedule=None):
     RaySubmitJobOperator(task_id="job", entrypoint=COMMAND, deferrable=True, **RETRIED)
 

@@ -1,0 +1,227 @@
+"""``@task.ray_job``: a Python function runs as the driver of a Ray job, and its value comes back."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import AirflowFailException, DecoratedOperator, task_decorator_factory
+
+from airflow_provider_rayjobs import shipping
+from airflow_provider_rayjobs.exactly_once import find_job
+from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobResultError, RayJobsError
+from airflow_provider_rayjobs.operators import RaySubmitJobOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from airflow.providers.common.compat.sdk import Context, TaskDecorator
+
+    from airflow_provider_rayjobs.events import JobEvent
+    from airflow_provider_rayjobs.identity import TaskIdentity
+    from airflow_provider_rayjobs.protocol import JobDetails
+    from airflow_provider_rayjobs.results import Record
+
+#: XCom key of the function's last progress report.
+PROGRESS_XCOM = "progress"
+
+#: How the death of the driver by SIGKILL shows, directly or by way of a shell.
+_KILLED = (-9, 137)
+
+
+class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
+    """
+    Runs a function as a Ray job; what ``@task.ray_job`` makes.
+
+    The function is shipped as its source, so it must hold all that it needs: imports inside, data as arguments. It
+    runs as the driver: ``ray.init()`` in it finds its cluster. Takes the arguments of
+    :class:`~airflow_provider_rayjobs.operators.RaySubmitJobOperator`, except ``entrypoint`` and
+    ``wait_for_completion``, and:
+
+    :param python_callable: the function.
+    :param op_args: its positional arguments (templated).
+    :param op_kwargs: its keyword arguments (templated).
+    :param serializer: how the arguments travel: ``json`` (see :mod:`~airflow_provider_rayjobs.values`) or
+        ``cloudpickle``. The value comes back as JSON always.
+    :param result_path: URL of a folder that the cluster and the Airflow workers reach, as ``ObjectStoragePath`` takes
+        it (templated). A value of more than 16 MiB goes there, as ``<submission id>.json``; nobody deletes it.
+    :raises TypeError: an argument or the function is of a wrong kind.
+    :raises ValueError: an argument is wrong, or the function needs something of the function around it.
+    """
+
+    custom_operator_name = "@task.ray_job"
+    template_fields: Sequence[str] = ("op_args", "op_kwargs", "result_path", *RaySubmitJobOperator.template_fields)
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **RaySubmitJobOperator.template_fields_renderers,
+        "op_args": "py",
+        "op_kwargs": "py",
+    }
+
+    def __init__(
+        self,
+        *,
+        python_callable: Callable[..., Any],
+        serializer: str = "json",
+        result_path: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        for name in ("entrypoint", "wait_for_completion"):
+            if name in kwargs:
+                raise TypeError(f"@task.ray_job takes no {name}: it runs the function, and waits for its value")
+        if serializer not in shipping.SERIALIZERS:
+            raise ValueError(f"serializer is {serializer!r}; it must be one of {', '.join(shipping.SERIALIZERS)}")
+        shipping.check_function(python_callable)
+        super().__init__(
+            python_callable=python_callable,
+            entrypoint=["python", "-m", shipping.LAUNCHER, python_callable.__name__],
+            wait_for_completion=True,
+            **kwargs,
+        )
+        self.serializer = serializer
+        self.result_path = result_path
+
+    def execute(self, context: Context) -> Any:
+        """Submit the function's job, or take over the one that an earlier try left; return the function's value."""
+        self._package(context)  # refuse what can't be shipped before the cluster is asked anything
+        return super().execute(context)
+
+    def _package(self, context: Context) -> bytes:
+        try:
+            if containers := {"container", "image_uri"}.intersection(self.runtime_env or {}):
+                raise ValueError(f"runtime_env[{containers.pop()!r}]: Ray can't bring a function into a container")
+            if self.result_path is not None and "://" not in self.result_path:
+                raise ValueError(f"result_path {self.result_path!r} is no URL; begin it with file://, s3://, gs://, …")
+            task = shipping.describe_task(
+                self.python_callable,
+                tuple(self.op_args),
+                self._keywords(context),
+                serializer=self.serializer,
+                result_path=self.result_path,
+            )
+            return shipping.build_package(task)
+        except (TypeError, ValueError) as e:
+            raise AirflowFailException(f"Nothing was submitted: {e}") from e
+
+    def _keywords(self, context: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the keyword arguments, with the parts of the context that the function has parameters for."""
+        signature = inspect.signature(self.python_callable)
+        given = signature.bind_partial(*self.op_args, **self.op_kwargs).arguments
+        wanted = {
+            name: context[name]
+            for name, parameter in signature.parameters.items()
+            if name not in given
+            and parameter.default in (None, inspect.Parameter.empty)
+            and parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+            and name in context
+        }
+        return {**self.op_kwargs, **wanted}
+
+    def _submit_and_wait(self, context: Context, identity: TaskIdentity, session: str | None) -> Any:
+        package = self._package(context)
+        if self._guard is not None:
+            self._guard.preparing()
+        uri = self.hook.get_conn().run(shipping.upload_package(package, identity.attempt_key))
+        given = self.runtime_env
+        self.runtime_env = {**(given or {}), "py_modules": [*((given or {}).get("py_modules") or []), uri]}
+        try:
+            return super()._submit_and_wait(context, identity, session)
+        finally:
+            self.runtime_env = given
+
+    def _conclude(self, context: Context, event: JobEvent) -> Any:
+        from airflow_provider_rayjobs.events import Outcome, describe_failure
+
+        if event.progress is not None:
+            self._push_progress(context, event.progress)
+        if event.outcome is Outcome.FAILED:
+            failure = self._failure(context, event)
+            hint = (
+                "\nThe driver was killed with SIGKILL, as the kernel does when memory runs out; entrypoint_memory "
+                "reserves some"
+            )
+            text = describe_failure(event) + (hint if event.exit_code in _KILLED else "")
+            raise RayJobFailedError(failure or text, submission_id=event.submission_id)
+        return super()._conclude(context, event)
+
+    def _failure(self, context: Context, event: JobEvent) -> str | None:
+        """Return the function's own traceback, or None when the driver did not come to write one."""
+        from airflow_provider_rayjobs.results import traceback_of
+
+        try:
+            record = self._read(context, self.hook.get_job_info(event.submission_id))
+        except RayJobsError as e:
+            self.log.debug("No traceback of the function: %s", e)
+            return None
+        if record.outcome != "error":
+            return None
+        traceback = traceback_of(record)
+        what = traceback.rpartition("\n")[2]
+        return f"{event.address}: Ray job {event.submission_id} ended FAILED: {what}\n{traceback}"
+
+    def _result(self, context: Context, event: JobEvent) -> Any:
+        job = find_job(self.hook, event.submission_id)
+        try:
+            if job is None:
+                raise RayJobResultError(f"{event.address}: Ray job {event.submission_id} is gone, with its result")
+            return self._value(self._read(context, job), f"{event.address}: Ray job {event.submission_id}", job)
+        except RayJobResultError as e:
+            # The first try fails by it; a later one, which found the job, runs the function anew.
+            if job is not None and job.metadata.get("airflow_try_number") == str(context["ti"].try_number):
+                raise
+            self.log.warning("%s; submitting a new job", e)
+        return self._submit_again(context)
+
+    def _value(self, record: Record, name: str, job: JobDetails) -> Any:
+        from airflow_provider_rayjobs.results import stored_at, value_of
+
+        if record.outcome == "error":
+            raise RayJobResultError(f"{name}: it ended SUCCEEDED, yet its function failed")
+        if record.outcome == "value":
+            return value_of(record, name)
+        if self.result_path is None:
+            raise RayJobResultError(f"{name}: its value was stored elsewhere, and the task has no result_path any more")
+        from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+        url = stored_at(self.result_path, str(job.submission_id))
+        self.log.info("Reading the value, %s bytes, from %s", f"{record.size:,}", url)
+        path: Any = ObjectStoragePath(url)
+        with path.open("rb") as file:
+            return value_of(record, name, file.read(record.size + 1))
+
+    def _read(self, context: Context, job: JobDetails) -> Record:
+        """Read what the driver wrote."""
+        from airflow_provider_rayjobs.results import read_record
+        from airflow_provider_rayjobs.transport import AiohttpTransport
+
+        async def read() -> Record:
+            transport = AiohttpTransport(self.hook.cluster)
+            try:
+                return await read_record(transport, job, self.log)
+            finally:
+                await transport.close()
+
+        record = (self._guard or self._new_guard()).run(read())
+        if record.progress is not None:
+            self._push_progress(context, record.progress)
+        return record
+
+    def _push_progress(self, context: Context, progress: dict[str, Any]) -> None:
+        context["ti"].xcom_push(key=PROGRESS_XCOM, value=progress)
+
+
+def ray_job_task(
+    python_callable: Callable[..., Any] | None = None, multiple_outputs: bool | None = None, **kwargs: Any
+) -> TaskDecorator:
+    """
+    Make a task of a function whose body runs as the driver of a Ray job; used as ``@task.ray_job``.
+
+    :param python_callable: the function.
+    :param multiple_outputs: whether each key of the dict that it returns becomes an XCom.
+    :param kwargs: other arguments of :class:`RayJobDecoratedOperator`.
+    """
+    return task_decorator_factory(
+        python_callable=python_callable,
+        multiple_outputs=multiple_outputs,
+        decorated_operator_class=RayJobDecoratedOperator,
+        **kwargs,
+    )

@@ -1,0 +1,169 @@
+"""
+What a function that ran as a Ray job came to: the file that its driver wrote beside the job's log.
+
+Ray's dashboard hands it out with ``GET /api/v0/logs/file``, whose cost does not depend on what the job printed, and
+which nothing that the job prints can disturb. Length and digest are checked; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from airflow_provider_rayjobs import progress, values
+from airflow_provider_rayjobs.contact import Contact
+from airflow_provider_rayjobs.driver import FORMAT
+from airflow_provider_rayjobs.exceptions import (
+    RayAPIError,
+    RayClusterUnreachableError,
+    RayJobResultError,
+)
+from airflow_provider_rayjobs.shipping import RESULT_LIMIT
+
+if TYPE_CHECKING:
+    from airflow_provider_rayjobs.protocol import JobDetails
+    from airflow_provider_rayjobs.transport import AiohttpTransport
+
+#: Longest description of a result, in bytes, and what older Rays add to a file.
+_MARGIN = 64 * 1024
+
+#: Seconds between two attempts, and attempts at an answer that may be another a moment later.
+_PAUSE = 2.0
+_ATTEMPTS = 3
+
+#: Early Rays (2.0 for one) put a byte before each block of a file: "1", or "0" before an error.
+_BLOCK = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Record:
+    """
+    The file's content, checked.
+
+    :param outcome: ``value``, ``error`` or ``stored``.
+    :param text: the value as JSON, or the traceback; empty when the value is stored elsewhere.
+    :param size: bytes of the value.
+    :param sha256: digest of the value.
+    :param progress: the function's last report.
+    """
+
+    outcome: str
+    text: str
+    size: int
+    sha256: str
+    progress: dict[str, Any] | None = None
+
+
+async def read_record(transport: AiohttpTransport, job: JobDetails, log: Any) -> Record:
+    """
+    Read what a job's function came to.
+
+    :param job: a job that has ended.
+    :param log: where lost contact is told.
+    :raises RayJobResultError: there is nothing, or it is damaged.
+    :raises RayClusterUnreachableError: no contact for the connection's ``unreachable_timeout``.
+    """
+    contact, attempts = Contact(transport.cluster.unreachable_timeout, log), 0
+    while True:
+        try:
+            data = await _fetch(transport, job)
+            return parse_record(data, f"{transport.cluster.address}: Ray job {job.submission_id}")
+        except RayClusterUnreachableError as e:
+            if detail := contact.failed(e):
+                raise RayClusterUnreachableError(f"The result of Ray job {job.submission_id}: {detail}") from e
+        except RayAPIError as e:
+            attempts += 1
+            if attempts == _ATTEMPTS or "not found" in str(e):
+                raise RayJobResultError(
+                    f"The result of Ray job {job.submission_id} is missing: its process ended before it wrote one, "
+                    f"or the node that it ran on is gone ({e})",
+                    submission_id=str(job.submission_id),
+                ) from e
+        await asyncio.sleep(_PAUSE)
+
+
+async def _fetch(transport: AiohttpTransport, job: JobDetails) -> bytes:
+    query = {"node_id": job.driver_node_id or "", "filename": f"job-driver-{job.submission_id}.result", "lines": -1}
+    data = bytearray()
+    async with transport.body(f"/api/v0/logs/file?{urlencode(query)}") as chunks:
+        async for chunk in chunks:
+            data += chunk
+            if len(data) > RESULT_LIMIT + _MARGIN:
+                break
+    return bytes(data)
+
+
+def parse_record(data: bytes, job: str) -> Record:
+    """
+    Check the file's content.
+
+    :param data: as Ray's dashboard gives it.
+    :param job: the job, for messages.
+    :raises RayJobResultError: it is damaged.
+    """
+    try:
+        if data[:1] == b"0":
+            raise ValueError(data[1:300].decode(errors="replace"))
+        if data[:1] == b"1":
+            data = b"".join(data[i + 1 : i + 1 + _BLOCK] for i in range(0, len(data), _BLOCK + 1))
+        head, _, body = data.partition(b"\n")
+        header = json.loads(head)
+        if not isinstance(header, dict) or header.get("format") != FORMAT:
+            raise ValueError("it is of an unknown format")
+        outcome = header.get("outcome")
+        if outcome not in ("value", "error", "stored"):
+            raise ValueError(f"it tells the unknown outcome {outcome!r}")
+        record = Record(
+            outcome,
+            body.decode("ascii"),
+            header["bytes"],
+            header["sha256"],
+            None if header.get("progress") is None else progress.checked(header["progress"]),
+        )
+        if outcome != "stored":
+            check_digest(body, record)
+        return record
+    except (KeyError, ValueError) as e:
+        raise RayJobResultError(f"{job}: its result is damaged: {e}") from e
+
+
+def check_digest(data: bytes, record: Record) -> None:
+    """
+    Check a value's bytes.
+
+    :raises ValueError: they are not those that the driver wrote.
+    """
+    if len(data) != record.size or hashlib.sha256(data).hexdigest() != record.sha256:
+        raise ValueError(f"{len(data):,} bytes came, which are not the {record.size!r} bytes that were written")
+
+
+def stored_at(result_path: str, submission_id: str) -> str:
+    """Return the URL of a large value in the folder ``result_path``."""
+    return f"{result_path.rstrip('/')}/{submission_id}.json"
+
+
+def value_of(record: Record, job: str, stored: bytes | None = None) -> Any:
+    """
+    Return the function's value.
+
+    :param stored: what was stored elsewhere.
+    :raises RayJobResultError: it is damaged.
+    """
+    try:
+        if stored is not None:
+            check_digest(stored, record)
+        return values.loads(record.text if stored is None else stored.decode("ascii"))
+    except ValueError as e:
+        raise RayJobResultError(f"{job}: its result is damaged: {e}") from e
+
+
+def traceback_of(record: Record) -> str:
+    """Return the traceback of a function that failed."""
+    try:
+        return str(json.loads(record.text)).rstrip()
+    except ValueError:
+        return record.text

@@ -1,0 +1,201 @@
+"""
+The package that takes a function and its arguments to the cluster: one entry more in ``py_modules``.
+
+It holds the driver, what that imports, and one JSON file, so nothing of it shows in the dashboard, where entrypoint
+and ``runtime_env`` can be read, and no length of a command line or an environment limits it. The user's ``working_dir``
+and ``py_modules`` stay as they are.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import io
+import json
+import sys
+import tokenize
+import types
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rayjobs import driver, values
+from airflow_provider_rayjobs.exceptions import RayPackageTooLargeError
+from airflow_provider_rayjobs.packages import has_package, put_package
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from airflow_provider_rayjobs.protocol import Flow
+
+#: Largest value that comes back through Ray, as JSON, in bytes.
+RESULT_LIMIT = 16 * 1024 * 1024
+
+#: Largest body that Ray's dashboard takes, in bytes.
+PACKAGE_LIMIT = 100 * 1024 * 1024
+
+SERIALIZERS = ("json", "cloudpickle")
+
+#: The module that the entrypoint runs; its own folder goes first, whatever else the job has on its path.
+LAUNCHER = "airflow_ray_job"
+_LAUNCHER_SOURCE = """\
+import os
+import sys
+
+folder = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, folder)
+from airflow_provider_rayjobs.driver import main
+
+main(folder)
+"""
+_SHIPPED = ("driver", "progress", "values")
+
+#: Where this provider is installed on the cluster, the rest of it can be imported beside what is shipped.
+_INIT_SOURCE = "__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n"
+
+
+def check_function(function: Callable[..., Any]) -> None:
+    """
+    Check that a function can be shipped as its source.
+
+    :raises TypeError: it is none that is defined with ``def``.
+    :raises ValueError: it needs something of the function around it.
+    """
+    name = getattr(function, "__qualname__", repr(function))
+    if not isinstance(function, types.FunctionType) or function.__name__ == "<lambda>":
+        raise TypeError(f"@task.ray_job takes a function that is defined with def, not {name}")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"@task.ray_job: {name} is asynchronous; define it with def, and use asyncio.run inside")
+    if hasattr(function, "__wrapped__"):
+        raise TypeError(f"@task.ray_job: {name} has another decorator below, which can't be shipped; take it away")
+    if function.__code__.co_freevars:
+        used = ", ".join(function.__code__.co_freevars)
+        raise ValueError(
+            f"@task.ray_job: {name} uses {used} of the function around it, which the cluster does not have; "
+            "make it an argument, or define it inside"
+        )
+
+
+def describe_task(
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    serializer: str = "json",
+    result_path: str | None = None,
+) -> bytes:
+    """
+    Return what the driver reads: the function, its arguments, and where its value goes.
+
+    :param serializer: one of :data:`SERIALIZERS`, for the arguments.
+    :param result_path: URL of a folder for a large value.
+    :raises TypeError: an argument has no form; the message names it.
+    :raises ValueError: the function's source can't be had.
+    :raises RuntimeError: the DAG file was changed after it was read.
+    """
+    try:
+        lines, first = inspect.getsourcelines(function)
+    except (OSError, TypeError, SyntaxError, tokenize.TokenError) as e:
+        raise ValueError(f"the source of {function.__qualname__} can't be read: {e}") from e
+    _check_source(function, "".join(lines))
+    task = {
+        "name": function.__name__,
+        "source": "".join(lines),
+        "file": function.__code__.co_filename,
+        "line": max(first, 1),
+        "serializer": serializer,
+        "limit": RESULT_LIMIT,
+        "result_path": result_path,
+    }
+    if serializer == "cloudpickle":
+        task |= {"pickled": _pickled(args, kwargs).hex(), "python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
+    else:
+        task["args"] = [values.encode(value, f"op_args[{i}]") for i, value in enumerate(args)]
+        task["kwargs"] = values.encode(dict(kwargs), "op_kwargs")
+    return json.dumps(task, allow_nan=False).encode()
+
+
+def _check_source(function: Callable[..., Any], source: str) -> None:
+    """Check that the lines of the file are still those of the function."""
+    try:
+        tree = ast.parse("if True:\n" + source if source[:1].isspace() else source)
+        found = next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+        arguments = [arg.arg for arg in (*found.args.posonlyargs, *found.args.args, *found.args.kwonlyargs)]
+    except (SyntaxError, StopIteration):
+        found = None
+    code = function.__code__
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    if found is None or found.name != function.__name__ or tuple(arguments) != names:
+        raise RuntimeError(f"{code.co_filename} was changed after it was read; {function.__name__} can't be shipped")
+
+
+def _pickled(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+    try:
+        cloudpickle = importlib.import_module("cloudpickle")
+    except ModuleNotFoundError as e:
+        raise ValueError("serializer='cloudpickle' needs cloudpickle on the Airflow worker: pip install it") from e
+    try:
+        pickled: bytes = cloudpickle.dumps((tuple(args), dict(kwargs)))
+    except Exception as e:
+        raise TypeError(f"the arguments can't be pickled: {e!r}") from e
+    return pickled
+
+
+def build_package(task: bytes) -> bytes:
+    """
+    Return the zip file for ``py_modules``.
+
+    :param task: of :func:`describe_task`.
+    :raises ValueError: it is larger than Ray takes.
+    """
+    folder = __name__.partition(".")[0]
+    files = {f"{LAUNCHER}.py": _LAUNCHER_SOURCE.encode(), f"{folder}/__init__.py": _INIT_SOURCE.encode()}
+    for name in _SHIPPED:
+        files[f"{folder}/{name}.py"] = _source(name)
+    files[driver.TASK_FILE] = task
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)  # of a fixed date
+    package = target.getvalue()
+    if len(package) > PACKAGE_LIMIT:
+        raise ValueError(
+            f"the function and its arguments are {len(package):,} bytes, compressed, and Ray takes "
+            f"{PACKAGE_LIMIT:,}; pass the path or URL of large data instead"
+        )
+    return package
+
+
+def _source(name: str) -> bytes:
+    spec = importlib.util.find_spec(f"{__name__.partition('.')[0]}.{name}")
+    if spec is None or spec.origin is None:
+        raise ValueError(f"the source of the provider's module {name} can't be found")
+    return Path(spec.origin).read_bytes()
+
+
+class _Content(io.BytesIO):
+    """A package that is sent; ``requests`` asks for its length."""
+
+    def __len__(self) -> int:
+        return len(self.getbuffer())
+
+
+def upload_package(package: bytes, key: str) -> Flow[str]:
+    """
+    Store a package in the cluster, unless it is there (``GET`` and ``PUT /api/packages/gcs/{name}``).
+
+    :param key: tells equal packages of two jobs apart: Ray deletes a package with the last job that uses it.
+    :return: its URI.
+    :raises RayPackageTooLargeError: the server, or a proxy before it, does not take so much.
+    """
+    digest = hashlib.sha1(key.encode() + package, usedforsecurity=False).hexdigest()
+    name = f"_ray_pkg_{digest}.zip"  # as Ray's client calls them
+    if not (yield from has_package(name)) and not (yield from put_package(name, lambda: _Content(package))):
+        raise RayPackageTooLargeError(
+            f"the function's arguments make a package of {len(package):,} bytes, which the server refuses (HTTP 413); "
+            "pass large values by reference, as a path or URL that the cluster can read"
+        )
+    return f"gcs://{name}"

@@ -1,0 +1,100 @@
+"""
+Run all benchmarks, then write docs/benchmarks.md and its plot from their results.
+
+    python benchmarks/run.py [--quick]     all
+    python benchmarks/run.py --report      only write the document anew
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+from xml.sax.saxutils import escape
+
+import common
+
+SCRIPTS = ("imports", "submission", "log_stream", "deferred")
+DOCS = common.ROOT / "docs"
+
+INTRODUCTION = """# Benchmarks
+
+`make benchmarks` runs everything below and writes this page. Each comparison was made side by side in one run; what
+counts are the ratios. "Noise" is half the range of the runs, as a share of the median. The machine was shared with
+other work, as the load averages say, which stretches wall times and the event loop's lag: compare rows, not pages.
+
+A scripted Ray head (`benchmarks/head.py`) stands for a real one where hundreds of jobs are needed. It charges each
+request what it was measured to cost a head of Ray 2.60 on 2 cores (1.7 ms for `GET /api/jobs/{id}`, 0.32 ms for each
+job on record for the list, 18 ms for a submission) and answers one after the other. "Head's share" is that cost per
+second.
+"""
+
+NOTES = {
+    "imports": "Every environment has Airflow 3.3.2; what comes on top of `BashOperator` and of bare Airflow is shown.",
+    "submission": "In a fresh process imports count, as in every Airflow task.",
+    "log_stream": "Ratios are of MB per CPU second, which other work on the machine does not change.",
+    "deferred": "The jobs ran 10 to 600 s and ended all over the time. The naive trigger has an aiohttp session for "
+    'each job and asks at the same intervals. "Late" is the share of jobs whose end was told later than the larger of '
+    "1.5 s and 5 % of its run time.",
+}
+
+
+def plot(figures: list[dict[str, Any]]) -> str:
+    """Draw the head's share in the cases of `deferred`, as SVG."""
+    bars = [
+        (
+            f"{row['case']['jobs']:,} followed of {row['case']['jobs'] + row['case']['old']:,}: {row['subject']}",
+            row["median"]["head"],
+            {"ours": "#2a7de1", "naive": "#b0b0b0", "astro": "#e0903a"}[row["subject"]],
+        )
+        for row in figures
+    ]
+    most = max((share for _, share, _ in bars), default=1.0) or 1.0
+    height = 22 * len(bars) + 50
+    lines = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{height}" font-family="sans-serif" '
+        'font-size="12">',
+        f'<rect width="760" height="{height}" fill="white"/>',
+        '<text x="10" y="22" font-size="14">Share of the Ray head\'s time that following jobs takes</text>',
+    ]
+    for index, (label, share, colour) in enumerate(bars):
+        y = 40 + 22 * index
+        lines += [
+            f'<text x="300" y="{y + 12}" text-anchor="end">{escape(label)}</text>',
+            f'<rect x="310" y="{y}" width="{360 * share / most:.1f}" height="16" fill="{colour}"/>',
+            f'<text x="{316 + 360 * share / most:.1f}" y="{y + 12}">{share:.3f}</text>',
+        ]
+    return "\n".join([*lines, "</svg>", ""])
+
+
+def write() -> None:
+    """Write the document from the results that are there."""
+    DOCS.mkdir(exist_ok=True)
+    parts = [INTRODUCTION]
+    for name in SCRIPTS:
+        path = common.RESULTS / f"{name}.json"
+        if not path.exists():
+            continue
+        kept = json.loads(path.read_text())
+        machine = kept["machine"]
+        where = f"{machine['cores']} cores ({machine['cpu']}), Python {machine['python']}"
+        parts.append(f"## {kept['title']}\n\n{NOTES[name]}\n\n{kept['table']}\n")
+        if name == "deferred":
+            (DOCS / "benchmarks-head.svg").write_text(plot(kept["figures"]))
+            parts.append("![Share of the head's time](benchmarks-head.svg)\n")
+        parts.append(f"{machine['date']}, {where}, load average at the end {machine['load_average']}.\n")
+    (DOCS / "benchmarks.md").write_text("\n".join(parts))
+
+
+def main() -> None:
+    """Do what the module's docstring says."""
+    options = sys.argv[1:]
+    if "--report" not in options:
+        for name in SCRIPTS:
+            subprocess.run([sys.executable, str(common.HERE / f"{name}.py"), *options], check=True)
+    write()
+
+
+if __name__ == "__main__":
+    main()

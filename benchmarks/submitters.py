@@ -1,0 +1,110 @@
+"""
+Submit jobs and measure; run by `submission`, in the environment of its subject.
+
+    python submitters.py ours --url http://127.0.0.1:1234 --number 20
+
+The first submission of the process is the fresh one: the clock starts once Airflow's own operator base is imported, and
+the imports that the subject needs count. The others are warm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+import uuid
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+COMMAND = "true"
+
+
+def ours(url: str) -> Callable[[], None]:
+    """Run this provider's operator from the start of execute() to the accepted job."""
+    os.environ["AIRFLOW_CONN_BENCH"] = json.dumps({"conn_type": "ray_jobs", "host": url})
+    from airflow_provider_rayjobs.operators import RaySubmitJobOperator
+
+    operators = iter(
+        [
+            RaySubmitJobOperator(
+                task_id=f"t{n}", entrypoint=COMMAND, ray_conn_id="bench", wait_for_completion=False, stop_on_kill=True
+            )
+            for n in range(200)
+        ]
+    )
+    run = uuid.uuid4().hex
+    shared: list[Any] = []
+
+    def submit() -> None:
+        operator = next(operators)
+        if shared:
+            operator.__dict__["hook"] = shared[0]  # a warm process: the connection is open, as the others' is
+        ti = SimpleNamespace(
+            dag_id="d", run_id=run, task_id=operator.task_id, map_index=-1, try_number=1, max_tries=0, start_date=None,
+            task=operator, xcom_push=lambda key, value: None,
+        )  # fmt: skip
+        operator.execute({"ti": ti, "dag_run": SimpleNamespace(start_date=None)})  # type: ignore[typeddict-item]
+        shared[:] = [operator.hook]
+
+    return submit
+
+
+def bare(url: str) -> Callable[[], None]:
+    """Post with requests, after one look-up, in one session."""
+    import requests
+
+    session = requests.Session()
+
+    def submit() -> None:
+        session.get(f"{url}/api/version", timeout=60).raise_for_status()
+        body = {"entrypoint": COMMAND, "submission_id": f"bare-{uuid.uuid4().hex}", "metadata": {}}
+        session.post(f"{url}/api/jobs/", json=body, timeout=60).raise_for_status()
+
+    return submit
+
+
+def sdk(url: str) -> Callable[[], None]:
+    """Submit with Ray's own client."""
+    from ray.job_submission import JobSubmissionClient
+
+    clients: list[Any] = []
+
+    def submit() -> None:
+        if not clients:
+            clients.append(JobSubmissionClient(url))
+        clients[0].submit_job(entrypoint=COMMAND, submission_id=f"sdk-{uuid.uuid4().hex}")
+
+    return submit
+
+
+SUBJECTS = {"ours": ours, "bare": bare, "sdk": sdk}
+
+
+def main() -> None:
+    """Print the seconds of each submission as one line of JSON."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("subject", choices=SUBJECTS)
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--number", type=int, default=1)
+    args = parser.parse_args()
+    from airflow.providers.standard.operators.bash import BashOperator  # noqa: F401
+
+    logging.disable(logging.CRITICAL)
+    taken, began = [], time.perf_counter()
+    submit = SUBJECTS[args.subject](args.url)
+    for _ in range(args.number):
+        submit()
+        taken.append(time.perf_counter() - began)
+        time.sleep(0.02)
+        began = time.perf_counter()
+    sys.stdout.write("\n" + json.dumps(taken) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Tries of a task, made in this process: real operator, real trigger, real cluster; only the scheduler is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from airflow_provider_rayjobs.operators import RaySubmitJobOperator
+from airflow_provider_rayjobs.triggers import RayJobTrigger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class TaskInstance:
+    """What an operator asks of its task instance; XComs are kept here."""
+
+    def __init__(self, run_id: str, try_number: int, retries: int) -> None:
+        self.dag_id, self.task_id, self.run_id = "dag", "task", run_id
+        self.map_index, self.try_number, self.max_tries = -1, try_number, retries
+        self.task = SimpleNamespace(retries=retries)
+        self.start_date = datetime.now(UTC)
+        self.xcoms: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        """Keep a value."""
+        self.xcoms[key] = value
+
+
+class Tries:
+    """The tries of one task instance.
+
+    :param make: makes the operator, anew for each process that Airflow would use.
+    :param run_id: tells it from other tests' on the same cluster.
+    """
+
+    def __init__(self, make: Callable[[], RaySubmitJobOperator], run_id: str, retries: int = 3) -> None:
+        self._make = make
+        self.run_id = run_id
+        self._retries = retries
+        self._number = 0
+        self.events: list[dict[str, Any]] = []
+        self.lines: Any = []
+        self.count = 0  # of all lines
+
+    def context(self, **more: Any) -> Any:
+        """Return the context of the next try."""
+        self._number += 1
+        self.ti = TaskInstance(self.run_id, self._number, self._retries)
+        dag_run = SimpleNamespace(start_date=datetime(2026, 1, 1, tzinfo=UTC))
+        return {"ti": self.ti, "dag_run": dag_run, "ds": "2026-01-01", **more}
+
+    def run(self, **more: Any) -> Any:
+        """Make the next try, and resume it after each deferral; return what the task returns."""
+        full = self.context(**more)
+        logger = logging.Logger("tries", logging.INFO)  # noqa: LOG001  one of its own
+        logger.addHandler(_Lines(self))
+        # Airflow 3's own loggers are structlog's.
+        with patch.object(RaySubmitJobOperator, "log", logger), patch.object(RayJobTrigger, "log", logger):
+            return self._run(full)
+
+    def _run(self, context: dict[str, Any]) -> Any:
+        try:
+            return self._make().execute(context)
+        except TaskDeferred as deferred:
+            trigger = deferred.trigger
+        while True:
+            event = asyncio.run(self._event(trigger))
+            self.events.append(event)
+            try:
+                return self._make().execute_complete(context, event)
+            except TaskDeferred as deferred:
+                trigger = deferred.trigger
+
+    async def _event(self, deferred: Any) -> Any:
+        trigger = type(deferred)(**json.loads(json.dumps(deferred.serialize()[1])))
+        events = trigger.run()
+        try:
+            return json.loads(json.dumps((await anext(events)).payload))
+        finally:
+            await events.aclose()
+
+
+class _Lines(logging.Handler):
+    def __init__(self, tries: Tries) -> None:
+        super().__init__()
+        self._tries = tries
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tries.count += 1
+        self._tries.lines.append(record.getMessage())

@@ -1,0 +1,175 @@
+"""``@task.ray_job`` as Airflow sees it: arguments, mapping, templates, and what is refused before anything is sent."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, task_decorator_factory
+
+from airflow_provider_rayjobs import get_provider_info, validation
+from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator, ray_job_task
+from airflow_provider_rayjobs.driver import TASK_FILE
+from airflow_provider_rayjobs.events import JobEvent, Outcome
+from airflow_provider_rayjobs.operators import RaySubmitJobOperator
+from tests.support.tries import Tries
+
+if TYPE_CHECKING:
+    from tests.support.scripted_server import ScriptedRay
+
+
+def score(shard: Any = None, ds: str | None = None, *, how: str = "") -> Any:
+    return shard
+
+
+def make(**kwargs: Any) -> RayJobDecoratedOperator:
+    given = {"task_id": "task", "python_callable": score, "op_args": [], "op_kwargs": {}, **kwargs}
+    return RayJobDecoratedOperator(**given)
+
+
+@pytest.fixture(autouse=True)
+def _connection(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = {"conn_type": "ray_jobs", "host": scripted_ray.url, "extra": {"unreachable_timeout": 1}}
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps(connection))
+
+
+def test_the_decorator_is_registered_under_its_name() -> None:
+    (declared,) = get_provider_info.get_provider_info()["task-decorators"]
+    assert declared == {"name": "ray_job", "class-name": "airflow_provider_rayjobs.decorators.ray_job_task"}
+    assert task_decorator_factory is not None
+    assert RayJobDecoratedOperator.custom_operator_name == "@task.ray_job"
+
+
+def test_a_call_makes_a_task_with_all_arguments_of_the_operator() -> None:
+    with DAG("dag", schedule=None) as dag:
+
+        @ray_job_task(
+            entrypoint_num_cpus=2, job_timeout=60, deferrable=True, retries=2, runtime_env={"pip": ["x"]}, pool="p"
+        )
+        def work(shard: Any) -> dict[str, int]:
+            """Do it."""
+            return {"a": shard}
+
+        work(7)
+        work.override(task_id="other", entrypoint_num_cpus=3)("{{ ds }}")
+    one, two = dag.get_task("work"), dag.get_task("other")
+    assert isinstance(one, RayJobDecoratedOperator)
+    assert (one.entrypoint_num_cpus, one.job_timeout, one.deferrable, one.retries) == (2, 60, True, 2)
+    assert (one.pool, one.runtime_env, one.multiple_outputs, one.doc_md) == ("p", {"pip": ["x"]}, True, "Do it.")
+    assert (two.entrypoint_num_cpus, tuple(two.op_args)) == (3, ("{{ ds }}",))
+    assert one.entrypoint == ["python", "-m", "airflow_ray_job", "work"]
+    assert {"op_args", "op_kwargs", "result_path", "runtime_env"} <= set(one.template_fields)
+    two.render_template_fields({"ds": "2026-01-02"})
+    assert tuple(two.op_args) == ("2026-01-02",)
+
+
+def test_a_mapped_task_is_unmapped_with_its_arguments() -> None:
+    with DAG("dag", schedule=None) as dag:
+        decorated = ray_job_task(score, entrypoint_num_cpus=2)
+        decorated.partial(how="x").expand(shard=[1, 2])
+    mapped: Any = dag.get_task("score")
+    made = mapped.unmap({"op_kwargs": {"shard": 2}})
+    assert isinstance(made, RayJobDecoratedOperator)
+    assert (made.op_kwargs, made.entrypoint_num_cpus) == ({"how": "x", "shard": 2}, 2)
+
+
+def test_default_args_of_other_operators_do_no_harm() -> None:
+    defaults = {"wait_for_completion": False, "entrypoint": "true", "ray_conn_id": "other"}
+    with DAG("dag", schedule=None, default_args=defaults) as dag:
+        ray_job_task(score)()
+    made: Any = dag.get_task("score")
+    assert (made.ray_conn_id, made.wait_for_completion, made.entrypoint[0]) == ("other", True, "python")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "kind", "said"),
+    [
+        ({"entrypoint": "true"}, TypeError, "takes no entrypoint"),
+        ({"wait_for_completion": False}, TypeError, "takes no wait_for_completion"),
+        ({"serializer": "pickle"}, ValueError, "one of json, cloudpickle"),
+        ({"python_callable": lambda: 1}, TypeError, "lambda"),
+        ({"job_timeout": -1}, ValueError, "job_timeout"),
+        ({"op_args": [1, 2, 3]}, TypeError, "too many positional"),
+    ],
+)
+def test_wrong_arguments_are_refused_when_the_dag_is_read(kwargs: Any, kind: type[Exception], said: str) -> None:
+    with pytest.raises(kind, match=said):
+        make(**kwargs)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "said"),
+    [
+        ({"op_kwargs": {"shard": {"when": [object()]}}}, "op_kwargs['shard']['when'][0] is of type object"),
+        ({"op_args": [{1, 1j}]}, "op_args[0] is of type complex"),
+        ({"result_path": "/tmp/x"}, "result_path '/tmp/x' is no URL"),
+        ({"runtime_env": {"image_uri": "x"}}, "runtime_env['image_uri']"),
+        ({"submission_id": "a/b"}, "submission_id"),
+    ],
+)
+def test_what_is_wrong_at_run_time_is_refused_before_anything_is_sent(
+    scripted_ray: ScriptedRay, kwargs: Any, said: str
+) -> None:
+    said = said.replace("an item", "").replace("op_args[0] is", "an item of op_args[0] is")
+    with pytest.raises((AirflowFailException, ValueError)) as refused:
+        Tries(lambda: make(**kwargs), "run").run()
+    assert said in str(refused.value)
+    assert scripted_ray.received == []
+
+
+def test_parameters_named_as_the_context_get_it_unless_they_are_given() -> None:
+    assert make()._keywords({"ds": "d", "ti": 1, "shard": 9}) == {"ds": "d", "shard": 9}
+    assert make(op_args=[1, "mine"])._keywords({"ds": "d"}) == {}
+    assert make(op_kwargs={"ds": "mine"})._keywords({"ds": "d"}) == {"ds": "mine"}
+
+
+def submitted(server: ScriptedRay) -> dict[str, Any]:
+    (request,) = server.received_on("POST", "/api/jobs/")
+    body: dict[str, Any] = request.json
+    return body
+
+
+def test_arguments_travel_in_a_package_beside_the_users_own(scripted_ray: ScriptedRay) -> None:
+    own = {"working_dir": "s3://b/work.zip", "py_modules": ["s3://b/lib.zip"], "env_vars": {"A": "b"}, "pip": ["x"]}
+    operator = make(runtime_env=own, op_kwargs={"shard": "s3cret"})
+    scripted_ray.script("GET", "/api/jobs/[^/]+", refused(), forever=True)
+    with pytest.raises(Exception, match=r"."):
+        Tries(lambda: operator, "run").run()
+
+    body = submitted(scripted_ray)
+    *theirs, package = body["runtime_env"].pop("py_modules")
+    assert theirs == ["s3://b/lib.zip"]
+    rest = {key: value for key, value in own.items() if key != "py_modules"}
+    assert body["runtime_env"] == {**rest, "pip": {"packages": ["x"], "pip_check": False}}
+    assert operator.runtime_env == own
+    assert body["entrypoint"] == "python -m airflow_ray_job score"
+    assert "s3cret" not in json.dumps(body)
+    content = zipfile.ZipFile(io.BytesIO(scripted_ray.packages[package.removeprefix("gcs://")]))
+    assert json.loads(content.read(TASK_FILE))["kwargs"] == {"shard": "s3cret", "ds": "2026-01-01"}
+    validation.check_runtime_env(body["runtime_env"])
+
+
+def refused() -> Any:
+    from tests.support import answers
+
+    return answers.text(403, "no")
+
+
+@pytest.mark.parametrize("outcome", [Outcome.STOPPED, Outcome.TIMEOUT, Outcome.LOST, Outcome.UNREACHABLE])
+def test_the_last_progress_is_an_xcom_however_the_job_ended(outcome: Outcome) -> None:
+    report = {"done": 3, "total": 4, "message": "x"}
+    event = JobEvent("j1", "http://ray", outcome, progress=report).to_json()
+    tries = Tries(make, "run")
+    context = tries.context()
+    with pytest.raises(RuntimeError, match="j1"):
+        make().execute_complete(context, event)
+    assert context["ti"].xcoms["progress"] == report
+
+
+def test_the_plain_operator_still_returns_the_submission_id() -> None:
+    event = JobEvent("j1", "http://ray", Outcome.SUCCEEDED).to_json()
+    made = RaySubmitJobOperator(task_id="task", entrypoint="true")
+    assert made.execute_complete(Tries(make, "run").context(), event) == "j1"

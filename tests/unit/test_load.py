@@ -1,0 +1,127 @@
+"""What looking costs the head: the cheapest way is taken, and a list in vain stays a small thing beside the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_rayjobs.exceptions import RayProtocolError
+from airflow_provider_rayjobs.job_list import read_list
+from airflow_provider_rayjobs.load import LIST_COST, LOOK_COST, MOST_LISTED, SHARE, HeadLoad, list_interval
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+DELAYS = st.lists(st.floats(0.1, 60.0), min_size=1, max_size=50)
+
+
+def load_of(delays: list[float], record: int, interval: float) -> float:
+    """Return the head's load with a list at an interval, and looks at those jobs that want more."""
+    if interval == math.inf:
+        return sum(LOOK_COST / delay for delay in delays)
+    looks = sum(LOOK_COST * (math.ceil(interval / delay) - 1) for delay in delays)
+    return (LIST_COST * record + looks) / interval
+
+
+@given(DELAYS, st.integers(1, 1000))
+def test_the_list_never_asks_more_of_the_head_than_looks_alone(delays: list[float], record: int) -> None:
+    chosen = load_of(delays, record, list_interval(delays, record))
+    others = [load_of(delays, record, interval) for interval in (min(delays), math.inf)]
+    assert chosen <= min(others) * (1 + 1e-9)
+
+
+@given(st.lists(st.floats(0.1, 60.0), min_size=1, max_size=20), st.integers(1, 1000))
+def test_of_few_jobs_every_interval_is_tried(delays: list[float], record: int) -> None:
+    chosen = load_of(delays, record, list_interval(delays, record))
+    assert chosen <= min(load_of(delays, record, interval) for interval in delays) * (1 + 1e-9)
+
+
+def test_the_list_pays_when_a_fifth_of_all_jobs_on_record_is_followed() -> None:
+    assert list_interval([2.0] * 100, 400) == 2.0
+    assert list_interval([2.0] * 100, 700) == math.inf
+    assert list_interval([1.0] + [30.0] * 99, 100) == 30.0, "one quick job is looked at by itself"
+    assert list_interval([1.0] * 100_000, MOST_LISTED + 1) == math.inf
+
+
+def spent(load: HeadLoad, seconds: float) -> HeadLoad:
+    for _ in range(math.ceil(seconds / LOOK_COST)):
+        load.looked()
+    return load
+
+
+def test_nothing_is_listed_for_a_few_jobs_or_beside_too_many() -> None:
+    load = spent(HeadLoad(), 1000.0)
+    assert load.interval([1.0] * 5) == math.inf
+    load.estimate(100_000)
+    assert load.interval([1.0] * 1000) == math.inf
+    assert load.list_cost(1000) == math.inf
+
+
+def test_an_unknown_record_is_risked_only_when_much_was_spent() -> None:
+    load = HeadLoad()
+    delays = [1.0] * 100
+    assert load.interval(delays) == math.inf
+    spent(load, 5 * 100 * LOOK_COST)
+    assert load.interval(delays) == 1.0
+    load.listed(10_000)
+    assert load.interval(delays) == math.inf
+    spent(load, 19 * 10_000 * LIST_COST)
+    assert load.interval(delays) == math.inf
+    spent(load, 2 * 10_000 * LIST_COST)
+    assert load.interval(delays) == 1.0, "jobs may have been deleted"
+
+
+def test_an_estimate_serves_until_the_list_tells() -> None:
+    load = HeadLoad()
+    load.estimate(120)
+    assert load.interval([1.0] * 100) == 1.0
+    assert load.list_cost(100) == pytest.approx(120 * LIST_COST)
+    load.listed(80)
+    assert load.list_cost(100) == pytest.approx(100 * LIST_COST)
+
+
+def test_the_head_keeps_time_for_others() -> None:
+    load, now = HeadLoad(), 0.0
+    for _ in range(2000):
+        now += load.pause(0.01, now)
+    assert 2000 * 0.01 / now == pytest.approx(SHARE, rel=0.05)
+
+
+def pieces_of(body: bytes, sizes: list[int]) -> Any:
+    """Return a transport whose every body is this, in pieces."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        at = 0
+        for size in [*sizes, len(body)]:
+            yield body[at : at + size]
+            at += size
+
+    @asynccontextmanager
+    async def opened(path: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        yield chunks()
+
+    return SimpleNamespace(body=opened, cluster=SimpleNamespace(address="http://ray:8265"))
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=3), st.text(max_size=9)), max_size=8), st.lists(st.integers(0, 30)))
+def test_a_list_is_read_however_it_is_cut_into_pieces(jobs: list[dict[str, str]], sizes: list[int]) -> None:
+    found: list[dict[str, Any]] = []
+    body = json.dumps(jobs, ensure_ascii=False).encode()
+    number = asyncio.run(read_list(pieces_of(body, sizes), found.append))
+    assert (found, number) == (jobs, len(jobs))
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b'{"a": {}}', b'[{"a": 1}', b'[{"a": 1}, {"b', b'[{"a": 1}] [', b"[1]"]
+)
+def test_what_is_no_list_is_an_error(body: bytes) -> None:
+    with pytest.raises(RayProtocolError, match="is no list of jobs"):
+        asyncio.run(read_list(pieces_of(body, [3]), lambda job: job["a"]))

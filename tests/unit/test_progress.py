@@ -1,0 +1,113 @@
+"""Progress reports: from the function into the log, and out of it again."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_rayjobs.logs import LineWriter
+from airflow_provider_rayjobs.progress import (
+    LONGEST_MESSAGE,
+    SHOW_INTERVAL,
+    ProgressLines,
+    Reporter,
+    describe,
+    from_line,
+    progress,
+    reporter,
+    to_line,
+)
+
+HALF = {"done": 5, "total": 10, "message": "half"}
+
+
+@given(st.text(), st.text(), st.integers(0, 10**15), st.none() | st.floats(0, 1e200), st.text(max_size=LONGEST_MESSAGE))
+def test_a_report_is_found_wherever_it_stands(before: str, behind: str, done: int, total: float, message: str) -> None:
+    report = {"done": done, "total": total, "message": message}
+    rest, found = from_line(before + to_line(report).rstrip("\n") + behind)
+    assert found == report
+    assert rest == before + behind
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "rayjobs-progress 00000000 {}",
+        "\x1erayjobs-progress 00000000 {}\x1e",  # a wrong checksum
+        "\x1erayjobs-progress 99914b93 {}\x1e",
+        to_line(HALF)[:-3],
+        to_line(HALF).replace("half", "hal" + "F"),
+        to_line({**HALF, "done": float("nan")}),
+        to_line({**HALF, "done": "x"}),
+    ],
+)
+def test_what_only_looks_like_a_report_stays_a_line(line: str) -> None:
+    assert from_line(line) == (line, None)
+
+
+def test_reports_leave_the_process_now_and_then_and_the_last_one_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+    made = Reporter()
+    made.start(sent.append)
+    for done in range(10_000):
+        made.report({"done": done, "total": None, "message": ""})
+    made.flush()
+    made.flush()
+    assert [from_line(line.rstrip("\n"))[1]["done"] for line in sent] == [0, 9_999]  # type: ignore[index]
+
+
+def test_outside_a_job_a_report_goes_nowhere(capfd: pytest.CaptureFixture[str]) -> None:
+    progress(1, 2, "a\nb  c" + "x" * 1000)
+    assert capfd.readouterr() == ("", "")
+    last = reporter().last
+    assert last is not None
+    assert last["message"].startswith("a b cxxx")
+    assert len(last["message"]) == LONGEST_MESSAGE
+
+
+@pytest.mark.parametrize("wrong", ["1", None, True, float("nan"), float("inf"), 10**400])
+def test_a_wrong_number_is_refused_by_name(wrong: float) -> None:
+    with pytest.raises(TypeError, match="done must be a finite number"):
+        progress(wrong)
+    if wrong is not None:
+        with pytest.raises(TypeError, match="total must be a finite number"):
+            progress(1, wrong)
+
+
+def test_a_reader_sees_one_line_every_few_seconds_and_never_the_frames() -> None:
+    now, shown, lines = [0.0], [], []
+    taken = ProgressLines(shown.append, clock=lambda: now[0])
+    writer = LineWriter(lines.append, taken.take)
+    for second in range(13):
+        now[0] = float(second)
+        writer.feed(f"line {second}\n" + to_line({"done": second, "total": 13, "message": ""}))
+    taken.flush()
+    taken.flush()
+
+    assert shown == [f"Progress: {done}/13 ({100 * done / 13:.0f} %)" for done in (0, 5, 10, 12)]
+    assert SHOW_INTERVAL == 5
+    assert lines == [f"line {second}" for second in range(13)]
+    assert writer.tail() == tuple(lines)
+    assert taken.last == {"done": 12, "total": 13, "message": ""}
+
+
+def test_a_report_in_the_middle_of_another_process_s_line_leaves_that_line() -> None:
+    lines: list[str] = []
+    writer = LineWriter(lines.append, ProgressLines(lambda line: None).take)
+    writer.feed("(work pid=1) begin" + to_line(HALF) + " end\n\nlast")
+    writer.flush()
+    assert lines == ["(work pid=1) begin", " end", "", "last"]
+
+
+@pytest.mark.parametrize(
+    ("report", "text"),
+    [
+        (HALF, "Progress: 5/10 (50 %), half"),
+        ({"done": 1_000_000, "total": None, "message": ""}, "Progress: 1000000"),
+        ({"done": 0.25, "total": 0, "message": "x"}, "Progress: 0.25, x"),
+    ],
+)
+def test_a_report_is_one_compact_line(report: dict[str, object], text: str) -> None:
+    assert describe(report) == text
