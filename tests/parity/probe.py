@@ -52,9 +52,9 @@ def main() -> None:
         "folder": tree(here) if "/runtime_resources/" in str(here) else "none",
         "modules": modules,
         "imported": {name: value(name) for name in sys.argv[1:]},
-        "environment": {
-            name: text for name, text in os.environ.items() if name.startswith(("PARITY_", "CUDA_VISIBLE"))
-        },
+        "environment": {name: text for name, text in os.environ.items() if name.startswith("PARITY_")},
+        # Which ones depends on who was first.
+        "gpus": len(list(filter(None, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")))),
         "job_config": json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")),
     }
     print(MARK + json.dumps(report, sort_keys=True))
