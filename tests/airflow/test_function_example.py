@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import airflow_processes
+from tests.support.airflow_records import AirflowRecords
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def airflow(environment: dict[str, str], *arguments: str) -> subprocess.Complete
     )
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])
 def test_values_go_through_ray_and_back(environment: dict[str, str], ray_head: RayHead, deferrable: bool) -> None:
     before = {job["submission_id"] for job in ray_head.jobs()}
@@ -54,10 +56,14 @@ def test_values_go_through_ray_and_back(environment: dict[str, str], ray_head: R
 
     (finished,) = [line for line in output.splitlines() if "DagRun Finished" in line]
     assert "state=success" in finished, output[-8000:]
+    records = AirflowRecords(Path(environment["AIRFLOW_HOME"]))
+    (run,) = records.query("SELECT run_id AS id FROM dag_run ORDER BY id DESC LIMIT 1")
     # Of all primes below 200,000, as any table has it.
-    assert "9592 primes in (0, 100000)" in output
-    assert "8392 primes in (100000, 200000)" in output
-    assert "Progress: 8/8 (100 %), 9592 primes" in output
+    assert records.xcom(DAG, run["id"], "combine") == 17984
+    found = [records.xcom(DAG, run["id"], "count_primes", map_index=index) for index in range(2)]
+    assert found == [{"shard": [0, 100000], "primes": 9592}, {"shard": [100000, 200000], "primes": 8392}]
+    reported = records.xcom(DAG, run["id"], "count_primes", key="progress", map_index=0)
+    assert reported == {"done": 8, "total": 8, "message": "9592 primes"}
     jobs = [job for job in ray_head.jobs() if job["submission_id"] not in before]
     assert {job["status"] for job in jobs} == {"SUCCEEDED"}
     assert sorted(job["metadata"]["airflow_map_index"] for job in jobs) == ["0", "1"]
