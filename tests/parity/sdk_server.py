@@ -30,8 +30,8 @@ def ask(address: str, verb: str, arguments: list[Any]) -> Any:
     if verb == "tail_job_logs":
         return asyncio.run(collected(made))
     if verb == "list_jobs":
-        return [json.loads(job.json()) for job in made]
-    return json.loads(made.json()) if verb == "get_job_info" else made
+        return [job.model_dump() for job in made]
+    return made.model_dump() if verb == "get_job_info" else made
 
 
 def serve(line: dict[str, Any]) -> dict[str, Any]:
