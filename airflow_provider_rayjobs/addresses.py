@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit, urlunsplit
 
 from airflow_provider_rayjobs.authentication import import_allowed
-from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayConnectionConfigError
+from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayConnectionConfigError, RayJobsError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -201,6 +201,8 @@ def ask_module(
     given_pairs = {key: dict(value) or None for key, value in pairs.items()}
     try:
         return function(inner.rstrip("/"), create_cluster_if_needed=create_cluster_if_needed, **given_pairs)
+    except RayJobsError:
+        raise  # a kill, which interrupted it
     except Exception as e:
         problem = f"the module could not name the cluster: {type(e).__name__}: {e}"
         raise RayClusterUnreachableError(f"{name}://: {problem}", maybe_sent=False) from e

@@ -7,7 +7,7 @@ import importlib
 import re
 from typing import TYPE_CHECKING
 
-from airflow_provider_rayjobs.exceptions import RayConnectionConfigError
+from airflow_provider_rayjobs.exceptions import RayConnectionConfigError, RayJobsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -33,13 +33,21 @@ class RotatingToken:
     A token that changes and is therefore asked for at every request.
 
     :param ask: returns the token; may block, and may raise anything.
+    :param source: names where it comes from; tokens of one source are equal.
     """
 
-    def __init__(self, ask: Callable[[], object]) -> None:
+    def __init__(self, ask: Callable[[], object], source: str = "") -> None:
         self._ask = ask
+        self._source = source
         self.last = ""
         #: Told each new token before it is used, to have it masked.
         self.register: Callable[[str], object] = lambda _token: None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RotatingToken) and self._source == other._source
+
+    def __hash__(self) -> int:
+        return hash(self._source)
 
     def current(self) -> str:
         """
@@ -49,6 +57,8 @@ class RotatingToken:
         """
         try:
             token = self._ask()
+        except RayJobsError:
+            raise  # a kill, which interrupted it
         except Exception as e:
             raise ValueError(f"{type(e).__name__}: {e}") from e
         if not isinstance(token, str):
@@ -69,7 +79,7 @@ def token_from_file(path: Path) -> RotatingToken:
         with path.open("rb") as file:
             return file.read(_TOKEN_FILE_LIMIT).decode()
 
-    return RotatingToken(read)
+    return RotatingToken(read, str(path))
 
 
 def token_from_callable(conn_id: str, dotted_path: str, allowed_modules: Collection[str]) -> RotatingToken:
@@ -84,7 +94,7 @@ def token_from_callable(conn_id: str, dotted_path: str, allowed_modules: Collect
     function = getattr(import_allowed(conn_id, "token_callable", module, allowed_modules), name, None)
     if not callable(function):
         raise RayConnectionConfigError(conn_id, "token_callable", f"{module!r} has no function {name!r}")
-    return RotatingToken(function)
+    return RotatingToken(function, dotted_path)
 
 
 def import_allowed(conn_id: str, where: str, module: str, allowed_modules: Collection[str]) -> object:

@@ -145,6 +145,11 @@ def public(text: str) -> str:
     return str(redact(text))
 
 
+def masked_progress(progress: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a function's report without secrets."""
+    return {**progress, "message": public(progress["message"])} if progress and progress.get("message") else progress
+
+
 def masked(event: JobEvent) -> JobEvent:
     """Return an event without secrets: Airflow keeps it in its database, and what a job says may hold some."""
     return replace(
@@ -152,6 +157,7 @@ def masked(event: JobEvent) -> JobEvent:
         detail=public(event.detail),
         message=public(event.message) if event.message else event.message,
         log_tail=tuple(map(public, event.log_tail)),
+        progress=masked_progress(event.progress),
     )
 
 

@@ -86,7 +86,7 @@ class ClusterConnection:
     address: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
-    token: auth.RotatingToken | None = field(default=None, repr=False, compare=False)
+    token: auth.RotatingToken | None = field(default=None, repr=False)
     metadata: Mapping[str, str] = field(default_factory=dict)
     verify: bool | str = True
     client_cert: tuple[str, str] | None = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, DecoratedOperator, task_decorator_factory
 
-from airflow_provider_rayjobs import shipping
+from airflow_provider_rayjobs import compat, shipping
 from airflow_provider_rayjobs.exactly_once import find_job
 from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobResultError, RayJobsError
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
@@ -79,6 +79,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         )
         self.serializer = serializer
         self.result_path = result_path
+        self._shipment = (b"", "")  # the package with the function, and what tells it from others
 
     def execute(self, context: Context) -> Any:
         """Submit the function's job, or take over the one that an earlier try left; return the function's value."""
@@ -117,16 +118,16 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         return {**self.op_kwargs, **wanted}
 
     def _submit_and_wait(self, context: Context, identity: TaskIdentity, session: str | None) -> Any:
-        package = self._package(context)
-        if self._guard is not None:
-            self._guard.preparing()
-        uri = self.hook.get_conn().run(shipping.upload_package(package, identity.attempt_key))
-        given = self.runtime_env
-        self.runtime_env = {**(given or {}), "py_modules": [*((given or {}).get("py_modules") or []), uri]}
-        try:
-            return super()._submit_and_wait(context, identity, session)
-        finally:
-            self.runtime_env = given
+        self._shipment = (self._package(context), identity.attempt_key)
+        return super()._submit_and_wait(context, identity, session)
+
+    def _prepare(self, runtime_env: dict[str, Any] | None) -> dict[str, Any]:
+        """Upload the function last: until a job uses a package, Ray keeps it for ten minutes only."""
+        from airflow_provider_rayjobs.working_dir import ReadyRuntimeEnv
+
+        ready = super()._prepare(runtime_env) or {}
+        uri = self.hook.get_conn().run(shipping.upload_package(*self._shipment))
+        return ReadyRuntimeEnv({**ready, "py_modules": [*(ready.get("py_modules") or []), uri]})
 
     def _conclude(self, context: Context, event: JobEvent) -> Any:
         from airflow_provider_rayjobs.events import Outcome, describe_failure
@@ -206,7 +207,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         return record
 
     def _push_progress(self, context: Context, progress: dict[str, Any]) -> None:
-        context["ti"].xcom_push(key=PROGRESS_XCOM, value=progress)
+        context["ti"].xcom_push(key=PROGRESS_XCOM, value=compat.masked_progress(progress))
 
 
 def ray_job_task(

@@ -18,22 +18,19 @@ from airflow_provider_rayjobs.contact import Contact
 from airflow_provider_rayjobs.events import JobEvent, Outcome, event_of_job
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
 from airflow_provider_rayjobs.logs import LogFollower
-from airflow_provider_rayjobs.poller import LONGEST_LOST_INTERVAL
+from airflow_provider_rayjobs.poller import LEAST_INTERVAL, LONGEST_LOST_INTERVAL
 from airflow_provider_rayjobs.progress import ProgressLines
 from airflow_provider_rayjobs.protocol import JobDetails, JobStatus
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from airflow_provider_rayjobs.followed import Trouble
+    from airflow_provider_rayjobs.followed import Subscription, Trouble
     from airflow_provider_rayjobs.poller import Poller
 
 #: A job's end is noticed within this share of its run time, and within 1.5 s for a short one.
 SHORTEST_INTERVAL = 1.0
 INTERVAL_SHARE = 0.04
-
-#: Whatever ``poll_interval`` says, a head is not asked more often.
-LEAST_INTERVAL = 0.1
 
 #: Seconds to wait for a job that was asked to stop; Ray sends SIGKILL a few seconds after SIGTERM.
 STOP_PATIENCE = 30.0
@@ -111,7 +108,7 @@ class JobWatcher:
         self._passed: str | None = None  # the limit for which the job was asked to stop
         self._stop_again = 0.0  # Unix seconds, after a stop that found no contact
         self._contact = Contact(poller.cluster.unreachable_timeout, log)
-        self._progress = ProgressLines(log.info)
+        self._progress = ProgressLines(lambda line: log.info(public(line)))
         self._logs = LogFollower(
             self._transport,
             watch.submission_id,
@@ -195,10 +192,10 @@ class JobWatcher:
         with self._poller.subscribe(watch.submission_id, delay) as job:
             self._logs.on_close = job.hurry  # the stream's end is a hint that the job is over
             while True:
-                if event := await self._decide(await job.news(self._patience())):
+                if event := await self._decide(await job.news(self._patience()), job):
                     return event
 
-    async def _decide(self, news: JobDetails | Trouble | None) -> JobEvent | None:
+    async def _decide(self, news: JobDetails | Trouble | None, job: Subscription) -> JobEvent | None:
         """Draw the conclusion from a look, or from the time alone."""
         if isinstance(news, JobDetails):
             self._contact.back()
@@ -218,6 +215,8 @@ class JobWatcher:
             except RayJobsError as e:
                 self._stop_again = time.time() + LONGEST_LOST_INTERVAL
                 self._contact.failed(e)
+                job.forget()  # whether contact is back, the next look tells
+                job.hurry()
         return self._given_up()
 
     async def _prepare_once(self, job: JobDetails) -> None:

@@ -67,6 +67,10 @@ class Subscription:
         """Whether a look that found this status is no news."""
         return self._seen == status
 
+    def forget(self) -> None:
+        """Have the next look be news, whatever it finds."""
+        self._seen = None
+
     def post(self, news: JobDetails | Trouble | BaseException) -> None:
         """Give news to the follower."""
         if isinstance(self._news, BaseException):
@@ -97,6 +101,8 @@ class FollowedJob:
         self.hinted = -math.inf
         self.looking = False
         self.failing: float | None = None
+        self.unlisted = False  # the last list did not hold it
+        self.answered = -math.inf  # when the last look that found it began
 
     def tell(self, news: JobDetails | Trouble | BaseException) -> None:
         """Give news to all followers."""
@@ -109,12 +115,16 @@ class FollowedJob:
 
     def looked(self, began: float) -> None:
         """Note a look; the next one is due after the shortest delay that a follower asks for."""
+        self.unlisted = False
         self.delay = min((follower.delay() for follower in self.followers), default=math.inf)
         if self.hinted <= began:
             self.due, self.alone = began + self.delay, False
 
     def found(self, status: object, details: Callable[[], JobDetails], began: float) -> None:
-        """Note what a look found that began then."""
+        """Note what a look found that began then, unless a later one has answered already."""
+        if began < self.answered:
+            return
+        self.answered = began
         self.failing = None
         for follower in self.followers:
             if not follower.knows(status):

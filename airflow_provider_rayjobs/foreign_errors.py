@@ -95,6 +95,10 @@ def _translate_aiohttp(cluster: ClusterConnection, error: Exception) -> RayJobsE
 
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return _tls_error(cluster, error)
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        # Its text holds the proxy's URL, password included.
+        hint = f"the proxy of this machine refused the connection with HTTP {error.status}"
+        return unreachable(cluster, hint, maybe_sent=False)
     if isinstance(error, aiohttp.WSServerHandshakeError):
         return unreachable(cluster, f"the log stream was refused with HTTP {error.status}")
     if isinstance(error, aiohttp.ConnectionTimeoutError):

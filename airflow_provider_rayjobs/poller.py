@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 #: Looks at single jobs that are under way at once.
 LOOKS_AT_ONCE = 16
 
+#: Whatever a follower asks for, a head is not asked more often about one job; in seconds.
+LEAST_INTERVAL = 0.1
+
 #: Seconds between two rounds, at least, and between two calculations of how to ask.
 ROUND = 0.05
 PLAN_HOLDS = 1.0
@@ -75,6 +78,7 @@ class Poller:
         self._rests_until = -math.inf
         self._doubt = asyncio.Lock()
         self._outage: Trouble | None = None
+        self._heard = -math.inf  # when the cluster last answered
         self._estimated = False
         self._plan = (-math.inf, math.inf)  # when it was made, seconds between two lists
         self._last_list = -math.inf
@@ -104,7 +108,7 @@ class Poller:
         :param delay: gives the seconds until the next look, jitter included; asked after each look.
         """
         job = self._jobs.setdefault(submission_id, FollowedJob(submission_id))
-        follower = Subscription(delay, lambda: self._hurry(job))
+        follower = Subscription(lambda: max(delay(), LEAST_INTERVAL), lambda: self._hurry(job))
         job.followers.append(follower)
         job.delay = min(job.delay, delay())
         if self._outage is not None:
@@ -181,10 +185,12 @@ class Poller:
         await self._learn_record()
         interval = self._list_interval(now)
         at_once = LOOK_COST * len(due) > self.load.list_cost(len(self._jobs))
-        if now >= self._no_list_before and (at_once or now >= self._last_list + interval):
+        # What a list did not hold is looked at before there is another: a head may have forgotten its jobs.
+        unlisted = [job for job in due if job.unlisted]
+        if not unlisted and now >= self._no_list_before and (at_once or now >= self._last_list + interval):
             await self._list()
             return
-        for job in due:
+        for job in unlisted or due:
             next_list = max(self._last_list + interval, now + ROUND)
             # The next list covers what is not asked for more often; a new job does not wait long for its first look.
             if (
@@ -245,6 +251,7 @@ class Poller:
         self._last_list = began
         self._plan = (-math.inf, math.inf)
         for name in missing & self._jobs.keys():
+            self._jobs[name].unlisted = True
             self._jobs[name].hint(time.monotonic())
         await asyncio.sleep(self.load.pause(self.load.list_cost(len(self._jobs)), time.monotonic()))
 
@@ -291,7 +298,8 @@ class Poller:
                 return
             others = [other for other in self._jobs.values() if other.failing is None]
             if not others or await self._found(random.choice(others)) is not None:  # noqa: S311 - no secret
-                self._lost(error, job.failing)
+                # One job may have been unreadable for long before the cluster went away.
+                self._lost(error, max(job.failing, self._heard))
                 return
         job.looked(time.monotonic())
         job.due, job.alone = min(job.due, time.monotonic() + LONGEST_LOST_INTERVAL), True
@@ -315,10 +323,10 @@ class Poller:
 
     def _answered(self) -> None:
         """Note that the cluster answers; after an outage all jobs are looked at, spread over their delays."""
+        now = self._heard = time.monotonic()
         if self._outage is None:
             return
         self._outage = None
-        now = time.monotonic()
         for job in self._jobs.values():
             job.failing = None
             job.looked(now)

@@ -21,6 +21,7 @@ from urllib.parse import quote
 from airflow_provider_rayjobs.answers import Response, no_jobs_api, read_json, read_object
 from airflow_provider_rayjobs.exceptions import (
     RayAPIError,
+    RayAuthError,
     RayClusterUnreachableError,
     RayJobExistsError,
     RayJobNotFoundError,
@@ -246,6 +247,8 @@ def _was_accepted(submission: Submission, is_ours: Callable[[JobDetails], bool],
     """Look the id of a doubtful submission up; False when there is no job, or none can be seen."""
     try:
         job = yield from get_job_info(submission.submission_id)
+    except RayAuthError:
+        return False  # a token that has just run out; if not, the next attempt is refused
     except (RayRequestRefusedError, RayProtocolError):
         raise
     except (RayClusterUnreachableError, RayAPIError):

@@ -21,6 +21,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayAPIError,
     RayClusterUnreachableError,
     RayJobResultError,
+    RayRequestRefusedError,
 )
 from airflow_provider_rayjobs.shipping import RESULT_LIMIT
 
@@ -75,6 +76,8 @@ async def read_record(transport: AiohttpTransport, job: JobDetails, log: Any) ->
         except RayClusterUnreachableError as e:
             if detail := contact.failed(e):
                 raise RayClusterUnreachableError(f"The result of Ray job {job.submission_id}: {detail}") from e
+        except RayRequestRefusedError:
+            raise
         except RayAPIError as e:
             attempts += 1
             if attempts == _ATTEMPTS or "not found" in str(e):

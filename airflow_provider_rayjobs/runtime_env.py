@@ -267,7 +267,10 @@ def _conda(value: Any) -> Any:
     import yaml
 
     try:
-        return yaml.safe_load(_read_text("conda", value))
+        read = yaml.safe_load(_read_text("conda", value))
+        if not isinstance(read, Mapping):
+            raise RayPackageError(f"runtime_env['conda']: {value!r} holds no environment, which is a YAML mapping")
+        return read
     except yaml.YAMLError as e:
         raise RayPackageError(f"runtime_env['conda']: {value!r} is no YAML ({e})") from e
 

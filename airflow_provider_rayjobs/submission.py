@@ -8,7 +8,7 @@ import string
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.protocol import JobDetails, Submission
-from airflow_provider_rayjobs.validation import check_submission
+from airflow_provider_rayjobs.validation import check_entrypoint, check_strings, check_submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +44,9 @@ def make_submission(
     :raises ValueError: a value is wrong; the message names it.
     :raises TypeError: a value has a wrong type; the message names it.
     """
+    check_entrypoint(entrypoint)
+    if metadata is not None:
+        check_strings("metadata", metadata)
     key = submission_key or secrets.token_hex(8)
     submission = Submission(
         entrypoint=entrypoint if isinstance(entrypoint, str) else shlex.join(entrypoint),

@@ -40,6 +40,9 @@ ATTEMPTS = 5
 FIRST_WAIT = 0.25
 LONGEST_WAIT = 2.0
 
+#: Seconds after which a request is sent once more when a token that changes was refused.
+TOKEN_PAUSE = 1.0
+
 #: Bytes a second that an upload is granted time for, once it has left this machine.
 SLOWEST_UPLOAD = 1_000_000
 
@@ -112,11 +115,18 @@ class RequestsTransport:
             self._sleep(step.seconds)
             return _NO_RESPONSE
         if not step.repeatable:
-            return self._send(step)
+            return self._answer(step)
         return Retrying(**retry_policy(), sleep=self._sleep)(self._ask, step)
 
     def _ask(self, request: Request) -> Response:
-        return _settled(self._send(request))
+        return _settled(self._answer(request))
+
+    def _answer(self, request: Request) -> Response:
+        response = self._send(request)
+        if _outdated_token(self.cluster, response):
+            self._sleep(TOKEN_PAUSE)
+            response = self._send(request)
+        return response
 
     def send_once(self, request: Request, timeout: float) -> Response:
         """Send a request once, within ``timeout`` seconds, without retries; for signal handlers."""
@@ -189,11 +199,18 @@ class AiohttpTransport:
             await self._sleep(step.seconds)
             return _NO_RESPONSE
         if not step.repeatable:
-            return await self._send(step)
+            return await self._answer(step)
         return await AsyncRetrying(**retry_policy(), sleep=self._sleep)(self._ask, step)
 
     async def _ask(self, request: Request) -> Response:
-        return _settled(await self._send(request))
+        return _settled(await self._answer(request))
+
+    async def _answer(self, request: Request) -> Response:
+        response = await self._send(request)
+        if _outdated_token(self.cluster, response):
+            await self._sleep(TOKEN_PAUSE)
+            response = await self._send(request)
+        return response
 
     async def _send(self, request: Request) -> Response:
         session, headers = await self._opened(), await self._headers()
@@ -307,6 +324,11 @@ async def _messages(cluster: ClusterConnection, socket: aiohttp.ClientWebSocketR
 
 
 _NO_RESPONSE = Response(0, "", "")
+
+
+def _outdated_token(cluster: ClusterConnection, response: Response) -> bool:
+    """Whether a token was refused that changes: it may just have been replaced. Ray refuses before it acts."""
+    return response.status in (401, 403) and cluster.token is not None
 
 
 def _timeouts(cluster: ClusterConnection, body: Body | None) -> tuple[float, float]:

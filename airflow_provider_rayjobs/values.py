@@ -133,7 +133,15 @@ def _encode_tuple(value: Any, name: str, depth: int) -> dict[str, Any]:
 
 def _encode_set(value: Any, name: str, depth: int) -> dict[str, Any]:
     kind = "set" if isinstance(value, set) else "frozenset"
+    if any(map(_holds_dataclass, value)):
+        raise _refused(value, name, "it holds dataclasses, which become dicts, and no set can hold these; pass a list")
     return {KIND: kind, "value": [encode(item, f"an item of {name}", depth + 1) for item in value]}
+
+
+def _holds_dataclass(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return any(map(_holds_dataclass, value))
+    return dataclasses.is_dataclass(value)
 
 
 def _encode_dict(value: Any, name: str, depth: int) -> dict[str, Any]:

@@ -173,6 +173,36 @@ def test_a_callable_is_asked_at_every_request(
     assert len(tokens.threads) == 2
 
 
+def test_a_token_that_was_replaced_a_moment_ago_is_asked_for_again(
+    guarded: ScriptedRay, connect_to: Callable[..., Client], tokens: Any
+) -> None:
+    given = ["token-of-yesterday", "token-of-ray-1"]
+    tokens.next = lambda: given.pop(0)
+    client = connect_to(read(CALLABLE, ALLOWED, host=guarded.url))
+    assert version(client) == VERSION
+    assert client.time.slept == [1.0]
+
+
+def test_a_kill_while_a_token_is_asked_for_is_no_lost_contact(
+    guarded: ScriptedRay, connect_to: Callable[..., Client], tokens: Any
+) -> None:
+    def kill() -> str:
+        raise exceptions.RayJobStoppedError("The task was killed")
+
+    tokens.next = kill
+    with pytest.raises(exceptions.RayJobStoppedError):
+        version(connect_to(read(CALLABLE, ALLOWED, host=guarded.url)))
+    assert guarded.received == []
+
+
+def test_connections_with_other_tokens_are_not_equal(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("token-of-ray-1")
+    a, again, b = (read({"token_file": str(tmp_path / name)}, host="head") for name in "aab")
+    assert a == again
+    assert a != b
+
+
 @pytest.mark.parametrize("wrong", [None, b"token", "", "two words"])
 def test_a_callable_without_a_usable_token_is_tried_again(
     wrong: Any, guarded: ScriptedRay, connect_to: Callable[..., Client], tokens: Any

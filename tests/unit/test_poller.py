@@ -214,6 +214,25 @@ def test_a_job_that_the_list_does_not_hold_is_asked_for_alone(scripted_ray: Scri
     polled(scripted_ray, work)
 
 
+def test_a_head_that_forgot_all_jobs_is_told_to_all_who_follow_one(scripted_ray: ScriptedRay) -> None:
+    for name in NAMES:
+        scripted_ray.add_job(name)
+    record(scripted_ray, len(NAMES))
+
+    async def work(one: Poller) -> None:
+        async with AsyncExitStack() as stack:
+            jobs = subscribe(stack, one, *NAMES, delay=0.2)
+            assert {await status_of(job) for job in jobs} == {"RUNNING"}
+            await until(lambda: lists(scripted_ray))
+            scripted_ray.jobs.clear()
+            for job in jobs:
+                news = await job.news(10)
+                assert isinstance(news, Trouble)
+                assert isinstance(news.error, RayJobNotFoundError)
+
+    polled(scripted_ray, work)
+
+
 @pytest.mark.parametrize(
     "answer",
     [answers.html(), answers.internal_error(), answers.as_json({}), answers.as_json([{"submission_id": "j1"}])],

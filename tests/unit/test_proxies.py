@@ -132,3 +132,14 @@ def test_a_proxy_that_refuses_is_named_without_its_password(
     with pytest.raises(exceptions.RayConnectionConfigError, match="a proxy of the kind socks5, but only") as wrong:
         ask(connect(scripted_ray))
     assert "proxy-word" not in str(wrong.value)
+
+
+def test_a_proxy_that_refuses_a_login_is_told_without_its_password(
+    tls_ray: ScriptedRay, private_ca: PrivateCA, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ForwardProxy(login="me:right") as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("me:right", "me:proxy-word"))
+        with pytest.raises(exceptions.RayClusterUnreachableError) as caught:
+            ask(connect(tls_ray, verify=str(private_ca.ca_file)))
+    assert "proxy-word" not in f"{caught.value!r}"
+    assert "407" in str(caught.value)

@@ -61,6 +61,11 @@ def nested(depth: int) -> Any:
     return value
 
 
+@dataclass(frozen=True)
+class Spot:
+    x: int
+
+
 endless: list[Any] = []
 endless.append(endless)
 
@@ -72,6 +77,7 @@ endless.append(endless)
         ({"a": Colour.RED}, "op_kwargs['a'] is of type tests.unit.test_values.Colour"),
         ({"a": Word.A}, ".value"),
         ({"a": Point(1, 2)}, "._asdict()"),
+        ({"a": {(1, Spot(2))}}, "op_kwargs['a'] is of type set, which has no JSON form; it holds dataclasses"),
         ({"a": {1: 2}}, "op_kwargs['a'] has the key 1 of type int"),
         ({Word.A: 2}, "has the key"),
         ({"a": {b"x": 2}}, "has the key b'x'"),
