@@ -334,7 +334,7 @@ class LogFollower:
 async def _cancelled(task: asyncio.Future[None]) -> None:
     """Cancel a task and see it end."""
     task.cancel()
-    await asyncio.wait({task})
+    await asyncio.gather(task, return_exceptions=True)
 
 
 #: Whole characters and whole escapes; the group is the last escape.

@@ -89,7 +89,8 @@ class Bench:
 
     def job(self, seconds: float = 1, then: str = "") -> str:
         """Return the command of a job that leaves a line in the witness file at its start and at its end."""
-        return f"echo start $$ >> {self.file}; {then or f'sleep {seconds}'}; echo end $$ >> {self.file}"
+        # A head that is killed takes the driver's children first; the shell must not take that for their end.
+        return f"echo start $$ >> {self.file}; {then or f'sleep {seconds}'} && echo end $$ >> {self.file}"
 
     def jobs(self) -> list[dict[str, Any]]:
         """Return this case's jobs, oldest first, as the head knows them."""
