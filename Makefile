@@ -9,7 +9,7 @@ CHECK := $(PYTHON) tools/check_python.py
 ENVS := $(CHECK) && exec $(PYTHON) tools/envs.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo envs test lint types unit integration faults benchmarks test-3.3 test-2.11 format lock clean
+.PHONY: help demo envs test lint types unit integration parity faults benchmarks test-3.3 test-2.11 format lock clean
 
 help: ## Show this help
 	@echo 'Usage: make [PYTHON=python3.12] TARGET     (pytest gets what ARGS="..." holds)'
@@ -48,7 +48,11 @@ unit: ## Run the tests that need nothing but Python
 
 integration: ## Run the tests on a real Ray head and in real Airflow processes
 	@$(ENVS) airflow-3.3 ray-2.60
-	$(MAIN)/pytest -m '(integration or airflow) and not faults' $(ARGS)
+	$(MAIN)/pytest -m '(integration or airflow) and not faults and not parity' $(ARGS)
+
+parity: ## Make the same submissions by Ray's own client and by the hook, and compare
+	@$(ENVS) airflow-3.3 ray-2.60
+	$(MAIN)/pytest tests/parity $(ARGS)
 
 faults: ## Run the tests that kill, cut and restart things
 	@$(ENVS) airflow-3.3 ray-2.60
@@ -56,7 +60,7 @@ faults: ## Run the tests that kill, cut and restart things
 
 test-3.3: ## Run unit and integration tests on Airflow 3.3
 	@$(ENVS) airflow-3.3 ray-2.60
-	$(MAIN)/pytest -m 'not faults' $(ARGS)
+	$(MAIN)/pytest -m 'not faults and not parity' $(ARGS)
 
 test-2.11: ## Run what depends on the Airflow version on 2.11 (all but what needs Ray alone)
 	@$(ENVS) airflow-2.11 ray-2.60

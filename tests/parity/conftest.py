@@ -36,6 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.integration)
+            item.add_marker(pytest.mark.parity)
             # The first test waits for a head and for all jobs.
             item.add_marker(pytest.mark.timeout(900))
 
