@@ -89,6 +89,10 @@ class _RaySensor(BaseSensorOperator):
     def _defer(self, context: Context, deadline: float) -> Any:
         from airflow_provider_rayjobs.triggers import RayConditionTrigger
 
+        started = context["ti"].start_date
+        if self.execution_timeout is not None and started is not None:
+            # Airflow 3 does not enforce it while the task is deferred.
+            deadline = min(deadline, started.timestamp() + self.execution_timeout.total_seconds())
         condition = self.condition(context)
         context["ti"].xcom_push(key=compat.SUBMISSION_ID_XCOM, value=condition.submission_id)
         trigger = RayConditionTrigger(
@@ -112,7 +116,7 @@ class _RaySensor(BaseSensorOperator):
         if checked.outcome is Outcome.SUCCEEDED:
             return
         if checked.outcome is Outcome.TIMEOUT:
-            raise AirflowSensorTimeout(f"{checked.address}: {checked.detail} ({self.timeout:g} s)")
+            raise AirflowSensorTimeout(f"{checked.address}: {checked.detail}")
         if checked.outcome is Outcome.UNREACHABLE:
             unreachable = RayClusterUnreachableError(f"{checked.address}: {checked.detail}")
             if self.never_fail:  # of errors that are none of its own, Airflow skips only those of a poke

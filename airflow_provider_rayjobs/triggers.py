@@ -280,7 +280,7 @@ class RayConditionTrigger(_StopsItsJob):
             if detail := contact.given_up():
                 return event(Outcome.UNREACHABLE, detail)
             if (left := self.deadline - time.time()) <= 0:
-                return event(Outcome.TIMEOUT, "the sensor's timeout has passed")
+                return event(Outcome.TIMEOUT, "the sensor's timeout, or its execution_timeout, has passed")
             left = min(left, contact.left)
 
 
