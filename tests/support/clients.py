@@ -87,6 +87,8 @@ class AiohttpClient:
     def close(self) -> None:
         """Close the session and the loop."""
         self._runner.run(self.transport.close())
+        if self.transport.cluster.address.startswith("https"):
+            self._runner.run(asyncio.sleep(0.1))  # aiohttp lets TLS connections end in the background
         self._runner.close()
 
 
