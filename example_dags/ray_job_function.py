@@ -33,7 +33,7 @@ with DAG("ray_job_function", schedule=None):
             done, waiting = ray.wait(waiting)
             total += sum(ray.get(done))
             progress(jobs - len(waiting), jobs, f"{total} primes")
-        return {"shard": (begin, end), "primes": total}
+        return {"shard": shard, "primes": total}
 
     @task
     def combine(parts: Any) -> int:

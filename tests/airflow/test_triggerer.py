@@ -108,16 +108,22 @@ def test_lost_triggerer_stops_nothing_and_runs_nothing_twice(
     airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path
 ) -> None:
     number = 20
+    gates = [tmp_path / "ends-without-triggerer", tmp_path / "ends-with-triggerer"]
     traces = [tmp_path / f"trace{index}" for index in range(number)]
     airflow.wait_dag("rj_many")
-    airflow.trigger("rj_many", "many", {"commands": [driver(trace, 60) for trace in traces]})
+    airflow.trigger(
+        "rj_many", "many", {"commands": [driver(trace, gates[index % 2]) for index, trace in enumerate(traces)]}
+    )
     for index in range(number):
         airflow.wait_task("rj_many", "many", "job", "deferred", map_index=index, timeout=300)
 
     airflow.kill_process("triggerer", signal.SIGKILL)
+    gates[0].touch()
     airflow.start_process("triggerer")
-    for index in range(number):
-        airflow.wait_task("rj_many", "many", "job", "success", map_index=index, timeout=400)
+    for gate, first in zip(gates, (0, 1), strict=True):
+        gate.touch()
+        for index in range(first, number, 2):
+            airflow.wait_task("rj_many", "many", "job", "success", map_index=index, timeout=400)
     assert [job["status"] for job in jobs_of(ray_head, "many")] == ["SUCCEEDED"] * number
     assert [(starts(trace), ends(trace)) for trace in traces] == [(1, 1)] * number
 
