@@ -161,6 +161,28 @@ def masked(event: JobEvent) -> JobEvent:
     )
 
 
+def stored_connection(conn_id: str) -> Any:
+    """
+    Read a connection in a process that belongs to no task, from wherever this deployment keeps connections.
+
+    There, the ``get_connection`` of Airflow 3's hooks does not look into the database.
+
+    :raises AirflowNotFoundException: there is none of this id.
+    :raises LookupError: a place could not be searched; whether the next one has it does not matter then.
+    """
+    from airflow.configuration import ensure_secrets_loaded
+
+    for backend in ensure_secrets_loaded():
+        try:
+            connection = backend.get_connection(conn_id)
+        except Exception as e:  # of whatever database or service it is
+            problem = f"{type(backend).__name__} failed: {str(e).partition(chr(10))[0]}"
+            raise LookupError(f"The conn_id `{conn_id}` can't be looked up: {problem}") from e
+        if connection is not None:
+            return connection
+    raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined")
+
+
 async def read_cluster(hook: BaseHook, conn_id: str) -> ClusterConnection:
     """
     Read a connection on an event loop, without blocking it.
