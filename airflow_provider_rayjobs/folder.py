@@ -90,12 +90,14 @@ def find_files(root: str, excludes: Sequence[str], ignore_files: Sequence[str]) 
     :param root: the folder.
     :param excludes: gitignore patterns, relative to ``root``.
     :param ignore_files: names of files that hold such patterns, in whichever folder they are.
-    :raises RayPackageError: something can't be read.
-    :raises ValueError: a pattern of ``excludes`` can't be read.
+    :raises RayPackageError: something, or a pattern, can't be read.
     """
     found: list[Entry] = []
     left_out = _LeftOut(root)
-    given = IgnoreRules(excludes)
+    try:
+        given = IgnoreRules(excludes)
+    except ValueError as e:
+        raise RayPackageError(f"runtime_env['excludes']: {e}; correct the pattern") from e
     stack = [_Folder("", ((0, given),) if given else (), frozenset({_identity(root)}))]
     while stack:
         folder = stack.pop()
@@ -119,7 +121,7 @@ def unreadable(root: str, name: str, error: OSError) -> RayPackageError:
 
 def _identity(path: str) -> _Identity:
     try:
-        known = os.stat(path)  # noqa: PTH116
+        known = os.stat(path)  # noqa: PTH116 - as for all below: paths are texts here, for speed
     except OSError as e:
         raise unreadable(path, "", e) from e
     return known.st_dev, known.st_ino
@@ -182,10 +184,10 @@ def _rules_of(path: str, base: int, ignore_files: Sequence[str]) -> _Rules:
     rules = []
     for ignore_file in ignore_files:
         where = f"{path}/{ignore_file}"
-        if not os.path.isfile(where):  # noqa: PTH113
+        if not os.path.isfile(where):  # noqa: PTH113 - once for every folder: a Path costs
             continue
         try:
-            with open(where, encoding="utf-8", errors="surrogateescape") as lines:  # noqa: PTH123
+            with open(where, encoding="utf-8", errors="surrogateescape") as lines:  # noqa: PTH123 - the same
                 read = IgnoreRules(lines)
         except OSError as e:
             raise unreadable(where, "", e) from e
