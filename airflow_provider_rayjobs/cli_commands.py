@@ -70,8 +70,8 @@ def submit_job(hook: RayJobHook, args: Namespace, out: TextIO) -> int:
     if not args.follow:
         out.write(f"{submission_id}\n")
         return 0
-    log.info("Ray job %s is submitted to %s", submission_id, hook.get_address())
-    return follow(hook, args, out, submission_id)
+    log.info("Submitted Ray job %s: %s", submission_id, hook.cluster.job_page(submission_id))
+    return follow(hook, args, out, submission_id, time.time())
 
 
 def _runtime_env(args: Namespace) -> dict[str, Any] | None:
@@ -173,7 +173,7 @@ def show_log(hook: RayJobHook, args: Namespace, out: TextIO) -> int:
     """Write a job's log; with ``--follow``, until the job ends."""
     job = hook.get_job_info(check_submission_id(args.submission_id))
     if args.follow:
-        return follow(hook, args, out, args.submission_id)
+        return follow(hook, args, out, args.submission_id, (job.start_time or 0) / 1000 or time.time())
     register_job(job)
     print_log(hook.cluster, args.submission_id, out)
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -54,20 +53,20 @@ def print_log(cluster: ClusterConnection, submission_id: str, out: TextIO) -> No
     _run_writing(out, read)
 
 
-def follow(hook: RayJobHook, args: Namespace, out: TextIO, submission_id: str) -> int:
+def follow(hook: RayJobHook, args: Namespace, out: TextIO, submission_id: str, submitted_at: float) -> int:
     """
     Write a job's log until the job ends.
 
+    :param submitted_at: Unix seconds of its submission.
     :return: the exit code that tells the job's outcome.
     """
     from airflow_provider_rayjobs.transport import AiohttpTransport
 
     async def watch(write: Callable[[str], None]) -> JobEvent:
         async with Poller(AiohttpTransport(hook.cluster)) as poller:
-            watched = Watch(submission_id, submitted_at=time.time())
-            return await JobWatcher(
-                poller, watched, log, prepare=register_job_on_loop, public=public, write=write
-            ).run()
+            watched = Watch(submission_id, submitted_at)
+            watcher = JobWatcher(poller, watched, log, prepare=register_job_on_loop, public=public, write=write)
+            return await watcher.run()
 
     try:
         event = _run_writing(out, watch)

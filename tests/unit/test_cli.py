@@ -199,7 +199,7 @@ def test_submit_follows_to_the_end(run: Run, scripted_ray: ScriptedRay) -> None:
     scripted_ray.new_job_log = ("one\n",)
     done = run("submit", "--follow", "--submission-id", "a", "--", "x")
     assert (done.code, done.out) == (0, "one\n")
-    assert f"Ray job a is submitted to {scripted_ray.url}" in done.err
+    assert f"Submitted Ray job a: {scripted_ray.url}/#/jobs/a" in done.err
 
 
 def test_a_job_that_vanishes_is_said_to_be_gone(run: Run, scripted_ray: ScriptedRay) -> None:
