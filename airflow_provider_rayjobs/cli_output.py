@@ -44,7 +44,6 @@ _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (RayConnectionConfigError, USAGE),
     (RayJobsError, ERROR),
     (OSError, ERROR),  # of stdout: no room, say
-    (LookupError, ERROR),  # of connections, in a database that is not there, say
     (AirflowNotFoundException, USAGE),
     (ValueError, USAGE),
     (TypeError, USAGE),

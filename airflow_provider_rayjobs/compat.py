@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, XCom, 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_rayjobs.connection import ClusterConnection, read_connection
+from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.identity import SECRET_ENV_VARS_KEY, TaskIdentity
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def stored_connection(conn_id: str) -> Any:
     There, the ``get_connection`` of Airflow 3's hooks does not look into the database.
 
     :raises AirflowNotFoundException: there is none of this id.
-    :raises LookupError: a place could not be searched; whether the next one has it does not matter then.
+    :raises RayJobsError: a place could not be searched; whether the next one has it does not matter then.
     """
     from airflow.configuration import ensure_secrets_loaded
 
@@ -177,7 +178,7 @@ def stored_connection(conn_id: str) -> Any:
             connection = backend.get_connection(conn_id)
         except Exception as e:  # of whatever database or service it is
             problem = f"{type(backend).__name__} failed: {str(e).partition(chr(10))[0]}"
-            raise LookupError(f"The conn_id `{conn_id}` can't be looked up: {problem}") from e
+            raise RayJobsError(f"The conn_id `{conn_id}` can't be looked up: {problem}") from e
         if connection is not None:
             return connection
     raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined")
