@@ -145,9 +145,9 @@ def public(text: str) -> str:
     return str(redact(text))
 
 
-def masked_progress(progress: dict[str, Any] | None) -> dict[str, Any] | None:
+def masked_progress(progress: dict[str, Any]) -> dict[str, Any]:
     """Return a function's report without secrets."""
-    return {**progress, "message": public(progress["message"])} if progress and progress.get("message") else progress
+    return {**progress, "message": public(progress["message"])}
 
 
 def masked(event: JobEvent) -> JobEvent:
@@ -157,7 +157,7 @@ def masked(event: JobEvent) -> JobEvent:
         detail=public(event.detail),
         message=public(event.message) if event.message else event.message,
         log_tail=tuple(map(public, event.log_tail)),
-        progress=masked_progress(event.progress),
+        progress=event.progress and masked_progress(event.progress),
     )
 
 
