@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).resolve().parent.parent / "airflow_provider_rayjobs"
 
 #: Modules of which the reference tells something; the others need not be read.
-PUBLIC = ("decorators", "exceptions", "hooks", "operators", "progress", "protocol", "sensors", "stop_delete", "triggers")
+PUBLIC = {
+    *("decorators", "exceptions", "hooks", "links", "operators"),
+    *("progress", "protocol", "sensors", "stop_delete", "triggers"),
+}
 
 project = "airflow-provider-rayjobs"
 copyright = "The authors of airflow-provider-rayjobs, Apache-2.0"  # noqa: A001 - Sphinx's name
-release = re.findall(r'^__version__ = "(.+)"', (PACKAGE / "__init__.py").read_text(), re.M)[0]
+release = re.findall(r'^__version__ = "(.+)"', (PACKAGE / "__init__.py").read_text(), re.MULTILINE)[0]
 
 extensions = ["autoapi.extension", "myst_parser"]
 exclude_patterns = ["README.md"]
@@ -29,7 +32,7 @@ myst_heading_anchors = 3
 # The reference is read from the source; nothing is imported, so neither Airflow nor Ray is needed to build it.
 autoapi_dirs = [str(PACKAGE)]
 autoapi_generate_api_docs = False  # the pages of docs/api/ say what is public
-autoapi_ignore = [str(path) for path in PACKAGE.glob("*.py") if path.stem not in {*PUBLIC, "__init__"}]
+autoapi_ignore = [str(path) for path in PACKAGE.glob("*.py") if path.stem not in PUBLIC | {"__init__"}]
 suppress_warnings = ["autoapi.python_import_resolution"]  # of modules that are not read
 autoapi_options = ["members", "show-inheritance"]
 autodoc_typehints = "description"
