@@ -28,6 +28,7 @@ exclude_patterns = ["README.md"]
 # Pages are Markdown. A link to a page or a heading that is not there is a warning, and `make docs` makes it an error.
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
+smartquotes = False  # error texts and code are searched for as they are
 
 # The reference is read from the source; nothing is imported, so neither Airflow nor Ray is needed to build it.
 autoapi_dirs = [str(PACKAGE)]
