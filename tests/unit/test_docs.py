@@ -174,6 +174,12 @@ def test_an_example_uses_what_there_is(code: str) -> None:
             assert {keyword.arg for keyword in call.keywords} <= taken
 
 
+def test_the_command_line_has_the_commands_that_are_told() -> None:
+    cli = pytest.importorskip("airflow_provider_rayjobs.cli")
+    (group,) = cli.get_ray_jobs_cli_commands()
+    assert {command.name for command in group.subcommands} == rows("command-line")
+
+
 def test_the_readme_leads_to_pages_that_are_there() -> None:
     links = re.findall(r"\]\((docs/[^)#]+)", (ROOT / "README.md").read_text())
     assert links
