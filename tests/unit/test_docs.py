@@ -178,6 +178,8 @@ def test_the_command_line_has_the_commands_that_are_told() -> None:
     cli = pytest.importorskip("airflow_provider_rayjobs.cli")
     (group,) = cli.get_ray_jobs_cli_commands()
     assert {command.name for command in group.subcommands} == rows("command-line")
+    told = re.findall(r"^\| (\d+) \| (.+) \|$", page("command-line"), re.MULTILINE)
+    assert told == re.findall(r"^ +(\d+)  (.+)$", cli.EXIT_CODES, re.MULTILINE)
 
 
 def test_the_readme_leads_to_pages_that_are_there() -> None:
