@@ -30,6 +30,7 @@ from airflow_provider_rayjobs.exactly_once import STOP_PATIENCE
 from airflow_provider_rayjobs.identity import check_submission_id
 from airflow_provider_rayjobs.stop_delete import DELETE_DELAY
 from airflow_provider_rayjobs.submission import new_submission_id
+from airflow_provider_rayjobs.validation import check_metadata
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -50,6 +51,8 @@ _QUERY_IN_URL = re.compile(r"(://[^\s\"?]+\?)[^\s\"]+")
 def submit_job(hook: RayJobHook, args: Namespace, out: TextIO) -> int:
     """Submit a job; with ``--follow``, follow it to its end."""
     submission_id = args.submission_id or new_submission_id()
+    if args.metadata_json is not None:
+        check_metadata(args.metadata_json)
     try:
         with upload_bar():
             hook.submit_job(

@@ -119,7 +119,8 @@ def _what_became(event: JobEvent) -> str:
     if event.outcome is Outcome.LOST:
         return f"{job} is gone: the cluster's head restarted, or somebody deleted the job"
     if event.outcome is Outcome.UNREACHABLE:
-        return f"{job} {event.detail}"
+        timeout = "the cluster was unreachable for all of the connection's unreachable_timeout"
+        return f"{job} can't be followed any longer, though it may still run: {timeout}"
     ended = f"{job} ended {str(event.outcome).upper()}"
     if event.exit_code is not None:  # then Ray's message is that, and what the log ends with
         return f"{ended} with exit code {event.exit_code}"

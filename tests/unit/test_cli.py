@@ -104,6 +104,10 @@ def test_a_local_folder_is_uploaded(run: Run, scripted_ray: ScriptedRay, tmp_pat
         (["--submission-id", "a/b", "--", "x"], "submission_id 'a/b' can't be used"),
         (["--runtime-env-json", '{"env_vars": {"A": 1}}', "--", "x"], "runtime_env['env_vars']['A'] must be a text"),
         (["--metadata-json", '{"airflow_dag_id": 1}', "--", "x"], "metadata['airflow_dag_id'] must be a text"),
+        (
+            ["--metadata-json", '{"airflow_dag_id": "d"}', "--", "x"],
+            "keys that begin with 'airflow_' are the provider's",
+        ),
         ([], "the following arguments are required: COMMAND"),
     ],
 )
@@ -208,6 +212,20 @@ def test_a_job_that_vanishes_is_said_to_be_gone(run: Run, scripted_ray: Scripted
     done = run("logs", "--follow", "a")
     assert (done.code, done.out) == (4, "")
     assert done.err.endswith("Ray job a is gone: the cluster's head restarted, or somebody deleted the job\n")
+
+
+def test_losing_the_cluster_while_following_says_nothing_of_the_job(
+    run: Run, scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = {"unreachable_timeout": 1}
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_RAY_X", json.dumps({"conn_type": "ray_jobs", "host": scripted_ray.url, "extra": extra})
+    )
+    scripted_ray.add_job("a")
+    scripted_ray.script("GET", "/api/jobs/a", answers.default(), answers.text(502, ""), forever=True)
+    done = run("logs", "--follow", "a")
+    assert (done.code, done.out) == (3, "")
+    assert "Ray job a can't be followed any longer, though it may still run" in done.err.splitlines()[-1]
 
 
 def test_stop_waits_and_tells_the_last_status(run: Run, scripted_ray: ScriptedRay) -> None:
