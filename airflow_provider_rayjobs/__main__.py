@@ -21,7 +21,7 @@ def main() -> None:
         sub = subparsers.add_parser(
             command.name, help=command.help, description=command.description, epilog=command.epilog, **look
         )
-        for arg in command.args:
+        for arg in sorted(command.args, key=lambda arg: arg.flags[-1]):  # as Airflow's own parser sorts them
             arg.add_to_parser(sub)
         sub.set_defaults(func=command.func)
     args = parser.parse_args()
