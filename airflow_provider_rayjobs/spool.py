@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import tempfile
 from contextlib import contextmanager
+from contextvars import ContextVar
 from operator import attrgetter
 from typing import IO, TYPE_CHECKING
 
 from airflow_provider_rayjobs.exceptions import RayPackageError, RayPackageTooLargeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from airflow_provider_rayjobs.packing import Package
 
@@ -28,6 +29,9 @@ LARGEST = 10
 #: Uploads above this many bytes say how far they are, in so many lines.
 TELL_ABOVE = 20_000_000
 LINES = 4
+
+#: Is told of these uploads instead: takes what is uploaded, the bytes that were sent, and all bytes.
+upload_progress: ContextVar[Callable[[str, int, int], None] | None] = ContextVar("upload_progress", default=None)
 
 
 def readable(size: int) -> str:
@@ -178,6 +182,9 @@ class Spool:
         return data
 
     def _tell(self, sent: int) -> None:
+        if show := upload_progress.get():
+            show(self._package.source, sent, self.size)
+            return
         if (lines := LINES * sent // self.size) > self._told:
             self._told = lines
             log.info("Uploading %s: %d %% of %s", self._package.source, 100 * sent // self.size, readable(self.size))

@@ -45,9 +45,9 @@ LAYERS = (
     {"logs", "poller", "follow", "compat", "working_dir", "results"},
     {"hooks", "links"},
     {"exactly_once", "guard", "sharing"},
-    {"triggers", "stop_delete"},
-    {"operators", "sensors", "cli"},
-    {"decorators"},
+    {"triggers", "stop_delete", "cli_output"},
+    {"operators", "sensors", "cli", "cli_follow"},
+    {"decorators", "cli_commands", "__main__"},
 )
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 
