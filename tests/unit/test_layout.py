@@ -34,10 +34,10 @@ LAYERS = (
     {"transport", "job_list", "followed", "submission", "spool"},
     {"logs", "poller", "follow", "compat", "working_dir", "results"},
     {"hooks", "links"},
-    {"exactly_once", "guard", "sharing"},
+    {"exactly_once", "guard", "sharing", "jobs_table"},
     {"triggers", "stop_delete"},
-    {"operators", "sensors", "cli"},
-    {"decorators"},
+    {"operators", "sensors", "cli", "jobs_page"},
+    {"decorators", "plugin"},
 )
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 
@@ -53,6 +53,8 @@ HEAVY = {
     "certifi": {"network"},
     "pathspec": {"ignore_rules"},
     "yaml": {"runtime_env"},
+    "fastapi": {"jobs_page"},
+    "sqlalchemy": {"jobs_page"},
     "ray": set(),
 }
 
