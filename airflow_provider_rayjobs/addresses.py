@@ -203,6 +203,6 @@ def ask_module(
         return function(inner.rstrip("/"), create_cluster_if_needed=create_cluster_if_needed, **given_pairs)
     except RayJobsError:
         raise  # a kill, which interrupted it
-    except Exception as e:
+    except Exception as e:  # the job manager's own function raises what it likes
         problem = f"the module could not name the cluster: {type(e).__name__}: {e}"
         raise RayClusterUnreachableError(f"{name}://: {problem}", maybe_sent=False) from e

@@ -59,7 +59,7 @@ class RotatingToken:
             token = self._ask()
         except RayJobsError:
             raise  # a kill, which interrupted it
-        except Exception as e:
+        except Exception as e:  # the deployment's own function raises what it likes
             raise ValueError(f"{type(e).__name__}: {e}") from e
         if not isinstance(token, str):
             raise ValueError(f"it is no text but {type(token).__name__}")

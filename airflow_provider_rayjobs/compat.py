@@ -162,9 +162,9 @@ def without_secrets(job: JobDetails, text: str) -> str:
     return public(text)
 
 
-def masked_progress(progress: dict[str, Any] | None) -> dict[str, Any] | None:
+def masked_progress(progress: dict[str, Any]) -> dict[str, Any]:
     """Return a function's report without secrets."""
-    return {**progress, "message": public(progress["message"])} if progress and progress.get("message") else progress
+    return {**progress, "message": public(progress["message"])}
 
 
 def masked(event: JobEvent) -> JobEvent:
@@ -174,7 +174,7 @@ def masked(event: JobEvent) -> JobEvent:
         detail=public(event.detail),
         message=public(event.message) if event.message else event.message,
         log_tail=tuple(map(public, event.log_tail)),
-        progress=masked_progress(event.progress),
+        progress=event.progress and masked_progress(event.progress),
     )
 
 

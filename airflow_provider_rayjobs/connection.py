@@ -14,37 +14,19 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from urllib.parse import quote, urlsplit
 
 from airflow_provider_rayjobs import addresses
 from airflow_provider_rayjobs import authentication as auth
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayConnectionConfigError
+from airflow_provider_rayjobs.form import FIELDS
 from airflow_provider_rayjobs.identity import METADATA_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-#: Keys of the connection's extra, with what each is.
-EXTRA_KEYS = {
-    "token": "token for Ray's token authentication (or the connection's password)",
-    "token_file": "path of a file that holds the token, read at every request",
-    "token_callable": "package.module.function that returns the token, called at every request",
-    "headers": "object of HTTP headers",
-    "cookies": "object of cookies",
-    "metadata": "object of strings, stored with every job",
-    "verify": "true, false, or the path of a CA file or folder",
-    "client_cert": "path of a client certificate (PEM)",
-    "client_key": "path of its key, unless the certificate's file holds it",
-    "connect_timeout": "seconds",
-    "read_timeout": "seconds",
-    "unreachable_timeout": "seconds without contact after which a wait gives up",
-    "max_upload_size": "most MiB of a package of local files; Ray's own limit is 100",
-    "deployment": "name of this Airflow deployment, when several share the cluster",
-    "create_cluster_if_needed": "true or false; for the module of a module:// address",
-}
-
-
-#: Those that are positive numbers.
-_AMOUNTS = ("connect_timeout", "read_timeout", "unreachable_timeout", "max_upload_size")
+#: Positive numbers, each with a default below.
+_AMOUNTS = tuple(key for key, field in FIELDS.items() if field.kind == "number")
 
 
 class AirflowConnection(Protocol):
@@ -79,6 +61,7 @@ class ClusterConnection:
     :param read_timeout: seconds between two bytes of an answer.
     :param unreachable_timeout: seconds without contact after which a wait gives up.
     :param max_upload_size: most MiB that a package of local files may have; the limit of Ray's dashboard by default.
+    :param dashboard_url: address of the dashboard for people, without a slash at the end; empty for that of the API.
     :param deployment: name of the Airflow deployment, or an empty text to derive one.
     """
 
@@ -94,6 +77,7 @@ class ClusterConnection:
     read_timeout: float = 60.0
     unreachable_timeout: float = 600.0
     max_upload_size: float = 100.0
+    dashboard_url: str = ""
     deployment: str = ""
 
     def request_headers(self, *, fresh: bool = True) -> dict[str, str]:
@@ -116,6 +100,15 @@ class ClusterConnection:
         if self.cookies:
             headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         return headers
+
+    def job_page(self, submission_id: str) -> str:
+        """Return the URL of a job's page in the Ray dashboard."""
+        return f"{self.dashboard_url or self.address}/#/jobs/{quote(submission_id, safe='')}"
+
+    @property
+    def upload_limit(self) -> int:
+        """Most bytes that a package may have."""
+        return int(self.max_upload_size * 2**20)
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -161,6 +154,7 @@ def read_connection(
         "verify": extra.verify(),
         "client_cert": _client_cert(conn_id, extra),
         "deployment": extra.text("deployment"),
+        "dashboard_url": extra.url("dashboard_url"),
         **{name: extra.amount(name) for name in _AMOUNTS},
     }
     create = extra.flag("create_cluster_if_needed")
@@ -250,11 +244,11 @@ class _Extra:
         except ValueError:
             _fail(conn_id, "extra", "is no JSON object")
         for key in self._extra:
-            if key not in EXTRA_KEYS:
-                _fail(conn_id, key, f"is not known; the extra takes {', '.join(sorted(EXTRA_KEYS))}")
+            if key not in FIELDS:
+                _fail(conn_id, key, f"is not known; the extra takes {', '.join(sorted(FIELDS))}")
 
     def _wrong(self, key: str, problem: str) -> NoReturn:
-        _fail(self._conn_id, key, f"{problem}; it takes {EXTRA_KEYS[key]}")
+        _fail(self._conn_id, key, f"{problem}; it takes {FIELDS[key].description}")
 
     def _get(self, key: str) -> Any:
         value = self._extra.get(key)
@@ -297,6 +291,13 @@ class _Extra:
         if not 0 < number < math.inf:
             self._wrong(key, f"{value!r} is no positive number")
         return number
+
+    def url(self, key: str) -> str:
+        text = self.text(key)
+        parts = urlsplit(text)
+        if text and (parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None):
+            self._wrong(key, "is no URL that begins with http:// or https://, without a login")
+        return text.partition("#")[0].rstrip("/")
 
     def path(self, key: str) -> Path:
         path = Path(self.text(key)).expanduser()

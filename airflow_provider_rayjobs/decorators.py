@@ -79,11 +79,12 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         )
         self.serializer = serializer
         self.result_path = result_path
-        self._shipment = (b"", "")  # the package with the function, and what tells it from others
+        self._function: bytes | None = None  # its package, between the check and the upload
+        self._attempt_key = ""  # tells it from others
 
     def execute(self, context: Context) -> Any:
         """Submit the function's job, or take over the one that an earlier try left; return the function's value."""
-        self._package(context)  # refuse what can't be shipped before the cluster is asked anything
+        self._function = self._package(context)  # what can't be shipped is refused before the cluster is asked
         return super().execute(context)
 
     def _package(self, context: Context) -> bytes:
@@ -99,7 +100,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
                 serializer=self.serializer,
                 result_path=self.result_path,
             )
-            return shipping.build_package(task)
+            return shipping.build_package(task, self.hook.cluster.upload_limit)
         except (TypeError, ValueError) as e:
             raise AirflowFailException(f"Nothing was submitted: {e}") from e
 
@@ -118,7 +119,9 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         return {**self.op_kwargs, **wanted}
 
     def _submit_and_wait(self, context: Context, identity: TaskIdentity, session: str | None) -> Any:
-        self._shipment = (self._package(context), identity.attempt_key)
+        if self._function is None:  # this try has submitted before, or followed the job of an earlier one
+            self._function = self._package(context)
+        self._attempt_key = identity.attempt_key
         return super()._submit_and_wait(context, identity, session)
 
     def _prepare(self, runtime_env: dict[str, Any] | None) -> dict[str, Any]:
@@ -126,7 +129,9 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         from airflow_provider_rayjobs.working_dir import ReadyRuntimeEnv
 
         ready = super()._prepare(runtime_env) or {}
-        uri = self.hook.get_conn().run(shipping.upload_package(*self._shipment))
+        assert self._function is not None  # noqa: S101 - for mypy
+        uri = self.hook.get_conn().run(shipping.upload_package(self._function, self._attempt_key))
+        self._function = None  # it may be large, and the wait long
         return ReadyRuntimeEnv({**ready, "py_modules": [*(ready.get("py_modules") or []), uri]})
 
     def _conclude(self, context: Context, event: JobEvent) -> Any:
@@ -203,11 +208,11 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
 
         record = (self._guard or self._new_guard()).run(read())
         if record.progress is not None:
-            self._push_progress(context, record.progress)
+            self._push_progress(context, compat.masked_progress(record.progress))
         return record
 
     def _push_progress(self, context: Context, progress: dict[str, Any]) -> None:
-        context["ti"].xcom_push(key=PROGRESS_XCOM, value=compat.masked_progress(progress))
+        context["ti"].xcom_push(key=PROGRESS_XCOM, value=progress)
 
 
 def ray_job_task(

@@ -144,11 +144,27 @@ def _unpickle(task: dict[str, Any]) -> Any:
             sys.modules[name] = importlib.import_module(f"ray.{name}")
     try:
         return pickle.loads(bytes.fromhex(task["pickled"]))  # noqa: S301  made by the worker, read on the cluster
-    except Exception as e:
+    except Exception as e:  # unpickling runs code of the author's choice
         here = f"{sys.version_info[0]}.{sys.version_info[1]}"
         raise RuntimeError(
             f"the arguments, pickled by Python {task['python']}, can't be read by Python {here} of the cluster: {e!r}"
         ) from e
+
+
+def parse_function(source: str, file: str, first: int) -> ast.Module:
+    """
+    Parse the lines of a function as they stand in their file.
+
+    :param source: the lines, indented or not.
+    :param file: name of the file.
+    :param first: number of the first line.
+    :raises SyntaxError: they are none of Python.
+    """
+    if source[:1].isspace():  # a function within a function; dedenting it would change texts of several lines
+        source, first = "if True:\n" + source, first - 1
+    tree = ast.parse(source, file)
+    ast.increment_lineno(tree, first - 1)
+    return tree
 
 
 def load_function(task: dict[str, Any]) -> Callable[..., Any]:
@@ -157,11 +173,7 @@ def load_function(task: dict[str, Any]) -> Callable[..., Any]:
 
     Its module becomes ``__main__``: what is defined there, Ray sends to its workers by value.
     """
-    source, first = task["source"], task["line"]
-    if source[:1].isspace():  # a function within a function; dedenting it would change texts of several lines
-        source, first = "if True:\n" + source, first - 1
-    tree = ast.parse(source, task["file"])
-    ast.increment_lineno(tree, first - 1)
+    tree = parse_function(task["source"], task["file"], task["line"])
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and node.name == task["name"]:
             node.decorator_list = []  # Airflow's own; another one is refused before the submission
@@ -170,7 +182,7 @@ def load_function(task: dict[str, Any]) -> Callable[..., Any]:
     flags = __future__.annotations.compiler_flag
     code = compile(tree, task["file"], "exec", flags=flags, dont_inherit=True)
     lines = ["\n"] * (task["line"] - 1) + task["source"].splitlines(keepends=True)
-    linecache.cache[task["file"]] = (len(source), None, lines, task["file"])
+    linecache.cache[task["file"]] = (len(task["source"]), None, lines, task["file"])
     module = types.ModuleType("__main__")
     module.__dict__["_launcher"] = sys.modules.get("__main__")  # kept alive
     sys.modules["__main__"] = module
@@ -186,7 +198,7 @@ def _fail(error: BaseException, file: str, output: Path) -> NoReturn:
         begin = begin.tb_next
     text = "".join(traceback.format_exception(type(error), error, begin))
     sys.stdout.flush()
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the job's log is where the author looks
     if len(text) > LONGEST_TRACEBACK:
         half = LONGEST_TRACEBACK // 2
         text = f"{text[:half]}\n[...]\n{text[-half:]}"

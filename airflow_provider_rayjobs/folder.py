@@ -119,7 +119,7 @@ def unreadable(root: str, name: str, error: OSError) -> RayPackageError:
 
 def _identity(path: str) -> _Identity:
     try:
-        known = os.stat(path)  # noqa: PTH116
+        known = os.stat(path)  # noqa: PTH116 - as for all below: paths are texts here, for speed
     except OSError as e:
         raise unreadable(path, "", e) from e
     return known.st_dev, known.st_ino
@@ -182,10 +182,10 @@ def _rules_of(path: str, base: int, ignore_files: Sequence[str]) -> _Rules:
     rules = []
     for ignore_file in ignore_files:
         where = f"{path}/{ignore_file}"
-        if not os.path.isfile(where):  # noqa: PTH113
+        if not os.path.isfile(where):  # noqa: PTH113 - once for every folder: a Path costs
             continue
         try:
-            with open(where, encoding="utf-8", errors="surrogateescape") as lines:  # noqa: PTH123
+            with open(where, encoding="utf-8", errors="surrogateescape") as lines:  # noqa: PTH123 - the same
                 read = IgnoreRules(lines)
         except OSError as e:
             raise unreadable(where, "", e) from e

@@ -18,7 +18,7 @@ from airflow_provider_rayjobs.contact import Contact
 from airflow_provider_rayjobs.events import JobEvent, Outcome, event_of_job
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
 from airflow_provider_rayjobs.logs import LogFollower
-from airflow_provider_rayjobs.poller import LEAST_INTERVAL, LONGEST_LOST_INTERVAL
+from airflow_provider_rayjobs.poller import LONGEST_LOST_INTERVAL
 from airflow_provider_rayjobs.progress import ProgressLines
 from airflow_provider_rayjobs.protocol import JobDetails, JobStatus
 
@@ -76,7 +76,7 @@ def poll_delay(age: float, poll_interval: float, chance: Callable[[], float] = r
     :param poll_interval: the longest delay.
     :param chance: random numbers in [0, 1), which spread the looks of many jobs.
     """
-    longest = max(min(max(SHORTEST_INTERVAL, INTERVAL_SHARE * age), poll_interval), LEAST_INTERVAL)
+    longest = min(max(SHORTEST_INTERVAL, INTERVAL_SHARE * age), poll_interval)
     return longest * (0.8 + 0.2 * chance())
 
 

@@ -10,6 +10,7 @@ _PACKAGE = "airflow_provider_rayjobs"
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's metadata, as ``airflow/provider_info.schema.json`` describes it."""
     from airflow_provider_rayjobs import __version__
+    from airflow_provider_rayjobs.form import connection_fields, field_behaviour
 
     return {
         "package-name": "airflow-provider-rayjobs",
@@ -51,6 +52,9 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": f"{_PACKAGE}.hooks.RayJobHook",
                 "hook-name": "Ray Jobs",
                 "connection-type": "ray_jobs",
+                "conn-fields": connection_fields(),
+                "ui-field-behaviour": {name.replace("_", "-"): value for name, value in field_behaviour().items()},
             }
         ],
+        "extra-links": [f"{_PACKAGE}.links.RayJobLink"],
     }

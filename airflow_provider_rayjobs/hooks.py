@@ -13,13 +13,15 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_rayjobs import protocol
 from airflow_provider_rayjobs.compat import load_cluster, read_cluster, register_cluster, register_env_vars
-from airflow_provider_rayjobs.connection import EXTRA_KEYS, ClusterConnection
 from airflow_provider_rayjobs.exceptions import RayJobsError
+from airflow_provider_rayjobs.form import field_behaviour, form_widgets
+from airflow_provider_rayjobs.resources import describe_resources
 from airflow_provider_rayjobs.submission import make_submission
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 
+    from airflow_provider_rayjobs.connection import ClusterConnection
     from airflow_provider_rayjobs.protocol import Flow, JobDetails, JobStatus, VersionInfo
     from airflow_provider_rayjobs.transport import AiohttpTransport, RequestsTransport
 
@@ -48,16 +50,12 @@ class RayJobHook(BaseHook):
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Describe the connection form: which fields it shows, and what they are called."""
-        return {
-            "hidden_fields": [],
-            "relabeling": {"login": "Login, for basic auth", "password": "Token, or the login's password"},
-            "placeholders": {
-                "host": "ray-head.example.com, or https://example.com/path/prefix",
-                "port": "8265",
-                "schema": "http",
-                "extra": "; ".join(f"{key}: {what}" for key, what in EXTRA_KEYS.items()),
-            },
-        }
+        return field_behaviour()
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's fields for the keys of the extra."""
+        return form_widgets()
 
     @cached_property
     def cluster(self) -> ClusterConnection:
@@ -255,12 +253,14 @@ class RayJobHook(BaseHook):
                 runner.run(transport.close())
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask the cluster for its version; the answer is for the connection form."""
+        """Ask the cluster for its version and its resources; the answer is for the connection form."""
         try:
             info = self.get_version_info()
+            resources = self._transport.run(describe_resources())
         except (RayJobsError, ValueError) as e:
             return False, str(e)
-        return True, f"Ray {info.ray_version} at {self.get_address()}, session {info.session_name}"
+        found = f"Ray {info.ray_version} at {self.get_address()}, session {info.session_name}"
+        return True, f"{found}; {resources}" if resources else found
 
 
 class RayJobAsyncHook(BaseHook):
@@ -268,15 +268,12 @@ class RayJobAsyncHook(BaseHook):
     The verbs of :class:`RayJobHook` as coroutines, for event loops; arguments, results and errors are the same.
 
     :param ray_conn_id: Airflow connection of type ``ray_jobs``; read at the first request, without blocking the loop.
-    :param cluster: the cluster, when its connection was already read.
     """
 
-    def __init__(
-        self, ray_conn_id: str = RayJobHook.default_conn_name, *, cluster: ClusterConnection | None = None
-    ) -> None:
+    def __init__(self, ray_conn_id: str = RayJobHook.default_conn_name) -> None:
         super().__init__()
         self.ray_conn_id = ray_conn_id
-        self._cluster = cluster
+        self._cluster: ClusterConnection | None = None
         self._transport: AiohttpTransport | None = None
 
     async def get_conn(self) -> AiohttpTransport:
@@ -368,8 +365,7 @@ class RayJobAsyncHook(BaseHook):
 def _prepare(transport: RequestsTransport, runtime_env: Mapping[str, Any]) -> dict[str, Any]:
     from airflow_provider_rayjobs.working_dir import prepare_runtime_env
 
-    limit = int(transport.cluster.max_upload_size * 2**20)
-    return prepare_runtime_env(runtime_env, transport.run, limit=limit)
+    return prepare_runtime_env(runtime_env, transport.run, limit=transport.cluster.upload_limit)
 
 
 async def _next(pieces: AsyncIterator[str]) -> str:

@@ -26,6 +26,7 @@ from airflow_provider_rayjobs.exactly_once import (
 from airflow_provider_rayjobs.exceptions import RayJobsError, RayPackageError
 from airflow_provider_rayjobs.guard import STOP_PATIENCE, JobGuard, refused_for_good
 from airflow_provider_rayjobs.hooks import RayJobHook
+from airflow_provider_rayjobs.links import RayJobLink, store_job_page
 from airflow_provider_rayjobs.logs import DRAIN_TOTAL
 from airflow_provider_rayjobs.stop_delete import RayDeleteJobOperator, RayStopJobOperator
 
@@ -107,6 +108,7 @@ class RaySubmitJobOperator(BaseOperator):
         "runtime_env": "json",
         "metadata": "json",
     }
+    operator_extra_links = (RayJobLink(),)
     ui_color = "#dcebff"
 
     def __init__(
@@ -206,7 +208,8 @@ class RaySubmitJobOperator(BaseOperator):
                 now, submission_id = time.time(), str(found.submission_id)
                 guard.announce(submission_id, exists=True)
                 self._push_id(context, submission_id)
-                self.log.info("Reattached to Ray job %s, which is %s", submission_id, found.status)
+                page = self.hook.cluster.job_page(submission_id)
+                self.log.info("Reattached to Ray job %s, which is %s: %s", submission_id, found.status, page)
                 started = (found.start_time or now * 1000) / 1000
                 return self._wait(context, self._watch(context, submission_id, started, session, now))
 
@@ -228,8 +231,7 @@ class RaySubmitJobOperator(BaseOperator):
         )
         if self._guard is not None:
             self._guard.accept()
-        address = self.hook.get_address()
-        self.log.info("Submitted Ray job %s: %s/#/jobs/%s", submission_id, address, submission_id)
+        self.log.info("Submitted Ray job %s: %s", submission_id, self.hook.cluster.job_page(submission_id))
         return self._wait(context, self._watch(context, submission_id, now, session))
 
     def _prepare(self, runtime_env: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -251,6 +253,7 @@ class RaySubmitJobOperator(BaseOperator):
 
     def _push_id(self, context: Context, submission_id: str) -> None:
         context["ti"].xcom_push(key=compat.SUBMISSION_ID_XCOM, value=submission_id)
+        store_job_page(context, self.hook.cluster, submission_id)
 
     def _watch(
         self,

@@ -78,7 +78,7 @@ def pack_module(path: str) -> Package:
 
     :raises RayPackageError: it can't be read.
     """
-    full = os.path.abspath(path)  # noqa: PTH100
+    full = os.path.abspath(path)  # noqa: PTH100 - links in it are kept, as Ray does
     return _pack(path, str(Path(full).parent), "", [_entry_of(full)])
 
 
@@ -91,7 +91,7 @@ def pack_archive(path: str) -> Package:
 
     :raises RayPackageError: it can't be read, or is not what its name says.
     """
-    full = os.path.abspath(path)  # noqa: PTH100
+    full = os.path.abspath(path)  # noqa: PTH100 - links in it are kept, as Ray does
     root, file_name = os.path.split(full)
     extension = next((e for e in (*_ARCHIVES, ".whl") if file_name.endswith(e)), "")
     known = _entry_of(full)

@@ -79,14 +79,44 @@ def check_runtime_env(runtime_env: Any) -> None:
     :raises TypeError: a value has a wrong type; the message names its key.
     :raises ValueError: a value is wrong; the message names its key.
     """
-    if not isinstance(runtime_env, Mapping):
-        raise TypeError(f"runtime_env must be a dict, not {type(runtime_env).__name__}")
+    check_mapping("runtime_env", runtime_env)
     for key, value in runtime_env.items():
         if not isinstance(key, str):
             raise TypeError(f"runtime_env has the key {key!r}, which is no text")
         if value is not None:
             _check_value(key, value)
     _check_together({key for key, value in runtime_env.items() if value})
+
+
+def check_env_vars(name: str, env_vars: Any) -> None:
+    """Check that environment variables can be given to a process; values are never shown."""
+    check_strings(name, env_vars)
+    for key, value in env_vars.items():
+        if not key or "=" in key or not is_passable(key):
+            raise ValueError(f"{name} has the key {key!r}, which no environment variable can have as its name")
+        if not is_passable(value):
+            raise ValueError(f"{name}[{key!r}] holds a NUL character, or half of a surrogate pair; no variable can")
+
+
+def check_strings(name: str, value: Any) -> None:
+    """Check that a value is a mapping of texts to texts."""
+    check_mapping(name, value)
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise TypeError(f"{name} has the key {key!r}, which is no text")
+        if not isinstance(item, str):
+            raise TypeError(f"{name}[{key!r}] must be a text, not {type(item).__name__}; write str(...) around it")
+
+
+def check_mapping(name: str, value: Any) -> None:
+    """Check that a value is a mapping."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict, not {type(value).__name__}")
+
+
+def is_passable(text: str) -> bool:
+    """Whether a system passes a text to a process: no NUL, and nothing that UTF-8 can't encode."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _check_value(key: str, value: Any) -> None:
@@ -133,17 +163,6 @@ def _check_paths(key: str, value: Any) -> None:
         raise TypeError(_is(key, value, "a list"))
     for item in value:
         _check_path(key, item)
-
-
-def _check_env_vars(value: Any) -> None:
-    if not isinstance(value, Mapping):
-        raise TypeError(_is("env_vars", value, "a dict"))
-    for name, text in value.items():
-        if not isinstance(name, str):
-            raise TypeError(f"runtime_env['env_vars'] has the key {name!r}, which is no text")
-        if not isinstance(text, str):
-            kind = type(text).__name__
-            raise TypeError(f"runtime_env['env_vars'][{name!r}] must be a text, not {kind}; write str(...) around it")
 
 
 def _check_path(key: str, value: Any) -> None:
@@ -296,7 +315,7 @@ _CHECKS: Mapping[str, Callable[[Any], None]] = {
     "py_modules": partial(_check_paths, "py_modules"),
     "java_jars": partial(_check_paths, "java_jars"),
     "excludes": partial(_check_texts, "excludes"),
-    "env_vars": _check_env_vars,
+    "env_vars": partial(check_env_vars, "runtime_env['env_vars']"),
     "conda": _check_conda,
     "config": _check_config,
     "worker_process_setup_hook": _check_hook,

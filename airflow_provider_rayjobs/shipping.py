@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 #: Largest value that comes back through Ray, as JSON, in bytes.
 RESULT_LIMIT = 16 * 1024 * 1024
 
-#: Largest body that Ray's dashboard takes, in bytes.
-PACKAGE_LIMIT = 100 * 1024 * 1024
-
 SERIALIZERS = ("json", "cloudpickle")
 
 #: The module that the entrypoint runs; its own folder goes first, whatever else the job has on its path.
@@ -121,7 +118,7 @@ def describe_task(
 def _check_source(function: Callable[..., Any], source: str) -> None:
     """Check that the lines of the file are still those of the function."""
     try:
-        tree = ast.parse("if True:\n" + source if source[:1].isspace() else source)
+        tree = driver.parse_function(source, function.__code__.co_filename, 1)
         found = next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
         arguments = [arg.arg for arg in (*found.args.posonlyargs, *found.args.args, *found.args.kwonlyargs)]
     except (SyntaxError, StopIteration):
@@ -139,17 +136,18 @@ def _pickled(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
         raise ValueError("serializer='cloudpickle' needs cloudpickle on the Airflow worker: pip install it") from e
     try:
         pickled: bytes = cloudpickle.dumps((tuple(args), dict(kwargs)))
-    except Exception as e:
+    except Exception as e:  # an argument's own __reduce__ raises what it likes
         raise TypeError(f"the arguments can't be pickled: {e!r}") from e
     return pickled
 
 
-def build_package(task: bytes) -> bytes:
+def build_package(task: bytes, limit: int) -> bytes:
     """
     Return the zip file for ``py_modules``.
 
     :param task: of :func:`describe_task`.
-    :raises ValueError: it is larger than Ray takes.
+    :param limit: most bytes that the cluster takes.
+    :raises ValueError: it is larger.
     """
     folder = __name__.partition(".")[0]
     files = {f"{LAUNCHER}.py": _LAUNCHER_SOURCE.encode(), f"{folder}/__init__.py": _INIT_SOURCE.encode()}
@@ -161,10 +159,10 @@ def build_package(task: bytes) -> bytes:
         for name, content in files.items():
             archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)  # of a fixed date
     package = target.getvalue()
-    if len(package) > PACKAGE_LIMIT:
+    if len(package) > limit:
         raise ValueError(
-            f"the function and its arguments are {len(package):,} bytes, compressed, and Ray takes "
-            f"{PACKAGE_LIMIT:,}; pass the path or URL of large data instead"
+            f"the function and its arguments are {len(package):,} bytes, compressed, and the cluster takes "
+            f"{limit:,}; pass the path or URL of large data instead"
         )
     return package
 

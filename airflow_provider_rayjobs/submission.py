@@ -8,7 +8,8 @@ import string
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.protocol import JobDetails, Submission
-from airflow_provider_rayjobs.validation import check_entrypoint, check_strings, check_submission
+from airflow_provider_rayjobs.runtime_env import check_strings
+from airflow_provider_rayjobs.validation import check_entrypoint, check_submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

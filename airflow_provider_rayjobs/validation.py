@@ -9,7 +9,13 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.identity import METADATA_PREFIX, SECRET_ENV_VARS_KEY, check_submission_id
-from airflow_provider_rayjobs.runtime_env import check_runtime_env
+from airflow_provider_rayjobs.runtime_env import (
+    check_env_vars,
+    check_mapping,
+    check_runtime_env,
+    check_strings,
+    is_passable,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_rayjobs.protocol import Submission
@@ -37,23 +43,8 @@ def check_entrypoint(entrypoint: Any) -> None:
         raise TypeError(f"entrypoint must be a text or a list of texts, not {_kind(entrypoint)}")
     if not words or not words[0].strip():
         raise ValueError("entrypoint is empty; it is the command that the cluster runs")
-    if not all(map(_is_passable, words)):
+    if not all(map(is_passable, words)):
         raise ValueError("entrypoint holds a NUL character, or half of a surrogate pair, which no command line can")
-
-
-def _is_passable(text: str) -> bool:
-    """Whether a system passes a text to a process: no NUL, and nothing that UTF-8 can't encode."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def check_env_vars(name: str, env_vars: Any) -> None:
-    """Check that environment variables can be given to a process; values are never shown."""
-    check_strings(name, env_vars)
-    for key, value in env_vars.items():
-        if not key or "=" in key or not _is_passable(key):
-            raise ValueError(f"{name} has the key {key!r}, which no environment variable can have as its name")
-        if not _is_passable(value):
-            raise ValueError(f"{name}[{key!r}] holds a NUL character, or half of a surrogate pair; no variable can")
 
 
 def check_metadata(metadata: Any) -> None:
@@ -80,29 +71,6 @@ def check_gpus(amount: Any) -> None:
     check_amount("entrypoint_num_gpus", amount)
     if amount is not None and amount > 1 and amount != int(amount):
         raise ValueError(f"entrypoint_num_gpus is {amount}; above 1 it must be a whole number")
-
-
-def check_environment(runtime_env: Any) -> None:
-    """Check a ``runtime_env``, and that its environment variables can be given to a process."""
-    check_runtime_env(runtime_env)
-    if runtime_env.get("env_vars") is not None:
-        check_env_vars("runtime_env['env_vars']", runtime_env["env_vars"])
-
-
-def check_mapping(name: str, value: Any) -> None:
-    """Check that a value is a mapping."""
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name} must be a dict, not {type(value).__name__}")
-
-
-def check_strings(name: str, value: Any) -> None:
-    """Check that a value is a mapping of texts to texts."""
-    check_mapping(name, value)
-    for key, item in value.items():
-        if not isinstance(key, str):
-            raise TypeError(f"{name} has the key {key!r}, which is no text")
-        if not isinstance(item, str):
-            raise TypeError(f"{name}[{key!r}] must be a text, not {type(item).__name__}; write str(...) around it")
 
 
 def check_amount(name: str, value: Any, *, whole: bool = False) -> None:
@@ -178,7 +146,7 @@ _AMOUNTS = ("entrypoint_num_cpus", "entrypoint_num_gpus", "entrypoint_memory")
 #: What makes the job, and how each is checked.
 _CHECKS: Mapping[str, Callable[[Any], object]] = {
     "entrypoint": check_entrypoint,
-    "runtime_env": check_environment,
+    "runtime_env": check_runtime_env,
     "submission_id": check_submission_id,
     "metadata": check_metadata,
     "entrypoint_num_cpus": partial(check_amount, "entrypoint_num_cpus"),

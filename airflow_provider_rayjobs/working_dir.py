@@ -84,19 +84,19 @@ def prepare_runtime_env(
 
 
 def _pack_working_dir(path: str, excludes: Sequence[str], ignore_files: Sequence[str]) -> Package:
-    if os.path.isdir(path):  # noqa: PTH112 - unlike pathlib's, it never raises
+    if os.path.isdir(path):  # noqa: PTH112 - it never raises, unlike pathlib's
         return pack_folder(path, excludes, ignore_files, inside=False)
-    if is_archive(path) and os.path.isfile(path):  # noqa: PTH113
+    if is_archive(path) and os.path.isfile(path):  # noqa: PTH113 - it never raises
         return pack_archive(path)
     raise _nothing_there("working_dir", path, "a folder, or a .zip, .tar.gz, .tgz or .tar.xz file")
 
 
 def _pack_py_module(path: str, excludes: Sequence[str], ignore_files: Sequence[str]) -> Package:
-    if os.path.isdir(path):  # noqa: PTH112
+    if os.path.isdir(path):  # noqa: PTH112 - it never raises
         return pack_folder(path, excludes, ignore_files, inside=True)
-    if path.endswith(".py") and os.path.isfile(path):  # noqa: PTH113
+    if path.endswith(".py") and os.path.isfile(path):  # noqa: PTH113 - it never raises
         return pack_module(path)
-    if path.endswith(".whl") and os.path.isfile(path):  # noqa: PTH113
+    if path.endswith(".whl") and os.path.isfile(path):  # noqa: PTH113 - it never raises
         return pack_archive(path)
     raise _nothing_there("py_modules", path, "a module's folder, a .py file or a .whl file")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_provider_rayjobs.links import JOB_PAGE_XCOM
 from tests.airflow.drivers import driver, ends, jobs_of, starts, wait_statuses
 
 if TYPE_CHECKING:
@@ -46,7 +47,10 @@ def test_job_is_followed_without_a_worker(airflow: AirflowEnv, ray_head: RayHead
     row = airflow.task(DAG, "plain", "job")
     assert row.state == "deferred", "the task holds a worker slot"
     (job,) = jobs_of(ray_head, "plain")
+    page = f"{ray_head.url}/#/jobs/{job['submission_id']}"
+    assert airflow.xcom(DAG, "plain", "job", key=JOB_PAGE_XCOM) == page
     airflow.wait_task(DAG, "plain", "job", "success")
+    assert airflow.xcom(DAG, "plain", "job", key=JOB_PAGE_XCOM) == page
 
     assert airflow.xcom(DAG, "plain", "job") == job["submission_id"]
     log = airflow.task_log(DAG, "plain", "job")

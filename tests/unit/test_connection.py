@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import Connection
 
-from airflow_provider_rayjobs.connection import EXTRA_KEYS, ClusterConnection, read_connection
+from airflow_provider_rayjobs.connection import ClusterConnection, read_connection
 from airflow_provider_rayjobs.exceptions import RayConnectionConfigError
+from airflow_provider_rayjobs.form import FIELDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -226,11 +227,12 @@ def test_everything_that_can_be_said(private_ca: PrivateCA) -> None:
         "unreachable_timeout": 3,
         "max_upload_size": 512,
         "deployment": " prod ",
+        "dashboard_url": "https://ray.example.com/dash/",
         "client_cert": str(private_ca.client_cert),
         "client_key": str(private_ca.client_key),
         "create_cluster_if_needed": "False",
     }
-    assert set(extra) | {"token_file", "token_callable"} == set(EXTRA_KEYS)
+    assert set(extra) | {"token_file", "token_callable"} == set(FIELDS)
     cluster = read(extra, host="head")
     assert cluster == ClusterConnection(
         conn_id="ray_x",
@@ -245,12 +247,13 @@ def test_everything_that_can_be_said(private_ca: PrivateCA) -> None:
         unreachable_timeout=3.0,
         max_upload_size=512.0,
         deployment="prod",
+        dashboard_url="https://ray.example.com/dash",
     )
     assert set(cluster.secrets) == {"a", "Bearer tok", "tok", "s"}
 
 
 def test_nothing_said_means_safe_defaults() -> None:
-    blank = dict.fromkeys(EXTRA_KEYS, "")
+    blank = dict.fromkeys(FIELDS, "")
     assert read(host="head") == read(blank, host="head") == read("", host="head")
     cluster = read(host="head")
     assert (cluster.verify, cluster.headers, cluster.cookies, cluster.metadata) == (True, {}, {}, {})

@@ -136,14 +136,6 @@ def test_making_a_hook_reads_nothing() -> None:
     assert (RayJobHook.conn_type, RayJobHook.conn_name_attr) == ("ray_jobs", "ray_conn_id")
 
 
-def test_the_form_names_its_fields_and_what_the_extra_takes() -> None:
-    form = RayJobHook.get_ui_field_behaviour()
-    assert form["hidden_fields"] == []
-    assert form["relabeling"] == {"login": "Login, for basic auth", "password": "Token, or the login's password"}
-    for key in ("headers", "cookies", "verify", "unreachable_timeout"):
-        assert f"{key}: " in form["placeholders"]["extra"]
-
-
 # Verbs
 
 
@@ -378,17 +370,6 @@ def test_a_server_that_is_no_ray_dashboard_says_so(server: ScriptedRay) -> None:
     )
     assert "check the connection's token" in hook.test_connection()[1]
     hook.close()
-
-
-def test_the_asynchronous_hook_takes_a_cluster_that_was_already_read(server: ScriptedRay) -> None:
-    async def main() -> str:
-        hook = RayJobAsyncHook("no_such_connection", cluster=RayJobHook("ray_x").cluster)
-        try:
-            return await hook.get_version()
-        finally:
-            await hook.close()
-
-    assert asyncio.run(main()) == "2.60.0"
 
 
 def test_an_unused_hook_closes_without_a_word() -> None:

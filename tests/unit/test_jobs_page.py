@@ -194,7 +194,9 @@ def test_no_secret_is_shown(olga: TestClient, ray: ScriptedRay) -> None:
 def test_a_failed_jobs_message_is_what_failed_and_the_error(olga: TestClient, ray: ScriptedRay) -> None:
     output = "\n".join(f"line {number}" for number in range(1000))
     said = "Job entrypoint command failed with exit code 1"
-    ray.add_job("job-1", "FAILED", message=f"{said}, last available logs (truncated to 20,000 chars):\n{output}\nboom\n")
+    ray.add_job(
+        "job-1", "FAILED", message=f"{said}, last available logs (truncated to 20,000 chars):\n{output}\nboom\n"
+    )
     assert jobs_of(olga)[0]["message"] == f"{said} … boom"
 
 

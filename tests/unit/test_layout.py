@@ -23,7 +23,7 @@ MODULES = sorted(path.stem for path in FOLDER.glob("*.py"))
 
 #: A module imports from its own row and the rows above it. A new module gets its place here.
 LAYERS = (
-    {"__init__", "get_provider_info", "exceptions", "contact", "progress", "values"},
+    {"__init__", "get_provider_info", "exceptions", "contact", "progress", "values", "form"},
     {"answers", "identity", "ignore_rules", "runtime_env", "authentication", "driver"},
     {"addresses"},
     {"protocol", "connection", "folder"},
@@ -31,7 +31,7 @@ LAYERS = (
         *{"validation", "events", "conditions", "foreign_errors", "network", "load", "packages", "zip_writer"},
         *{"packing", "shipping"},
     },
-    {"transport", "job_list", "followed", "submission", "spool"},
+    {"transport", "resources", "job_list", "followed", "submission", "spool"},
     {"logs", "poller", "follow", "compat", "working_dir", "results"},
     {"hooks", "links"},
     {"exactly_once", "guard", "sharing", "jobs_table"},

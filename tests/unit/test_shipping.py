@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(airflow_provider_rayjobs.__file__).parent
 SHIPPED = ("driver", "progress", "values")
+LIMIT = 100 * 2**20
 
 
 class Ran:
@@ -71,7 +72,7 @@ class Ran:
 
 
 def run(folder: Path, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Ran:
-    return Ran(folder, build_package(describe_task(function, args, kwargs)))
+    return Ran(folder, build_package(describe_task(function, args, kwargs), LIMIT))
 
 
 def test_the_function_gets_its_arguments_and_its_value_comes_back(tmp_path: Path) -> None:
@@ -145,7 +146,7 @@ def test_a_process_that_ends_on_the_spot_leaves_no_result_not_even_an_older_one(
 
         os._exit(0)
 
-    ran = Ran(tmp_path, build_package(describe_task(f, (), {})), before=b"{}")
+    ran = Ran(tmp_path, build_package(describe_task(f, (), {}), LIMIT), before=b"{}")
     assert (ran.status, ran.result) == (0, None)
 
 
@@ -176,7 +177,7 @@ def test_a_large_value_goes_to_the_result_path(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(shipping, "RESULT_LIMIT", 1000)
     store = tmp_path / "store"
-    ran = Ran(tmp_path, build_package(describe_task(f, (), {}, result_path=f"file://{store}/")))
+    ran = Ran(tmp_path, build_package(describe_task(f, (), {}, result_path=f"file://{store}/"), LIMIT))
     assert ran.record.outcome == "stored"
     stored = (store / "j1.json").read_bytes()
     assert results.stored_at(f"file://{store}/", "j1") == f"file://{store}/j1.json"
@@ -202,7 +203,7 @@ def test_output_that_is_no_log_of_a_job_is_refused_before_the_function_runs(tmp_
     def f() -> None:
         print("ran")
 
-    package = build_package(describe_task(f, (), {}))
+    package = build_package(describe_task(f, (), {}), LIMIT)
     zipfile.ZipFile(io.BytesIO(package)).extractall(tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", shipping.LAUNCHER], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -213,7 +214,7 @@ def test_output_that_is_no_log_of_a_job_is_refused_before_the_function_runs(tmp_
 
 
 def test_the_files_of_a_user_are_not_touched() -> None:
-    names = zipfile.ZipFile(io.BytesIO(build_package(b"{}"))).namelist()
+    names = zipfile.ZipFile(io.BytesIO(build_package(b"{}", LIMIT))).namelist()
     assert {name.partition("/")[0].removesuffix(".py") for name in names} == {
         "airflow_ray_job",
         "airflow_ray_job.json",
@@ -311,16 +312,15 @@ def test_cloudpickle_is_for_arguments_by_choice(tmp_path: Path) -> None:
         describe_task(f, ((i for i in "ab"),), {}, serializer="cloudpickle")
 
 
-def test_a_package_that_ray_would_refuse_is_refused_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipping, "PACKAGE_LIMIT", 1000)
-    with pytest.raises(ValueError, match="Ray takes 1,000; pass the path or URL"):
-        build_package(b"{}")
+def test_a_package_that_ray_would_refuse_is_refused_here() -> None:
+    with pytest.raises(ValueError, match="the cluster takes 1,000; pass the path or URL"):
+        build_package(b"{}", 1000)
 
 
 def test_a_package_is_pinned_then_stored_under_a_name_of_its_own(scripted_ray: ScriptedRay) -> None:
     client = RequestsClient(cluster_at(scripted_ray), FakeTime())
-    package = build_package(b"{}")
-    assert package == build_package(b"{}")
+    package = build_package(b"{}", LIMIT)
+    assert package == build_package(b"{}", LIMIT)
     one, two = (client.run(upload_package(package, key)) for key in ("one", "two"))
     assert one != two
     sent = [(request.method, request.path, request.body) for request in scripted_ray.received]
@@ -333,5 +333,5 @@ def test_a_package_that_a_proxy_refuses_says_what_to_do(scripted_ray: ScriptedRa
     scripted_ray.script("PUT", "/api/packages/.*", answers.too_large(), forever=True)
     client = RequestsClient(cluster_at(scripted_ray), FakeTime())
     with pytest.raises(RayPackageTooLargeError, match=r"HTTP 413.*pass large values by reference"):
-        client.run(upload_package(build_package(b"{}"), "key"))
+        client.run(upload_package(build_package(b"{}", LIMIT), "key"))
     client.close()
