@@ -127,7 +127,7 @@ function draw() {
   $("jobs").replaceChildren(...part.map(row));
   $("none").hidden = part.length > 0;
   $("none").textContent = nothing(jobs);
-  $("page").textContent = part.length ? `${first + 1}–${first + part.length} of ${shown.length}` : "";
+  $("page").textContent = part.length ? `${first + 1} to ${first + part.length} of ${shown.length}` : "";
   $("previous").disabled = state.page === 0;
   $("next").disabled = first + PAGE_SIZE >= shown.length;
   const asOf = state.asOf ? `, as of ${state.asOf.toLocaleTimeString()}` : "";
@@ -192,8 +192,8 @@ function row(job) {
   const entrypoint = element("small", "");
   entrypoint.append(element("code", job.entrypoint));
   const jobLink = link(job.submission_id, job.job_url, { target: "_blank", title: "The job's page in the Ray dashboard" });
-  cell({}, jobLink, job.dag_id ? "" : entrypoint);
   cell({}, ...task(job));
+  cell({}, jobLink, job.dag_id ? "" : entrypoint);
   cell({}, job.connection);
   cell({ class: "time" }, time(job.started));
   cell({ class: "time" }, duration(job));
