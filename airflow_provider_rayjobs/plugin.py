@@ -33,7 +33,7 @@ def _app() -> FastAPI:
     return create_app()
 
 
-def _path_of_the_ui() -> str:
+def path_of_the_ui() -> str:
     """Return the path below which Airflow's UI is, without a slash at the end."""
     return urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
 
@@ -42,7 +42,7 @@ APPS = [{"name": "Ray jobs", "app": jobs_page, "url_prefix": URL_PREFIX}]
 VIEWS = [
     {
         "name": "Ray jobs",
-        "href": f"{_path_of_the_ui()}{URL_PREFIX}/",
+        "href": f"{path_of_the_ui()}{URL_PREFIX}/",
         "destination": "nav",
         "category": "browse",
         "url_route": "ray-jobs",

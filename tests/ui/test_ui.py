@@ -81,16 +81,16 @@ def fill_in_the_form(page: Page, ray: RayHead) -> None:
         expect(form.get_by_text(label, exact=True)).to_be_visible()
     for name in ("token", "headers", "cookies"):
         expect(form.locator(f"input[name='element_{name}']")).to_have_attribute("type", "password")
-    form.get_by_role("spinbutton", name="Read timeout").fill("30")
-    form.get_by_text("Verify TLS", exact=True).scroll_into_view_if_needed()
     shoot(page, "connection_options")
+    form.get_by_role("spinbutton", name="Read timeout").fill("30")
     form.get_by_role("button", name="Save").click()
     expect(page.get_by_role("cell", name="ray_default")).to_be_visible()
 
 
 def ask_the_cluster(page: Page) -> None:
     with page.expect_response("**/api/v2/connections/test") as answer:
-        page.get_by_role("button", name="Test Connection").click()
+        row = page.get_by_role("row").filter(has_text="ray_default")
+        row.get_by_role("button", name="Test Connection").click()
     said = answer.value.json()
     assert said["status"] is True
     assert re.match(r"Ray 2\.\d+\.\d+ at http://127\.0\.0\.1:\d+, session session_", said["message"])

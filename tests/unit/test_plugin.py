@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_rayjobs.plugin import RayJobsPlugin
+from airflow_provider_rayjobs.plugin import RayJobsPlugin, path_of_the_ui
 from tests.unit.test_layout import PACKAGE, loaded_by
 
 WITH_PAGES = tuple(map(int, version("apache-airflow").split(".")[:2])) >= (3, 1)
@@ -22,6 +22,15 @@ def test_loading_the_plugin_loads_nothing_else() -> None:
     _, more = loaded_by(AIRFLOWS, f"import {PACKAGE}.plugin")
     assert {name.split(".")[0] for name in more} <= {PACKAGE, *sys.stdlib_module_names}
     assert f"{PACKAGE}.jobs_page" not in more
+
+
+@pytest.mark.parametrize(
+    ("base_url", "path"),
+    [("", ""), ("http://airflow:8080", ""), ("https://example.com/airflow/", "/airflow"), ("/airflow", "/airflow")],
+)
+def test_the_page_is_below_airflows_own_path(base_url: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", base_url)
+    assert path_of_the_ui() == path
 
 
 @pytest.mark.skipif(WITH_PAGES, reason="its UI takes pages")
