@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib
 import re
+import time
 from typing import TYPE_CHECKING
 
 from airflow_provider_rayjobs.exceptions import RayConnectionConfigError, RayJobsError
@@ -28,17 +29,24 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # `token` of RFC 9110
 _TOKEN_FILE_LIMIT = 64 * 1024
 
 
+#: Seconds for which a function's token is used: a thousand jobs must not ask a token service a thousand times.
+TOKEN_KEPT = 30.0
+
+
 class RotatingToken:
     """
-    A token that changes and is therefore asked for at every request.
+    A token that changes and is therefore asked for again.
 
     :param ask: returns the token; may block, and may raise anything.
     :param source: names where it comes from; tokens of one source are equal.
+    :param keep: seconds for which a token is used before the next is asked for.
     """
 
-    def __init__(self, ask: Callable[[], object], source: str = "") -> None:
+    def __init__(self, ask: Callable[[], object], source: str = "", keep: float = 0.0) -> None:
         self._ask = ask
         self._source = source
+        self._keep = keep
+        self._asked_at = float("-inf")
         self.last = ""
         #: Told each new token before it is used, to have it masked.
         self.register: Callable[[str], object] = lambda _token: None
@@ -55,6 +63,9 @@ class RotatingToken:
 
         :raises ValueError: there is none to be had; the message says why, without the token.
         """
+        now = time.monotonic()
+        if now - self._asked_at < self._keep:
+            return self.last
         try:
             token = self._ask()
         except RayJobsError:
@@ -69,7 +80,12 @@ class RotatingToken:
         if token != self.last:
             self.register(token)
             self.last = token
+        self._asked_at = now
         return token
+
+    def drop(self) -> None:
+        """Have the next request ask anew: the cluster refused the token."""
+        self._asked_at = float("-inf")
 
 
 def token_from_file(path: Path) -> RotatingToken:
@@ -84,7 +100,7 @@ def token_from_file(path: Path) -> RotatingToken:
 
 def token_from_callable(conn_id: str, dotted_path: str, allowed_modules: Collection[str]) -> RotatingToken:
     """
-    Return the token that a function without parameters returns.
+    Return the token that a function without parameters returns, asked for every :data:`TOKEN_KEPT` seconds.
 
     :param dotted_path: ``package.module.function``.
     :param allowed_modules: the modules that may be imported.
@@ -94,7 +110,7 @@ def token_from_callable(conn_id: str, dotted_path: str, allowed_modules: Collect
     function = getattr(import_allowed(conn_id, "token_callable", module, allowed_modules), name, None)
     if not callable(function):
         raise RayConnectionConfigError(conn_id, "token_callable", f"{module!r} has no function {name!r}")
-    return RotatingToken(function, dotted_path)
+    return RotatingToken(function, dotted_path, TOKEN_KEPT)
 
 
 def import_allowed(conn_id: str, where: str, module: str, allowed_modules: Collection[str]) -> object:

@@ -302,7 +302,9 @@ class _Extra:
     def path(self, key: str) -> Path:
         path = Path(self.text(key)).expanduser()
         if not path.exists():
-            self._wrong(key, f"{str(path)!r} does not exist on this machine")
+            # What is no path may be the token itself.
+            shown = repr(str(path)) if key != "token_file" or path.is_absolute() else "the file that it names"
+            self._wrong(key, f"{shown} does not exist on this machine")
         return path
 
     def _switch(self, key: str) -> bool | None:

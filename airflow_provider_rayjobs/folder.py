@@ -90,12 +90,14 @@ def find_files(root: str, excludes: Sequence[str], ignore_files: Sequence[str]) 
     :param root: the folder.
     :param excludes: gitignore patterns, relative to ``root``.
     :param ignore_files: names of files that hold such patterns, in whichever folder they are.
-    :raises RayPackageError: something can't be read.
-    :raises ValueError: a pattern of ``excludes`` can't be read.
+    :raises RayPackageError: something, or a pattern, can't be read.
     """
     found: list[Entry] = []
     left_out = _LeftOut(root)
-    given = IgnoreRules(excludes)
+    try:
+        given = IgnoreRules(excludes)
+    except ValueError as e:
+        raise RayPackageError(f"runtime_env['excludes']: {e}; correct the pattern") from e
     stack = [_Folder("", ((0, given),) if given else (), frozenset({_identity(root)}))]
     while stack:
         folder = stack.pop()

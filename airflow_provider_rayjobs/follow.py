@@ -21,6 +21,7 @@ from airflow_provider_rayjobs.logs import LogFollower
 from airflow_provider_rayjobs.poller import LONGEST_LOST_INTERVAL
 from airflow_provider_rayjobs.progress import ProgressLines
 from airflow_provider_rayjobs.protocol import JobDetails, JobStatus
+from airflow_provider_rayjobs.task_log import end_line
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -105,6 +106,8 @@ class JobWatcher:
         self._log = log
         self._status: JobStatus | None = None
         self._status_since = watch.submitted_at
+        self._spent: list[tuple[str, float]] = []  # each earlier status, with the seconds that it was seen to hold
+        self._ended_at: float | None = None  # Unix seconds
         self._passed: str | None = None  # the limit for which the job was asked to stop
         self._stop_again = 0.0  # Unix seconds, after a stop that found no contact
         self._contact = Contact(poller.cluster.unreachable_timeout, log)
@@ -147,6 +150,10 @@ class JobWatcher:
         # Airflow writes events into logs and its database: what nobody will read stays out.
         tail = self._logs.lines.tail() if event.outcome is Outcome.FAILED else ()
         self._progress.flush()
+        if self._ended_at is not None and self._status is not None:
+            seconds = max(self._ended_at - self._watch.submitted_at, 0.0)
+            page = self._transport.cluster.job_page(self._watch.submission_id)
+            self._log.info(end_line(self._watch.submission_id, str(self._status), seconds, self._spent, page))
         return replace(event, log_tail=tail, ended_at=time.time(), progress=self._progress.last)
 
     async def _stream(self) -> None:
@@ -249,6 +256,7 @@ class JobWatcher:
             self._log.info("Ray job %s is %s", self._watch.submission_id, status)
         else:
             spent = now - self._status_since
+            self._spent.append((str(self._status), spent))
             self._log.info("Ray job %s is %s after %.1f s %s", self._watch.submission_id, status, spent, self._status)
         self._status, self._status_since = status, now
 
@@ -262,6 +270,7 @@ class JobWatcher:
         )
 
     def _ended(self, job: JobDetails) -> JobEvent:
+        self._ended_at = time.time() if job.end_time is None else job.end_time / 1000
         if job.status is JobStatus.STOPPED and self._passed:
             return self._event(Outcome.TIMEOUT, f"{self._passed}; it was stopped")
         event = event_of_job(job, self._transport.cluster.address, reattached_at=self._watch.reattached_at)

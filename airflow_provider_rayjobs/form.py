@@ -28,7 +28,7 @@ FIELDS = {
     "token": Field("Token", "token for Ray's token authentication (or the connection's password)", "secret"),
     "token_file": Field("Token file", "path of a file that holds the token, read at every request"),
     "token_callable": Field(
-        "Token function", "package.module.function that returns the token, called at every request"
+        "Token function", "package.module.function that returns the token, called every 30 seconds at most"
     ),
     "headers": Field("Headers", "object of HTTP headers", "json"),
     "cookies": Field("Cookies", "object of cookies", "json"),

@@ -29,6 +29,7 @@ from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.links import RayJobLink, store_job_page
 from airflow_provider_rayjobs.logs import DRAIN_TOTAL
 from airflow_provider_rayjobs.stop_delete import RayDeleteJobOperator, RayStopJobOperator
+from airflow_provider_rayjobs.task_log import submission_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -232,6 +233,8 @@ class RaySubmitJobOperator(BaseOperator):
         if self._guard is not None:
             self._guard.accept()
         self.log.info("Submitted Ray job %s: %s", submission_id, self.hook.cluster.job_page(submission_id))
+        for line in submission_lines(submission_id, job, compat.public):
+            self.log.info(line)
         return self._wait(context, self._watch(context, submission_id, now, session))
 
     def _prepare(self, runtime_env: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -349,7 +352,6 @@ class RaySubmitJobOperator(BaseOperator):
             self.log.info("Ray job %s was killed with its old try; submitting a new one", event.submission_id)
             return self._submit_again(context)
         raise_for_outcome(event)
-        self.log.info("Ray job %s SUCCEEDED", event.submission_id)
         return self._result(context, event)
 
     def _submit_again(self, context: Context) -> Any:

@@ -64,11 +64,12 @@ def pack_folder(folder: str, excludes: Sequence[str], ignore_files: Sequence[str
     :param excludes: gitignore patterns, relative to the folder.
     :param ignore_files: names of files that hold such patterns.
     :param inside: whether the package holds the folder itself, as ``py_modules`` need it, or only what is in it.
-    :raises RayPackageError: something can't be read.
-    :raises ValueError: a pattern of ``excludes`` can't be read.
+    :raises RayPackageError: something, or a pattern, can't be read.
     """
     root = os.path.abspath(folder)  # noqa: PTH100 - links in it are kept, as Ray does
     top = f"{Path(root).name}/" if inside else ""
+    if not top.isprintable() or "\\" in top:  # names that are no UTF-8 are not printable, either
+        raise RayPackageError(f"{os.fsencode(root)!r}: a module can't have this name; rename the folder")
     return _pack(folder, root, top, find_files(root, excludes, ignore_files))
 
 

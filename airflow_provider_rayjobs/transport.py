@@ -123,7 +123,7 @@ class RequestsTransport:
 
     def _answer(self, request: Request) -> Response:
         response = self._send(request)
-        if _outdated_token(self.cluster, response):
+        if _drop_outdated_token(self.cluster, response):
             self._sleep(TOKEN_PAUSE)
             response = self._send(request)
         return response
@@ -207,7 +207,7 @@ class AiohttpTransport:
 
     async def _answer(self, request: Request) -> Response:
         response = await self._send(request)
-        if _outdated_token(self.cluster, response):
+        if _drop_outdated_token(self.cluster, response):
             await self._sleep(TOKEN_PAUSE)
             response = await self._send(request)
         return response
@@ -326,9 +326,12 @@ async def _messages(cluster: ClusterConnection, socket: aiohttp.ClientWebSocketR
 _NO_RESPONSE = Response(0, "", "")
 
 
-def _outdated_token(cluster: ClusterConnection, response: Response) -> bool:
+def _drop_outdated_token(cluster: ClusterConnection, response: Response) -> bool:
     """Whether a token was refused that changes: it may just have been replaced. Ray refuses before it acts."""
-    return response.status in (401, 403) and cluster.token is not None
+    if response.status not in (401, 403) or cluster.token is None:
+        return False
+    cluster.token.drop()
+    return True
 
 
 def _timeouts(cluster: ClusterConnection, body: Body | None) -> tuple[float, float]:

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 def driver(trace: Path, work: float | Path, exit_code: int = 0) -> str:
     """Return a command that says hello, works and ends so, and notes its start and its end.
 
+    The quotes tell what it says from the command, which logs show, too.
+
     :param work: seconds to work, or a file to work until it is there.
     """
     wait = f"sleep {work}" if isinstance(work, (int, float)) else f"until [ -e {work} ]; do sleep 0.5; done"
     return (
-        f"echo start >> {trace}; echo hello from the driver; {wait}; echo bye from the driver; "
+        f"echo start >> {trace}; echo hello from the 'driver'; {wait}; echo bye from the 'driver'; "
         f"echo end >> {trace}; exit {exit_code}"
     )
 

@@ -133,6 +133,7 @@ print(read_connection("x", connection, {} if len(sys.argv) < 3 else {"RAY_ADDRES
 """
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("kind", ["client", "gcs", "auto"])
 def test_rays_own_addresses_are_resolved_where_ray_is_installed(ray_head: RayHead, kind: str, tmp_path: Path) -> None:
     python = ray_head.ray_bin.parent / "python"
@@ -148,8 +149,12 @@ def test_rays_own_addresses_are_resolved_where_ray_is_installed(ray_head: RayHea
         "gcs": ["", f"127.0.0.1:{ray_head.ports['--port']}"],
         "auto": ["auto"],
     }[kind]
-    done = subprocess.run(
-        [python, "-c", _RESOLVE, *arguments], env=environ, capture_output=True, text=True, timeout=200, check=False
-    )
+    for _ in range(3):
+        done = subprocess.run(
+            [python, "-c", _RESOLVE, *arguments], env=environ, capture_output=True, text=True, timeout=100, check=False
+        )
+        # On a machine that is busy the head's server for Ray Client sometimes misses its own deadline.
+        if "Starting Ray client server failed" not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ray_head.url

@@ -7,13 +7,14 @@ import base64
 import json
 import sys
 import threading
-from types import ModuleType
+import time
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import Connection, redact
 
-from airflow_provider_rayjobs import compat, exceptions, protocol
+from airflow_provider_rayjobs import authentication, compat, exceptions, protocol
 from airflow_provider_rayjobs.connection import ClusterConnection, read_connection
 from airflow_provider_rayjobs.hooks import RayJobAsyncHook
 from airflow_provider_rayjobs.transport import AiohttpTransport
@@ -161,16 +162,22 @@ def test_a_token_file_that_is_unusable_for_a_moment_is_tried_again(
     assert version(client) == VERSION
 
 
-def test_a_callable_is_asked_at_every_request(
-    guarded: ScriptedRay, connect_to: Callable[..., Client], tokens: Any
+def test_a_callable_is_asked_again_after_a_while_and_when_its_token_is_refused(
+    guarded: ScriptedRay, connect_to: Callable[..., Client], tokens: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = connect_to(read(CALLABLE, ALLOWED, host=guarded.url))
     assert tokens.threads == []
     version(client)
+    version(client)
+    assert len(tokens.threads) == 1
     guarded.token = "token-of-ray-2"
     tokens.next = lambda: " token-of-ray-2\n"
     version(client)
     assert len(tokens.threads) == 2
+    now = time.monotonic()
+    monkeypatch.setattr(authentication, "time", SimpleNamespace(monotonic=lambda: now + authentication.TOKEN_KEPT))
+    version(client)
+    assert len(tokens.threads) == 3
 
 
 def test_a_token_that_was_replaced_a_moment_ago_is_asked_for_again(
@@ -316,6 +323,8 @@ def test_each_new_token_is_masked_before_it_is_sent(guarded: ScriptedRay, tokens
     for number in range(3):
         guarded.token = f"9d3e77-secret-{number}"
         tokens.next = lambda token=guarded.token: token
+        assert cluster.token is not None
+        cluster.token.drop()
         cluster.request_headers()
         seen.append(redact(f"is {guarded.token}"))
     assert seen == ["is ***"] * 3

@@ -134,6 +134,7 @@ def test_a_secret_in_the_host_is_refused_and_not_shown(host: str) -> None:
     ("extra", "field", "words"),
     [
         ({"verfy": False}, "verfy", "is not known; the extra takes client_cert, client_key, connect_timeout"),
+        ({"token_file": "token-by-mistake"}, "token_file", "the file that it names does not exist on this machine"),
         ({"token_file": "/no/such/token"}, "token_file", "'/no/such/token' does not exist on this machine"),
         ({"token_callable": "os.getcwd"}, "token_callable", "'os' is no module that connections may name"),
         ({"client_cert": "/no/such.pem"}, "client_cert", "'/no/such.pem' does not exist on this machine"),

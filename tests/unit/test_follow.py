@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -121,6 +122,8 @@ def test_each_status_is_logged_once_when_it_changes(
     said = [line for line in messages(caplog) if line.startswith("Ray job a is ")]
     assert [line.split()[4] for line in said] == ["PENDING", "RUNNING", "ON_HOLD", "SUCCEEDED"]
     assert said[1].endswith(" s PENDING")
+    spent = r"PENDING \d\.\d s, RUNNING \d\.\d s, ON_HOLD \d\.\d s"
+    assert re.fullmatch(rf"Ray job a SUCCEEDED after \d+\.\d s \({spent}\): http://.*/#/jobs/a", messages(caplog)[-1])
 
 
 def test_the_jobs_lines_go_to_the_log_only_when_wished(

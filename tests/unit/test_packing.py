@@ -195,6 +195,21 @@ def test_a_name_that_is_no_text_is_told(tmp_path: Path) -> None:
         packed(tmp_path)
 
 
+@pytest.mark.parametrize("name", [b"pkg\xff", b"pkg\\sub", b"pkg\n"])
+def test_a_module_folder_of_an_impossible_name_is_refused(tmp_path: Path, name: bytes) -> None:
+    folder = tmp_path / os.fsdecode(name)
+    folder.mkdir()
+    (folder / "a.py").write_text("")
+    assert packed(folder).files
+    with pytest.raises(RayPackageError, match="a module can't have this name; rename the folder"):
+        packed(folder, inside=True)
+
+
+def test_a_pattern_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RayPackageError, match=r"runtime_env\['excludes'\]: .*; correct the pattern"):
+        packed(tmp_path, "!")
+
+
 @pytest.mark.parametrize("size", [10, 3 * MIB])
 @pytest.mark.parametrize("change", ["other", "longer", "shorter", "gone"])
 def test_a_file_that_changes_while_it_is_packed_is_named(tmp_path: Path, size: int, change: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +22,7 @@ from tests.support import answers
 from tests.support.clients import cluster_at, until
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from tests.support.scripted_server import ScriptedRay
 
@@ -73,6 +73,35 @@ def record(server: ScriptedRay, number: int) -> None:
     server.script("GET", ACTORS, answers.as_json({"data": {"result": {"total": number}}}), forever=True)
 
 
+def all_run(server: ScriptedRay, actors: int | None = len(NAMES)) -> None:
+    """Have all of ``NAMES`` run, on a head that remembers so many actors, or does not tell."""
+    for name in NAMES:
+        server.add_job(name)
+    if actors is not None:
+        record(server, actors)
+
+
+async def trouble_of(job: Subscription, patience: float = 5) -> Trouble:
+    """Wait for news, which are trouble."""
+    news = await job.news(patience)
+    assert isinstance(news, Trouble)
+    return news
+
+
+async def is_missing(job: Subscription, patience: float = 5) -> bool:
+    """Wait for the news that the head does not know a job."""
+    return isinstance((await trouble_of(job, patience)).error, RayJobNotFoundError)
+
+
+@asynccontextmanager
+async def running(one: Poller, *names: str, delay: float = 0.1) -> AsyncIterator[list[Subscription]]:
+    """Follow jobs, all of which are found running."""
+    async with AsyncExitStack() as stack:
+        jobs = subscribe(stack, one, *names, delay=delay)
+        assert {await status_of(job) for job in jobs} == {"RUNNING"}
+        yield jobs
+
+
 # What followers are told
 
 
@@ -98,9 +127,7 @@ def test_a_hint_has_the_job_looked_at_now(scripted_ray: ScriptedRay) -> None:
     scripted_ray.add_job("a")
 
     async def work(one: Poller) -> None:
-        async with AsyncExitStack() as stack:
-            (job,) = subscribe(stack, one, "a", delay=60.0)
-            assert await status_of(job) == "RUNNING"
+        async with running(one, "a", delay=60.0) as (job,):
             scripted_ray.set_status("a", "FAILED")
             job.hurry()
             news = await job.news(5)
@@ -131,9 +158,7 @@ def test_an_unknown_job_is_told_at_each_look(scripted_ray: ScriptedRay) -> None:
         async with AsyncExitStack() as stack:
             (job,) = subscribe(stack, one, "a")
             for _ in range(2):
-                news = await job.news(5)
-                assert isinstance(news, Trouble)
-                assert isinstance(news.error, RayJobNotFoundError)
+                assert await is_missing(job)
             scripted_ray.add_job("a")
             assert await status_of(job) == "RUNNING"
 
@@ -144,14 +169,10 @@ def test_an_unknown_job_is_told_at_each_look(scripted_ray: ScriptedRay) -> None:
 
 
 def test_many_of_the_jobs_on_record_are_asked_for_with_the_list(scripted_ray: ScriptedRay) -> None:
-    for name in NAMES:
-        scripted_ray.add_job(name)
-    record(scripted_ray, len(NAMES))
+    all_run(scripted_ray)
 
     async def work(one: Poller) -> None:
-        async with AsyncExitStack() as stack:
-            jobs = subscribe(stack, one, *NAMES, delay=0.3)
-            assert {await status_of(job) for job in jobs} == {"RUNNING"}
+        async with running(one, *NAMES, delay=0.3) as jobs:
             began, singles, before = time.monotonic(), looks(scripted_ray), lists(scripted_ray)
             await until(lambda: lists(scripted_ray) >= before + 4)
             assert looks(scripted_ray) == singles
@@ -166,15 +187,10 @@ def test_many_of_the_jobs_on_record_are_asked_for_with_the_list(scripted_ray: Sc
 
 @pytest.mark.parametrize("actors", [100_000, None])
 def test_beside_many_old_jobs_each_is_asked_for_alone(scripted_ray: ScriptedRay, actors: int | None) -> None:
-    for name in NAMES:
-        scripted_ray.add_job(name)
-    if actors is not None:
-        record(scripted_ray, actors)
+    all_run(scripted_ray, actors)
 
     async def work(one: Poller) -> None:
-        async with AsyncExitStack() as stack:
-            jobs = subscribe(stack, one, *NAMES)
-            assert {await status_of(job) for job in jobs} == {"RUNNING"}
+        async with running(one, *NAMES):
             await until(lambda: looks(scripted_ray) > 3 * len(NAMES))
 
     polled(scripted_ray, work)
@@ -182,53 +198,38 @@ def test_beside_many_old_jobs_each_is_asked_for_alone(scripted_ray: ScriptedRay,
 
 
 def test_no_more_requests_are_under_way_than_allowed(scripted_ray: ScriptedRay) -> None:
-    for name in NAMES:
-        scripted_ray.add_job(name)
-    record(scripted_ray, 100_000)
+    all_run(scripted_ray, 100_000)
     scripted_ray.script("GET", r"/api/jobs/j\d+", answers.default(delay=0.2), forever=True)
 
     async def work(one: Poller) -> None:
-        async with AsyncExitStack() as stack:
-            jobs = subscribe(stack, one, *NAMES)
-            assert {await status_of(job) for job in jobs} == {"RUNNING"}
+        async with running(one, *NAMES):
+            pass
 
     polled(scripted_ray, work)
     assert len({one.peer for one in scripted_ray.received}) <= poller.LOOKS_AT_ONCE
 
 
 def test_a_job_that_the_list_does_not_hold_is_asked_for_alone(scripted_ray: ScriptedRay) -> None:
-    for name in NAMES:
-        scripted_ray.add_job(name)
-    record(scripted_ray, len(NAMES))
+    all_run(scripted_ray)
 
     async def work(one: Poller) -> None:
-        async with AsyncExitStack() as stack:
-            jobs = subscribe(stack, one, *NAMES, delay=0.2)
-            assert {await status_of(job) for job in jobs} == {"RUNNING"}
+        async with running(one, *NAMES, delay=0.2) as jobs:
             await until(lambda: lists(scripted_ray))
             del scripted_ray.jobs["j3"]
-            news = await jobs[3].news(5)
-            assert isinstance(news, Trouble)
-            assert isinstance(news.error, RayJobNotFoundError)
+            assert await is_missing(jobs[3])
 
     polled(scripted_ray, work)
 
 
 def test_a_head_that_forgot_all_jobs_is_told_to_all_who_follow_one(scripted_ray: ScriptedRay) -> None:
-    for name in NAMES:
-        scripted_ray.add_job(name)
-    record(scripted_ray, len(NAMES))
+    all_run(scripted_ray)
 
     async def work(one: Poller) -> None:
-        async with AsyncExitStack() as stack:
-            jobs = subscribe(stack, one, *NAMES, delay=0.2)
-            assert {await status_of(job) for job in jobs} == {"RUNNING"}
+        async with running(one, *NAMES, delay=0.2) as jobs:
             await until(lambda: lists(scripted_ray))
             scripted_ray.jobs.clear()
             for job in jobs:
-                news = await job.news(10)
-                assert isinstance(news, Trouble)
-                assert isinstance(news.error, RayJobNotFoundError)
+                assert await is_missing(job, 10)
 
     polled(scripted_ray, work)
 
@@ -239,15 +240,11 @@ def test_a_head_that_forgot_all_jobs_is_told_to_all_who_follow_one(scripted_ray:
     ids=["page", "500", "object", "no status"],
 )
 def test_where_there_is_no_list_each_is_asked_for_alone(answer: answers.Answer, scripted_ray: ScriptedRay) -> None:
-    for name in NAMES:
-        scripted_ray.add_job(name)
-    record(scripted_ray, len(NAMES))
+    all_run(scripted_ray)
     scripted_ray.script("GET", "/api/jobs/", answer, forever=True)
 
     async def work(one: Poller) -> None:
-        async with AsyncExitStack() as stack:
-            jobs = subscribe(stack, one, *NAMES)
-            assert {await status_of(job) for job in jobs} == {"RUNNING"}
+        async with running(one, *NAMES) as jobs:
             scripted_ray.set_status("j7", "SUCCEEDED")
             assert await status_of(jobs[7]) == "SUCCEEDED"
 
@@ -268,10 +265,7 @@ def test_one_job_that_cannot_be_read_is_its_own_trouble(scripted_ray: ScriptedRa
             jobs = subscribe(stack, one, *NAMES[:5])
             for job in jobs[:3] + jobs[4:]:
                 assert await status_of(job) == "RUNNING"
-            first, second = await jobs[3].news(5), await jobs[3].news(5)
-            assert isinstance(first, Trouble)
-            assert isinstance(second, Trouble)
-            assert first.since == second.since
+            assert (await trouble_of(jobs[3])).since == (await trouble_of(jobs[3])).since
             assert [await job.news(0) for job in jobs[:3] + jobs[4:]] == [None] * 4
             scripted_ray.clear()
             assert await status_of(jobs[3]) == "RUNNING"
@@ -280,26 +274,20 @@ def test_one_job_that_cannot_be_read_is_its_own_trouble(scripted_ray: ScriptedRa
 
 
 def test_lost_contact_is_one_outage_for_all_and_asks_little(scripted_ray: ScriptedRay) -> None:
-    for name in NAMES:
-        scripted_ray.add_job(name)
-    record(scripted_ray, 100_000)
+    all_run(scripted_ray, 100_000)
 
     async def work(one: Poller) -> None:
-        async with AsyncExitStack() as stack:
-            jobs = subscribe(stack, one, *NAMES)
-            assert {await status_of(job) for job in jobs} == {"RUNNING"}
+        async with running(one, *NAMES) as jobs:
             scripted_ray.script("GET", ".*", answers.internal_error(), forever=True)
-            told = [await job.news(10) for job in jobs]
-            assert len({news.since for news in told if isinstance(news, Trouble)}) == 1
+            told = {(await trouble_of(job, 10)).since for job in jobs}
+            assert len(told) == 1
             before = looks(scripted_ray)
             await asyncio.sleep(1.0)
             assert 3 < looks(scripted_ray) - before < 20, "one job speaks for all"
-            (late,) = subscribe(stack, one, "j1")
-            news = await late.news(0)
-            assert isinstance(news, Trouble)
-            assert news.since == told[0].since
-            scripted_ray.clear()
-            assert {await status_of(job) for job in [*jobs, late]} == {"RUNNING"}
+            with one.subscribe("j1", lambda: 0.1) as late:
+                assert {(await trouble_of(late, 0)).since} == told
+                scripted_ray.clear()
+                assert {await status_of(job) for job in [*jobs, late]} == {"RUNNING"}
 
     polled(scripted_ray, work)
 
@@ -333,15 +321,11 @@ def test_a_crash_reaches_everybody_and_is_ridden_out(
     scripted_ray.add_job("j1")
 
     async def work(one: Poller) -> None:
-        async with AsyncExitStack() as stack:
-            jobs = subscribe(stack, one, "j0", "j1")
-            assert {await status_of(job) for job in jobs} == {"RUNNING"}
+        async with running(one, "j0", "j1") as jobs:
             with monkeypatch.context() as broken:
                 broken.setattr(one.load, "interval", lambda delays: 1 / 0)
                 for job in jobs:
-                    news = await job.news(5)
-                    assert isinstance(news, Trouble)
-                    assert "crashed: ZeroDivisionError" in str(news.error)
+                    assert "crashed: ZeroDivisionError" in str((await trouble_of(job)).error)
             assert {await status_of(job) for job in jobs} == {"RUNNING"}
 
     polled(scripted_ray, work)
@@ -352,12 +336,10 @@ def test_a_poller_that_was_cancelled_goes_on(scripted_ray: ScriptedRay) -> None:
     scripted_ray.add_job("j0")
 
     async def work(one: Poller) -> None:
-        async with AsyncExitStack() as stack:
-            (job,) = subscribe(stack, one, "j0")
-            assert await status_of(job) == "RUNNING"
+        async with running(one, "j0") as (job,):
             (task,) = [task for task in asyncio.all_tasks() if task.get_name() == "ray-jobs-poller"]
             task.cancel()
-            assert isinstance(await job.news(5), Trouble)
+            await trouble_of(job)
             assert await status_of(job) == "RUNNING"
 
     polled(scripted_ray, work)
@@ -377,9 +359,7 @@ def test_a_signal_that_hits_the_poller_reaches_its_followers(
         raise Alarm
 
     async def work(one: Poller) -> None:
-        async with AsyncExitStack() as stack:
-            (job,) = subscribe(stack, one, "j0")
-            assert await status_of(job) == "RUNNING"
+        async with running(one, "j0") as (job,):
             if where == "round":
                 monkeypatch.setattr(one.load, "interval", alarm)
             else:

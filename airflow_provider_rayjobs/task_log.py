@@ -1,0 +1,51 @@
+"""What the task log says of a submission and of its end, beside the job's own lines."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+#: Logins in URLs, of package indexes say.
+_LOGIN = re.compile(r"//[^/@\s\"]+@")
+
+
+def submission_lines(submission_id: str, job: Mapping[str, Any], public: Callable[[str], str]) -> Iterator[str]:
+    """
+    Give what was submitted, as a group of lines that Airflow's web page folds.
+
+    Of ``env_vars`` only the names are told.
+
+    :param job: the arguments of the hook's ``submit_job``.
+    :param public: takes the secrets out of a text.
+    """
+    yield f"::group::What was submitted as Ray job {submission_id}"
+    for name, value in job.items():
+        if value in (None, "", {}) or name in ("submission_id", "metadata"):
+            continue
+        yield _LOGIN.sub("//***@", public(f"{name}: {_readable(name, value)}"))
+    yield "::endgroup::"
+
+
+def _readable(name: str, value: Any) -> str:
+    if name == "entrypoint":
+        return value if isinstance(value, str) else shlex.join(value)
+    if name == "runtime_env" and value.get("env_vars"):
+        value = {**value, "env_vars": dict.fromkeys(value["env_vars"], "***")}
+    return json.dumps(value, default=str)
+
+
+def end_line(submission_id: str, status: str, seconds: float, spent: Sequence[tuple[str, float]], page: str) -> str:
+    """
+    Return the line that sums a job up.
+
+    :param seconds: from the submission to the job's end.
+    :param spent: each status that was seen, with the seconds that it held.
+    :param page: URL of the job's page.
+    """
+    parts = ", ".join(f"{status} {held:.1f} s" for status, held in spent)
+    return f"Ray job {submission_id} {status} after {seconds:.1f} s{f' ({parts})' if parts else ''}: {page}"
