@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,12 +59,13 @@ def ray() -> Iterator[RayHead]:
 
 
 @pytest.fixture(scope="session")
-def airflow(tmp_path_factory: pytest.TempPathFactory, ray: RayHead) -> Iterator[AirflowEnv]:
-    """Started after the head: a head that starts needs all of a small machine."""
-    env = make_airflow(tmp_path_factory.mktemp("airflow"))
-    env.start()
-    yield env
-    env.stop()
+def airflow(ray: RayHead) -> Iterator[AirflowEnv]:
+    """Started after the head: a head that starts needs all of a small machine. Paths of it show in the pictures."""
+    with tempfile.TemporaryDirectory(prefix="airflow-") as home:
+        env = make_airflow(Path(home))
+        env.start()
+        yield env
+        env.stop()
 
 
 @pytest.fixture(scope="session")
