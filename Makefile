@@ -10,7 +10,7 @@ CHECK := $(PYTHON) tools/check_python.py
 ENVS := $(CHECK) && exec $(PYTHON) tools/envs.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo ui ui-test envs test lint types unit integration parity faults benchmarks
+.PHONY: help demo ui ui-test envs test lint types docs unit integration parity faults benchmarks
 .PHONY: test-3.3 test-2.11 format lock clean
 
 help: ## Show this help
@@ -33,7 +33,7 @@ ui-test: ## Click through them in Chromium, and take the screenshots in docs/ima
 envs: ## Make or update all environments
 	@$(ENVS)
 
-test: envs lint types test-3.3 test-2.11 ## All that CI runs: linters, types, tests on Airflow 3.3, then on 2.11
+test: envs lint types docs test-3.3 test-2.11 ## All that CI runs: linters, types, documentation, tests on Airflow 3.3, then on 2.11
 
 lint: ## Check style and formatting
 	@$(ENVS) airflow-3.3
@@ -52,6 +52,11 @@ format: ## Format the code and mend what can be mended
 types: ## Check types, strictly
 	@$(ENVS) airflow-3.3
 	$(MAIN)/mypy
+
+docs: ## Build the documentation into build/docs/; a warning is an error
+	@$(ENVS) docs
+	.envs/docs/bin/sphinx-build --fail-on-warning --keep-going --quiet --fresh-env -b html -d build/doctrees docs build/docs
+	@echo 'The documentation is in build/docs/index.html'
 
 unit: ## Run the tests that need nothing but Python
 	@$(ENVS) airflow-3.3

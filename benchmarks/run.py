@@ -20,9 +20,21 @@ DOCS = common.ROOT / "docs"
 
 INTRODUCTION = """# Benchmarks
 
-`make benchmarks` runs everything below and writes this page. Each comparison was made side by side in one run; what
-counts are the ratios. "Noise" is half the range of the runs, as a share of the median. The machine was shared with
-other work, as the load averages say, which stretches wall times and the event loop's lag: compare rows, not pages.
+`make benchmarks` measures what is listed here, on the machine on which it runs, and writes this page anew, with the
+figures. Each comparison is made side by side in one run; what counts are the ratios. "Noise" is half the range of the
+runs, as a share of the median. The load averages say what else the machine had to do, which stretches wall times and
+the event loop's lag: compare rows, not pages.
+
+- `imports`: what importing a provider costs a DAG file, and what its installation weighs; beside `astro-provider-ray`,
+  the Google provider and Ray's own client.
+- `submission`: from the operator's start to the accepted job, in a fresh process and in a warm one; beside `requests`
+  alone and Ray's own client.
+- `log_stream`: following 1 GB of a job's log, throughput and peak memory; beside the bare WebSocket.
+- `deferred`: many deferred jobs in one event loop, the head's share, the loop's lag, and how late an end is told;
+  beside a naive trigger with `aiohttp` and `astro-provider-ray`.
+
+Another one is started by itself: `python -m benchmarks.packing` compares the time and the memory of packing and
+uploading a `working_dir` with Ray's own client, on a real head.
 
 A scripted Ray head (`benchmarks/head.py`) stands for a real one where hundreds of jobs are needed. It charges each
 request what it was measured to cost a head of Ray 2.60 on 2 cores (1.7 ms for `GET /api/jobs/{id}`, 0.32 ms for each

@@ -45,6 +45,7 @@ ENVS = {
     # A Ray head is a dozen processes that import the same modules at once, and it gives up when one of them takes
     # 15 s to start: with compiled modules they are quick the first time, too.
     "ray-2.60": Env(with_project=False, compiled=True),
+    "docs": Env(with_project=False),
 }
 
 #: What `benchmarks/` compares; compiled, as installations in production are.

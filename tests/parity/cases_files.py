@@ -182,7 +182,7 @@ DEPENDENCIES = [
     packages("dict_wrong_options", "uv", {"packages": ["emoji"], "uv_pip_install_options": [1]}, "TypeError"),
     packages("file", "conda", lambda h: h / "conda.yaml"),
     packages("file_yml", "conda", "conda.yml"),
-    packages("file_empty", "conda", "conda-empty.yaml"),
+    packages("file_empty", "conda", "conda-empty.yaml", hook_ends="ValueError"),
     packages("dict", "conda", {"dependencies": ["emoji", {"pip": ["requests"]}]}),
     packages("name", "conda", "parity-env"),
     packages("folder", "conda", lambda h: h / "plain"),
