@@ -86,7 +86,6 @@ def fill_in_the_form(page: Page, ray: RayHead) -> None:
         expect(form.get_by_text(label, exact=True)).to_be_visible()
     for name in ("token", "headers", "cookies"):
         expect(form.locator(f"input[name='element_{name}']")).to_have_attribute("type", "password")
-    shoot(page, "connection_options")
     form.get_by_role("spinbutton", name="Read timeout").fill("30")
     form.get_by_role("button", name="Save").click()
     expect(page.get_by_role("cell", name="ray_default")).to_be_visible()
