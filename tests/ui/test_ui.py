@@ -168,6 +168,8 @@ def test_markup_in_a_job_stays_text(page: Page, airflow: AirflowEnv, ray: RayHea
     assert frame.locator("img").count() == 0
     assert frame.locator("html").evaluate("() => document.title") == "Ray jobs"
     airflow.api("DELETE", "connections/ray_evil")
+    for name in ("evil-dag", "evil-job"):  # they are no sight for the next picture
+        ray.request("DELETE", f"/api/jobs/{name}")
 
 
 def test_a_thousand_jobs_and_a_cluster_that_is_gone(page: Page, airflow: AirflowEnv) -> None:
