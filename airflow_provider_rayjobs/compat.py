@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, XCom, 
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_rayjobs.connection import ClusterConnection, read_connection
+from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.identity import SECRET_ENV_VARS_KEY, TaskIdentity
 
 if TYPE_CHECKING:
@@ -176,6 +177,28 @@ def masked(event: JobEvent) -> JobEvent:
         log_tail=tuple(map(public, event.log_tail)),
         progress=event.progress and masked_progress(event.progress),
     )
+
+
+def stored_connection(conn_id: str) -> Any:
+    """
+    Read a connection in a process that belongs to no task, from wherever this deployment keeps connections.
+
+    There, the ``get_connection`` of Airflow 3's hooks does not look into the database.
+
+    :raises AirflowNotFoundException: there is none of this id.
+    :raises RayJobsError: a place could not be searched; whether the next one has it does not matter then.
+    """
+    from airflow.configuration import ensure_secrets_loaded
+
+    for backend in ensure_secrets_loaded():
+        try:
+            connection = backend.get_connection(conn_id)
+        except Exception as e:  # of whatever database or service it is
+            problem = f"{type(backend).__name__} failed: {str(e).partition(chr(10))[0]}"
+            raise RayJobsError(f"The conn_id `{conn_id}` can't be looked up: {problem}") from e
+        if connection is not None:
+            return connection
+    raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined")
 
 
 async def read_cluster(hook: BaseHook, conn_id: str) -> ClusterConnection:

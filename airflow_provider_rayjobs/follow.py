@@ -90,6 +90,7 @@ class JobWatcher:
     :param log: a logger, Airflow's or Python's: where the status changes and the job's lines go.
     :param prepare: awaited with the job's details before a line of its log is shown.
     :param public: takes the secrets out of a line of the job's log.
+    :param write: takes the job's lines; by default they go to ``log``, too.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class JobWatcher:
         log: Any,
         prepare: Callable[[JobDetails], Awaitable[object]] | None = None,
         public: Callable[[str], str] = str,
+        write: Callable[[str], None] | None = None,
     ) -> None:
         self._poller = poller
         self._transport = poller.transport
@@ -111,11 +113,12 @@ class JobWatcher:
         self._passed: str | None = None  # the limit for which the job was asked to stop
         self._stop_again = 0.0  # Unix seconds, after a stop that found no contact
         self._contact = Contact(poller.cluster.unreachable_timeout, log)
-        self._progress = ProgressLines(lambda line: log.info(public(line)))
+        show = write or log.info
+        self._progress = ProgressLines(lambda line: show(public(line)))
         self._logs = LogFollower(
             self._transport,
             watch.submission_id,
-            lambda line: log.info(public(line)),
+            lambda line: show(public(line)),
             log.warning,
             take=self._progress.take,
             rooms=poller.rooms,

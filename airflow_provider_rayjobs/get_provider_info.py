@@ -47,6 +47,7 @@ def get_provider_info() -> dict[str, Any]:
             }
         },
         "task-decorators": [{"name": "ray_job", "class-name": f"{_PACKAGE}.decorators.ray_job_task"}],
+        "cli": [f"{_PACKAGE}.cli.get_ray_jobs_cli_commands"],
         "connection-types": [
             {
                 "hook-class-name": f"{_PACKAGE}.hooks.RayJobHook",

@@ -45,9 +45,9 @@ LAYERS = (
     {"logs", "poller", "follow", "compat", "working_dir", "results"},
     {"hooks", "links"},
     {"exactly_once", "guard", "sharing", "jobs_table"},
-    {"triggers", "stop_delete"},
-    {"operators", "sensors", "cli", "jobs_page"},
-    {"decorators", "plugin"},
+    {"triggers", "stop_delete", "cli_output"},
+    {"operators", "sensors", "cli", "cli_follow", "jobs_page"},
+    {"decorators", "cli_commands", "__main__", "plugin"},
 )
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 

@@ -1,0 +1,32 @@
+"""``python -m airflow_provider_rayjobs``: the commands of ``airflow ray-jobs``, on every Airflow version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.cli.cli_config import DefaultHelpParser
+from rich_argparse import RawTextRichHelpFormatter
+
+from airflow_provider_rayjobs import __name__ as package
+from airflow_provider_rayjobs.cli import get_ray_jobs_cli_commands
+
+
+def main() -> None:
+    """Parse the arguments as Airflow's own parser does, and call the command."""
+    (group,) = get_ray_jobs_cli_commands()
+    look: dict[str, Any] = {"formatter_class": RawTextRichHelpFormatter}
+    parser = DefaultHelpParser(prog=f"python -m {package}", description=group.help, **look)
+    subparsers = parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
+    for command in sorted(group.subcommands):
+        sub = subparsers.add_parser(
+            command.name, help=command.help, description=command.description, epilog=command.epilog, **look
+        )
+        for arg in command.args:
+            arg.add_to_parser(sub)
+        sub.set_defaults(func=command.func)
+    args = parser.parse_args()
+    args.func(args)
+
+
+if __name__ == "__main__":
+    main()

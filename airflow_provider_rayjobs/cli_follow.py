@@ -1,0 +1,127 @@
+"""A job's log on stdout: as far as it is there, or until the job ends."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_rayjobs.cli_output import BROKEN_PIPE, ERROR, INTERRUPTED, NOT_FOUND, UNREACHABLE, how_to, log
+from airflow_provider_rayjobs.compat import public, register_job_on_loop
+from airflow_provider_rayjobs.events import Outcome
+from airflow_provider_rayjobs.exceptions import RayProtocolError
+from airflow_provider_rayjobs.follow import JobWatcher, Watch
+from airflow_provider_rayjobs.logs import LineWriter, json_text
+from airflow_provider_rayjobs.poller import Poller
+from airflow_provider_rayjobs.protocol import job_path
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable, Coroutine
+    from typing import TextIO
+
+    from airflow_provider_rayjobs.connection import ClusterConnection
+    from airflow_provider_rayjobs.events import JobEvent
+    from airflow_provider_rayjobs.hooks import RayJobHook
+
+T = TypeVar("T")
+
+_EXIT_CODES = {Outcome.SUCCEEDED: 0, Outcome.LOST: NOT_FOUND, Outcome.UNREACHABLE: UNREACHABLE}
+
+
+def print_log(cluster: ClusterConnection, submission_id: str, out: TextIO) -> None:
+    """
+    Write a job's log as far as it is there (``GET /api/jobs/{id}/logs``), in bounded memory.
+
+    :raises RayJobsError: no answer, or none of the Jobs API.
+    """
+    from airflow_provider_rayjobs.transport import AiohttpTransport
+
+    async def read(write: Callable[[str], None]) -> None:
+        lines = LineWriter(lambda line: write(public(line)))
+        transport, path = AiohttpTransport(cluster), f"{job_path(submission_id)}/logs"
+        try:
+            async with transport.body(path) as chunks, aclosing(json_text(chunks, "logs")) as texts:
+                async for text in texts:
+                    lines.feed(text)
+        except ValueError as e:
+            raise RayProtocolError(f"{cluster.address}: {path} is no log: {e}") from e
+        finally:
+            await transport.close()
+        lines.flush()
+
+    _run_writing(out, read)
+
+
+def follow(hook: RayJobHook, args: Namespace, out: TextIO, submission_id: str, submitted_at: float) -> int:
+    """
+    Write a job's log until the job ends.
+
+    :param submitted_at: Unix seconds of its submission.
+    :return: the exit code that tells the job's outcome.
+    """
+    from airflow_provider_rayjobs.transport import AiohttpTransport
+
+    async def watch(write: Callable[[str], None]) -> JobEvent:
+        async with Poller(AiohttpTransport(hook.cluster)) as poller:
+            watched = Watch(submission_id, submitted_at)
+            watcher = JobWatcher(poller, watched, log, prepare=register_job_on_loop, public=public, write=write)
+            return await watcher.run()
+
+    try:
+        event = _run_writing(out, watch)
+    except (KeyboardInterrupt, BrokenPipeError) as e:
+        log.warning(
+            "Ray job %s is left as it is. To follow it again: %s; to stop it: %s",
+            submission_id,
+            how_to("logs --follow", args, submission_id),
+            how_to("stop", args, submission_id),
+        )
+        return BROKEN_PIPE if isinstance(e, BrokenPipeError) else INTERRUPTED
+    if event.outcome is not Outcome.SUCCEEDED:
+        log.error("%s", _what_became(event))
+    return _EXIT_CODES.get(event.outcome, ERROR)
+
+
+def _run_writing(out: TextIO, work: Callable[[Callable[[str], None]], Coroutine[Any, Any, T]]) -> T:
+    """
+    Run a coroutine that writes lines, until it ends or nobody reads them any more.
+
+    :raises BrokenPipeError: nobody does.
+    """
+
+    async def run() -> T:
+        this, gone = asyncio.current_task(), False
+
+        def write(line: str) -> None:
+            nonlocal gone
+            try:
+                if not gone:
+                    out.write(f"{line}\n")
+                    out.flush()
+            except BrokenPipeError:  # raised here, it would pass for one of the connection to the cluster
+                gone = True
+                if this is not None:
+                    this.cancel()
+
+        try:
+            return await work(write)
+        finally:
+            if gone:
+                raise BrokenPipeError
+
+    return asyncio.run(run())
+
+
+def _what_became(event: JobEvent) -> str:
+    """Tell in one line how a job ended; the traceback of one that FAILED is the end of its log."""
+    job = f"Ray job {event.submission_id}"
+    if event.outcome is Outcome.LOST:
+        return f"{job} is gone: the cluster's head restarted, or somebody deleted the job"
+    if event.outcome is Outcome.UNREACHABLE:
+        timeout = "the cluster was unreachable for all of the connection's unreachable_timeout"
+        return f"{job} can't be followed any longer, though it may still run: {timeout}"
+    ended = f"{job} ended {str(event.outcome).upper()}"
+    if event.exit_code is not None:  # then Ray's message is that, and what the log ends with
+        return f"{ended} with exit code {event.exit_code}"
+    return f"{ended}: {' '.join(public(event.message or 'no message').split())}"

@@ -1,0 +1,93 @@
+"""Each command on a real head, as a process: what it writes first, and its exit code."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.command_line import MODULE, Done, call, environment, finish, start
+
+if TYPE_CHECKING:
+    from tests.support.ray_head import RayHead
+
+AIRFLOW = (str(Path(sys.executable).parent / "airflow"), "ray-jobs")
+KNOWN_TO_AIRFLOW = tuple(map(int, version("apache-airflow").split(".")[:2])) >= (3, 2)
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "home"))
+
+
+def run(head: RayHead, verb: str, *args: str) -> Done:
+    """Run a command the way that this Airflow version has."""
+    return call(head.url, verb, *args, program=AIRFLOW if KNOWN_TO_AIRFLOW else MODULE)
+
+
+@pytest.mark.timeout(600)  # a dozen starts of Airflow
+def test_a_job_from_submission_to_deletion(ray_head: RayHead, tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/job.py").write_text("import os, sys\nprint(os.environ['MY_TOKEN'], sys.argv[1:])\nsys.exit(3)\n")
+    env = json.dumps({"env_vars": {"MY_TOKEN": "t0ken-value"}})
+    options = ["--submission-id", "cli-failed", "--working-dir", str(tmp_path / "code"), "--runtime-env-json", env]
+    failed = run(ray_head, "submit", "--follow", *options, "--", "python", "job.py", "a b", "--c")
+    assert failed.code == 1, failed
+    assert failed.out.splitlines()[-1] == "*** ['a b', '--c']"
+    assert failed.err.splitlines()[-1] == "Ray job cli-failed ended FAILED with exit code 3"
+
+    submitted = run(ray_head, "submit", "--submission-id", "cli-sleeps", "--", "echo begun; sleep 1000")
+    assert submitted == Done(0, "cli-sleeps\n", "")
+    ray_head.wait_job("cli-sleeps", until={"RUNNING"})
+    followed = start(ray_head.url, "logs", "--follow", "cli-sleeps")
+    assert followed.stdout is not None
+    assert "begun\n" in iter(followed.stdout.readline, "")
+    followed.send_signal(signal.SIGINT)
+    interrupted = finish(followed)
+    assert (interrupted.code, interrupted.out) == (130, "")
+    assert interrupted.err.splitlines()[-1].startswith("Ray job cli-sleeps is left as it is. To follow it again: ")
+
+    listed = run(ray_head, "list", "-o", "json", "--status", "RUNNING", "--status", "FAILED")
+    found = {job["submission_id"]: job["status"] for job in json.loads(listed.out)}
+    assert (listed.code, found["cli-sleeps"], found["cli-failed"]) == (0, "RUNNING", "FAILED")
+    shown = run(ray_head, "status", "cli-failed", "-o", "json")
+    (details,) = json.loads(shown.out)
+    assert (shown.code, details["status"], details["driver_exit_code"]) == (0, "FAILED", "3")
+    assert details["runtime_env"]["env_vars"] == {"MY_TOKEN": "***"}
+    assert "t0ken" not in shown.out
+    live = run(ray_head, "delete", "cli-sleeps")
+    assert (live.code, live.out) == (1, "")
+    assert live.err.startswith("Ray job cli-sleeps is RUNNING, and only a job that has ended can be deleted; ")
+    assert run(ray_head, "stop", "cli-sleeps") == Done(0, "STOPPED\n", "")
+    written = run(ray_head, "logs", "cli-sleeps")
+    assert (written.code, written.err) == (0, "")
+    assert "begun\n" in written.out
+    assert run(ray_head, "delete", "cli-sleeps") == Done(0, "", "Ray job cli-sleeps is deleted\n")
+    assert ray_head.job("cli-sleeps") is None
+    assert run(ray_head, "status", "cli-sleeps").code == 4
+
+
+@pytest.mark.skipif(not KNOWN_TO_AIRFLOW, reason="Airflow asks providers for commands from 3.2 on")
+@pytest.mark.timeout(600)
+def test_both_ways_do_the_same(ray_head: RayHead) -> None:
+    ray_head.submit("true", submission_id="cli-twice")
+    ray_head.wait_job("cli-twice")
+    for verb, *args in (
+        ["status", "cli-twice", "-o", "yaml"],
+        ["list", "--status", "x"],
+        ["logs", "--follow", "no-such"],
+        ["submit", "--help"],
+    ):
+        results = []
+        for program, name in ((MODULE, "python -m airflow_provider_rayjobs"), (AIRFLOW, "airflow ray-jobs")):
+            process = start(ray_head.url, verb, *args, program=program, env=environment(ray_head.url, COLUMNS="300"))
+            done = finish(process)
+            # The name's length decides how the usage is indented.
+            texts = (" ".join(text.replace(name, "NAME").split()) for text in (done.out, done.err))
+            results.append(Done(done.code, *texts))
+        assert results[0] == results[1]

@@ -1,0 +1,56 @@
+"""The command line of the provider as processes, as a person or a script runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+MODULE = (sys.executable, "-m", "airflow_provider_rayjobs")
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Done(NamedTuple):
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(url: str, **more: str) -> dict[str, str]:
+    """Return the environment of a command whose connection ``ray_x`` is this cluster."""
+    connection = {"conn_type": "ray_jobs", "host": url}
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "AIRFLOW_CONN_RAY_X": json.dumps(connection), "PYTHONPATH": path, **more}
+
+
+def arguments(verb: str, *args: str) -> list[str]:
+    """Return the arguments of a command on the connection ``ray_x``."""
+    return [verb, "--conn-id", "ray_x", *args]
+
+
+def start(url: str, verb: str, *args: str, program: tuple[str, ...] = MODULE, **options: Any) -> subprocess.Popen[str]:
+    """Start a command; its output is piped unless ``options`` say otherwise."""
+    # A shell that runs pytest in the background has it ignore SIGINT, and children would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment(url), **options}
+    return subprocess.Popen([*program, *arguments(verb, *args)], text=True, stdin=subprocess.DEVNULL, **options)
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 120.0) -> Done:
+    """Wait for a command's end."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    return Done(process.returncode, out or "", err or "")
+
+
+def call(url: str, verb: str, *args: str, program: tuple[str, ...] = MODULE) -> Done:
+    """Run a command to its end."""
+    return finish(start(url, verb, *args, program=program))
