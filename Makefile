@@ -5,11 +5,13 @@ ARGS ?=
 
 MAIN := .envs/airflow-3.3/bin
 OLD := .envs/airflow-2.11/bin
+UI := .envs/ui/bin
 CHECK := $(PYTHON) tools/check_python.py
 ENVS := $(CHECK) && exec $(PYTHON) tools/envs.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo envs test lint types docs unit integration parity faults benchmarks test-3.3 test-2.11 format lock clean
+.PHONY: help demo ui ui-test envs test lint types docs unit integration parity faults benchmarks
+.PHONY: test-3.3 test-2.11 format lock clean
 
 help: ## Show this help
 	@echo 'Usage: make [PYTHON=python3.12] TARGET     (pytest gets what ARGS="..." holds)'
@@ -18,6 +20,15 @@ help: ## Show this help
 demo: ## Run an example DAG on a real Ray cluster on this machine (KEEP=1: keep the cluster up until Ctrl-C)
 	@$(CHECK)
 	@$(PYTHON) tools/demo.py $(if $(KEEP),--keep)
+
+ui: ## Start an Airflow and a Ray cluster on this machine to click through, until Ctrl-C
+	@$(ENVS) airflow-3.3 ray-2.60
+	@$(MAIN)/python -m tests.ui
+
+ui-test: ## Click through them in Chromium, and take the screenshots in docs/images (as root, installs Debian's Chromium)
+	@$(ENVS) ui ray-2.60
+	@$(PYTHON) tools/chromium.py
+	$(UI)/pytest -m ui tests/ui $(ARGS)
 
 envs: ## Make or update all environments
 	@$(ENVS)
@@ -49,11 +60,11 @@ docs: ## Build the documentation into build/docs/; a warning is an error
 
 unit: ## Run the tests that need nothing but Python
 	@$(ENVS) airflow-3.3
-	$(MAIN)/pytest -m 'not integration and not airflow and not faults' $(ARGS)
+	$(MAIN)/pytest -m 'not integration and not airflow and not faults and not ui' $(ARGS)
 
 integration: ## Run the tests on a real Ray head and in real Airflow processes
 	@$(ENVS) airflow-3.3 ray-2.60
-	$(MAIN)/pytest -m '(integration or airflow) and not faults and not parity' $(ARGS)
+	$(MAIN)/pytest -m '(integration or airflow) and not faults and not parity and not ui' $(ARGS)
 
 parity: ## Make the same submissions by Ray's own client and by the hook, and compare
 	@$(ENVS) airflow-3.3 ray-2.60
@@ -65,11 +76,11 @@ faults: ## Run the tests that kill, cut and restart things
 
 test-3.3: ## Run unit and integration tests on Airflow 3.3
 	@$(ENVS) airflow-3.3 ray-2.60
-	$(MAIN)/pytest -m 'not faults and not parity' $(ARGS)
+	$(MAIN)/pytest -m 'not faults and not parity and not ui' $(ARGS)
 
 test-2.11: ## Run what depends on the Airflow version on 2.11 (all but what needs Ray alone)
 	@$(ENVS) airflow-2.11 ray-2.60
-	$(OLD)/pytest -m '(airflow or not integration) and not faults' --ignore tests/airflow/test_harness.py $(ARGS)
+	$(OLD)/pytest -m '(airflow or not integration) and not faults and not ui' --ignore tests/airflow/test_harness.py $(ARGS)
 
 lock: ## Pin the newest allowed releases anew in requirements/*.txt
 	@$(ENVS) --lock

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
 
+#: Bytes that are written to disk at a time.
+BUFFER = MIB
+
 #: So many files are named when a package is too large.
 LARGEST = 10
 
@@ -64,26 +67,47 @@ class _Limited:
         self._package = package
         self._limit = limit
         self._failed = False
-        self.tell, self.seek = file.tell, file.seek
+        self._at = 0
+        self._buffer: list[bytes] = []  # a zip file is written in bits, and asked at each where it is
+        self._buffered = 0
+
+    def tell(self) -> int:
+        """Return the place that is written next."""
+        return self._at
+
+    def seek(self, place: int) -> int:
+        """Go on writing at another place."""
+        if place != self._at:
+            self.flush()
+            self._at = self._file.seek(place)
+        return place
 
     def write(self, data: bytes) -> int:
+        """Write at once, or soon."""
         if self._failed:  # what closes the zip file would fail again, and hide the first error
             return len(data)
+        if self._at + len(data) > self._limit:
+            self._failed = True
+            raise too_large(self._package, f"more than {readable(self._limit)}, the limit for uploads")
+        self._buffer.append(data)
+        self._buffered += len(data)
+        self._at += len(data)
+        if self._buffered >= BUFFER:
+            self.flush()
+        return len(data)
+
+    def flush(self) -> None:
+        """Write what was not written yet."""
+        rest = memoryview(b"".join(self._buffer))
+        self._buffer, self._buffered = [], 0
         try:
-            if self.tell() + len(data) > self._limit:
-                raise too_large(self._package, f"more than {readable(self._limit)}, the limit for uploads")
-            rest = memoryview(data)
-            while rest:  # a disk that is nearly full takes a part
+            while rest and not self._failed:  # a disk that is nearly full takes a part
                 rest = rest[self._file.write(rest) :]
-            return len(data)
         except BaseException as e:
             self._failed = True
             if isinstance(e, OSError):
                 raise no_room(self._package, e) from e
             raise
-
-    def flush(self) -> None:
-        """Do nothing: nothing is buffered."""
 
 
 def no_room(package: Package, error: OSError) -> RayPackageError:
@@ -110,7 +134,9 @@ def spooled(package: Package, limit: int) -> Iterator[Spool]:
     with file:
         for level in package.levels:
             try:
-                package.write(_Limited(file, package, limit), level)
+                target = _Limited(file, package, limit)
+                package.write(target, level)
+                target.flush()
                 break
             except RayPackageTooLargeError:
                 if level == package.levels[-1]:

@@ -57,8 +57,8 @@ class Sink(Protocol):
     def tell(self) -> int:
         """Return the current position."""
 
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Go to another position."""
+    def seek(self, place: int, /) -> int:
+        """Go to another position, from the beginning."""
 
     def flush(self) -> None:
         """Hand everything to the operating system."""
@@ -134,8 +134,7 @@ def write_zip(root: str, top: str, entries: Sequence[Named], sink: Sink, level: 
 
         def write_all_but(left: int) -> None:
             while len(pending) > left:
-                for info, data in pending.popleft().result():
-                    _append(archive, sink, info, data)
+                _append(archive, sink, pending.popleft().result())
 
         for lot in _lots(entries):
             if lot[0][0].size > CHUNK:
@@ -184,14 +183,16 @@ def _compressed(root: str, top: str, lot: list[Named], level: int) -> list[_Memb
     return members
 
 
-def _append(archive: zipfile.ZipFile, sink: Sink, info: zipfile.ZipInfo, data: bytes) -> None:
-    """Add a member that is compressed already, as ``ZipFile.mkdir`` adds one without content."""
-    info.header_offset = archive.start_dir
+def _append(archive: zipfile.ZipFile, sink: Sink, members: list[_Member]) -> None:
+    """Add members that are compressed already, as ``ZipFile.mkdir`` adds one without content."""
     sink.seek(archive.start_dir)
-    sink.write(info.FileHeader(zip64=False) + data)
+    for info, data in members:
+        info.header_offset = sink.tell()
+        sink.write(info.FileHeader(zip64=False))
+        sink.write(data)
+        archive.filelist.append(info)
+        archive.NameToInfo[info.filename] = info
     archive.start_dir = sink.tell()
-    archive.filelist.append(info)
-    archive.NameToInfo[info.filename] = info
 
 
 def _stream(archive: zipfile.ZipFile, root: str, top: str, entry: Entry, digest: bytes) -> None:

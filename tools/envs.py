@@ -57,7 +57,10 @@ BENCH_ENVS = {
     "bench-sdk": Env(with_project=False, compiled=True),
 }
 
-ALL_ENVS = ENVS | BENCH_ENVS
+#: The newest Airflow, and what drives a browser.
+UI_ENVS = {"ui": Env()}
+
+ALL_ENVS = ENVS | BENCH_ENVS | UI_ENVS
 
 
 def ensure(*names: str) -> None:

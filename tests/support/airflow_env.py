@@ -44,10 +44,17 @@ class AirflowEnv(AirflowRecords):
     :param dags_folder: where the DAG files are; files added later are found within a few seconds.
     :param env: environment variables for all processes, beside ours.
     :param parallelism: how many tasks may run at once.
+    :param login: username and password of an administrator, where the environment variables ask for a login (3.x).
     """
 
     def __init__(
-        self, home: Path, dags_folder: Path, *, env: dict[str, str] | None = None, parallelism: int = 8
+        self,
+        home: Path,
+        dags_folder: Path,
+        *,
+        env: dict[str, str] | None = None,
+        parallelism: int = 8,
+        login: dict[str, str] | None = None,
     ) -> None:
         super().__init__(home)
         self.dags_folder = dags_folder
@@ -63,6 +70,7 @@ class AirflowEnv(AirflowRecords):
             name: Component(name, command, self.environment, home / f"{name}.out")
             for name, command in airflow_processes.commands(port).items()
         }
+        self._login = login
         self._token: str | None = None
 
     # Processes
@@ -189,8 +197,8 @@ class AirflowEnv(AirflowRecords):
         if self.version < (3, 0):
             return self._http(method, f"/api/v1/{path}", body)
         if self._token is None:
-            # Everybody is an administrator here, but a token is wanted all the same.
-            self._token = self._http("GET", "/auth/token")["access_token"]
+            # Without a login everybody is an administrator, but a token is wanted all the same.
+            self._token = self._http("POST" if self._login else "GET", "/auth/token", self._login)["access_token"]
         return self._http(method, f"/api/v2/{path}", body, {"Authorization": f"Bearer {self._token}"})
 
     def _http(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Any:

@@ -44,10 +44,10 @@ LAYERS = (
     {"transport", "resources", "job_list", "followed", "submission", "spool"},
     {"logs", "poller", "follow", "compat", "working_dir", "results"},
     {"hooks", "links"},
-    {"exactly_once", "guard", "sharing"},
+    {"exactly_once", "guard", "sharing", "jobs_table"},
     {"triggers", "stop_delete", "cli_output"},
-    {"operators", "sensors", "cli", "cli_follow"},
-    {"decorators", "cli_commands", "__main__"},
+    {"operators", "sensors", "cli", "cli_follow", "jobs_page"},
+    {"decorators", "cli_commands", "__main__", "plugin"},
 )
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 
@@ -63,6 +63,8 @@ HEAVY = {
     "certifi": {"network"},
     "pathspec": {"ignore_rules"},
     "yaml": {"runtime_env"},
+    "fastapi": {"jobs_page"},
+    "sqlalchemy": {"jobs_page"},
     "ray": set(),
 }
 

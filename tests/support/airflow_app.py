@@ -1,0 +1,83 @@
+"""Airflow's API server as an application in this process (3.1 and newer): real routes, plugins, logins and database."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+
+USERS = {"olga": "op", "paul": "op", "vera": "viewer"}
+
+#: Only olga may see this DAG.
+PRIVATE_DAG = "private"
+
+SETTINGS = {
+    "AIRFLOW__CORE__AUTH_MANAGER": "tests.support.auth_manager.PrivateDagAuthManager",
+    "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{name}:{role}" for name, role in USERS.items()),
+    "AIRFLOW__API_AUTH__JWT_SECRET": "a-secret-for-tests-only-" * 3,
+    "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+    "AIRFLOW__API__BASE_URL": "http://testserver",
+}
+
+
+@contextmanager
+def running_app() -> Iterator[FastAPI]:
+    """Make Airflow's application, with a database in ``AIRFLOW_HOME``; it takes some ten seconds."""
+    passwords = Path(os.environ["AIRFLOW_HOME"]) / "passwords.json"
+    passwords.write_text(json.dumps({name: f"password-of-{name}" for name in USERS}))
+    settings = {**SETTINGS, "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords)}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        from airflow.api_fastapi.app import create_app, purge_cached_app
+        from airflow.utils.db import initdb
+
+        initdb()
+        purge_cached_app()
+        yield create_app(apps="core")
+        purge_cached_app()
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def client_of(app: FastAPI, user: str | None) -> TestClient:
+    """Return a browser, as it were, with a login of the user; without one for None."""
+    from fastapi.testclient import TestClient
+
+    client = TestClient(app, follow_redirects=False)
+    if user is not None:
+        login = {"username": user, "password": f"password-of-{user}"}
+        token = client.post("/auth/token", json=login).json()["access_token"]
+        client.cookies.set("_token", token)
+    return client
+
+
+def add_connection(conn_id: str, **fields: Any) -> None:
+    """Put a connection into the database, in place of one of that name."""
+    from airflow.models import Connection
+    from airflow.utils.session import create_session
+
+    remove_connection(conn_id)
+    with create_session() as session:
+        session.add(Connection(conn_id=conn_id, **fields))
+
+
+def remove_connection(conn_id: str) -> None:
+    """Take a connection out of the database."""
+    from airflow.models import Connection
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete
+
+    with create_session() as session:
+        session.execute(delete(Connection).where(Connection.conn_id == conn_id))

@@ -1,0 +1,39 @@
+"""`make ui`: starts Airflow and Ray to click through, and says where, until Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+from tests.support.ray_head import RayHead
+from tests.ui.stage import DAGS, EXAMPLES, LOGIN, make_airflow
+
+
+def main() -> None:
+    """Start everything, wait, and leave nothing behind."""
+    # Ends what was started, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="airflow-ui-") as folder:
+        home = Path(folder) / "home"
+        airflow = make_airflow(home, (EXAMPLES, DAGS))
+        try:
+            print("Starting Ray ...", flush=True)
+            with RayHead(num_cpus=4) as ray:
+                print("Starting Airflow ...", flush=True)
+                airflow.start()
+                airflow.add_connection("ray_default", "ray_jobs", host=f"http://{ray.host}", port=ray.port)
+                print(f"Ready after {time.monotonic() - began:.0f} s; Ctrl-C ends it.")
+                print(f"  Airflow        {airflow.base_url}   user {LOGIN['username']}, password {LOGIN['password']}")
+                print(f"  Ray dashboard  {ray.url}", flush=True)
+                signal.pause()
+        except KeyboardInterrupt:
+            print("\nStopping Airflow and Ray ...", flush=True)
+        finally:
+            airflow.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""What people see: a real Airflow with a login, and a real Ray head."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.support.airflow_env import AirflowEnv
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LOGIN = {"username": "admin", "password": "admin"}
+HERE = Path(__file__).parent
+
+#: Of the browser tests; and those that users start with.
+DAGS, EXAMPLES = HERE / "dags", HERE.parents[1] / "example_dags"
+
+
+def make_airflow(home: Path, dag_folders: Sequence[Path] = (DAGS,)) -> AirflowEnv:
+    """
+    Prepare an Airflow that asks for a login and tests connections, as its UI can.
+
+    :param home: ``AIRFLOW_HOME``: an empty or absent directory.
+    :param dag_folders: the DAG files are copied from these.
+    """
+    for folder in dag_folders:
+        shutil.copytree(folder, home / "dags", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    passwords = home / "passwords.json"
+    passwords.write_text(json.dumps({LOGIN["username"]: LOGIN["password"]}))
+    settings = {
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{LOGIN['username']}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
+        "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+        "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
+    }
+    return AirflowEnv(home, home / "dags", env=settings, login=LOGIN)

@@ -1,0 +1,55 @@
+"""What Airflow's plugin manager loads, in every process and on every version."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+
+from airflow_provider_rayjobs.plugin import RayJobsPlugin, path_of_the_ui
+from tests.unit.test_layout import PACKAGE, loaded_by
+
+WITH_PAGES = tuple(map(int, version("apache-airflow").split(".")[:2])) >= (3, 1)
+
+#: What Airflow loads before it looks for plugins.
+AIRFLOWS = "import airflow.configuration, airflow.plugins_manager, airflow.providers.common.compat.version_compat"
+
+
+def test_loading_the_plugin_loads_nothing_else() -> None:
+    _, more = loaded_by(AIRFLOWS, f"import {PACKAGE}.plugin")
+    assert {name.split(".")[0] for name in more} <= {PACKAGE, *sys.stdlib_module_names}
+    assert f"{PACKAGE}.jobs_page" not in more
+
+
+@pytest.mark.parametrize(
+    ("base_url", "path"),
+    [("", ""), ("http://airflow:8080", ""), ("https://example.com/airflow/", "/airflow"), ("/airflow", "/airflow")],
+)
+def test_the_page_is_below_airflows_own_path(base_url: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", base_url)
+    assert path_of_the_ui() == path
+
+
+@pytest.mark.skipif(WITH_PAGES, reason="its UI takes pages")
+def test_on_an_older_airflow_the_plugin_is_empty() -> None:
+    assert not getattr(RayJobsPlugin, "external_views", [])
+    assert not getattr(RayJobsPlugin, "fastapi_apps", [])
+
+
+@pytest.mark.skipif(not WITH_PAGES, reason="its UI takes no pages")
+def test_the_page_is_made_at_its_first_request() -> None:
+    (app,) = RayJobsPlugin.fastapi_apps
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b"", "state": {}}
+    asyncio.run(app["app"](scope, receive, send))
+    assert sent[0]["status"] == 401

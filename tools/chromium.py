@@ -1,0 +1,58 @@
+"""See that there is a Chromium for the browser tests, and install Debian's where that can be done."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from console import ToolError, run_main, step, tail
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PACKAGES = ("chromium", "fonts-dejavu-core")
+APT_TIMEOUT = 600  # seconds, for one command
+
+
+def find() -> str | None:
+    """Return the program: the one that $RAYJOBS_CHROMIUM names, else one of the system."""
+    return os.environ.get("RAYJOBS_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def install() -> None:
+    """
+    Install Debian's packages.
+
+    :raises ToolError: it is not for us to do, or it fails.
+    """
+    if not shutil.which("apt-get") or os.geteuid() != 0:
+        raise ToolError(
+            "The browser tests need Chromium or Chrome. Install it (on Debian: sudo apt-get install "
+            f"{' '.join(PACKAGES)}), or name the program in RAYJOBS_CHROMIUM."
+        )
+    commands = [
+        ["apt-get", "update", "-q"],
+        ["apt-get", "install", "-q", "--yes", "--no-install-recommends", *PACKAGES],
+    ]
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    handle, name = tempfile.mkstemp(prefix="rayjobs-apt-", suffix=".log")
+    with os.fdopen(handle, "w") as log, step("Installing Chromium with apt-get"):
+        for command in commands:
+            done = subprocess.run(
+                command, env=env, stdout=log, stderr=subprocess.STDOUT, check=False, timeout=APT_TIMEOUT
+            )
+            if done.returncode:
+                raise ToolError(f"`{' '.join(command)}` failed; from {name}:\n{tail(Path(name))}")
+    Path(name).unlink()
+
+
+def main(_arguments: list[str]) -> int:
+    """Find, or install."""
+    if not find():
+        install()
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
