@@ -17,6 +17,7 @@ from airflow.api_fastapi.core_api.security import get_user, requires_access_conn
 from airflow.models.connection import Connection
 from airflow.models.dag import DagModel
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, conf
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow.utils.session import create_session
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
@@ -123,7 +124,7 @@ def _cluster(conn_id: str) -> ClusterConnection:
     if connection is None or connection.conn_type != RayJobHook.conn_type:
         raise HTTPException(404, f"There is no connection {conn_id!r} of type {RayJobHook.conn_type}.")
     try:
-        cluster = load_cluster(conn_id, connection)
+        cluster = load_cluster(conn_id, connection, create=False)
     except RayJobsError as e:
         raise HTTPException(502, public(str(e))) from e
     register_cluster(cluster)
@@ -134,8 +135,9 @@ def _cluster(conn_id: str) -> ClusterConnection:
 
 
 def _team(model: Any, name: str) -> str | None:
-    """Return the team that a DAG or a connection belongs to, where Airflow has teams."""
-    team: str | None = model.get_team_name(name) if conf.getboolean("core", "multi_team", fallback=False) else None
+    """Return the team that a DAG or a connection belongs to, where Airflow has teams; in 3.1 they are half there."""
+    named = AIRFLOW_V_3_2_PLUS and conf.getboolean("core", "multi_team", fallback=False)
+    team: str | None = model.get_team_name(name) if named else None
     return team
 
 
