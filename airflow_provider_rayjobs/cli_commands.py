@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import textwrap
 import time
 from dataclasses import asdict
@@ -28,6 +26,7 @@ from airflow_provider_rayjobs.cli_output import (
 from airflow_provider_rayjobs.compat import public, register_job
 from airflow_provider_rayjobs.exactly_once import STOP_PATIENCE
 from airflow_provider_rayjobs.identity import check_submission_id
+from airflow_provider_rayjobs.runtime_env import without_secrets
 from airflow_provider_rayjobs.stop_delete import DELETE_DELAY
 from airflow_provider_rayjobs.submission import new_submission_id
 from airflow_provider_rayjobs.validation import check_metadata
@@ -41,10 +40,6 @@ if TYPE_CHECKING:
 
 #: Characters of an entrypoint that a table shows.
 ENTRYPOINT_WIDTH = 60
-
-#: In the URLs of a ``runtime_env``: a login, and a query, which may be a signature.
-_LOGIN_IN_URL = re.compile(r"(?<=://)[^/@\s\"]+@")
-_QUERY_IN_URL = re.compile(r"(://[^\s\"?]+\?)[^\s\"]+")
 
 
 @command
@@ -161,11 +156,7 @@ def _details_of(job: JobDetails) -> dict[str, Any]:
     """Return a job's details without secrets."""
     register_job(job)
     shown = asdict(job) | _times(job) | {"end_time": _as_text(job.end_time)}
-    runtime_env = dict(job.runtime_env)
-    if isinstance(runtime_env.get("env_vars"), dict):
-        runtime_env["env_vars"] = dict.fromkeys(runtime_env["env_vars"], "***")
-    text = _LOGIN_IN_URL.sub("***@", json.dumps(runtime_env))
-    shown["runtime_env"] = json.loads(_QUERY_IN_URL.sub(r"\1***", text))
+    shown["runtime_env"] = without_secrets(job.runtime_env)
     first = ("submission_id", "status", "message")
     cleaned: dict[str, Any] = redact({name: shown.pop(name) for name in first} | shown)  # type: ignore[assignment]
     return cleaned

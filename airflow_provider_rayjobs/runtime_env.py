@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -60,6 +61,21 @@ _CONFIG_DEFAULTS: Mapping[str, Any] = {"setup_timeout_seconds": 600, "eager_inst
 
 #: Ray's keys whose argument has another name.
 _RENAMED = {"nsight": "_nsight", "rocprof_sys": "_rocprof_sys"}
+
+
+#: In URLs: a login, and a query, which may be a signature.
+_LOGIN_IN_URL = re.compile(r"(?<=://)[^/@\s\"]+@")
+_QUERY_IN_URL = re.compile(r"(://[^\s\"?]+\?)[^\s\"]+")
+
+
+def without_secrets(runtime_env: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a ``runtime_env`` to be shown: without the values of ``env_vars``, and what URLs hold that is secret."""
+    shown = dict(runtime_env)
+    if isinstance(shown.get("env_vars"), Mapping):
+        shown["env_vars"] = dict.fromkeys(shown["env_vars"], "***")
+    text = _LOGIN_IN_URL.sub("***@", json.dumps(shown, default=str))
+    cleaned: dict[str, Any] = json.loads(_QUERY_IN_URL.sub(r"\1***", text))
+    return cleaned
 
 
 def is_uri(value: str) -> bool:

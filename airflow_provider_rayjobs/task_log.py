@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_rayjobs.runtime_env import without_secrets
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-
-#: Logins in URLs, of package indexes say.
-_LOGIN = re.compile(r"//[^/@\s\"]+@")
 
 
 def submission_lines(submission_id: str, job: Mapping[str, Any], public: Callable[[str], str]) -> Iterator[str]:
@@ -27,16 +25,14 @@ def submission_lines(submission_id: str, job: Mapping[str, Any], public: Callabl
     for name, value in job.items():
         if value in (None, "", {}) or name in ("submission_id", "metadata"):
             continue
-        yield _LOGIN.sub("//***@", public(f"{name}: {_readable(name, value)}"))
+        yield public(f"{name}: {_readable(name, value)}")
     yield "::endgroup::"
 
 
 def _readable(name: str, value: Any) -> str:
     if name == "entrypoint":
         return value if isinstance(value, str) else shlex.join(value)
-    if name == "runtime_env" and value.get("env_vars"):
-        value = {**value, "env_vars": dict.fromkeys(value["env_vars"], "***")}
-    return json.dumps(value, default=str)
+    return json.dumps(without_secrets(value) if name == "runtime_env" else value, default=str)
 
 
 def end_line(submission_id: str, status: str, seconds: float, spent: Sequence[tuple[str, float]], page: str) -> str:
