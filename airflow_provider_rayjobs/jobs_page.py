@@ -29,6 +29,7 @@ from airflow_provider_rayjobs.compat import load_cluster, public, register_clust
 from airflow_provider_rayjobs.connection import ClusterConnection
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.hooks import RayJobHook
+from airflow_provider_rayjobs.protocol import JobDetails
 
 FOLDER = Path(__file__).parent / "page"
 
@@ -161,7 +162,7 @@ def _readable(dag_ids: set[str], user: BaseUser) -> set[str]:
 # Jobs
 
 
-async def _newest_jobs(cluster: ClusterConnection) -> Any:
+async def _newest_jobs(cluster: ClusterConnection) -> tuple[list[JobDetails], int]:
     try:
         return await jobs_table.newest_jobs(cluster)
     except RayJobsError as e:
@@ -172,7 +173,7 @@ async def _newest_jobs(cluster: ClusterConnection) -> Any:
         ) from e
 
 
-def _table(cluster: ClusterConnection, jobs: Any, number: int, user: BaseUser) -> dict[str, Any]:
+def _table(cluster: ClusterConnection, jobs: list[JobDetails], number: int, user: BaseUser) -> dict[str, Any]:
     readable = _readable(jobs_table.dag_ids(jobs), user)
     return {
         "address": cluster.address,
