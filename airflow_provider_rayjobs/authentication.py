@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib
 import re
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,8 @@ class RotatingToken:
         self._source = source
         self._keep = keep
         self._asked_at = float("-inf")
+        self._refused = 0  # how many tokens were
+        self._lock = threading.RLock()  # a signal handler may come back to where its own thread is
         self.last = ""
         #: Told each new token before it is used, to have it masked.
         self.register: Callable[[str], object] = lambda _token: None
@@ -63,9 +66,14 @@ class RotatingToken:
 
         :raises ValueError: there is none to be had; the message says why, without the token.
         """
-        now = time.monotonic()
-        if now - self._asked_at < self._keep:
-            return self.last
+        with self._lock:  # those who wait for it find the token that the first was given
+            return self.last if self._is_kept() else self._fetch()
+
+    def _is_kept(self) -> bool:
+        return time.monotonic() - self._asked_at < self._keep
+
+    def _fetch(self) -> str:
+        now, refused = time.monotonic(), self._refused
         try:
             token = self._ask()
         except RayJobsError:
@@ -80,11 +88,13 @@ class RotatingToken:
         if token != self.last:
             self.register(token)
             self.last = token
-        self._asked_at = now
+        if refused == self._refused:
+            self._asked_at = now
         return token
 
     def drop(self) -> None:
         """Have the next request ask anew: the cluster refused the token."""
+        self._refused += 1
         self._asked_at = float("-inf")
 
 

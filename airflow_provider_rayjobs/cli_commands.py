@@ -23,10 +23,10 @@ from airflow_provider_rayjobs.cli_output import (
     print_records,
     upload_bar,
 )
-from airflow_provider_rayjobs.compat import public, register_job
+from airflow_provider_rayjobs.compat import register_job, without_secrets
 from airflow_provider_rayjobs.exactly_once import STOP_PATIENCE
 from airflow_provider_rayjobs.identity import check_submission_id
-from airflow_provider_rayjobs.runtime_env import without_secrets
+from airflow_provider_rayjobs.runtime_env import public_runtime_env
 from airflow_provider_rayjobs.stop_delete import DELETE_DELAY
 from airflow_provider_rayjobs.submission import new_submission_id
 from airflow_provider_rayjobs.validation import check_metadata
@@ -113,8 +113,7 @@ def list_jobs(hook: RayJobHook, args: Namespace, out: TextIO) -> None:
 
 
 def _line_of(job: JobDetails, output: str) -> dict[str, Any]:
-    register_job(job)
-    entrypoint = public(job.entrypoint)
+    entrypoint = without_secrets(job, job.entrypoint)
     return {
         "submission_id": job.submission_id,
         "status": str(job.status),
@@ -156,7 +155,7 @@ def _details_of(job: JobDetails) -> dict[str, Any]:
     """Return a job's details without secrets."""
     register_job(job)
     shown = asdict(job) | _times(job) | {"end_time": _as_text(job.end_time)}
-    shown["runtime_env"] = without_secrets(job.runtime_env)
+    shown["runtime_env"] = public_runtime_env(job.runtime_env)
     first = ("submission_id", "status", "message")
     cleaned: dict[str, Any] = redact({name: shown.pop(name) for name in first} | shown)  # type: ignore[assignment]
     return cleaned

@@ -85,30 +85,31 @@ def follow(hook: RayJobHook, args: Namespace, out: TextIO, submission_id: str, s
 
 def _run_writing(out: TextIO, work: Callable[[Callable[[str], None]], Coroutine[Any, Any, T]]) -> T:
     """
-    Run a coroutine that writes lines, until it ends or nobody reads them any more.
+    Run a coroutine that writes lines, until it ends or they can't be written any more.
 
-    :raises BrokenPipeError: nobody does.
+    :raises BrokenPipeError: nobody reads them.
+    :raises OSError: there is no room for them, say.
     """
 
     async def run() -> T:
-        this, gone = asyncio.current_task(), False
+        this, problem = asyncio.current_task(), None
 
         def write(line: str) -> None:
-            nonlocal gone
+            nonlocal problem
             try:
-                if not gone:
+                if problem is None:
                     out.write(f"{line}\n")
                     out.flush()
-            except BrokenPipeError:  # raised here, it would pass for one of the connection to the cluster
-                gone = True
+            except OSError as e:  # raised here, it would pass for one of the connection to the cluster
+                problem = e
                 if this is not None:
                     this.cancel()
 
         try:
             return await work(write)
         finally:
-            if gone:
-                raise BrokenPipeError
+            if problem is not None:
+                raise problem
 
     return asyncio.run(run())
 

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-from airflow_provider_rayjobs.compat import stored_connection
+from airflow_provider_rayjobs.compat import load_cluster, register_cluster, stored_connection
 from airflow_provider_rayjobs.exceptions import (
     RayClusterUnreachableError,
     RayConnectionConfigError,
     RayJobLostError,
     RayJobNotFoundError,
     RayJobsError,
+    RayPackageError,
 )
 from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.spool import upload_progress
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable, Iterator
     from typing import TextIO
+
+    from airflow_provider_rayjobs.connection import ClusterConnection
 
 #: Exit codes, as the help of each command tells them.
 ERROR = 1
@@ -42,6 +45,7 @@ _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (RayJobNotFoundError, NOT_FOUND),
     (RayJobLostError, NOT_FOUND),
     (RayConnectionConfigError, USAGE),
+    (RayPackageError, USAGE),
     (RayJobsError, ERROR),
     (OSError, ERROR),  # of stdout: no room, say
     (AirflowNotFoundException, USAGE),
@@ -54,7 +58,22 @@ log = logging.getLogger(__name__.partition(".")[0])
 
 
 class CommandLineHook(RayJobHook):
-    """A hook outside of any task, which reads connections as Airflow's own commands do."""
+    """
+    A hook outside of any task, which reads connections as Airflow's own commands do.
+
+    :param create: whether a cluster may be created, where the connection says so.
+    """
+
+    def __init__(self, ray_conn_id: str, *, create: bool) -> None:
+        super().__init__(ray_conn_id)
+        self._create = create
+
+    @functools.cached_property
+    def cluster(self) -> ClusterConnection:
+        """The cluster that the connection names."""
+        cluster = load_cluster(self.ray_conn_id, self.get_connection(self.ray_conn_id), create=self._create)
+        register_cluster(cluster)
+        return cluster
 
     @classmethod
     def get_connection(cls, conn_id: str) -> Any:
@@ -71,7 +90,9 @@ def command(function: Callable[[RayJobHook, Namespace, TextIO], int | None]) -> 
 
     @functools.wraps(function)
     def run(args: Namespace) -> None:
-        with _words_on_stderr(), _claimed_stdout() as out, contextlib.closing(CommandLineHook(args.conn_id)) as hook:
+        create = "command" in args  # only of `submit`: to ask for a job must not create a cluster
+        hook = CommandLineHook(args.conn_id, create=create)
+        with _words_on_stderr(), _claimed_stdout() as out, contextlib.closing(hook):
             try:
                 code = function(hook, args, out)
                 out.flush()

@@ -75,15 +75,16 @@ def derived_deployment() -> str:
     return "local-" + hashlib.blake2b(key.encode(), digest_size=5).hexdigest()
 
 
-def load_cluster(conn_id: str, connection: AirflowConnection) -> ClusterConnection:
+def load_cluster(conn_id: str, connection: AirflowConnection, *, create: bool = True) -> ClusterConnection:
     """
     Read a connection, with the modules that this deployment lets connections name.
 
+    :param create: whether a cluster may be created, where the connection says so.
     :raises RayConnectionConfigError: the connection holds a wrong value.
     """
     names = conf.get("ray_jobs", "allowed_modules", fallback="") or ""
     allowed = {name.strip() for name in names.split(",")} - {""}
-    return read_connection(conn_id, connection, allowed_modules=allowed)
+    return read_connection(conn_id, connection, allowed_modules=allowed, create=create)
 
 
 def register_cluster(cluster: ClusterConnection, mask: Callable[[Any], object] = mask_secret) -> None:
@@ -186,18 +187,22 @@ def stored_connection(conn_id: str) -> Any:
     There, the ``get_connection`` of Airflow 3's hooks does not look into the database.
 
     :raises AirflowNotFoundException: there is none of this id.
-    :raises RayJobsError: a place could not be searched; whether the next one has it does not matter then.
+    :raises RayJobsError: nor could each place be searched.
     """
     from airflow.configuration import ensure_secrets_loaded
 
+    problem: Exception | None = None
     for backend in ensure_secrets_loaded():
         try:
             connection = backend.get_connection(conn_id)
-        except Exception as e:  # of whatever database or service it is
-            problem = f"{type(backend).__name__} failed: {str(e).partition(chr(10))[0]}"
-            raise RayJobsError(f"The conn_id `{conn_id}` can't be looked up: {problem}") from e
+        except Exception as e:  # noqa: BLE001 - of whatever database or service it is; as in a task, the next one may know
+            problem = problem or e
+            continue
         if connection is not None:
             return connection
+    if problem is not None:
+        what = f"{type(problem).__name__}: {str(problem).partition(chr(10))[0]}"
+        raise RayJobsError(f"The conn_id `{conn_id}` can't be looked up: {what}") from problem
     raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,6 +129,7 @@ def read_connection(
     connection: AirflowConnection,
     environ: Mapping[str, str] = os.environ,
     allowed_modules: Collection[str] = (),
+    create: bool = True,
 ) -> ClusterConnection:
     """
     Read an Airflow connection; may block when ``ray`` or a module is to be asked for the address.
@@ -138,6 +140,7 @@ def read_connection(
         ``RAY_ADDRESS``, then ``http://localhost:8265``.
     :param environ: the environment to read these variables from.
     :param allowed_modules: the modules that a connection may name.
+    :param create: whether a module may create a cluster, where ``create_cluster_if_needed`` says so.
     :raises RayConnectionConfigError: a value is wrong; the message names the field and what to write.
     :raises RayClusterUnreachableError: ``ray`` or the module that the address names knows of no such cluster.
     """
@@ -157,7 +160,7 @@ def read_connection(
         "dashboard_url": extra.url("dashboard_url"),
         **{name: extra.amount(name) for name in _AMOUNTS},
     }
-    create = extra.flag("create_cluster_if_needed")
+    create = extra.flag("create_cluster_if_needed") and create
     if given.module:
         info = addresses.ask_module(conn_id, given, allowed_modules, create, **pairs)
         given = addresses.Given(given.where, str(info.address))
@@ -231,6 +234,16 @@ def _client_cert(conn_id: str, extra: _Extra) -> tuple[str, str] | None:
     return str(cert), str(key)
 
 
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    known = parts.scheme in ("http", "https") and parts.hostname and parts.username is None and port != 0
+    return bool(known) and re.search(r"\s", text) is None
+
+
 class _Extra:
     """Typed access to the connection's extra; every failure names the key."""
 
@@ -294,8 +307,7 @@ class _Extra:
 
     def url(self, key: str) -> str:
         text = self.text(key)
-        parts = urlsplit(text)
-        if text and (parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None):
+        if text and not _is_web_address(text):
             self._wrong(key, "is no URL that begins with http:// or https://, without a login")
         return text.partition("#")[0].rstrip("/")
 

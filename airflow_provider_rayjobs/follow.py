@@ -273,6 +273,7 @@ class JobWatcher:
         )
 
     def _ended(self, job: JobDetails) -> JobEvent:
+        self._report(job.status)
         self._ended_at = time.time() if job.end_time is None else job.end_time / 1000
         if job.status is JobStatus.STOPPED and self._passed:
             return self._event(Outcome.TIMEOUT, f"{self._passed}; it was stopped")

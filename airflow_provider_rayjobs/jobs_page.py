@@ -17,6 +17,7 @@ from airflow.api_fastapi.core_api.security import get_user, requires_access_conn
 from airflow.models.connection import Connection
 from airflow.models.dag import DagModel
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, conf
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow.utils.session import create_session
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
@@ -28,6 +29,7 @@ from airflow_provider_rayjobs.compat import load_cluster, public, register_clust
 from airflow_provider_rayjobs.connection import ClusterConnection
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.hooks import RayJobHook
+from airflow_provider_rayjobs.protocol import JobDetails
 
 FOLDER = Path(__file__).parent / "page"
 
@@ -123,7 +125,7 @@ def _cluster(conn_id: str) -> ClusterConnection:
     if connection is None or connection.conn_type != RayJobHook.conn_type:
         raise HTTPException(404, f"There is no connection {conn_id!r} of type {RayJobHook.conn_type}.")
     try:
-        cluster = load_cluster(conn_id, connection)
+        cluster = load_cluster(conn_id, connection, create=False)
     except RayJobsError as e:
         raise HTTPException(502, public(str(e))) from e
     register_cluster(cluster)
@@ -134,8 +136,9 @@ def _cluster(conn_id: str) -> ClusterConnection:
 
 
 def _team(model: Any, name: str) -> str | None:
-    """Return the team that a DAG or a connection belongs to, where Airflow has teams."""
-    team: str | None = model.get_team_name(name) if conf.getboolean("core", "multi_team", fallback=False) else None
+    """Return the team that a DAG or a connection belongs to, where Airflow has teams; in 3.1 they are half there."""
+    named = AIRFLOW_V_3_2_PLUS and conf.getboolean("core", "multi_team", fallback=False)
+    team: str | None = model.get_team_name(name) if named else None
     return team
 
 
@@ -159,7 +162,7 @@ def _readable(dag_ids: set[str], user: BaseUser) -> set[str]:
 # Jobs
 
 
-async def _newest_jobs(cluster: ClusterConnection) -> Any:
+async def _newest_jobs(cluster: ClusterConnection) -> tuple[list[JobDetails], int]:
     try:
         return await jobs_table.newest_jobs(cluster)
     except RayJobsError as e:
@@ -170,7 +173,7 @@ async def _newest_jobs(cluster: ClusterConnection) -> Any:
         ) from e
 
 
-def _table(cluster: ClusterConnection, jobs: Any, number: int, user: BaseUser) -> dict[str, Any]:
+def _table(cluster: ClusterConnection, jobs: list[JobDetails], number: int, user: BaseUser) -> dict[str, Any]:
     readable = _readable(jobs_table.dag_ids(jobs), user)
     return {
         "address": cluster.address,

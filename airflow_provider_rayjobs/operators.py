@@ -29,7 +29,7 @@ from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.links import RayJobLink, store_job_page
 from airflow_provider_rayjobs.logs import DRAIN_TOTAL
 from airflow_provider_rayjobs.stop_delete import RayDeleteJobOperator, RayStopJobOperator
-from airflow_provider_rayjobs.task_log import submission_lines
+from airflow_provider_rayjobs.task_log import log_group, submission_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -223,6 +223,7 @@ class RaySubmitJobOperator(BaseOperator):
     def _submit_and_wait(self, context: Context, identity: TaskIdentity, session: str | None) -> Any:
         job = validation.job_arguments(self)
         job["runtime_env"] = self._prepare(job["runtime_env"])
+        what = submission_lines(job, compat.public)
         now = time.time()
         submission_id = submit_once(
             self.hook,
@@ -233,8 +234,7 @@ class RaySubmitJobOperator(BaseOperator):
         if self._guard is not None:
             self._guard.accept()
         self.log.info("Submitted Ray job %s: %s", submission_id, self.hook.cluster.job_page(submission_id))
-        for line in submission_lines(submission_id, job, compat.public):
-            self.log.info(line)
+        log_group(self.log, f"What was submitted as Ray job {submission_id}", what)
         return self._wait(context, self._watch(context, submission_id, now, session))
 
     def _prepare(self, runtime_env: dict[str, Any] | None) -> dict[str, Any] | None:

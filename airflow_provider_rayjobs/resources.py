@@ -19,8 +19,8 @@ def describe_resources() -> Flow[str]:
     The route is the dashboard's own and not part of the Jobs API, so it is taken for what it gives (Ray 2.60,
     ``dashboard/modules/reporter/reporter_head.py``): the text is empty where it gives nothing.
     """
-    response = yield Request("GET", "/api/cluster_status")
     try:
+        response = yield Request("GET", "/api/cluster_status", repeatable=False)
         status = read_object(response)["data"]["clusterStatus"]
         report = status["loadMetricsReport"]
         nodes = sum(int(count) for _, count in report["nodeTypes"])

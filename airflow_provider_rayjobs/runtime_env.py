@@ -64,18 +64,24 @@ _RENAMED = {"nsight": "_nsight", "rocprof_sys": "_rocprof_sys"}
 
 
 #: In URLs: a login, and a query, which may be a signature.
-_LOGIN_IN_URL = re.compile(r"(?<=://)[^/@\s\"]+@")
+_LOGIN_IN_URL = re.compile(r"(?<=://)[^/\s\"]*@")
 _QUERY_IN_URL = re.compile(r"(://[^\s\"?]+\?)[^\s\"]+")
 
 
-def without_secrets(runtime_env: Mapping[str, Any]) -> dict[str, Any]:
+def public_runtime_env(runtime_env: Mapping[str, Any]) -> dict[str, Any]:
     """Return a ``runtime_env`` to be shown: without the values of ``env_vars``, and what URLs hold that is secret."""
-    shown = dict(runtime_env)
+    shown = {key: _without_credentials(value) for key, value in runtime_env.items()}
     if isinstance(shown.get("env_vars"), Mapping):
         shown["env_vars"] = dict.fromkeys(shown["env_vars"], "***")
-    text = _LOGIN_IN_URL.sub("***@", json.dumps(shown, default=str))
-    cleaned: dict[str, Any] = json.loads(_QUERY_IN_URL.sub(r"\1***", text))
-    return cleaned
+    return shown
+
+
+def _without_credentials(value: Any) -> Any:
+    if isinstance(value, str):
+        return _QUERY_IN_URL.sub(r"\1***", _LOGIN_IN_URL.sub("***@", value))
+    if isinstance(value, Mapping):
+        return {key: _without_credentials(item) for key, item in value.items()}
+    return [_without_credentials(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def is_uri(value: str) -> bool:

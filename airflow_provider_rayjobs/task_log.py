@@ -6,33 +6,38 @@ import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_rayjobs.runtime_env import without_secrets
+from airflow_provider_rayjobs.runtime_env import public_runtime_env
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
-def submission_lines(submission_id: str, job: Mapping[str, Any], public: Callable[[str], str]) -> Iterator[str]:
+def submission_lines(job: Mapping[str, Any], public: Callable[[str], str]) -> list[str]:
     """
-    Give what was submitted, as a group of lines that Airflow's web page folds.
-
-    Of ``env_vars`` only the names are told.
+    Return what is submitted, without secrets; of ``env_vars`` only the names are told.
 
     :param job: the arguments of the hook's ``submit_job``.
     :param public: takes the secrets out of a text.
     """
-    yield f"::group::What was submitted as Ray job {submission_id}"
-    for name, value in job.items():
-        if value in (None, "", {}) or name in ("submission_id", "metadata"):
-            continue
-        yield public(f"{name}: {_readable(name, value)}")
-    yield "::endgroup::"
+    return [
+        public(f"{name}: {_readable(name, value)}")
+        for name, value in job.items()
+        if value not in (None, "", {}) and name not in ("submission_id", "metadata")
+    ]
+
+
+def log_group(log: Any, title: str, lines: Iterable[str]) -> None:
+    """Log lines as a group, which Airflow's web page folds."""
+    log.info("::group::%s", title)
+    for line in lines:
+        log.info("%s", line)
+    log.info("::endgroup::")
 
 
 def _readable(name: str, value: Any) -> str:
     if name == "entrypoint":
         return value if isinstance(value, str) else shlex.join(value)
-    return json.dumps(without_secrets(value) if name == "runtime_env" else value, default=str)
+    return json.dumps(public_runtime_env(value) if name == "runtime_env" else value, default=str)
 
 
 def end_line(submission_id: str, status: str, seconds: float, spent: Sequence[tuple[str, float]], page: str) -> str:

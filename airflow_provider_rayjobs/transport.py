@@ -123,7 +123,7 @@ class RequestsTransport:
 
     def _answer(self, request: Request) -> Response:
         response = self._send(request)
-        if _drop_outdated_token(self.cluster, response):
+        if _drop_outdated_token(self.cluster, response.status):
             self._sleep(TOKEN_PAUSE)
             response = self._send(request)
         return response
@@ -207,7 +207,7 @@ class AiohttpTransport:
 
     async def _answer(self, request: Request) -> Response:
         response = await self._send(request)
-        if _drop_outdated_token(self.cluster, response):
+        if _drop_outdated_token(self.cluster, response.status):
             await self._sleep(TOKEN_PAUSE)
             response = await self._send(request)
         return response
@@ -260,15 +260,21 @@ class AiohttpTransport:
         :raises RayClusterUnreachableError: it could not be opened, or broke.
         """
         session, headers = await self._opened(), await self._headers()
+        from aiohttp import WSServerHandshakeError
+
         with translating_aiohttp(self.cluster):
-            # No heartbeat: the head never reads from this socket, so it would not answer a ping.
-            async with session.ws_connect(
-                self.cluster.address + path,
-                headers=headers,
-                max_msg_size=MAX_WEBSOCKET_MESSAGE,
-                proxy=self._proxy,
-            ) as socket:
-                yield _messages(self.cluster, socket)
+            try:
+                # No heartbeat: the head never reads from this socket, so it would not answer a ping.
+                async with session.ws_connect(
+                    self.cluster.address + path,
+                    headers=headers,
+                    max_msg_size=MAX_WEBSOCKET_MESSAGE,
+                    proxy=self._proxy,
+                ) as socket:
+                    yield _messages(self.cluster, socket)
+            except WSServerHandshakeError as e:
+                _drop_outdated_token(self.cluster, e.status)
+                raise
 
     @asynccontextmanager
     async def body(self, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -284,6 +290,7 @@ class AiohttpTransport:
                 self.cluster.address + path, headers=headers, allow_redirects=False, proxy=self._proxy
             ) as answer:
                 if answer.status != 200:
+                    _drop_outdated_token(self.cluster, answer.status)
                     request = Request("GET", path)
                     text = await answer.content.read(ERROR_TEXT_LIMIT)
                     raise error_of(_response(self.cluster, request, answer.status, text, answer.headers))
@@ -326,9 +333,9 @@ async def _messages(cluster: ClusterConnection, socket: aiohttp.ClientWebSocketR
 _NO_RESPONSE = Response(0, "", "")
 
 
-def _drop_outdated_token(cluster: ClusterConnection, response: Response) -> bool:
+def _drop_outdated_token(cluster: ClusterConnection, status: int) -> bool:
     """Whether a token was refused that changes: it may just have been replaced. Ray refuses before it acts."""
-    if response.status not in (401, 403) or cluster.token is None:
+    if status not in (401, 403) or cluster.token is None:
         return False
     cluster.token.drop()
     return True

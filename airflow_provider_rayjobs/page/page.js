@@ -20,7 +20,12 @@ function element(tag, text, attributes = {}) {
 // Links. Airflow shows this page in a frame from which a browser lets no link lead out; a link of the page around it may.
 
 function link(text, url, attributes = {}) {
-  const target = new URL(url, document.baseURI);
+  let target;
+  try {
+    target = new URL(url, document.baseURI);
+  } catch {
+    return element("span", text);
+  }
   if (!["http:", "https:"].includes(target.protocol)) return element("span", text);
   return element("a", text, { href: target.href, rel: "noopener noreferrer", ...attributes });
 }

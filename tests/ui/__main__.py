@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import tempfile
 import time
@@ -19,20 +20,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="airflow-ui-") as folder:
         home = Path(folder) / "home"
         airflow = make_airflow(home, (EXAMPLES, DAGS))
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             print("Starting Ray ...", flush=True)
             with RayHead(num_cpus=4) as ray:
-                print("Starting Airflow ...", flush=True)
-                airflow.start()
-                airflow.add_connection("ray_default", "ray_jobs", host=f"http://{ray.host}", port=ray.port)
-                print(f"Ready after {time.monotonic() - began:.0f} s; Ctrl-C ends it.")
-                print(f"  Airflow        {airflow.base_url}   user {LOGIN['username']}, password {LOGIN['password']}")
-                print(f"  Ray dashboard  {ray.url}", flush=True)
-                signal.pause()
-        except KeyboardInterrupt:
-            print("\nStopping Airflow and Ray ...", flush=True)
-        finally:
-            airflow.stop()
+                try:
+                    print("Starting Airflow ...", flush=True)
+                    airflow.start()
+                    airflow.add_connection("ray_default", "ray_jobs", host=f"http://{ray.host}", port=ray.port)
+                    print(f"Ready after {time.monotonic() - began:.0f} s; Ctrl-C ends it.")
+                    print(
+                        f"  Airflow        {airflow.base_url}   user {LOGIN['username']}, password {LOGIN['password']}"
+                    )
+                    print(f"  Ray dashboard  {ray.url}", flush=True)
+                    signal.pause()
+                finally:
+                    # A second Ctrl-C must not keep what was started alive.
+                    signal.signal(signal.SIGINT, signal.SIG_IGN)
+                    print("\nStopping Airflow and Ray ...", flush=True)
+                    airflow.stop()
 
 
 if __name__ == "__main__":

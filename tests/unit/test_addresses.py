@@ -72,6 +72,13 @@ def test_a_module_is_given_nothing_where_nothing_is_set(manager: Any) -> None:
     assert (cluster.cookies, cluster.metadata, cluster.headers) == ({}, {}, {})
 
 
+@pytest.mark.parametrize("create", [True, False])
+def test_a_cluster_is_created_only_where_both_the_connection_and_the_caller_want_it(manager: Any, create: bool) -> None:
+    read(f"{NAME}://prod", extra={"create_cluster_if_needed": True}, create=create)
+    ((_, given),) = manager.asked
+    assert given["create_cluster_if_needed"] is create
+
+
 def test_the_environment_may_name_a_module(manager: Any) -> None:
     assert read("", environ={"RAY_ADDRESS": f"{NAME}://x"}).address == "https://jobs.example:8443/c1"
 

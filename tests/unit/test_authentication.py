@@ -8,6 +8,7 @@ import json
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -178,6 +179,33 @@ def test_a_callable_is_asked_again_after_a_while_and_when_its_token_is_refused(
     monkeypatch.setattr(authentication, "time", SimpleNamespace(monotonic=lambda: now + authentication.TOKEN_KEPT))
     version(client)
     assert len(tokens.threads) == 3
+
+
+def test_many_who_need_a_token_at_once_ask_for_one(tokens: Any) -> None:
+    def slow() -> str:
+        time.sleep(0.2)
+        return "token-of-ray-1"
+
+    tokens.next = slow
+    token = read(CALLABLE, ALLOWED, host="head").token
+    assert token is not None
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: token.current(), range(8))) == {"token-of-ray-1"}
+    assert len(tokens.threads) == 1
+
+
+def test_a_token_that_was_refused_while_it_was_asked_for_is_not_kept(tokens: Any) -> None:
+    token = read(CALLABLE, ALLOWED, host="head").token
+    assert token is not None
+
+    def refused_meanwhile() -> str:
+        token.drop()
+        return "token-of-yesterday"
+
+    tokens.next = refused_meanwhile
+    assert token.current() == "token-of-yesterday"
+    tokens.next = lambda: "token-of-ray-1"
+    assert token.current() == "token-of-ray-1"
 
 
 def test_a_token_that_was_replaced_a_moment_ago_is_asked_for_again(

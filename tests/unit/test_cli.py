@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,8 +21,6 @@ from tests.support import answers, command_line
 from tests.support.command_line import Done, arguments, finish, start
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.support.scripted_server import ScriptedRay
 
 Run = Callable[..., Done]
@@ -226,6 +225,22 @@ def test_losing_the_cluster_while_following_says_nothing_of_the_job(
     done = run("logs", "--follow", "a")
     assert done.code == 3
     assert "Ray job a can't be followed any longer, though it may still run" in done.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("follow", [[], ["--follow"]], ids=["read", "followed"])
+def test_a_log_that_cannot_be_written_is_no_success(follow: list[str], scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a", "SUCCEEDED").log = ["one\n", "two\n"]
+    with Path("/dev/full").open("w") as full:
+        done = finish(start(scripted_ray.url, "logs", *follow, "a", stdout=full))
+    assert done.code == 1
+    assert "No space left on device" in done.err
+
+
+def test_a_folder_that_is_not_there_is_a_wrong_argument(run: Run, scripted_ray: ScriptedRay) -> None:
+    done = run("submit", "--working-dir", "/no/such/folder", "--", "x")
+    assert done.code == 2
+    assert "/no/such/folder" in done.err
+    assert scripted_ray.jobs == {}
 
 
 def test_stop_waits_and_tells_the_last_status(run: Run, scripted_ray: ScriptedRay) -> None:

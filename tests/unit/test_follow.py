@@ -270,6 +270,7 @@ def test_a_deadline_stops_the_job(name: str, scripted_ray: ScriptedRay, caplog: 
     assert event.detail.endswith("; it was stopped")
     assert scripted_ray.jobs["a"].status == "STOPPED"
     assert any("passed its" in line and "stopping it" in line for line in messages(caplog))
+    assert re.fullmatch(r"Ray job a STOPPED after \d\.\d s \(RUNNING \d\.\d s\): http.*", messages(caplog)[-1])
 
 
 def test_a_deadline_is_met_in_time_whatever_the_poll_interval(

@@ -109,11 +109,12 @@ def test_the_test_button_tells_the_version_and_what_is_free(hook: RayJobHook, sc
     "answer",
     [
         answers.html(),
+        answers.text(502, "Bad gateway"),
         answers.as_json({"data": {"clusterStatus": None}}),
         cluster_status(usage={"CPU": ["many", 2]}, nodeTypes=[]),
         cluster_status(usage={}, nodeTypes="none"),
     ],
-    ids=["page", "nothing", "words", "other"],
+    ids=["page", "502", "nothing", "words", "other"],
 )
 def test_what_the_cluster_does_not_tell_is_left_out(
     hook: RayJobHook, scripted_ray: ScriptedRay, answer: answers.Answer
@@ -122,6 +123,7 @@ def test_what_the_cluster_does_not_tell_is_left_out(
     good, said = hook.test_connection()
     assert good
     assert ";" not in said
+    assert len(scripted_ray.received_on("GET", "/api/cluster_status")) == 1
     hook.close()
 
 
@@ -134,7 +136,16 @@ def test_the_test_button_tells_what_to_mend(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    "url", ["ray.example.com", "ftp://ray.example.com", "https://me:secret@ray.example.com", "http://"]
+    "url",
+    [
+        "ray.example.com",
+        "ftp://ray.example.com",
+        "https://me:secret@ray.example.com",
+        "http://",
+        "https://host:port",
+        "https://ho st",
+        "http://[abc",
+    ],
 )
 def test_a_dashboard_that_no_browser_opens_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     connection = {"conn_type": "ray_jobs", "host": "head", "extra": {"dashboard_url": url}}

@@ -35,7 +35,6 @@ LAYERS = (
             "foreign_errors",
             "network",
             "load",
-            "task_log",
             "packages",
             "zip_writer",
         },

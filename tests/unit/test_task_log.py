@@ -7,7 +7,7 @@ from typing import Any
 from airflow_provider_rayjobs.task_log import submission_lines
 
 
-def test_what_was_submitted_is_one_group_without_secrets() -> None:
+def test_what_was_submitted_is_told_without_secrets() -> None:
     job: dict[str, Any] = {
         "entrypoint": ["python", "a b.py", "--key=hidden"],
         "submission_id": "j1",
@@ -18,15 +18,13 @@ def test_what_was_submitted_is_one_group_without_secrets() -> None:
         "runtime_env": {
             "working_dir": "gcs://_ray_pkg_1.zip",
             "env_vars": {"MODE": "fast"},
-            "pip": ["--index-url=https://me:word@pypi.example.com/simple", "x"],
+            "pip": ['--index-url="https://me:w@rd@pypi.example.com/simple?key=k"', "x"],
         },
     }
-    assert list(submission_lines("j1", job, lambda text: text.replace("hidden", "***"))) == [
-        "::group::What was submitted as Ray job j1",
+    assert submission_lines(job, lambda text: text.replace("hidden", "***")) == [
         "entrypoint: python 'a b.py' --key=***",
         "entrypoint_num_cpus: 2",
         'runtime_env: {"working_dir": "gcs://_ray_pkg_1.zip", "env_vars": {"MODE": "***"}, '
-        '"pip": ["--index-url=https://***@pypi.example.com/simple", "x"]}',
-        "::endgroup::",
+        '"pip": ["--index-url=\\"https://***@pypi.example.com/simple?***\\"", "x"]}',
     ]
     assert job["runtime_env"]["env_vars"] == {"MODE": "fast"}
