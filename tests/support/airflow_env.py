@@ -37,6 +37,10 @@ class ApiError(Exception):
         self.status = status
 
 
+class DatabaseLockedError(ApiError):
+    """Nothing was done: SQLite, which knows one writer at a time, made it wait too long."""
+
+
 class AirflowEnv(AirflowRecords):
     """An Airflow with all its processes; its records are attributes of the base class.
 
@@ -199,7 +203,12 @@ class AirflowEnv(AirflowRecords):
         if self._token is None:
             # Without a login everybody is an administrator, but a token is wanted all the same.
             self._token = self._http("POST" if self._login else "GET", "/auth/token", self._login)["access_token"]
-        return self._http(method, f"/api/v2/{path}", body, {"Authorization": f"Bearer {self._token}"})
+        token = {"Authorization": f"Bearer {self._token}"}
+        for _ in range(4):
+            with contextlib.suppress(DatabaseLockedError):
+                return self._http(method, f"/api/v2/{path}", body, token)
+            time.sleep(1)
+        return self._http(method, f"/api/v2/{path}", body, token)
 
     def _http(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Any:
         request = urllib.request.Request(
@@ -217,7 +226,9 @@ class AirflowEnv(AirflowRecords):
                 answer = response.read()
         except urllib.error.HTTPError as error:
             with error:
-                raise ApiError(error.code, error.read().decode(errors="replace")) from None
+                text = error.read().decode(errors="replace")
+            kind = DatabaseLockedError if error.code == 500 and "Database error" in text else ApiError
+            raise kind(error.code, text) from None
         return json.loads(answer) if answer else None
 
     def add_connection(self, conn_id: str, conn_type: str, **fields: Any) -> None:
