@@ -17,6 +17,7 @@ from airflow.cli.cli_config import ARG_OUTPUT, ActionCommand, Arg, GroupCommand,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: Those of ``protocol.JobStatus``, which every start of ``airflow`` would else import.
 STATUSES = ("PENDING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED")
 
 EXIT_CODES = """\

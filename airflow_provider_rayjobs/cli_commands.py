@@ -88,7 +88,7 @@ def _read_runtime_env(path: str) -> dict[str, Any]:
         read = yaml.safe_load(Path(path).read_text())
     except (OSError, UnicodeDecodeError) as e:
         raise ValueError(f"--runtime-env: the file {path!r} can't be read: {getattr(e, 'strerror', None) or e}") from e
-    except yaml.YAMLError as e:  # type: ignore[attr-defined]
+    except yaml.YAMLError as e:  # type: ignore[attr-defined]  # Airflow's module hands it on by __getattr__
         mark = getattr(e, "problem_mark", None)  # the whole error would show the line, which may hold a secret
         line = f", line {mark.line + 1}" if mark else ""
         raise ValueError(f"--runtime-env: {path!r}{line} is no YAML: {getattr(e, 'problem', '')}") from None
@@ -157,7 +157,7 @@ def _details_of(job: JobDetails) -> dict[str, Any]:
     shown = asdict(job) | _times(job) | {"end_time": _as_text(job.end_time)}
     shown["runtime_env"] = public_runtime_env(job.runtime_env)
     first = ("submission_id", "status", "message")
-    cleaned: dict[str, Any] = redact({name: shown.pop(name) for name in first} | shown)  # type: ignore[assignment]
+    cleaned: dict[str, Any] = redact({name: shown.pop(name) for name in first} | shown)  # type: ignore[assignment]  # a dict stays one
     return cleaned
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
-from airflow_provider_rayjobs.compat import load_cluster, register_cluster, stored_connection
+from airflow_provider_rayjobs.compat import stored_connection
 from airflow_provider_rayjobs.exceptions import (
     RayClusterUnreachableError,
     RayConnectionConfigError,
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable, Iterator
     from typing import TextIO
-
-    from airflow_provider_rayjobs.connection import ClusterConnection
 
 #: Exit codes, as the help of each command tells them.
 ERROR = 1
@@ -66,14 +64,7 @@ class CommandLineHook(RayJobHook):
 
     def __init__(self, ray_conn_id: str, *, create: bool) -> None:
         super().__init__(ray_conn_id)
-        self._create = create
-
-    @functools.cached_property
-    def cluster(self) -> ClusterConnection:
-        """The cluster that the connection names."""
-        cluster = load_cluster(self.ray_conn_id, self.get_connection(self.ray_conn_id), create=self._create)
-        register_cluster(cluster)
-        return cluster
+        self._create_cluster = create
 
     @classmethod
     def get_connection(cls, conn_id: str) -> Any:

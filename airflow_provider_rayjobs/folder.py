@@ -187,7 +187,7 @@ def _rules_of(path: str, base: int, ignore_files: Sequence[str]) -> _Rules:
         if not os.path.isfile(where):  # noqa: PTH113 - once for every folder: a Path costs
             continue
         try:
-            with open(where, encoding="utf-8", errors="surrogateescape") as lines:  # noqa: PTH123 - the same
+            with open(where, encoding="utf-8", errors="surrogateescape") as lines:  # noqa: PTH123 - as above
                 read = IgnoreRules(lines)
         except OSError as e:
             raise unreadable(where, "", e) from e

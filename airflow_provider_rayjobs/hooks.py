@@ -46,6 +46,7 @@ class RayJobHook(BaseHook):
     def __init__(self, ray_conn_id: str = default_conn_name, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.ray_conn_id = ray_conn_id
+        self._create_cluster = True  # where the connection says so
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
@@ -64,7 +65,7 @@ class RayJobHook(BaseHook):
 
         :raises RayConnectionConfigError: the connection holds a wrong value.
         """
-        cluster = load_cluster(self.ray_conn_id, self.get_connection(self.ray_conn_id))
+        cluster = load_cluster(self.ray_conn_id, self.get_connection(self.ray_conn_id), create=self._create_cluster)
         register_cluster(cluster)
         return cluster
 

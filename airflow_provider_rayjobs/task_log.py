@@ -48,5 +48,5 @@ def end_line(submission_id: str, status: str, seconds: float, spent: Sequence[tu
     :param spent: each status that was seen, with the seconds that it held.
     :param page: URL of the job's page.
     """
-    parts = ", ".join(f"{status} {held:.1f} s" for status, held in spent)
+    parts = ", ".join(f"{earlier} {held:.1f} s" for earlier, held in spent)
     return f"Ray job {submission_id} {status} after {seconds:.1f} s{f' ({parts})' if parts else ''}: {page}"

@@ -17,6 +17,7 @@ import pytest
 from airflow_provider_rayjobs import __main__, cli
 from airflow_provider_rayjobs.cli_output import log
 from airflow_provider_rayjobs.get_provider_info import get_provider_info
+from airflow_provider_rayjobs.protocol import JobStatus
 from tests.support import answers, command_line
 from tests.support.command_line import Done, arguments, finish, start
 
@@ -47,6 +48,10 @@ def run(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch, capfd: pytes
         return Done(code, out, err)
 
     return run
+
+
+def test_the_statuses_to_list_are_those_that_ray_has() -> None:
+    assert sorted(cli.STATUSES) == sorted(JobStatus)
 
 
 def test_submit_sends_what_its_options_say(run: Run, scripted_ray: ScriptedRay, tmp_path: Path) -> None:
