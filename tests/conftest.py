@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +16,12 @@ from tests.support.scripted_server import ScriptedRay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# Airflow reads and writes its configuration where this says, when it is first imported, be it while tests are
+# collected: never in a person's home, where another version may have left what this one can't read.
+_home = tempfile.TemporaryDirectory(prefix="airflow-tests-")
+os.environ["AIRFLOW_HOME"] = _home.name
+atexit.register(_home.cleanup)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,11 +19,6 @@ if TYPE_CHECKING:
     from tests.parity.sides import Side
 
 HERE = Path(__file__).parent
-
-# Airflow writes its configuration where this says, when it is first imported.
-_home = tempfile.TemporaryDirectory(prefix="airflow-parity-")
-os.environ.setdefault("AIRFLOW_HOME", _home.name)
-atexit.register(_home.cleanup)
 
 _HEAD_ARGUMENTS = ("--num-gpus", "4", "--resources", '{"parity_widget": 8, "parity_gadget": 8}')
 _HEAD_LABELS = ("--labels", "parity-zone=here")

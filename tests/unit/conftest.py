@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 import sys
-import tempfile
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +16,6 @@ if TYPE_CHECKING:
 
     from tests.support.faulty_proxy import FaultyProxy
     from tests.support.scripted_server import ScriptedRay
-
-# Airflow writes its configuration where this says, when it is first imported.
-_home = tempfile.TemporaryDirectory(prefix="airflow-unit-")
-os.environ["AIRFLOW_HOME"] = _home.name
-atexit.register(_home.cleanup)
-
 
 AIRFLOW_2 = version("apache-airflow").startswith("2.")
 
