@@ -43,8 +43,8 @@ lint: ## Check style and formatting
 	$(MAIN)/ruff check
 	$(MAIN)/ruff format --check
 
-benchmarks: ## Compare with other ways to run Ray jobs; writes docs/benchmarks.md (half an hour; ARGS=--quick: to try it)
-	@$(ENVS) bench-airflow bench-ours bench-astro bench-google bench-sdk
+benchmarks: ## Compare with other ways to run Ray jobs; writes docs/benchmarks.md (an hour; ARGS=--quick: to try it)
+	@$(ENVS) airflow-3.3 ray-2.60 bench-airflow bench-ours bench-astro bench-google bench-sdk
 	$(PYTHON) benchmarks/run.py $(ARGS)
 
 format: ## Format the code and mend what can be mended

@@ -104,7 +104,9 @@ def unpacked(built: Path) -> Path:
 def ray_environment(session: nox.Session, ray: str) -> Path:
     """Make an environment for Ray alone, with the Python of the session; functions that are pickled want the same."""
     requirements = ROOT / "requirements" / f"ray-{ray}.txt"
-    python = str(session.run("python", "-c", "import sys; print('%d.%d' % sys.version_info[:2])", silent=True)).strip()
+    python = str(
+        session.run_install("python", "-c", "import sys; print('%d.%d' % sys.version_info[:2])", silent=True)
+    ).strip()
     place = ROOT / ".nox" / f"ray-{ray}-python-{python}"
     made_from = place / "made-from.txt"
     if not made_from.exists() or made_from.read_text() != requirements.read_text():

@@ -97,7 +97,7 @@ async def follow(subject: str, url: str, times: Timetable, name: str, clock: Clo
 
 async def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Follow all jobs; return the figures."""
-    times, clock = Timetable(args.jobs, args.begin, args.seconds, args.age), Clock()
+    times, clock = Timetable(args.jobs, args.begin, args.ends or args.seconds, args.age), Clock()
     if args.subject == "ours":  # what Airflow imports to read the first connection of a process
         from airflow_provider_rayjobs.sharing import cluster_of
 
@@ -144,6 +144,7 @@ def main() -> None:
     parser.add_argument("--begin", type=float, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--age", type=float, default=0.0)
+    parser.add_argument("--ends", type=float, help="seconds in which a quarter of the jobs end, if not those")
     args = parser.parse_args()
     logging.disable(logging.CRITICAL)  # Airflow's logging is not what is measured
     os.environ["AIRFLOW_CONN_BENCH"] = json.dumps({"conn_type": "ray_jobs", "host": args.url})
