@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.poller import Poller
 
 #: A job's end is noticed within this share of its run time, and within 1.5 s for a short one.
-SHORTEST_INTERVAL = 1.0
-INTERVAL_SHARE = 0.04
+SHORTEST_INTERVAL = 1.2
+INTERVAL_SHARE = 0.045
 
 #: Seconds to wait for a job that was asked to stop; Ray sends SIGKILL a few seconds after SIGTERM.
 STOP_PATIENCE = 30.0

@@ -36,7 +36,7 @@ CASES = {
 }
 
 
-HEADERS = tuple("files|first, ours s|Ray s|ratio|again, ours s|Ray s|ratio|peak, ours MiB|Ray MiB".split("|"))
+HEADERS = ("files", "ours first s", "Ray s", "ratio", "ours again s", "Ray s", "ratio", "ours peak MiB", "Ray MiB")
 
 
 def make_files(folder: Path, kind: str, count: int, size: int, seed: int) -> None:

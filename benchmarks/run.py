@@ -35,7 +35,7 @@ the event loop's lag: compare rows, not pages.
 - `log_stream`: following 1 GB of a job's log, throughput and peak memory; beside the bare WebSocket.
 - `deferred`: many deferred jobs in one event loop, the head's share, the loop's lag, and how late an end is told;
   beside a naive trigger with `aiohttp` and `astro-provider-ray`.
-- `real_head`: 50 jobs on a real Ray head, its CPU time, and how late the end of a job is told, with and without its log.
+- `real_head`: 50 jobs on a real Ray head, its CPU time, and how late the end of a job is told.
 - `packing`: packing and uploading a `working_dir`; beside Ray's own client.
 
 A scripted Ray head (`benchmarks/head.py`) stands for a real one where hundreds of jobs are needed. It charges each
@@ -51,8 +51,8 @@ NOTES = {
     "deferred": "The jobs ran 10 to 600 s and ended all over the time. The naive trigger has an aiohttp session for "
     'each job and asks at the same intervals. "Late" is the share of jobs whose end was told later than the larger of '
     "1.5 s and 5 % of its run time.",
-    "real_head": "All jobs are 60 s old, of 1 minute; the naive trigger and astro-provider-ray follow the same ones, in "
-    'turn. "Late" as above, with 5 s more where the log is streamed.',
+    "real_head": "The first table's jobs sleep; all follow the same ones, in turn, as if they were a minute old. "
+    '"Late" is as above, with 5 s more where the log is streamed.',
     "packing": '"Again" is the second time, when the cluster has the package. Ray\'s client refuses more than 100 MiB, '
     "measured before compression.",
 }
