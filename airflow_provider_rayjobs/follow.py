@@ -17,6 +17,7 @@ from airflow_provider_rayjobs import protocol
 from airflow_provider_rayjobs.contact import Contact
 from airflow_provider_rayjobs.events import JobEvent, Outcome, event_of_job
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
+from airflow_provider_rayjobs.load import JITTER
 from airflow_provider_rayjobs.logs import LogFollower
 from airflow_provider_rayjobs.poller import LONGEST_LOST_INTERVAL
 from airflow_provider_rayjobs.progress import ProgressLines
@@ -78,7 +79,7 @@ def poll_delay(age: float, poll_interval: float, chance: Callable[[], float] = r
     :param chance: random numbers in [0, 1), which spread the looks of many jobs.
     """
     longest = min(max(SHORTEST_INTERVAL, INTERVAL_SHARE * age), poll_interval)
-    return longest * (0.8 + 0.2 * chance())
+    return longest * (JITTER + (1 - JITTER) * chance())
 
 
 class JobWatcher:

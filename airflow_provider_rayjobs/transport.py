@@ -50,6 +50,8 @@ SLOWEST_UPLOAD = 1_000_000
 #: within a line.
 MAX_WEBSOCKET_MESSAGE = 16 * 1024 * 1024
 
+#: Bytes of a long answer that are given at a time, little enough not to hold an event loop up.
+PIECE = 16 * 1024
 
 #: Connections of one session: more than the looks and log streams of one poller together.
 MOST_CONNECTIONS = 200
@@ -266,7 +268,8 @@ class AiohttpTransport:
                 aiohttp = await asyncio.to_thread(importlib.import_module, "aiohttp")
                 cluster = self.cluster
                 # Reading the system's certificates takes some 20 ms of CPU, too long for an event loop.
-                tls = await asyncio.to_thread(network.ssl_context, cluster) if _is_https(cluster) else True
+                https = cluster.address.startswith("https://")
+                tls = await asyncio.to_thread(network.ssl_context, cluster) if https else True
                 # So does the import of requests, which knows the rules for proxies.
                 self._proxy = await asyncio.to_thread(network.http_proxy, cluster)
                 self._session = aiohttp.ClientSession(
@@ -322,7 +325,7 @@ class AiohttpTransport:
                     request = Request("GET", path)
                     text = await answer.content.read(ERROR_TEXT_LIMIT)
                     raise error_of(_response(self.cluster, request, answer.status, text, answer.headers))
-                yield answer.content.iter_chunked(64 * 1024)
+                yield answer.content.iter_chunked(PIECE)
 
     async def close(self) -> None:
         """Close the session."""
@@ -386,10 +389,6 @@ def _response(cluster: ClusterConnection, request: Request, status: int, body: b
         headers.get("Location", ""),
         secrets=(*cluster.secrets, *request.secrets),
     )
-
-
-def _is_https(cluster: ClusterConnection) -> bool:
-    return cluster.address.startswith("https://")
 
 
 def _settled(response: Response) -> Response:
