@@ -60,7 +60,10 @@ def test_arguments_survive_serialisation(kind: type[BaseTrigger], kwargs: dict[s
 
 
 #: What a release's triggers leave in Airflow's database, one file for each release that changed it.
-SAMPLES = sorted((Path(__file__).parents[1] / "upgrade").glob("trigger_rows_*.json"))
+SAMPLES = sorted(
+    (Path(__file__).parents[1] / "upgrade").glob("trigger_rows_*.json"),
+    key=lambda file: [int(number) for number in file.stem.rpartition("_")[2].split(".")],
+)
 
 
 @pytest.mark.parametrize("file", SAMPLES, ids=lambda file: file.stem)

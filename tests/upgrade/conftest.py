@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 from dataclasses import dataclass
@@ -58,19 +59,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=ours)
 
 
+def _installed() -> list[Airflow]:
+    if named := os.environ.get(VARIABLE):
+        pairs = [entry.strip().split("=", 1) for entry in named.split(",")]
+    else:
+        found = REPO.glob(".envs/airflow-*/bin/python")
+        pairs = [[python.parents[1].name.removeprefix("airflow-"), str(python)] for python in found]
+    made = [Airflow(version, Path(python)) for version, python in pairs]
+    return sorted(made, key=lambda airflow: tuple(map(int, airflow.version.split("."))))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test of one upgrade with each pair of neighbours."""
+    if "upgrade" in metafunc.fixturenames:
+        pairs = list(itertools.pairwise(_installed()))
+        metafunc.parametrize("upgrade", pairs, ids=[f"{old.version}-to-{new.version}" for old, new in pairs])
+
+
 @pytest.fixture(scope="session")
 def airflows() -> list[Airflow]:
     """All Airflows, the oldest first: those that the variable names, or those in ``.envs``."""
-    named = os.environ.get(VARIABLE)
-    if named:
-        pairs = [entry.strip().split("=", 1) for entry in named.split(",")]
-    else:
-        found = sorted(REPO.glob(".envs/airflow-*/bin/python"))
-        pairs = [[python.parents[1].name.removeprefix("airflow-"), str(python)] for python in found]
-    made = [Airflow(version, Path(python)) for version, python in pairs]
-    if len(made) < 2:
+    installed = _installed()
+    if len(installed) < 2:
         message = f"an upgrade needs two environments; {VARIABLE} names them, or make them in .envs"
         if "CI" in os.environ:
             pytest.fail(message)
         pytest.skip(message)
-    return sorted(made, key=lambda airflow: tuple(map(int, airflow.version.split("."))))
+    return installed
