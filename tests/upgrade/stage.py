@@ -47,7 +47,6 @@ def finish(airflow: AirflowEnv, _ray_url: str) -> dict[str, object]:
     wait(lambda: log().count("hello from the driver") == 2, 180, lambda: f"not followed:\n{log()}\n{airflow.outputs()}")
     (airflow.home / "gate").touch()
     row = airflow.wait_task(DAG, run_id, "job", "success", timeout=180)
-    log = airflow.task_log(DAG, run_id, "job")
     return {
         "version": airflow.version,
         "try_number": row.try_number,
