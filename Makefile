@@ -11,7 +11,7 @@ NOX := $(CHECK) && $(PYTHON) tools/envs.py --tools && exec .envs/tools/bin/nox
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui ui-test envs test lint types docs unit integration parity faults benchmarks
-.PHONY: test-3.3 test-2.11 matrix format lock clean
+.PHONY: test-3.3 test-2.11 matrix upgrade format lock clean
 
 help: ## Show this help
 	@echo 'Usage: make [PYTHON=python3.12] TARGET     (pytest gets what ARGS="..." holds)'
@@ -76,6 +76,10 @@ parity: ## Make the same submissions by Ray's own client and by the hook, and co
 faults: ## Run the tests that kill, cut and restart things
 	@$(ENVS) airflow-3.3 ray-2.60
 	$(MAIN)/pytest -m faults tests/faults $(ARGS)
+
+upgrade: ## Upgrade an Airflow from 2.11 to 3.3, version by version, with tasks that are deferred meanwhile
+	@$(ENVS) airflow-2.11 airflow-3.0 airflow-3.1 airflow-3.2 airflow-3.3 ray-2.60
+	$(MAIN)/pytest -m upgrade tests/upgrade $(ARGS)
 
 test-3.3: ## Test the wheel on Airflow 3.3
 	@$(NOX) --session 'test(airflow-3.3)' $(if $(ARGS),-- $(ARGS))
