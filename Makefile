@@ -11,7 +11,7 @@ ENVS := $(CHECK) && exec $(PYTHON) tools/envs.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui ui-test envs test lint types docs unit integration parity faults benchmarks
-.PHONY: test-3.3 test-2.11 format lock clean
+.PHONY: test-3.3 test-2.11 artefact resolve format lock clean
 
 help: ## Show this help
 	@echo 'Usage: make [PYTHON=python3.12] TARGET     (pytest gets what ARGS="..." holds)'
@@ -81,6 +81,12 @@ test-3.3: ## Run unit and integration tests on Airflow 3.3
 test-2.11: ## Run what depends on the Airflow version on 2.11 (all but what needs Ray alone)
 	@$(ENVS) airflow-2.11 ray-2.60
 	$(OLD)/pytest -m '(airflow or not integration) and not faults and not ui' --ignore tests/airflow/test_harness.py $(ARGS)
+
+artefact: ## Build the sdist and the wheel into dist/, and test these: as files, and installed beside Airflow 3.3
+	@$(CHECK) && exec $(PYTHON) tools/artefact.py $(ARGS)
+
+resolve: ## See whether the wheel installs beside the most used providers, on each Airflow
+	@$(CHECK) && exec $(PYTHON) tools/resolve.py $(ARGS)
 
 lock: ## Pin the newest allowed releases anew in requirements/*.txt
 	@$(ENVS) --lock

@@ -48,6 +48,9 @@ ENVS = {
     "docs": Env(with_project=False),
 }
 
+#: What builds a release, and tests its files.
+DIST_ENVS = {"dist": Env(with_project=False)}
+
 #: What `benchmarks/` compares; compiled, as installations in production are.
 BENCH_ENVS = {
     "bench-airflow": Env(with_project=False, compiled=True),
@@ -60,7 +63,7 @@ BENCH_ENVS = {
 #: The newest Airflow, and what drives a browser.
 UI_ENVS = {"ui": Env()}
 
-ALL_ENVS = ENVS | BENCH_ENVS | UI_ENVS
+ALL_ENVS = ENVS | DIST_ENVS | BENCH_ENVS | UI_ENVS
 
 
 def ensure(*names: str) -> None:
