@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.poller import Poller
 
 #: A job's end is noticed within this share of its run time, and within 1.5 s for a short one.
-SHORTEST_INTERVAL = 1.0
-INTERVAL_SHARE = 0.04
+SHORTEST_INTERVAL = 1.2
+INTERVAL_SHARE = 0.045
 
 #: Seconds to wait for a job that was asked to stop; Ray sends SIGKILL a few seconds after SIGTERM.
 STOP_PATIENCE = 30.0
@@ -89,7 +89,7 @@ class JobWatcher:
     :param watch: what to follow.
     :param log: a logger, Airflow's or Python's: where the status changes and the job's lines go.
     :param prepare: awaited with the job's details before a line of its log is shown.
-    :param public: takes the secrets out of a line of the job's log.
+    :param public: takes the secrets out of the job's log.
     :param write: takes the job's lines; by default they go to ``log``, too.
     """
 
@@ -118,9 +118,10 @@ class JobWatcher:
         self._logs = LogFollower(
             self._transport,
             watch.submission_id,
-            lambda line: show(public(line)),
+            show,
             log.warning,
             take=self._progress.take,
+            public=public,
             rooms=poller.rooms,
         )
         self._prepare = prepare

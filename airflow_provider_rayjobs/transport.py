@@ -109,14 +109,28 @@ class RequestsTransport:
             return result
 
     def _perform(self, step: Request | Pause) -> Response:
-        from tenacity import Retrying
-
         if isinstance(step, Pause):
             self._sleep(step.seconds)
             return _NO_RESPONSE
         if not step.repeatable:
             return self._answer(step)
-        return Retrying(**retry_policy(), sleep=self._sleep)(self._ask, step)
+        try:
+            return self._ask(step)
+        except RayClusterUnreachableError as e:
+            return self._retried(step, e)
+
+    def _retried(self, request: Request, error: RayClusterUnreachableError) -> Response:
+        """Go on after a first attempt; the many that need no second one do without tenacity's import and its cost."""
+        from tenacity import Retrying
+
+        failed = [error]
+
+        def attempt() -> Response:
+            if failed:
+                raise failed.pop()
+            return self._ask(request)
+
+        return Retrying(**retry_policy(), sleep=self._sleep)(attempt)
 
     def _ask(self, request: Request) -> Response:
         return _settled(self._answer(request))
@@ -193,14 +207,28 @@ class AiohttpTransport:
             return result
 
     async def _perform(self, step: Request | Pause) -> Response:
-        from tenacity import AsyncRetrying
-
         if isinstance(step, Pause):
             await self._sleep(step.seconds)
             return _NO_RESPONSE
         if not step.repeatable:
             return await self._answer(step)
-        return await AsyncRetrying(**retry_policy(), sleep=self._sleep)(self._ask, step)
+        try:
+            return await self._ask(step)
+        except RayClusterUnreachableError as e:
+            return await self._retried(step, e)
+
+    async def _retried(self, request: Request, error: RayClusterUnreachableError) -> Response:
+        """Do as :meth:`RequestsTransport._retried`; a poller of many jobs feels it in each look."""
+        from tenacity import AsyncRetrying
+
+        failed = [error]
+
+        async def attempt() -> Response:
+            if failed:
+                raise failed.pop()
+            return await self._ask(request)
+
+        return await AsyncRetrying(**retry_policy(), sleep=self._sleep)(attempt)
 
     async def _ask(self, request: Request) -> Response:
         return _settled(await self._answer(request))

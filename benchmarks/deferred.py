@@ -56,7 +56,7 @@ def run(case: Case, subject: str) -> dict[str, Any]:
             AIRFLOW_HOME=str(common.scratch()),
             **({"PYTHONPATH": str(common.ROOT)} if subject == "ours" else {}),
         )
-        asked = common.asked(url)
+    asked = result.pop("asked")
     result.update(asked=asked["number"], head_s=asked["cost"], head=asked["cost"] / case.seconds, load_average=load)
     result["requests_per_s"] = sum(asked["number"].values()) / case.seconds
     return result

@@ -54,9 +54,7 @@ def check_release(tag: str) -> None:
 
 def install(name: str, wheel: Path) -> str:
     """Make an environment with the pins of another one, and the wheel; return its name."""
-    uv = envs.find_uv()
-    if not uv:
-        raise ToolError("`make artefact` needs uv.")
+    uv = envs.needed_uv()
     made = f"wheel-{name}"
     target = str(envs.ENVS_DIR / made)
     log = envs.ENVS_DIR / "artefact.log"

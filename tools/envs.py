@@ -1,6 +1,7 @@
 """Make the project's virtual environments below `.envs/`, from the pins in `requirements/`.
 
     python tools/envs.py airflow-3.3 ray-2.60    make these (or see at once that they are up to date)
+    python tools/envs.py --tools                 make the one that holds uv and nox
     python tools/envs.py --lock                  pin the newest releases anew in requirements/*.txt
 
 Only the standard library is used.
@@ -41,7 +42,6 @@ class Env(NamedTuple):
 
 ENVS = {
     "airflow-3.3": Env(),
-    "airflow-2.11": Env(python_below=(3, 13)),
     # A Ray head is a dozen processes that import the same modules at once, and it gives up when one of them takes
     # 15 s to start: with compiled modules they are quick the first time, too.
     "ray-2.60": Env(with_project=False, compiled=True),
@@ -63,7 +63,15 @@ BENCH_ENVS = {
 #: The newest Airflow, and what drives a browser.
 UI_ENVS = {"ui": Env()}
 
-ALL_ENVS = ENVS | DIST_ENVS | BENCH_ENVS | UI_ENVS
+#: What `make matrix` tests besides; it makes environments of its own from the same pins.
+MATRIX_ENVS = {
+    "airflow-2.11": Env(python_below=(3, 13)),
+    "airflow-3.0": Env(python_below=(3, 13)),
+    "airflow-3.1": Env(),
+    "airflow-3.2": Env(),
+}
+
+ALL_ENVS = ENVS | DIST_ENVS | BENCH_ENVS | UI_ENVS | MATRIX_ENVS
 
 
 def ensure(*names: str) -> None:
@@ -207,7 +215,7 @@ def find_uv() -> str | None:
     log = ENVS_DIR / "tools.log"
     log.unlink(missing_ok=True)
     try:
-        with step("Installing uv, which installs the rest, into .envs/tools"):
+        with step("Installing uv, which installs the rest, and nox into .envs/tools"):
             run([sys.executable, "-m", "venv", "--clear", str(ENVS_DIR / "tools")], log)
             pip = [program("tools", "python"), "-m", "pip", "install", "--no-input"]
             run([*pip, "--requirement", str(requirements("tools"))], log)
@@ -244,14 +252,31 @@ def run(command: list[str], log: Path) -> None:
         raise ToolError(f"{' '.join(command)}\nended with exit code {result.returncode}; from {log}:\n{tail(log)}")
 
 
+def make_tools() -> None:
+    """Make the environment that holds uv and nox.
+
+    :raises ToolError: where it can't be had.
+    """
+    check_this_python()
+    ENVS_DIR.mkdir(exist_ok=True)
+    with one_builder():
+        needed_uv()
+
+
+def needed_uv() -> str:
+    """Return uv, for what can't do without."""
+    uv = find_uv()
+    if not uv:
+        raise ToolError(f"This needs uv and nox, which can't be installed here; see {ENVS_DIR / 'tools.log'}.")
+    return uv
+
+
 def lock() -> None:
     """Pin the newest allowed releases, for every supported Python and platform at once."""
     check_this_python()
     ENVS_DIR.mkdir(exist_ok=True)
     with one_builder():
-        uv = find_uv()
-        if not uv:
-            raise ToolError("`make lock` needs uv.")
+        uv = needed_uv()
         for name in ("tools", *ALL_ENVS):
             lock_one(uv, name)
 
@@ -273,6 +298,8 @@ def main(arguments: list[str]) -> int:
     """Do what the module's docstring says."""
     if arguments == ["--lock"]:
         lock()
+    elif arguments == ["--tools"]:
+        make_tools()
     else:
         ensure(*arguments or ENVS)
     return 0

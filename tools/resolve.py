@@ -17,7 +17,7 @@ from pathlib import Path
 
 import envs
 from artefact import build
-from console import ToolError, run_main
+from console import run_main
 
 AIRFLOWS = ("2.11.2", "3.0.6", "3.1.8", "3.2.2", "3.3.2")
 PYTHON = "3.12"  # every one of them runs on it
@@ -62,9 +62,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--constraints", metavar="FILE_OR_URL", help="with {airflow} and {python} for the versions")
     parser.add_argument("--as-of", metavar="DATE", help="without what was released later")
     options = parser.parse_args(arguments)
-    uv = envs.find_uv()
-    if not uv:
-        raise ToolError("`make resolve` needs uv.")
+    uv = envs.needed_uv()
     envs.ensure("dist")
     wheel = build()
     failed = False

@@ -186,3 +186,8 @@ def test_the_readme_leads_to_pages_that_are_there() -> None:
     links = re.findall(r"\]\((docs/[^)#]+)", (ROOT / "README.md").read_text())
     assert links
     assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_no_page_holds_both_sides_of_a_merge() -> None:
+    for path in (*DOCS.rglob("*.md"), *ROOT.glob("*.md")):
+        assert not re.findall(r"^(?:<{7}|>{7}) .*$", path.read_text(), re.MULTILINE), path
