@@ -11,7 +11,7 @@ NOX := $(CHECK) && $(PYTHON) tools/envs.py --tools && exec .envs/tools/bin/nox
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui ui-test envs test lint types docs unit integration parity faults benchmarks
-.PHONY: test-3.3 test-2.11 matrix upgrade format lock clean
+.PHONY: test-3.3 test-2.11 matrix artefact resolve upgrade format lock clean
 
 help: ## Show this help
 	@echo 'Usage: make [PYTHON=python3.12] TARGET     (pytest gets what ARGS="..." holds)'
@@ -86,6 +86,12 @@ test-3.3: ## Test the wheel on Airflow 3.3
 
 test-2.11: ## Test on 2.11 what depends on the Airflow version
 	@$(NOX) --session 'test(airflow-2.11)' $(if $(ARGS),-- $(ARGS))
+
+artefact: ## Build the sdist and the wheel into dist/, and test these: as files, and installed beside Airflow 3.3
+	@$(CHECK) && exec $(PYTHON) tools/artefact.py $(ARGS)
+
+resolve: ## See whether the wheel installs beside the most used providers, on each Airflow
+	@$(CHECK) && exec $(PYTHON) tools/resolve.py $(ARGS)
 
 lock: ## Pin the newest allowed releases anew in requirements/*.txt
 	@$(ENVS) --lock

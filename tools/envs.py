@@ -48,6 +48,9 @@ ENVS = {
     "docs": Env(with_project=False),
 }
 
+#: What builds a release, and tests its files.
+DIST_ENVS = {"dist": Env(with_project=False)}
+
 #: What `benchmarks/` compares; compiled, as installations in production are.
 BENCH_ENVS = {
     "bench-airflow": Env(with_project=False, compiled=True),
@@ -68,7 +71,7 @@ MATRIX_ENVS = {
     "airflow-3.2": Env(),
 }
 
-ALL_ENVS = ENVS | BENCH_ENVS | UI_ENVS | MATRIX_ENVS
+ALL_ENVS = ENVS | DIST_ENVS | BENCH_ENVS | UI_ENVS | MATRIX_ENVS
 
 
 def ensure(*names: str) -> None:
