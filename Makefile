@@ -2,6 +2,7 @@
 PYTHON ?= python3
 KEEP ?=
 ARGS ?=
+RAYS ?= 2.8 2.30 2.40 2.50 2.60
 
 MAIN := .envs/airflow-3.3/bin
 OLD := .envs/airflow-2.11/bin
@@ -11,7 +12,7 @@ ENVS := $(CHECK) && exec $(PYTHON) tools/envs.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui ui-test envs test lint types docs unit integration parity faults benchmarks
-.PHONY: test-3.3 test-2.11 format lock clean
+.PHONY: test-3.3 test-2.11 samples format lock clean
 
 help: ## Show this help
 	@echo 'Usage: make [PYTHON=python3.12] TARGET     (pytest gets what ARGS="..." holds)'
@@ -81,6 +82,10 @@ test-3.3: ## Run unit and integration tests on Airflow 3.3
 test-2.11: ## Run what depends on the Airflow version on 2.11 (all but what needs Ray alone)
 	@$(ENVS) airflow-2.11 ray-2.60
 	$(OLD)/pytest -m '(airflow or not integration) and not faults and not ui' --ignore tests/airflow/test_harness.py $(ARGS)
+
+samples: ## Record anew what each supported Ray answers, into tests/samples (RAYS=2.60: that one only; needs Python 3.11)
+	@$(ENVS) airflow-3.3 $(RAYS:%=ray-%)
+	$(MAIN)/python -m tests.samples.record $(RAYS:%=.envs/ray-%/bin/ray)
 
 lock: ## Pin the newest allowed releases anew in requirements/*.txt
 	@$(ENVS) --lock

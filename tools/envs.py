@@ -60,7 +60,15 @@ BENCH_ENVS = {
 #: The newest Airflow, and what drives a browser.
 UI_ENVS = {"ui": Env()}
 
-ALL_ENVS = ENVS | BENCH_ENVS | UI_ENVS
+#: Other versions that are supported, for `make matrix` and `make samples`.
+MATRIX_ENVS = {
+    "ray-2.8": Env(with_project=False, python_below=(3, 12), compiled=True),
+    "ray-2.30": Env(with_project=False, python_below=(3, 13), compiled=True),
+    "ray-2.40": Env(with_project=False, python_below=(3, 13), compiled=True),
+    "ray-2.50": Env(with_project=False, python_below=(3, 14), compiled=True),
+}
+
+ALL_ENVS = ENVS | BENCH_ENVS | UI_ENVS | MATRIX_ENVS
 
 
 def ensure(*names: str) -> None:
