@@ -5,21 +5,22 @@ from __future__ import annotations
 import re
 from typing import Any
 
-#: By key, whatever the value: times, memory, load, and numbers of processes and of jobs.
+#: By key, whatever the value: times, memory, and numbers of processes.
 _BY_KEY: dict[str, Any] = {
     "start_time": 1767225600000,
     "end_time": 1767225605000,
     "pid": "4711",
-    "job_id": "02000000",
-    "id": "02000000",
-    "time": 1767225600.0,
-    "request_ts": 1767225600,
     "memory": [0.0, 4000000000.0],
     "object_store_memory": [0.0, 128000000.0],
 }
 
-#: Machines differ in these, and nothing here reads them.
-_DROPPED = frozenset({"autoscalingStatus"})
+#: They differ with each look, and nothing here reads them.
+_DROPPED = frozenset(
+    {
+        *("autoscalerReport", "autoscalerUpdateTime", "autoscalingStatus", "gcsRequestTime", "monitorPid"),
+        *("nonTerminatedNodesTime", "time"),
+    }
+)
 
 _IN_TEXT = [
     (r"[^\s\"'(]*/site-packages/", "/site-packages/"),
@@ -27,7 +28,9 @@ _IN_TEXT = [
     (r"session_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_\d+_\d+", "session_2026-01-01_00-00-00_000000_1"),
     (r"/tmp/rj[^/\s\"']*", "/tmp/rj"),
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d([.,]\d+)?", "2026-01-01 00:00:00,000"),
-    (r"127\.0\.0\.1:\d+", "127.0.0.1:52365"),
+    (r"\b\d+\.\d+\.\d+\.\d+\b", "127.0.0.1"),
+    (r"(?<=127\.0\.0\.1:)\d+", "52365"),
+    (r"^[0-9a-f]{8}$", "02000000"),  # Ray's own number of a job
     (r"\b0x[0-9a-f]+", "0x7f0000000000"),
     (r"(?<=pid=)\d+", "4711"),
     (r"(?<=actual body size )\d+", "105906176"),

@@ -22,7 +22,7 @@ class Sample:
     :param content_type: the one header of Ray's answers that the provider looks at.
     :param json: the body, decoded, where it is JSON.
     :param text: else the body, in lines.
-    :param frames: the first and the last message of a WebSocket.
+    :param frames: the first and the last line of a WebSocket.
     :param close_code: with which Ray closed the WebSocket.
     """
 
