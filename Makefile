@@ -2,6 +2,7 @@
 PYTHON ?= python3
 KEEP ?=
 ARGS ?=
+RAYS ?= 2.8 2.30 2.40 2.50 2.60
 
 MAIN := .envs/airflow-3.3/bin
 UI := .envs/ui/bin
@@ -11,7 +12,7 @@ NOX := $(CHECK) && $(PYTHON) tools/envs.py --tools && exec .envs/tools/bin/nox
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui ui-test envs test lint types docs unit integration parity faults benchmarks
-.PHONY: test-3.3 test-2.11 matrix artefact resolve upgrade format lock clean
+.PHONY: test-3.3 test-2.11 matrix artefact resolve upgrade samples format lock clean
 
 help: ## Show this help
 	@echo 'Usage: make [PYTHON=python3.12] TARGET     (pytest gets what ARGS="..." holds)'
@@ -92,6 +93,10 @@ artefact: ## Build the sdist and the wheel into dist/, and test these: as files,
 
 resolve: ## See whether the wheel installs beside the most used providers, on each Airflow
 	@$(CHECK) && exec $(PYTHON) tools/resolve.py $(ARGS)
+
+samples: ## Record anew what each supported Ray answers, into tests/samples (RAYS=2.60: that one only; needs Python 3.11)
+	@$(ENVS) airflow-3.3 $(RAYS:%=ray-%)
+	$(MAIN)/python -m tests.samples.record $(RAYS:%=.envs/ray-%/bin/ray)
 
 lock: ## Pin the newest allowed releases anew in requirements/*.txt
 	@$(ENVS) --lock

@@ -26,15 +26,15 @@ nox.options.default_venv_backend = "uv"
 
 ROOT = Path(__file__).parent
 RESULTS = ROOT / "build" / "matrix"
-NEWEST_RAY, OLDEST_RAY = "2.60", "2.60"
+NEWEST_RAY, OLDEST_RAY = "2.60", "2.8"
 
 #: Airflow, Python, Ray: every version at least once, and the corners.
 CELLS = (
     ("2.11", "3.11", OLDEST_RAY),
     ("2.11", "3.12", NEWEST_RAY),
-    ("3.0", "3.12", NEWEST_RAY),
-    ("3.1", "3.11", NEWEST_RAY),
-    ("3.2", "3.12", NEWEST_RAY),
+    ("3.0", "3.12", "2.30"),
+    ("3.1", "3.11", "2.40"),
+    ("3.2", "3.12", "2.50"),
     ("3.3", "3.11", OLDEST_RAY),
     ("3.3", "3.13", NEWEST_RAY),
 )

@@ -260,7 +260,9 @@ class RayJobHook(BaseHook):
             resources = self._transport.run(describe_resources())
         except (RayJobsError, ValueError) as e:
             return False, str(e)
-        found = f"Ray {info.ray_version} at {self.get_address()}, session {info.session_name}"
+        found = f"Ray {info.ray_version} at {self.get_address()}"
+        if info.session_name:
+            found += f", session {info.session_name}"
         return True, f"{found}; {resources}" if resources else found
 
 

@@ -46,7 +46,8 @@ def put_package(name: str, upload: Callable[[], Body]) -> Flow[bool]:
     :return: False when it is too large for the server, or for a proxy before it.
     """
     response = yield Request("PUT", _path(name), upload=upload)
-    if response.status == 413:
+    # An older Ray wraps the 413 of its own web server into a 500.
+    if response.status == 413 or (response.status == 500 and "HTTPRequestEntityTooLarge" in response.text):
         return False
     if response.status != 200:
         raise error_of(response)

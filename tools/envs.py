@@ -63,12 +63,16 @@ BENCH_ENVS = {
 #: The newest Airflow, and what drives a browser.
 UI_ENVS = {"ui": Env()}
 
-#: What `make matrix` tests besides; it makes environments of its own from the same pins.
+#: Other versions that are supported: what `make matrix`, `make samples` and `make upgrade` use besides.
 MATRIX_ENVS = {
     "airflow-2.11": Env(python_below=(3, 13)),
     "airflow-3.0": Env(python_below=(3, 13)),
     "airflow-3.1": Env(),
     "airflow-3.2": Env(),
+    "ray-2.8": Env(with_project=False, python_below=(3, 12), compiled=True),
+    "ray-2.30": Env(with_project=False, python_below=(3, 13), compiled=True),
+    "ray-2.40": Env(with_project=False, python_below=(3, 13), compiled=True),
+    "ray-2.50": Env(with_project=False, python_below=(3, 14), compiled=True),
 }
 
 ALL_ENVS = ENVS | DIST_ENVS | BENCH_ENVS | UI_ENVS | MATRIX_ENVS

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 import uuid
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 _REPO = Path(__file__).resolve().parents[2]
 _MARK = "RAYJOBS_TEST_HEAD"
+
+#: First releases of what tests ask of Ray, found by trying.
+LABEL_SELECTOR_SINCE = (2, 50)
+TOKEN_MODE_SINCE = (2, 52)
 
 # Every port that a head binds on its own, else two heads on one machine meet at the defaults.
 _PORT_OPTIONS = (
@@ -65,6 +70,25 @@ def require_ray() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return path
+
+
+def ray_version(ray_bin: Path) -> tuple[int, ...]:
+    """Return the version of the Ray that a ``ray`` executable belongs to."""
+    folders = ray_bin.parent.parent.glob("lib/python*/site-packages")
+    (installed,) = distributions(name="ray", path=list(map(str, folders)))
+    return tuple(int(part) for part in installed.version.split(".")[:3])
+
+
+def require_ray_since(version: tuple[int, ...], why: str) -> Path:
+    """
+    Return the ``ray`` executable; skip the test where it belongs to an older Ray.
+
+    :param why: what the older ones lack.
+    """
+    ray_bin = require_ray()
+    if (found := ray_version(ray_bin)) < version:
+        pytest.skip(f"Ray {'.'.join(map(str, found))}: {why}")
+    return ray_bin
 
 
 class RayHead(Witness):
@@ -120,6 +144,11 @@ class RayHead(Witness):
         if self._process is None:
             raise RuntimeError("the head is not started")
         return self._process.pid
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The version of Ray."""
+        return ray_version(self.ray_bin)
 
     # Life and death
 

@@ -1,0 +1,110 @@
+"""What must hold on every Ray that is supported: each verb, every field of a submission, and a task's life.
+
+Set RAYJOBS_RAY_BIN to test another Ray than the newest one.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_rayjobs.exceptions import (
+    RayAPIError,
+    RayJobExistsError,
+    RayJobFailedError,
+    RayJobNotFoundError,
+    RayRequestRefusedError,
+)
+from airflow_provider_rayjobs.hooks import RayJobHook
+from airflow_provider_rayjobs.operators import RayDeleteJobOperator, RayStopJobOperator, RaySubmitJobOperator
+from tests.support.ray_head import LABEL_SELECTOR_SINCE
+from tests.support.tries import Tries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.ray_head import RayHead
+
+BOTH = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])
+
+
+@pytest.fixture(autouse=True)
+def _connection(ray_head: RayHead, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = {"conn_type": "ray_jobs", "host": ray_head.url}
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps(connection))
+
+
+@pytest.fixture
+def hook() -> Iterator[RayJobHook]:
+    hook = RayJobHook()
+    yield hook
+    hook.close()
+
+
+def new_id() -> str:
+    return f"each-{uuid.uuid4().hex[:8]}"
+
+
+def test_each_verb_and_every_field(hook: RayJobHook, ray_head: RayHead, tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text("import os, time\nprint(os.environ['A'], flush=True)\ntime.sleep(1000)\n")
+    job = new_id()
+    hook.submit_job(
+        entrypoint="python main.py",
+        submission_id=job,
+        runtime_env={"working_dir": str(tmp_path), "env_vars": {"A": "began"}},
+        metadata={"team": "a"},
+        entrypoint_num_cpus=0.5,
+        entrypoint_num_gpus=0,
+        entrypoint_memory=2**20,
+        entrypoint_resources={"node:127.0.0.1": 0.001},
+    )
+    lines = hook.tail_job_logs(job)
+    assert any("began" in text for text in lines)
+    details = hook.get_job_info(job)
+    assert (details.status, details.metadata["team"]) == ("RUNNING", "a")
+    with pytest.raises(RayJobExistsError, match=job):
+        hook.submit_job(entrypoint="true", submission_id=job)
+    with pytest.raises(RayAPIError, match="RUNNING"):
+        hook.delete_job(job)
+    assert hook.stop_job(job) is True
+    ray_head.wait_job(job, until={"STOPPED"})
+    assert "began" in hook.get_job_logs(job)
+    assert {one.submission_id: one.status for one in hook.list_jobs()}[job] == "STOPPED"
+    assert hook.delete_job(job) is True
+    with pytest.raises(RayJobNotFoundError, match=job):
+        hook.get_job_info(job)
+    assert hook.get_version() == ".".join(map(str, ray_head.version))
+
+
+def test_a_label_selector_is_taken_or_refused_by_name(hook: RayJobHook, ray_head: RayHead) -> None:
+    job = new_id()
+    if ray_head.version >= LABEL_SELECTOR_SINCE:
+        hook.submit_job(entrypoint="true", submission_id=job, entrypoint_label_selector={"zone": "!b"})
+        ray_head.wait_job(job, until={"SUCCEEDED"})
+    else:
+        with pytest.raises(RayRequestRefusedError, match="entrypoint_label_selector"):
+            hook.submit_job(entrypoint="true", submission_id=job, entrypoint_label_selector={"zone": "!b"})
+        assert ray_head.job(job) is None
+
+
+@BOTH
+def test_a_task_ends_as_its_job_ends(hook: RayJobHook, deferrable: bool) -> None:
+    def task(entrypoint: str) -> Tries:
+        return Tries(
+            lambda: RaySubmitJobOperator(task_id="task", entrypoint=entrypoint, deferrable=deferrable), uuid.uuid4().hex
+        )
+
+    done = task("echo all is well")
+    job = done.run()
+    assert "all is well" in done.lines
+    failed = task("echo boom; exit 3")
+    with pytest.raises(RayJobFailedError, match=r"(?s)ended FAILED.*boom"):
+        failed.run()
+    assert RayStopJobOperator(task_id="stop", submission_id=job).execute({}) == "SUCCEEDED"
+    RayDeleteJobOperator(task_id="delete", submission_id=job).execute({})
+    with pytest.raises(RayJobNotFoundError):
+        hook.get_job_info(job)

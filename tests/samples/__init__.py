@@ -1,0 +1,1 @@
+"""Recorded answers of each supported Ray, and the script that records them."""

@@ -1,0 +1,254 @@
+"""
+Record what real heads answer to each request that the provider makes, good and bad.
+
+    python -m tests.samples.record .envs/ray-2.60/bin/ray [...]
+
+A head is started for each ``ray`` that is named; its answers replace those in ``tests/samples/<its version>/``. A run
+on the same version changes no file, so what a new release does differently is what ``git diff --no-index`` shows
+between two folders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import aiohttp
+
+from airflow_provider_rayjobs import job_list, packages, protocol, resources
+from airflow_provider_rayjobs.protocol import Request, Submission
+from tests.samples.stable import stable, stable_text
+from tests.support import samples
+from tests.support.ray_head import RayHead
+from tests.support.samples import Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_rayjobs.protocol import Flow
+
+#: One job for each end that a job can come to.
+WHOLE = Submission(
+    "sleep 2; echo first; sleep 5; echo last; sleep 3",
+    "whole",
+    runtime_env={"env_vars": {"GREETING": "hello"}},
+    metadata={"team": "a"},
+    entrypoint_num_cpus=0.5,
+    entrypoint_num_gpus=0,
+    entrypoint_memory=2**20,
+    entrypoint_resources={"here": 0.5},
+)
+FAILS = Submission("sleep 2; echo boom; exit 3", "fails")
+SLEEPS = Submission("sleep 1000", "sleeps")
+WAITS = Submission("true", "waits", entrypoint_resources={"nowhere": 1})
+NO_CODE = Submission("true", "no-code", runtime_env={"working_dir": "gcs://_ray_pkg_missing.zip"})
+#: Connects to Ray, then has a driver that nobody submitted do the same.
+CONNECTS = Submission(
+    "python -c 'import ray; ray.init()' && env -u RAY_JOB_CONFIG_JSON_ENV_VAR python -c 'import ray; ray.init()'",
+    "connects",
+)
+LABELLED = Submission("true", "labelled", entrypoint_label_selector={"zone": "!b"})
+
+#: Submissions that Ray refuses, which the provider would not send.
+REFUSED: dict[str, dict[str, Any]] = {
+    "submit_duplicate": {"entrypoint": "true", "submission_id": "fails"},
+    "submit_no_entrypoint": {"submission_id": "x"},
+    "submit_bad_cpus": {"entrypoint": "true", "entrypoint_num_cpus": "one"},
+    "submit_bad_resources": {"entrypoint": "true", "entrypoint_resources": ["here"]},
+    "submit_bad_metadata": {"entrypoint": "true", "metadata": {"team": 1}},
+    "submit_bad_runtime_env": {"entrypoint": "true", "runtime_env": "x"},
+    "submit_unknown_field": {"entrypoint": "true", "of_a_later_ray": 1},
+}
+
+PACKAGE = "_ray_pkg_0123456789abcdef.zip"
+#: 100 MiB is the most that the head takes.
+TOO_LARGE = 101 * 2**20
+
+
+class MonitoredHead(RayHead):
+    """A head with the monitor, which knows of nodes and free CPUs; other tests need none."""
+
+    def _command(self, directory: Path) -> list[str]:
+        return [word for word in super()._command(directory) if word != "--no-monitor"]
+
+
+class Recorder:
+    """
+    Asks a head and keeps its answers.
+
+    :param url: address of the head.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url
+        self.samples: dict[str, Sample] = {}
+
+    async def ask(self, request: Request, data: bytes | None = None, **headers: str) -> tuple[int, str, str]:
+        """Send a request; return status, content type and body."""
+        async with self._session.request(
+            request.method, self._url + request.path, json=request.json, data=data, headers=headers
+        ) as answer:
+            return answer.status, answer.headers.get("Content-Type", ""), await answer.text()
+
+    async def keep(self, name: str, asked: Request | Flow[Any], data: bytes | None = None) -> None:
+        """Send a request, or the first one of a flow, and keep the answer."""
+        request = asked if isinstance(asked, Request) else next(asked)
+        self._keep(name, request, await self.ask(request, data))
+
+    def _keep(self, name: str, request: Request, answer: tuple[int, str, str]) -> None:
+        status, content_type, text = answer
+        line = stable_text(f"{request.method} {request.path}")
+        if "json" in content_type:
+            body = stable(json.loads(text))
+            if isinstance(body, list):  # Ray lists jobs in any order
+                body.sort(key=lambda job: job["submission_id"] or "")
+            self.samples[name] = Sample(line, status, content_type, json=body)
+        else:
+            self.samples[name] = Sample(line, status, content_type, text=stable_text(text).split("\n"))
+
+    async def keep_stream(self, name: str, path: str) -> None:
+        """Open a WebSocket; keep its first and last line and how it was closed, or that it was refused."""
+        try:
+            async with self._session.ws_connect(self._url + path) as socket:
+                messages = [str(message.data) async for message in socket]
+                # How many lines come with one message is a matter of time.
+                ends = [messages[0].splitlines(keepends=True)[0], messages[-1].splitlines(keepends=True)[-1]]
+                lines = [stable_text(line) for line in ends]
+                self.samples[name] = Sample(f"GET {path}", 101, frames=lines, close_code=socket.close_code)
+        except aiohttp.WSServerHandshakeError:
+            upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+            request = Request("GET", path)
+            answer = await self.ask(request, **upgrade, **{"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="})
+            self._keep(name, request, answer)
+
+    async def until(self, submission_id: str, *statuses: str) -> dict[str, Any]:
+        """Wait for one of some statuses of a job; return its details."""
+        request = next(protocol.get_job_info(submission_id))
+        return await self.wait_for(request, lambda job: job["status"] in statuses)
+
+    async def wait_for(self, request: Request, suits: Callable[[Any], object]) -> Any:
+        """Ask until an answer's JSON suits; return that."""
+        async with asyncio.timeout(120):
+            while True:
+                status, _, text = await self.ask(request)
+                with suppress(ValueError, KeyError, TypeError):
+                    if status == 200 and suits(data := json.loads(text)):
+                        return data
+                await asyncio.sleep(0.2)
+
+
+async def record_submissions(recorder: Recorder) -> None:
+    """Submit all jobs, then what is refused."""
+    await recorder.keep("version", protocol.get_version())
+    await recorder.keep("submit", WHOLE.request())
+    for submission in (FAILS, SLEEPS, WAITS, NO_CODE, CONNECTS):
+        status, _, text = await recorder.ask(submission.request())
+        if status != 200:
+            raise RuntimeError(f"{submission.submission_id}: {status} {text}")
+    await recorder.keep("submit_label_selector", LABELLED.request())
+    await recorder.until("fails", "FAILED")
+    for name, body in REFUSED.items():
+        await recorder.keep(name, Request("POST", "/api/jobs/", json=body))
+    await recorder.keep("no_such_route", Request("GET", "/api/nowhere"))
+
+
+async def record_jobs(recorder: Recorder) -> None:
+    """Look at jobs in each status, stop and delete them, and list all."""
+    await recorder.until("sleeps", "RUNNING")
+    await recorder.keep("get_running", protocol.get_job_info("sleeps"))
+    await recorder.keep("get_pending", protocol.get_job_info("waits"))
+    await recorder.keep("delete_running", protocol.delete_job("sleeps"))
+    await recorder.keep("stop_running", protocol.stop_job("sleeps"))
+    for name, submission_id in {
+        "succeeded": "whole",
+        "failed": "fails",
+        "failed_setup": "no-code",
+        "stopped": "sleeps",
+        "connected": "connects",
+    }.items():
+        await recorder.until(submission_id, "SUCCEEDED", "FAILED", "STOPPED")
+        await recorder.keep(f"get_{name}", protocol.get_job_info(submission_id))
+    await recorder.keep("get_unknown", protocol.get_job_info("unknown"))
+    await _forget(recorder, "labelled")
+    await recorder.keep("list", protocol.list_jobs())
+    await recorder.keep("stop_ended", protocol.stop_job("fails"))
+    await recorder.keep("stop_unknown", protocol.stop_job("unknown"))
+    await recorder.keep("delete_ended", protocol.delete_job("fails"))
+    await recorder.keep("delete_unknown", protocol.delete_job("unknown"))
+    await recorder.keep("stop_pending", protocol.stop_job("waits"))
+
+
+async def _forget(recorder: Recorder, submission_id: str) -> None:
+    """Delete a job that only newer Rays take, so that the lists of all are alike."""
+    if recorder.samples["submit_label_selector"].status == 200:
+        await recorder.until(submission_id, "SUCCEEDED")
+        await recorder.ask(next(protocol.delete_job(submission_id)))
+
+
+async def record_logs(recorder: Recorder) -> None:
+    """Read logs in each way."""
+    await recorder.keep_stream("tail", f"{protocol.job_path('whole')}/logs/tail")
+    await recorder.keep_stream("tail_unknown", f"{protocol.job_path('unknown')}/logs/tail")
+    job = await recorder.until("whole", "SUCCEEDED")
+    await recorder.keep("logs", protocol.get_job_logs("whole"))
+    await recorder.keep("logs_unknown", protocol.get_job_logs("unknown"))
+    for name, filename in {"log_file": "job-driver-whole.log", "log_file_missing": "job-driver-whole.result"}.items():
+        query = {"node_id": job.get("driver_node_id") or "", "filename": filename, "lines": -1}
+        await recorder.keep(name, Request("GET", f"/api/v0/logs/file?{urlencode(query)}"))
+
+
+async def record_packages(recorder: Recorder) -> None:
+    """Ask for a package, send it, ask again, and send one that is too large."""
+    exists, put = packages.has_package(PACKAGE), Request("PUT", f"/api/packages/gcs/{PACKAGE}")
+    await recorder.keep("package_missing", exists)
+    await recorder.keep("package_put", put, b"PK\x05\x06" + bytes(18))
+    await recorder.keep("package_there", packages.has_package(PACKAGE))
+    await recorder.keep("package_too_large", put, bytes(TOO_LARGE))
+
+
+async def record_cluster(recorder: Recorder) -> None:
+    """Ask what the dashboard tells of the cluster."""
+    request = next(resources.describe_resources())
+    assert isinstance(request, Request)
+    # The monitor tells every 5 seconds; by then no job has any CPU.
+    await recorder.wait_for(
+        request, lambda answer: answer["data"]["clusterStatus"]["loadMetricsReport"]["usage"]["CPU"][0] == 0
+    )
+    await recorder.keep("cluster_status", request)
+    await recorder.keep("actors", job_list.count_actors())
+
+
+async def record(url: str) -> dict[str, Sample]:
+    """Record all answers of a head on which no job ran yet."""
+    # Each request on a connection of its own: the head closes those on which it refuses a body.
+    connector = aiohttp.TCPConnector(force_close=True)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(60)) as session:
+        recorder = Recorder(session, url)
+        await record_submissions(recorder)
+        async with asyncio.TaskGroup() as group:
+            for part in (record_logs, record_jobs, record_packages):
+                group.create_task(part(recorder))
+        await record_cluster(recorder)
+        return recorder.samples
+
+
+def main(rays: list[str]) -> None:
+    """Do what the module's docstring says."""
+    if not rays:
+        sys.exit("Name the `ray` programs to record.")
+    for ray in rays:
+        with MonitoredHead(extra_args=["--resources", '{"here": 1}'], ray_bin=Path(ray)) as head:
+            found = asyncio.run(record(head.url))
+        version = found["version"].json["ray_version"]
+        samples.write(version, found)
+        print(f"tests/samples/{version}: {len(found)} answers")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
