@@ -83,11 +83,12 @@ def run(session: nox.Session, airflow: str, ray: str, marks: str) -> None:
 
     stage = unpacked(built)
     session.chdir(stage)
+    session.run("pytest", "--quiet", "--confcutdir=tests/artefact", "tests/artefact/test_installed.py")
     name = "".join(letter if letter.isalnum() or letter in ".-" else "_" for letter in session.name)
     session.run(
         *("pytest", "-m", marks, f"--junit-xml={RESULTS / name}.xml"),
         *session.posargs,
-        env={"PYTHONPATH": str(stage), "RAYJOBS_RAY_BIN": str(ray_bin), "RAYJOBS_DIST": str(built)},
+        env={"PYTHONPATH": str(stage), "RAYJOBS_RAY_BIN": str(ray_bin)},
     )
 
 

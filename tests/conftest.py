@@ -39,7 +39,7 @@ def _versions(record_testsuite_property: Callable[[str, object], None]) -> None:
     ray = find_ray()
     record_testsuite_property("airflow", version("apache-airflow"))
     record_testsuite_property("python", platform.python_version())
-    record_testsuite_property("ray", ray_version(ray) if ray else "none")
+    record_testsuite_property("ray", ".".join(map(str, ray_version(ray))) if ray else "none")
 
 
 @pytest.fixture(scope="session")

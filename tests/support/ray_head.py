@@ -55,12 +55,6 @@ def find_ray() -> Path | None:
     return path if path.is_file() else None
 
 
-def ray_version(ray_bin: Path) -> str:
-    """Return the version of Ray that is installed beside its ``ray`` executable, without starting it."""
-    (info,) = ray_bin.resolve().parent.parent.glob("lib/python*/site-packages/ray-*.dist-info")
-    return info.name.removeprefix("ray-").removesuffix(".dist-info")
-
-
 def require_ray() -> Path:
     """Return the ``ray`` executable; without one, skip the test, or fail it under CI."""
     path = find_ray()
