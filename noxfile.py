@@ -7,7 +7,7 @@ Tests of the built wheel, on each supported Airflow, Python and Ray; `make test`
     nox -s matrix -k "3.1 and not 3.11" some cells
     nox -s report                       the table of what was run
 
-Arguments after `--` go to pytest.
+The Pythons of the matrix are to be on the PATH. Arguments after `--` go to pytest.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ nox.options.sessions = ["test"]
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
 nox.options.default_venv_backend = "uv"
+nox.options.download_python = "never"
 
 ROOT = Path(__file__).parent
 RESULTS = ROOT / "build" / "matrix"
