@@ -1,9 +1,9 @@
 """See whether the wheel installs beside the most used providers, on each supported Airflow: `make resolve`.
 
-    python tools/resolve.py                                       every supported Airflow
-    python tools/resolve.py --airflow 3.2.2 --python 3.12         one of them
-    python tools/resolve.py --constraints FILE                    under constraints; {airflow} and {python} are put in
-    python tools/resolve.py --as-of 2026-03-14                    with what there was on that day
+    python tools/resolve.py                                    every supported Airflow
+    python tools/resolve.py --airflow 3.2.2 --python 3.12      one of them
+    python tools/resolve.py --constraints FILE_OR_URL          under constraints; {airflow} and {python} are put in
+    python tools/resolve.py --as-released                      with what there was when that Airflow was released
 
 It asks uv for one set of versions that fits all, and installs nothing.
 """
@@ -11,15 +11,24 @@ It asks uv for one set of versions that fits all, and installs nothing.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import tempfile
+import urllib.request
 from pathlib import Path
 
 import envs
 from artefact import build
 from console import run_main
 
-AIRFLOWS = ("2.11.2", "3.0.6", "3.1.8", "3.2.2", "3.3.2")
+#: Each supported Airflow, and a day soon after its release: its constraints hold what was the newest then.
+AIRFLOWS = {
+    "2.11.2": "2026-03-15",
+    "3.0.6": "2025-09-01",
+    "3.1.8": "2026-03-15",
+    "3.2.2": "2026-06-01",
+    "3.3.2": "2026-10-01",
+}
 PYTHON = "3.12"  # every one of them runs on it
 
 #: The most used by downloads, those aside that every Airflow brings along.
@@ -29,8 +38,23 @@ PROVIDERS = (
     *("http", "slack", "ssh", "sftp", "ftp", "smtp", "imap", "sqlite", "celery", "openlineage", "fab", "standard"),
 )
 
+#: What may be newer than an Airflow's constraints say: those of 3.0 hold a version from before `common.compat.sdk`, on
+#: which all of Apache's providers rest since.
+FREED = {"3.0.6": "apache-airflow-providers-common-compat"}
+
 #: What to show of an answer: whose versions the others may push about.
 SHOWN = ("apache-airflow-providers-common-compat", "aiohttp", "pathspec", "requests", "tenacity")
+
+
+def constraints(place: str, airflow: str) -> str:
+    """Read the constraints of an Airflow, without what may be newer."""
+    if "://" in place:
+        with urllib.request.urlopen(place, timeout=30) as answer:
+            text = answer.read().decode()
+    else:
+        text = Path(place).read_text()
+    freed = f"{FREED.get(airflow, ' ')}=="
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith(freed))
 
 
 def resolve(uv: str, wheel: Path, airflow: str, options: argparse.Namespace) -> tuple[bool, str]:
@@ -38,15 +62,19 @@ def resolve(uv: str, wheel: Path, airflow: str, options: argparse.Namespace) -> 
     providers = [f"apache-airflow-providers-{name}" for name in PROVIDERS]
     wanted = [f"apache-airflow=={airflow}", f"airflow-provider-rayjobs @ {wheel.as_uri()}", *providers]
     command = [uv, "pip", "compile", "--python-version", options.python, "--no-header", "--no-annotate"]
-    if options.constraints:
-        place = options.constraints.format(airflow=airflow, python=options.python)
-        command += ["--constraints", place]
-    if options.as_of:
-        command += ["--exclude-newer", options.as_of]
+    if options.as_released:
+        command += ["--exclude-newer", AIRFLOWS[airflow]]
+        if airflow in FREED:
+            command += ["--exclude-newer-package", f"{FREED[airflow]}=2100-01-01"]
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "wanted.in")
+        source, limits = Path(folder, "wanted.in"), Path(folder, "constraints.txt")
         source.write_text("\n".join(wanted) + "\n")
-        done = subprocess.run([*command, str(source)], check=False, capture_output=True, text=True)
+        if options.constraints:
+            place = options.constraints.format(airflow=airflow, python=options.python)
+            limits.write_text(constraints(place, airflow))
+            command += ["--constraints", str(limits)]
+        env = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
+        done = subprocess.run([*command, str(source)], check=False, env=env, capture_output=True, text=True)
     if done.returncode:
         return False, done.stderr.strip()
     versions = dict(line.split("==") for line in done.stdout.splitlines() if "==" in line)
@@ -57,10 +85,10 @@ def resolve(uv: str, wheel: Path, airflow: str, options: argparse.Namespace) -> 
 def main(arguments: list[str]) -> int:
     """Do what the module's docstring says."""
     parser = argparse.ArgumentParser(description="See whether the wheel installs beside the most used providers.")
-    parser.add_argument("--airflow", action="append", help=f"a version; all by default: {', '.join(AIRFLOWS)}")
+    parser.add_argument("--airflow", action="append", choices=AIRFLOWS, help="a version; all by default")
     parser.add_argument("--python", default=PYTHON, help="its version (default: %(default)s)")
     parser.add_argument("--constraints", metavar="FILE_OR_URL", help="with {airflow} and {python} for the versions")
-    parser.add_argument("--as-of", metavar="DATE", help="without what was released later")
+    parser.add_argument("--as-released", action="store_true", help="without what is newer than that Airflow")
     options = parser.parse_args(arguments)
     uv = envs.needed_uv()
     envs.ensure("dist")
