@@ -28,7 +28,7 @@ _REPO = Path(__file__).resolve().parents[2]
 _MARK = "RAYJOBS_TEST_HEAD"
 
 #: First releases of what tests ask of Ray, found by trying.
-LABEL_SELECTOR_SINCE = (2, 50)
+LABEL_SELECTOR_SINCE = (2, 54)
 TOKEN_MODE_SINCE = (2, 52)
 
 # Every port that a head binds on its own, else two heads on one machine meet at the defaults.
