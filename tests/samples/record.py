@@ -198,7 +198,10 @@ async def record_logs(recorder: Recorder) -> None:
     await recorder.keep("logs_unknown", protocol.get_job_logs("unknown"))
     for name, filename in {"log_file": "job-driver-whole.log", "log_file_missing": "job-driver-whole.result"}.items():
         query = {"node_id": job.get("driver_node_id") or "", "filename": filename, "lines": -1}
-        await recorder.keep(name, Request("GET", f"/api/v0/logs/file?{urlencode(query)}"))
+        request = Request("GET", f"/api/v0/logs/file?{urlencode(query)}")
+        await recorder.keep(name, request)
+        while not recorder.samples[name].body:  # an older Ray does not always get to tell its error
+            await recorder.keep(name, request)
 
 
 async def record_packages(recorder: Recorder) -> None:
