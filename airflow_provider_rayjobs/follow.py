@@ -287,7 +287,7 @@ class JobWatcher:
         before, detail = self._watch.session_name, "was deleted from the cluster, whose head did not restart"
         try:
             now = (await self._transport.run(protocol.get_version())).session_name
-            if not (before and now):  # Ray names its sessions since SESSION_SINCE
+            if not (before and now):  # Ray names its sessions since 2.35 or a little earlier
                 detail = "is gone: it was deleted from the cluster, or the head restarted and forgot its jobs"
             elif before != now:
                 detail = f"is gone: the head restarted (session {before} became {now}) and forgot its jobs"

@@ -3,7 +3,8 @@ The Ray Jobs REST API without I/O: what to ask, and what each answer means.
 
 Each verb is a *flow*: a generator that yields :class:`Request` (or :class:`Pause`) and is sent the
 :class:`Response`. ``transport`` drives the flows, once for ``requests`` and once for ``aiohttp``, so that no verb
-is written twice. Routes and answers follow ``dashboard/modules/job/job_head.py`` of Ray 2.60.
+is written twice. Routes and answers follow ``dashboard/modules/job/job_head.py`` of Ray 2.60; what older ones answer
+stands in ``tests/samples/``.
 """
 
 from __future__ import annotations
@@ -343,10 +344,11 @@ def list_jobs() -> Flow[list[JobDetails]]:
     """Read all jobs that the cluster ever had (``GET /api/jobs/``), drivers that nobody submitted included."""
     response = yield Request("GET", "/api/jobs/")
     data = read_json(response)
+    if not isinstance(data, list):
+        raise no_jobs_api(response, "JSON that is no list")
     try:
-        # Ray before 2.3 answered with an object keyed by id.
-        return [JobDetails.from_json(job) for job in (data.values() if isinstance(data, dict) else data)]
-    except (ValueError, AttributeError, TypeError) as e:
+        return [JobDetails.from_json(job) for job in data]
+    except (ValueError, AttributeError) as e:
         raise no_jobs_api(response, f"not a list of jobs ({e})") from None
 
 

@@ -36,7 +36,7 @@ _MARGIN = 64 * 1024
 _PAUSE = 2.0
 _ATTEMPTS = 3
 
-#: Early Rays (2.0 for one) put a byte before each block of a file: "1", or "0" before an error.
+#: Rays up to 2.40 or later put a byte before each block of a file: "1", or "0" before an error.
 _BLOCK = 64 * 1024
 
 
@@ -97,6 +97,9 @@ async def _fetch(transport: AiohttpTransport, job: JobDetails) -> bytes:
             data += chunk
             if len(data) > RESULT_LIMIT + _MARGIN:
                 break
+    if data[:1] in (b"", b"0"):  # an error of an older Ray, which it does not always get to tell
+        said = " ".join(data[1:1000].decode(errors="replace").split())
+        raise RayAPIError(f"{transport.cluster.address}: {said or 'an empty answer'}", status=200)
     return bytes(data)
 
 
@@ -109,8 +112,6 @@ def parse_record(data: bytes, job: str) -> Record:
     :raises RayJobResultError: it is damaged.
     """
     try:
-        if data[:1] == b"0":
-            raise ValueError(data[1:300].decode(errors="replace"))
         if data[:1] == b"1":
             data = b"".join(data[i + 1 : i + 1 + _BLOCK] for i in range(0, len(data), _BLOCK + 1))
         head, _, body = data.partition(b"\n")

@@ -60,8 +60,9 @@ def test_each_verb_and_every_field(hook: RayJobHook, ray_head: RayHead, tmp_path
         entrypoint_num_cpus=0.5,
         entrypoint_num_gpus=0,
         entrypoint_memory=2**20,
-        entrypoint_resources={"node:127.0.0.1": 0.001},
+        entrypoint_resources={"node:__internal_head__": 0.001},
     )
+    ray_head.wait_job(job, until={"RUNNING"})
     lines = hook.tail_job_logs(job)
     assert any("began" in text for text in lines)
     details = hook.get_job_info(job)

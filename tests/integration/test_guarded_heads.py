@@ -15,7 +15,7 @@ import pytest
 
 from airflow_provider_rayjobs import exceptions
 from airflow_provider_rayjobs.hooks import RayJobHook
-from tests.support.ray_head import RayHead, require_ray
+from tests.support.ray_head import TOKEN_MODE_SINCE, RayHead, require_ray, require_ray_since
 from tests.support.reverse_proxy import ReverseProxy
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ TOKEN = secrets.token_hex(32)
 
 @pytest.fixture(scope="module")
 def token_head() -> Iterator[RayHead]:
-    """A head in token mode."""
+    """A head in token mode; one of an older Ray knows no such mode, and heeds no token."""
     with RayHead(num_cpus=1, env={"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}, ray_bin=require_ray()) as head:
         yield head
 
@@ -67,6 +67,7 @@ def run_a_job(hook: RayJobHook, head: RayHead) -> None:
 def test_a_head_in_token_mode_lets_the_token_in_and_nobody_else(
     token_head: RayHead, connection: Any, tmp_path: Path
 ) -> None:
+    require_ray_since(TOKEN_MODE_SINCE, "RAY_AUTH_MODE=token")
     run_a_job(connection(token_head.url, password=TOKEN), token_head)
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\n")

@@ -14,13 +14,15 @@ import pytest
 
 from airflow_provider_rayjobs.packing import pack_folder
 from airflow_provider_rayjobs.spool import spooled
-from tests.support.ray_head import require_ray
+from tests.support.ray_head import CLIENT_FOLLOWED, require_ray_since
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.integration
+
+WHY = "held against the client's own code, which is followed in its newest form"
 
 #: Packs each folder that it reads from stdin, as Ray's client does, and prints the names and modes in the zip file.
 RAY = """
@@ -67,7 +69,7 @@ def ours(folder: str, excludes: list[str], inside: bool) -> dict[str, list[objec
 
 @pytest.fixture(scope="module")
 def ray_packs() -> Iterator[subprocess.Popen[str]]:
-    python = require_ray().parent / "python"
+    python = require_ray_since(CLIENT_FOLLOWED, WHY).parent / "python"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     process = subprocess.Popen(
         [python, "-c", RAY],

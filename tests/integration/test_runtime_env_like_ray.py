@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_rayjobs.working_dir import prepare_runtime_env
-from tests.support.ray_head import require_ray
+from tests.support.ray_head import CLIENT_FOLLOWED, require_ray_since
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.integration
+
+WHY = "held against the client's own code, which is followed in its newest form"
 
 #: Prepares each runtime_env of a list as ``JobSubmissionClient.submit_job`` does, but uploads nothing.
 RAY = """
@@ -123,7 +125,7 @@ def test_every_kind_of_runtime_env(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "env.yml").write_text("dependencies: [pip, {pip: [x]}]\n")
     monkeypatch.chdir(tmp_path)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [require_ray().parent / "python", "-c", RAY]
+    command = [require_ray_since(CLIENT_FOLLOWED, WHY).parent / "python", "-c", RAY]
     done = subprocess.run(command, input=json.dumps(CASES), capture_output=True, text=True, check=True, env=environment)
     wanted = json.loads(done.stdout.splitlines()[-1])
     assert len(wanted) == len(CASES)

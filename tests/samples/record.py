@@ -106,8 +106,8 @@ class Recorder:
         line = stable_text(f"{request.method} {request.path}")
         if "json" in content_type:
             body = stable(json.loads(text))
-            if isinstance(body, list):  # Ray lists jobs in any order
-                body.sort(key=lambda job: job["submission_id"] or "")
+            if isinstance(body, list):  # of jobs, in any order
+                body = sorted(filter(_is_on_all, body), key=lambda job: job["submission_id"] or "")
             self.samples[name] = Sample(line, status, content_type, json=body)
         else:
             self.samples[name] = Sample(line, status, content_type, text=stable_text(text).split("\n"))
@@ -143,6 +143,12 @@ class Recorder:
                 await asyncio.sleep(0.2)
 
 
+def _is_on_all(job: dict[str, Any]) -> bool:
+    """Whether a job is in the list of each Ray: not the one that showed the head to be ready, nor the labelled one."""
+    submission_id = job["submission_id"] or ""
+    return submission_id != LABELLED.submission_id and not submission_id.startswith("ready-")
+
+
 async def record_submissions(recorder: Recorder) -> None:
     """Submit all jobs, then what is refused."""
     await recorder.keep("version", protocol.get_version())
@@ -175,20 +181,12 @@ async def record_jobs(recorder: Recorder) -> None:
         await recorder.until(submission_id, "SUCCEEDED", "FAILED", "STOPPED")
         await recorder.keep(f"get_{name}", protocol.get_job_info(submission_id))
     await recorder.keep("get_unknown", protocol.get_job_info("unknown"))
-    await _forget(recorder, "labelled")
     await recorder.keep("list", protocol.list_jobs())
     await recorder.keep("stop_ended", protocol.stop_job("fails"))
     await recorder.keep("stop_unknown", protocol.stop_job("unknown"))
     await recorder.keep("delete_ended", protocol.delete_job("fails"))
     await recorder.keep("delete_unknown", protocol.delete_job("unknown"))
     await recorder.keep("stop_pending", protocol.stop_job("waits"))
-
-
-async def _forget(recorder: Recorder, submission_id: str) -> None:
-    """Delete a job that only newer Rays take, so that the lists of all are alike."""
-    if recorder.samples["submit_label_selector"].status == 200:
-        await recorder.until(submission_id, "SUCCEEDED")
-        await recorder.ask(next(protocol.delete_job(submission_id)))
 
 
 async def record_logs(recorder: Recorder) -> None:
@@ -200,7 +198,10 @@ async def record_logs(recorder: Recorder) -> None:
     await recorder.keep("logs_unknown", protocol.get_job_logs("unknown"))
     for name, filename in {"log_file": "job-driver-whole.log", "log_file_missing": "job-driver-whole.result"}.items():
         query = {"node_id": job.get("driver_node_id") or "", "filename": filename, "lines": -1}
-        await recorder.keep(name, Request("GET", f"/api/v0/logs/file?{urlencode(query)}"))
+        request = Request("GET", f"/api/v0/logs/file?{urlencode(query)}")
+        await recorder.keep(name, request)
+        while not recorder.samples[name].body:  # an older Ray does not always get to tell its error
+            await recorder.keep(name, request)
 
 
 async def record_packages(recorder: Recorder) -> None:

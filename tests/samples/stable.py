@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-#: By key, whatever the value: times, memory, and numbers of processes.
+#: By key, whatever the value: times, memory, numbers of processes and of actors.
 _BY_KEY: dict[str, Any] = {
     "start_time": 1767225600000,
     "end_time": 1767225605000,
     "pid": "4711",
+    "num_after_truncation": 8,
+    "total": 8,
     "memory": [0.0, 4000000000.0],
     "object_store_memory": [0.0, 128000000.0],
 }
@@ -46,7 +48,7 @@ def stable(value: Any, key: str = "") -> Any:
     """
     if isinstance(value, dict):
         return {stable_text(name): stable(item, name) for name, item in value.items() if name not in _DROPPED}
-    if key in _BY_KEY and value is not None:
+    if key in _BY_KEY and value:
         return _BY_KEY[key]
     if isinstance(value, list):
         return [stable(item) for item in value]

@@ -28,8 +28,12 @@ _REPO = Path(__file__).resolve().parents[2]
 _MARK = "RAYJOBS_TEST_HEAD"
 
 #: First releases of what tests ask of Ray, found by trying.
-LABEL_SELECTOR_SINCE = (2, 50)
+LABEL_SELECTOR_SINCE = (2, 54)
 TOKEN_MODE_SINCE = (2, 52)
+
+#: The Ray whose client is followed in what it packs and makes of a runtime_env; older clients have other rules (no
+#: .rayignore before 2.53, for one), which no cluster sees.
+CLIENT_FOLLOWED = (2, 60)
 
 # Every port that a head binds on its own, else two heads on one machine meet at the defaults.
 _PORT_OPTIONS = (
@@ -73,15 +77,16 @@ def ray_version(ray_bin: Path) -> tuple[int, ...]:
     return tuple(int(part) for part in installed.version.split(".")[:3])
 
 
-def require_ray_since(version: tuple[int, ...], why: str) -> Path:
+def require_ray_since(since: tuple[int, int], why: str) -> Path:
     """
     Return the ``ray`` executable; skip the test where it belongs to an older Ray.
 
+    :param since: the release from which on the test holds.
     :param why: what the older ones lack.
     """
     ray_bin = require_ray()
-    if (found := ray_version(ray_bin)) < version:
-        pytest.skip(f"Ray {'.'.join(map(str, found))}: {why}")
+    if (found := ray_version(ray_bin)) < since:
+        pytest.skip(f"{why} (Ray {since[0]}.{since[1]} and later; this is {'.'.join(map(str, found))})")
     return ray_bin
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_rayjobs import exceptions as errors
-from airflow_provider_rayjobs import job_list, packages, protocol, resources, results
+from airflow_provider_rayjobs import job_list, packages, protocol, resources
 from airflow_provider_rayjobs.answers import error_of
 from airflow_provider_rayjobs.logs import LineWriter
 from airflow_provider_rayjobs.protocol import JobStatus, Request
@@ -26,7 +26,7 @@ VERSIONS = samples.versions()
 START, END = 1767225600000, 1767225605000
 
 #: Since when the head names its session, which tells a head that restarted from a job that was deleted.
-SESSION_NAME_SINCE = (2, 9)
+SESSION_NAME_SINCE = (2, 35)
 
 
 def nothing() -> Body:
@@ -207,15 +207,13 @@ def test_logs(recorded: dict[str, Sample]) -> None:
     assert recorded["log_file"].body in (logs, f"1{logs}")  # with a byte before each block: see `results`
 
 
-def test_a_result_that_is_not_there_is_no_result(recorded: dict[str, Sample]) -> None:
+def test_a_log_file_that_is_not_there_is_told(recorded: dict[str, Sample]) -> None:
     sample = recorded["log_file_missing"]
-    if sample.status == 200:
-        with pytest.raises(errors.RayJobResultError, match="not found"):
-            results.parse_record(sample.body.encode(), "Ray job whole")
+    assert "not found" in sample.body
+    if sample.status == 200:  # what `results` makes of it is held by its own tests
+        assert sample.body[0] == "0"
     else:
-        error = error_of(sample.response)
-        assert type(error) is errors.RayAPIError
-        assert "not found" in str(error)
+        assert type(error_of(sample.response)) is errors.RayAPIError
 
 
 def test_the_log_stream_begins_and_ends_with_the_log_and_closes_in_good_order(recorded: dict[str, Sample]) -> None:
@@ -234,16 +232,6 @@ def test_actors_are_counted(recorded: dict[str, Sample]) -> None:
 
 
 OTHERS = {
-    *(
-        "actors",
-        "list",
-        "log_file",
-        "log_file_missing",
-        "logs",
-        "submit",
-        "submit_label_selector",
-        "tail",
-        "tail_unknown",
-        "version",
-    ),
+    *("actors", "list", "log_file", "log_file_missing", "logs", "submit", "submit_label_selector"),
+    *("tail", "tail_unknown", "version"),
 }
