@@ -18,7 +18,7 @@ from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.identity import SECRET_ENV_VARS_KEY, TaskIdentity
 
 # ``common.compat`` has this from 1.22 on, which the constraints of most Airflow versions do not let in.
-if AIRFLOW_V_3_1_PLUS:
+if TYPE_CHECKING or AIRFLOW_V_3_1_PLUS:
     from airflow.sdk.log import mask_secret
 elif AIRFLOW_V_3_0_PLUS:
     from airflow.sdk.execution_time.secrets_masker import mask_secret
