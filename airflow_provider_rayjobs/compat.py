@@ -17,7 +17,7 @@ from airflow_provider_rayjobs.connection import ClusterConnection, read_connecti
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.identity import SECRET_ENV_VARS_KEY, TaskIdentity
 
-# ``common.compat`` has this from 1.22 on, which the constraints of most Airflow versions do not let in.
+# ``common.compat`` has this from 1.22 on, which no constraints of Airflow up to 3.3.2 let in.
 if TYPE_CHECKING or AIRFLOW_V_3_1_PLUS:
     from airflow.sdk.log import mask_secret
 elif AIRFLOW_V_3_0_PLUS:
