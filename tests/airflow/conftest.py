@@ -22,7 +22,7 @@ NOT_ON_3_0 = {
     "test_killed_task_is_tried_again[runner]": _SIGKILL,
     "test_lost_worker_leaves_one_job_that_the_next_try_follows[runner]": _SIGKILL,
     "test_worker_lost_after_the_end_runs_nothing_twice": _SIGKILL,
-    "test_clear_of_a_running_task_leaves_one_job_alive": "Airflow 3.0.6 leaves a running task that is cleared restarting",
+    "test_clear_of_a_running_task_leaves_one_job_alive": "Airflow 3.0.6 leaves a cleared running task restarting",
 }
 
 
