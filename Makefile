@@ -5,14 +5,14 @@ ARGS ?=
 RAYS ?= 2.8 2.30 2.40 2.50 2.60
 
 MAIN := .envs/airflow-3.3/bin
-OLD := .envs/airflow-2.11/bin
 UI := .envs/ui/bin
 CHECK := $(PYTHON) tools/check_python.py
 ENVS := $(CHECK) && exec $(PYTHON) tools/envs.py
+NOX := $(CHECK) && $(PYTHON) tools/envs.py --tools && exec .envs/tools/bin/nox
 
 .DEFAULT_GOAL := help
 .PHONY: help demo ui ui-test envs test lint types docs unit integration parity faults benchmarks
-.PHONY: test-3.3 test-2.11 samples format lock clean
+.PHONY: test-3.3 test-2.11 matrix artefact resolve upgrade samples format lock clean
 
 help: ## Show this help
 	@echo 'Usage: make [PYTHON=python3.12] TARGET     (pytest gets what ARGS="..." holds)'
@@ -34,15 +34,18 @@ ui-test: ## Click through them in Chromium, and take the screenshots in docs/ima
 envs: ## Make or update all environments
 	@$(ENVS)
 
-test: envs lint types docs test-3.3 test-2.11 ## All that CI runs: linters, types, documentation, tests on Airflow 3.3, then on 2.11
+test: lint types docs artefact test-3.3 test-2.11 ## All that CI runs: linters, types, documentation, the built wheel on Airflow 3.3 and 2.11
+
+matrix: ## Test the wheel on every supported Airflow, with several Pythons and Rays (hours)
+	@$(NOX) --tags matrix $(if $(ARGS),-- $(ARGS))
 
 lint: ## Check style and formatting
 	@$(ENVS) airflow-3.3
 	$(MAIN)/ruff check
 	$(MAIN)/ruff format --check
 
-benchmarks: ## Compare with other ways to run Ray jobs; writes docs/benchmarks.md (half an hour; ARGS=--quick: to try it)
-	@$(ENVS) bench-airflow bench-ours bench-astro bench-google bench-sdk
+benchmarks: ## Compare with other ways to run Ray jobs; writes docs/benchmarks.md (an hour; ARGS=--quick: to try it)
+	@$(ENVS) airflow-3.3 ray-2.60 bench-airflow bench-ours bench-astro bench-google bench-sdk
 	$(PYTHON) benchmarks/run.py $(ARGS)
 
 format: ## Format the code and mend what can be mended
@@ -75,13 +78,21 @@ faults: ## Run the tests that kill, cut and restart things
 	@$(ENVS) airflow-3.3 ray-2.60
 	$(MAIN)/pytest -m faults tests/faults $(ARGS)
 
-test-3.3: ## Run unit and integration tests on Airflow 3.3
-	@$(ENVS) airflow-3.3 ray-2.60
-	$(MAIN)/pytest -m 'not faults and not parity and not ui' $(ARGS)
+upgrade: ## Upgrade an Airflow from 2.11 to 3.3, version by version, with tasks that are deferred meanwhile
+	@$(ENVS) airflow-2.11 airflow-3.0 airflow-3.1 airflow-3.2 airflow-3.3 ray-2.60
+	$(MAIN)/pytest -m upgrade tests/upgrade $(ARGS)
 
-test-2.11: ## Run what depends on the Airflow version on 2.11 (all but what needs Ray alone)
-	@$(ENVS) airflow-2.11 ray-2.60
-	$(OLD)/pytest -m '(airflow or not integration) and not faults and not ui' --ignore tests/airflow/test_harness.py $(ARGS)
+test-3.3: ## Test the wheel on Airflow 3.3
+	@$(NOX) --session 'test(airflow-3.3)' $(if $(ARGS),-- $(ARGS))
+
+test-2.11: ## Test on 2.11 what depends on the Airflow version
+	@$(NOX) --session 'test(airflow-2.11)' $(if $(ARGS),-- $(ARGS))
+
+artefact: ## Build the sdist and the wheel into dist/, and test these: as files, and installed beside Airflow 3.3
+	@$(CHECK) && exec $(PYTHON) tools/artefact.py $(ARGS)
+
+resolve: ## See whether the wheel installs beside the most used providers, on each Airflow
+	@$(CHECK) && exec $(PYTHON) tools/resolve.py $(ARGS)
 
 samples: ## Record anew what each supported Ray answers, into tests/samples (RAYS=2.60: that one only; needs Python 3.11)
 	@$(ENVS) airflow-3.3 $(RAYS:%=ray-%)
@@ -91,5 +102,5 @@ lock: ## Pin the newest allowed releases anew in requirements/*.txt
 	@$(ENVS) --lock
 
 clean: ## Remove the environments and all caches
-	rm -rf .envs .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .envs .nox .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

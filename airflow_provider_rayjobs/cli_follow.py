@@ -38,7 +38,7 @@ def print_log(cluster: ClusterConnection, submission_id: str, out: TextIO) -> No
     from airflow_provider_rayjobs.transport import AiohttpTransport
 
     async def read(write: Callable[[str], None]) -> None:
-        lines = LineWriter(lambda line: write(public(line)))
+        lines = LineWriter(write, public=public)
         transport, path = AiohttpTransport(cluster), f"{job_path(submission_id)}/logs"
         try:
             async with transport.body(path) as chunks, aclosing(json_text(chunks, "logs")) as texts:

@@ -10,12 +10,20 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, XCom, conf, mask_secret, redact
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, XCom, conf, redact
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
 
 from airflow_provider_rayjobs.connection import ClusterConnection, read_connection
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.identity import SECRET_ENV_VARS_KEY, TaskIdentity
+
+# ``common.compat`` has this from 1.22 on, which the constraints of most Airflow versions do not let in.
+if TYPE_CHECKING or AIRFLOW_V_3_1_PLUS:
+    from airflow.sdk.log import mask_secret
+elif AIRFLOW_V_3_0_PLUS:
+    from airflow.sdk.execution_time.secrets_masker import mask_secret
+else:
+    from airflow.utils.log.secrets_masker import mask_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -212,14 +220,11 @@ async def read_cluster(hook: BaseHook, conn_id: str) -> ClusterConnection:
 
     :raises RayConnectionConfigError: the connection holds a wrong value.
     """
-    from airflow.providers.common.compat.connection import get_async_connection
     from asgiref.sync import sync_to_async
 
-    try:
-        connection = await get_async_connection(conn_id, hook=hook)
-    except AirflowNotFoundException:
-        # Under `airflow dags test` the asynchronous way does not look into the database.
-        connection = await sync_to_async(hook.get_connection)(conn_id)
+    # Not by `aget_connection`: it is new in 3.1, blocks on the supervisor before 3.3.2, and does not look into the
+    # database under `airflow dags test`.
+    connection = await sync_to_async(hook.get_connection)(conn_id)
 
     loop = asyncio.get_running_loop()
 

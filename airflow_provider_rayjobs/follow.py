@@ -17,6 +17,7 @@ from airflow_provider_rayjobs import protocol
 from airflow_provider_rayjobs.contact import Contact
 from airflow_provider_rayjobs.events import JobEvent, Outcome, event_of_job
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
+from airflow_provider_rayjobs.load import JITTER
 from airflow_provider_rayjobs.logs import LogFollower
 from airflow_provider_rayjobs.poller import LONGEST_LOST_INTERVAL
 from airflow_provider_rayjobs.progress import ProgressLines
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.poller import Poller
 
 #: A job's end is noticed within this share of its run time, and within 1.5 s for a short one.
-SHORTEST_INTERVAL = 1.0
-INTERVAL_SHARE = 0.04
+SHORTEST_INTERVAL = 1.2
+INTERVAL_SHARE = 0.045
 
 #: Seconds to wait for a job that was asked to stop; Ray sends SIGKILL a few seconds after SIGTERM.
 STOP_PATIENCE = 30.0
@@ -78,7 +79,7 @@ def poll_delay(age: float, poll_interval: float, chance: Callable[[], float] = r
     :param chance: random numbers in [0, 1), which spread the looks of many jobs.
     """
     longest = min(max(SHORTEST_INTERVAL, INTERVAL_SHARE * age), poll_interval)
-    return longest * (0.8 + 0.2 * chance())
+    return longest * (JITTER + (1 - JITTER) * chance())
 
 
 class JobWatcher:
@@ -89,7 +90,7 @@ class JobWatcher:
     :param watch: what to follow.
     :param log: a logger, Airflow's or Python's: where the status changes and the job's lines go.
     :param prepare: awaited with the job's details before a line of its log is shown.
-    :param public: takes the secrets out of a line of the job's log.
+    :param public: takes the secrets out of the job's log.
     :param write: takes the job's lines; by default they go to ``log``, too.
     """
 
@@ -118,9 +119,10 @@ class JobWatcher:
         self._logs = LogFollower(
             self._transport,
             watch.submission_id,
-            lambda line: show(public(line)),
+            show,
             log.warning,
             take=self._progress.take,
+            public=public,
             rooms=poller.rooms,
         )
         self._prepare = prepare

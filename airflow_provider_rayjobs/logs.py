@@ -76,31 +76,45 @@ class LineWriter:
 
     :param write: takes a line without its end.
     :param take: sees each line with a frame first; what it returns is written instead, and nothing for None.
+    :param public: takes the secrets out of text, of many lines at once where it can.
     """
 
-    def __init__(self, write: Callable[[str], None], take: Callable[[str], str | None] | None = None) -> None:
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        take: Callable[[str], str | None] | None = None,
+        public: Callable[[str], str] = str,
+    ) -> None:
         self._write = write
         self._take = take
+        self._public = public
         self._partial = ""
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
 
     def feed(self, text: str) -> None:
         """Take the next piece of the log."""
         text = self._partial + text
-        *lines, self._partial = text.split("\n")
-        framed = self._take is not None and FRAME_EDGE in text
-        if framed or "\r" in text or max(map(len, lines), default=0) > LONGEST_LINE:
-            for line in lines:
-                self._emit(line)
-        else:  # what nearly every log is, without a call for each line but the one that writes it
-            write = self._write
-            for line in lines:
-                write(line)
-            self._tail.extend(lines[-TAIL_LINES:])
+        cut = text.rfind("\n")
+        self._partial = text[cut + 1 :]
+        if cut >= 0:
+            self._write_lines(text[:cut])
         if len(self._partial) > LONGEST_LINE:
             kept = (len(self._partial) - 1) // LONGEST_LINE * LONGEST_LINE
             self._emit_long(self._partial[:kept])
             self._partial = self._partial[kept:]
+
+    def _write_lines(self, text: str) -> None:
+        """Write whole lines; nearly every log is without a call for each line but the one that writes it."""
+        if "\r" not in text and (self._take is None or FRAME_EDGE not in text):
+            lines = self._public(text).split("\n")
+            if max(map(len, lines)) <= LONGEST_LINE:
+                write = self._write
+                for line in lines:
+                    write(line)
+                self._tail.extend(lines[-TAIL_LINES:])
+                return
+        for line in text.split("\n"):
+            self._emit(line)
 
     def flush(self) -> None:
         """Write what the log ends with when it does not end with a line break."""
@@ -116,6 +130,7 @@ class LineWriter:
             self._emit_long(rest)
 
     def _emit_long(self, line: str) -> None:
+        line = self._public(line)
         for start in range(0, max(len(line), 1), LONGEST_LINE):
             piece = line[start : start + LONGEST_LINE]
             self._tail.append(piece)
@@ -182,6 +197,7 @@ class LogFollower:
     :param write: takes each line.
     :param note: takes what a reader must know of the log itself.
     :param take: of :class:`LineWriter`.
+    :param public: of :class:`LineWriter`.
     :param rooms: bounds the streams; beyond it a job's log comes when there is room, or when the job is over.
     """
 
@@ -193,12 +209,13 @@ class LogFollower:
         note: Callable[[str], None],
         *,
         take: Callable[[str], str | None] | None = None,
+        public: Callable[[str], str] = str,
         rooms: Rooms | None = None,
     ) -> None:
         self._transport = transport
         self._path = f"{job_path(submission_id)}/logs"
         self._note = note
-        self.lines = LineWriter(write, take)
+        self.lines = LineWriter(write, take, public)
         self.over = asyncio.Event()  # set by the owner when the job is over
         self.on_close: Callable[[], None] = lambda: None  # called when the stream came to an end that may be the log's
         self._rooms = rooms or Rooms()

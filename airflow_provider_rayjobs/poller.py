@@ -21,7 +21,7 @@ from airflow_provider_rayjobs import protocol
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
 from airflow_provider_rayjobs.followed import FollowedJob, Subscription, Trouble
 from airflow_provider_rayjobs.job_list import count_actors, read_list
-from airflow_provider_rayjobs.load import LEAST_WATCHED, LOOK_COST, HeadLoad
+from airflow_provider_rayjobs.load import JITTER, LEAST_WATCHED, LOOK_COST, HeadLoad
 from airflow_provider_rayjobs.logs import Rooms
 from airflow_provider_rayjobs.protocol import JobDetails
 
@@ -195,7 +195,7 @@ class Poller:
             # The next list covers what is not asked for more often; a new job does not wait long for its first look.
             if (
                 not job.alone
-                and math.inf > interval <= job.delay
+                and math.inf > JITTER * interval <= job.delay
                 and (job.due > -math.inf or next_list < now + FIRST_PATIENCE)
             ):
                 job.due = next_list

@@ -97,7 +97,7 @@ async def _fetch(transport: AiohttpTransport, job: JobDetails) -> bytes:
             data += chunk
             if len(data) > RESULT_LIMIT + _MARGIN:
                 break
-    if data[:1] in (b"", b"0"):  # an error of an older Ray, which it does not always get to tell
+    if bytes(data[:1]) in (b"", b"0"):  # an error of an older Ray, which it does not always get to tell
         said = " ".join(data[1:1000].decode(errors="replace").split())
         raise RayAPIError(f"{transport.cluster.address}: {said or 'an empty answer'}", status=200)
     return bytes(data)

@@ -50,6 +50,8 @@ SLOWEST_UPLOAD = 1_000_000
 #: within a line.
 MAX_WEBSOCKET_MESSAGE = 16 * 1024 * 1024
 
+#: Bytes of a long answer that are given at a time, little enough not to hold an event loop up.
+PIECE = 16 * 1024
 
 #: Connections of one session: more than the looks and log streams of one poller together.
 MOST_CONNECTIONS = 200
@@ -109,14 +111,28 @@ class RequestsTransport:
             return result
 
     def _perform(self, step: Request | Pause) -> Response:
-        from tenacity import Retrying
-
         if isinstance(step, Pause):
             self._sleep(step.seconds)
             return _NO_RESPONSE
         if not step.repeatable:
             return self._answer(step)
-        return Retrying(**retry_policy(), sleep=self._sleep)(self._ask, step)
+        try:
+            return self._ask(step)
+        except RayClusterUnreachableError as e:
+            return self._retried(step, e)
+
+    def _retried(self, request: Request, error: RayClusterUnreachableError) -> Response:
+        """Go on after a first attempt; the many that need no second one do without tenacity's import and its cost."""
+        from tenacity import Retrying
+
+        failed = [error]
+
+        def attempt() -> Response:
+            if failed:
+                raise failed.pop()
+            return self._ask(request)
+
+        return Retrying(**retry_policy(), sleep=self._sleep)(attempt)
 
     def _ask(self, request: Request) -> Response:
         return _settled(self._answer(request))
@@ -193,14 +209,28 @@ class AiohttpTransport:
             return result
 
     async def _perform(self, step: Request | Pause) -> Response:
-        from tenacity import AsyncRetrying
-
         if isinstance(step, Pause):
             await self._sleep(step.seconds)
             return _NO_RESPONSE
         if not step.repeatable:
             return await self._answer(step)
-        return await AsyncRetrying(**retry_policy(), sleep=self._sleep)(self._ask, step)
+        try:
+            return await self._ask(step)
+        except RayClusterUnreachableError as e:
+            return await self._retried(step, e)
+
+    async def _retried(self, request: Request, error: RayClusterUnreachableError) -> Response:
+        """Do as :meth:`RequestsTransport._retried`; a poller of many jobs feels it in each look."""
+        from tenacity import AsyncRetrying
+
+        failed = [error]
+
+        async def attempt() -> Response:
+            if failed:
+                raise failed.pop()
+            return await self._ask(request)
+
+        return await AsyncRetrying(**retry_policy(), sleep=self._sleep)(attempt)
 
     async def _ask(self, request: Request) -> Response:
         return _settled(await self._answer(request))
@@ -238,7 +268,8 @@ class AiohttpTransport:
                 aiohttp = await asyncio.to_thread(importlib.import_module, "aiohttp")
                 cluster = self.cluster
                 # Reading the system's certificates takes some 20 ms of CPU, too long for an event loop.
-                tls = await asyncio.to_thread(network.ssl_context, cluster) if _is_https(cluster) else True
+                https = cluster.address.startswith("https://")
+                tls = await asyncio.to_thread(network.ssl_context, cluster) if https else True
                 # So does the import of requests, which knows the rules for proxies.
                 self._proxy = await asyncio.to_thread(network.http_proxy, cluster)
                 self._session = aiohttp.ClientSession(
@@ -294,7 +325,7 @@ class AiohttpTransport:
                     request = Request("GET", path)
                     text = await answer.content.read(ERROR_TEXT_LIMIT)
                     raise error_of(_response(self.cluster, request, answer.status, text, answer.headers))
-                yield answer.content.iter_chunked(64 * 1024)
+                yield answer.content.iter_chunked(PIECE)
 
     async def close(self) -> None:
         """Close the session."""
@@ -358,10 +389,6 @@ def _response(cluster: ClusterConnection, request: Request, status: int, body: b
         headers.get("Location", ""),
         secrets=(*cluster.secrets, *request.secrets),
     )
-
-
-def _is_https(cluster: ClusterConnection) -> bool:
-    return cluster.address.startswith("https://")
 
 
 def _settled(response: Response) -> Response:

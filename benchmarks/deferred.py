@@ -35,13 +35,13 @@ CASES = (
     Case(0, 0, 20.0, ("ours",)),  # what the machine itself does to the event loop
     Case(1, 0, 20.0, ("ours", "naive", "astro")),
     Case(100, 10, 20.0, ("ours", "naive", "astro")),
-    Case(1000, 100, 60.0, ("ours", "naive", "astro")),
+    Case(1000, 100, 60.0, ("ours", "naive", "prompt", "astro")),
     Case(1000, 100, 60.0, age=20.0),
     Case(1000, 100_000, 60.0),
     Case(5000, 500, 60.0),
 )
 
-ENVS = {"ours": "bench-ours", "naive": "bench-ours", "astro": "bench-astro"}
+ENVS = {"ours": "bench-ours", "naive": "bench-ours", "prompt": "bench-ours", "astro": "bench-astro"}
 
 
 def run(case: Case, subject: str) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def run(case: Case, subject: str) -> dict[str, Any]:
             AIRFLOW_HOME=str(common.scratch()),
             **({"PYTHONPATH": str(common.ROOT)} if subject == "ours" else {}),
         )
-        asked = common.asked(url)
+    asked = result.pop("asked")
     result.update(asked=asked["number"], head_s=asked["cost"], head=asked["cost"] / case.seconds, load_average=load)
     result["requests_per_s"] = sum(asked["number"].values()) / case.seconds
     return result

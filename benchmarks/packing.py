@@ -1,7 +1,7 @@
 """
 Packing and uploading of local files, against Ray's own client, on one real head in one run.
 
-    python -m benchmarks.packing [--runs 3] [--json out.json] [--address http://127.0.0.1:8265]
+    PYTHONPATH=. .envs/airflow-3.3/bin/python benchmarks/packing.py [--runs 3] [--address http://127.0.0.1:8265]
 
 Each figure is the median over the runs, each run has files of its own, and each side makes its measurement in a process
 of its own: it imports what it needs, then prepares a ``working_dir`` twice, as ``submit_job`` does before it submits.
@@ -24,6 +24,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import common
+
 MB = 1_000_000
 MIB = 1024 * 1024
 
@@ -32,6 +34,9 @@ CASES = {
     "one file of 80 MB of random bytes": ("random", 1, 80 * MB),
     "300 files, 300 MB of text": ("text", 300, 300 * MB),
 }
+
+
+HEADERS = ("files", "ours first s", "Ray s", "ratio", "ours again s", "Ray s", "ratio", "ours peak MiB", "Ray MiB")
 
 
 def make_files(folder: Path, kind: str, count: int, size: int, seed: int) -> None:
@@ -166,29 +171,24 @@ def summary(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def print_table(rows: list[dict[str, Any]]) -> None:
-    """Print what was found."""
-    print(f"{'':36}{'first, s':>20}{'again, s':>20}{'peak, MiB':>18}")
-    print(f"{'':36}{'ours / Ray':>20}{'ours / Ray':>20}{'ours / Ray':>18}")
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the cases as a table, and what was refused."""
+    lines, refused = [], []
     for row in rows:
         cells = []
         for which in ("first_s", "second_s"):
-            ours, ray = (f"{row[s][which]:.2f}" if row[s][which] else "refused" for s in ("ours", "ray"))
-            ratio = row[f"{which[:-2]}_ratio"]
-            cells.append(f"{ours} / {ray}" + (f" = {ratio:.2f}" if ratio else ""))
-        peaks = f"+{row['ours']['peak_mib']:.0f} / +{row['ray']['peak_mib']:.0f}"
-        print(f"{row['case']:36}{cells[0]:>20}{cells[1]:>20}{peaks:>18}")
-    for row in rows:
-        for side in ("ours", "ray"):
-            if row[side]["error"]:
-                print(f"{row['case']}, {side}: {row[side]['error'].splitlines()[0]}")
+            cells += [row[side][which] or "refused" for side in ("ours", "ray")] + [row[f"{which[:-2]}_ratio"] or "-"]
+        lines.append([row["case"], *cells, *(f"+{row[side]['peak_mib']:.0f}" for side in ("ours", "ray"))])
+        errors = {side: row[side]["error"] for side in ("ours", "ray") if row[side]["error"]}
+        refused += [f"{row['case']}, {side}: {error.splitlines()[0]}" for side, error in errors.items()]
+    return "\n\n".join([common.table(HEADERS, lines), *refused])
 
 
 def main() -> None:
     """Measure all cases."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true", help="one run")
     parser.add_argument("--address")
     parser.add_argument("--side", choices=("ours", "ray"), help=argparse.SUPPRESS)
     parser.add_argument("folders", nargs="*", help=argparse.SUPPRESS)
@@ -207,11 +207,11 @@ def main() -> None:
         ray_python = str(ray_bin.parent / "python")
         rows = []
         for name in CASES:
-            runs = [run_case(name, ray_python, address, number) for number in range(options.runs)]
+            runs = [
+                run_case(name, ray_python, address, number) for number in range(1 if options.quick else options.runs)
+            ]
             rows.append(summary(name, runs))
-    print_table(rows)
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1))
+    common.report("packing", "Packing and uploading local files", table(rows), rows)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,20 @@ from typing import Any
 
 import common
 
-ENVS = {"ours": "bench-ours", "bare": "bench-ours", "sdk": "bench-sdk"}
+ENVS = {
+    "ours": "bench-ours",
+    "sdk": "bench-sdk",
+    "ours_kept": "bench-ours",
+    "bare": "bench-ours",
+    "sdk_kept": "bench-sdk",
+}
 PROCESSES = 5
 WARM = 30
 
 
 def run(subject: str, url: str, number: int) -> list[float]:
     """Submit jobs in a new process."""
-    env = {"PYTHONPATH": str(common.ROOT)} if subject == "ours" else {}
+    env = {"PYTHONPATH": str(common.ROOT)} if subject.startswith("ours") else {}
     script = str(common.HERE / "submitters.py")
     arguments = [subject, "--url", url, "--number", str(number)]
     command = [common.python(ENVS[subject]), "-W", "ignore", script, *arguments]
@@ -39,7 +45,13 @@ def main() -> None:
                 runs[subject].append({"fresh": first, "warm": statistics.median(rest)})
     rows = []
     middle = {name: {key: common.median(runs[name], key) for key in ("fresh", "warm")} for name in runs}
-    labels = {"ours": "RaySubmitJobOperator", "bare": "requests: look-up + POST", "sdk": "Ray's SDK"}
+    labels = {
+        "ours": "RaySubmitJobOperator, as a task",
+        "sdk": "Ray's SDK, as a task: a client for each submission",
+        "ours_kept": "RaySubmitJobOperator, connection kept",
+        "bare": "requests, connection kept: look-up + POST",
+        "sdk_kept": "Ray's SDK, client kept: no look-up",
+    }
     for name, label in labels.items():
         warm, fresh = middle[name]["warm"], middle[name]["fresh"]
         rows.append(

@@ -16,6 +16,8 @@ import os
 import sys
 import time
 import uuid
+from functools import partial
+from itertools import count
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -25,26 +27,25 @@ if TYPE_CHECKING:
 COMMAND = "true"
 
 
-def ours(url: str) -> Callable[[], None]:
-    """Run this provider's operator from the start of execute() to the accepted job."""
+def ours(url: str, *, kept: bool = False) -> Callable[[], None]:
+    """
+    Run this provider's operator from the start of execute() to the accepted job.
+
+    :param kept: with one connection to the head for all.
+    """
     os.environ["AIRFLOW_CONN_BENCH"] = json.dumps({"conn_type": "ray_jobs", "host": url})
     from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 
-    operators = iter(
-        [
-            RaySubmitJobOperator(
-                task_id=f"t{n}", entrypoint=COMMAND, ray_conn_id="bench", wait_for_completion=False, stop_on_kill=True
-            )
-            for n in range(200)
-        ]
-    )
+    numbers = count()
     run = uuid.uuid4().hex
     shared: list[Any] = []
 
     def submit() -> None:
-        operator = next(operators)
-        if shared:
-            operator.__dict__["hook"] = shared[0]  # a warm process: the connection is open, as the others' is
+        operator = RaySubmitJobOperator(
+            task_id=f"t{next(numbers)}", entrypoint=COMMAND, ray_conn_id="bench", wait_for_completion=False
+        )
+        if shared and kept:
+            operator.__dict__["hook"] = shared[0]
         ti = SimpleNamespace(
             dag_id="d", run_id=run, task_id=operator.task_id, map_index=-1, try_number=1, max_tries=0, start_date=None,
             task=operator, xcom_push=lambda key, value: None,
@@ -69,21 +70,27 @@ def bare(url: str) -> Callable[[], None]:
     return submit
 
 
-def sdk(url: str) -> Callable[[], None]:
-    """Submit with Ray's own client."""
+def sdk(url: str, *, kept: bool = False) -> Callable[[], None]:
+    """Submit with Ray's own client, made for each submission as in a task, or kept."""
     from ray.job_submission import JobSubmissionClient
 
     clients: list[Any] = []
 
     def submit() -> None:
-        if not clients:
-            clients.append(JobSubmissionClient(url))
+        if not (clients and kept):
+            clients[:] = [JobSubmissionClient(url)]
         clients[0].submit_job(entrypoint=COMMAND, submission_id=f"sdk-{uuid.uuid4().hex}")
 
     return submit
 
 
-SUBJECTS = {"ours": ours, "bare": bare, "sdk": sdk}
+SUBJECTS = {
+    "ours": ours,
+    "ours_kept": partial(ours, kept=True),
+    "bare": bare,
+    "sdk": sdk,
+    "sdk_kept": partial(sdk, kept=True),
+}
 
 
 def main() -> None:

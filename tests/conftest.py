@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import atexit
 import os
+import platform
 import tempfile
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.private_ca import PrivateCA
-from tests.support.ray_head import RayHead, require_ray
+from tests.support.ray_head import RayHead, find_ray, ray_version, require_ray
 from tests.support.scripted_server import ScriptedRay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 # Airflow reads and writes its configuration where this says, when it is first imported, be it while tests are
 # collected: never in a person's home, where another version may have left what this one can't read.
@@ -29,6 +31,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "ray_head" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.integration)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _versions(record_testsuite_property: Callable[[str, object], None]) -> None:
+    """Leave in the results what was tested."""
+    ray = find_ray()
+    record_testsuite_property("airflow", version("apache-airflow"))
+    record_testsuite_property("python", platform.python_version())
+    record_testsuite_property("ray", ".".join(map(str, ray_version(ray))) if ray else "none")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Make the project's virtual environments below `.envs/`, from the pins in `requirements/`.
 
     python tools/envs.py airflow-3.3 ray-2.60    make these (or see at once that they are up to date)
+    python tools/envs.py --tools                 make the one that holds uv and nox
     python tools/envs.py --lock                  pin the newest releases anew in requirements/*.txt
 
 Only the standard library is used.
@@ -41,12 +42,14 @@ class Env(NamedTuple):
 
 ENVS = {
     "airflow-3.3": Env(),
-    "airflow-2.11": Env(python_below=(3, 13)),
     # A Ray head is a dozen processes that import the same modules at once, and it gives up when one of them takes
     # 15 s to start: with compiled modules they are quick the first time, too.
     "ray-2.60": Env(with_project=False, compiled=True),
     "docs": Env(with_project=False),
 }
+
+#: What builds a release, and tests its files.
+DIST_ENVS = {"dist": Env(with_project=False)}
 
 #: What `benchmarks/` compares; compiled, as installations in production are.
 BENCH_ENVS = {
@@ -60,15 +63,19 @@ BENCH_ENVS = {
 #: The newest Airflow, and what drives a browser.
 UI_ENVS = {"ui": Env()}
 
-#: Other versions that are supported, for `make matrix` and `make samples`.
+#: Other versions that are supported: what `make matrix`, `make samples` and `make upgrade` use besides.
 MATRIX_ENVS = {
+    "airflow-2.11": Env(python_below=(3, 13)),
+    "airflow-3.0": Env(python_below=(3, 13)),
+    "airflow-3.1": Env(),
+    "airflow-3.2": Env(),
     "ray-2.8": Env(with_project=False, python_below=(3, 12), compiled=True),
     "ray-2.30": Env(with_project=False, python_below=(3, 13), compiled=True),
     "ray-2.40": Env(with_project=False, python_below=(3, 13), compiled=True),
     "ray-2.50": Env(with_project=False, python_below=(3, 14), compiled=True),
 }
 
-ALL_ENVS = ENVS | BENCH_ENVS | UI_ENVS | MATRIX_ENVS
+ALL_ENVS = ENVS | DIST_ENVS | BENCH_ENVS | UI_ENVS | MATRIX_ENVS
 
 
 def ensure(*names: str) -> None:
@@ -212,7 +219,7 @@ def find_uv() -> str | None:
     log = ENVS_DIR / "tools.log"
     log.unlink(missing_ok=True)
     try:
-        with step("Installing uv, which installs the rest, into .envs/tools"):
+        with step("Installing uv, which installs the rest, and nox into .envs/tools"):
             run([sys.executable, "-m", "venv", "--clear", str(ENVS_DIR / "tools")], log)
             pip = [program("tools", "python"), "-m", "pip", "install", "--no-input"]
             run([*pip, "--requirement", str(requirements("tools"))], log)
@@ -249,14 +256,31 @@ def run(command: list[str], log: Path) -> None:
         raise ToolError(f"{' '.join(command)}\nended with exit code {result.returncode}; from {log}:\n{tail(log)}")
 
 
+def make_tools() -> None:
+    """Make the environment that holds uv and nox.
+
+    :raises ToolError: where it can't be had.
+    """
+    check_this_python()
+    ENVS_DIR.mkdir(exist_ok=True)
+    with one_builder():
+        needed_uv()
+
+
+def needed_uv() -> str:
+    """Return uv, for what can't do without."""
+    uv = find_uv()
+    if not uv:
+        raise ToolError(f"This needs uv and nox, which can't be installed here; see {ENVS_DIR / 'tools.log'}.")
+    return uv
+
+
 def lock() -> None:
     """Pin the newest allowed releases, for every supported Python and platform at once."""
     check_this_python()
     ENVS_DIR.mkdir(exist_ok=True)
     with one_builder():
-        uv = find_uv()
-        if not uv:
-            raise ToolError("`make lock` needs uv.")
+        uv = needed_uv()
         for name in ("tools", *ALL_ENVS):
             lock_one(uv, name)
 
@@ -278,6 +302,8 @@ def main(arguments: list[str]) -> int:
     """Do what the module's docstring says."""
     if arguments == ["--lock"]:
         lock()
+    elif arguments == ["--tools"]:
+        make_tools()
     else:
         ensure(*arguments or ENVS)
     return 0

@@ -25,11 +25,11 @@ def airflow(airflow_env: AirflowEnv, ray_head: RayHead) -> AirflowEnv:
 
 
 def test_job_runs_and_its_lines_are_in_the_task_log(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
-    trace = tmp_path / "trace"
-    airflow.trigger(DAG, "worker-plain", {"command": driver(trace, 15)})
+    trace, gate = tmp_path / "trace", tmp_path / "gate"
+    airflow.trigger(DAG, "worker-plain", {"command": driver(trace, gate)})
 
     airflow.wait_log(DAG, "worker-plain", "job", "hello from the driver")
-    assert ends(trace) == 0, "the line came only after the job's end"
+    gate.touch()
     airflow.wait_task(DAG, "worker-plain", "job", "success")
 
     (job,) = jobs_of(ray_head, "worker-plain")
@@ -96,15 +96,16 @@ def test_task_marked_by_a_user_takes_its_job_along(
 def test_lost_worker_leaves_one_job_that_the_next_try_follows(
     airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path, supervisor: bool
 ) -> None:
-    run_id, trace = f"lost-{supervisor}", tmp_path / "trace"
-    airflow.trigger(DAG, run_id, {"command": driver(trace, 40)})
+    run_id, trace, gate = f"lost-{supervisor}", tmp_path / "trace", tmp_path / "gate"
+    airflow.trigger(DAG, run_id, {"command": driver(trace, gate)})
     wait_statuses(ray_head, run_id, ["RUNNING"], 60)
     airflow.kill_task(DAG, run_id, "job", supervisor=supervisor)
 
-    airflow.wait_task(DAG, run_id, "job", "success", try_number=2, timeout=180)
+    airflow.wait_log(DAG, run_id, "job", "Reattached", try_number=2, timeout=180)
+    gate.touch()
+    airflow.wait_task(DAG, run_id, "job", "success", try_number=2)
     assert [job["status"] for job in jobs_of(ray_head, run_id)] == ["SUCCEEDED"]
     assert (starts(trace), ends(trace)) == (1, 1)
-    assert "Reattached" in airflow.task_log(DAG, run_id, "job", 2)
 
 
 def test_worker_lost_after_the_end_runs_nothing_twice(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
@@ -131,11 +132,13 @@ def test_clear_runs_a_new_job(airflow: AirflowEnv, ray_head: RayHead, tmp_path: 
 
 
 def test_clear_of_a_running_task_leaves_one_job_alive(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
-    trace = tmp_path / "trace"
-    airflow.trigger(DAG, "worker-cleared-running", {"command": driver(trace, 40)})
+    trace, gate = tmp_path / "trace", tmp_path / "gate"
+    airflow.trigger(DAG, "worker-cleared-running", {"command": driver(trace, gate)})
     wait_statuses(ray_head, "worker-cleared-running", ["RUNNING"], 60)
 
     airflow.clear(DAG, "worker-cleared-running", "job")
+    wait_statuses(ray_head, "worker-cleared-running", ["STOPPED", "RUNNING"], 120)
+    gate.touch()
     airflow.wait_task(DAG, "worker-cleared-running", "job", "success", try_number=2, timeout=180)
     assert [job["status"] for job in jobs_of(ray_head, "worker-cleared-running")] == ["STOPPED", "SUCCEEDED"]
     assert ends(trace) == 1

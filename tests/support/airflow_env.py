@@ -44,7 +44,7 @@ class DatabaseLockedError(ApiError):
 class AirflowEnv(AirflowRecords):
     """An Airflow with all its processes; its records are attributes of the base class.
 
-    :param home: ``AIRFLOW_HOME``: an empty or absent directory.
+    :param home: ``AIRFLOW_HOME``: an empty or absent directory, or that of an older version, which is upgraded.
     :param dags_folder: where the DAG files are; files added later are found within a few seconds.
     :param env: environment variables for all processes, beside ours.
     :param parallelism: how many tasks may run at once.
@@ -80,14 +80,17 @@ class AirflowEnv(AirflowRecords):
     # Processes
 
     def start(self, timeout: float = 240.0) -> None:
-        """Make the database, start all processes and wait until they work.
+        """Make the database, or upgrade that of an older version, start all processes and wait until they work.
 
         :param timeout: seconds.
         :raises RuntimeError: if a process ends, with the last lines that it printed.
         """
         airflow_processes.write_home(self.home)
-        self.cli("db", "migrate")
-        airflow_processes.prepare_database(self.home / "airflow.db")
+        database = self.home / "airflow.db"
+        upgraded = database.exists()
+        self.cli("db", "migrate", timeout=300)
+        if not upgraded:
+            airflow_processes.prepare_database(database)
         try:
             for component in self.components.values():
                 component.start()

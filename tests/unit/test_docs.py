@@ -7,6 +7,7 @@ import functools
 import importlib
 import inspect
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +183,39 @@ def test_the_command_line_has_the_commands_that_are_told() -> None:
     assert told == re.findall(r"^ +(\d+)  (.+)$", cli.EXIT_CODES, re.MULTILINE)
 
 
+def column(name: str) -> dict[str, str]:
+    """Return what the page on versions says of one Airflow, by the first words of its rows."""
+    table = [re.split(r" *\| *", line.strip("| ")) for line in page("versions").splitlines() if line.startswith("|")]
+    assert name in table[0], f"docs/versions.md has no column for Airflow {name}"
+    index = table[0].index(name) + 1  # the first cell of the header is empty, and is stripped
+    return {re.sub(r"\]\([^)]*\)|[\[`]", "", row[0]): row[index] for row in table[2:]}
+
+
+def test_the_page_on_versions_says_what_this_airflow_has() -> None:
+    from airflow.providers.common.compat.sdk import BaseOperator
+    from airflow.providers_manager import ProvidersManager
+    from airflow.triggers.base import BaseTrigger
+
+    from airflow_provider_rayjobs.plugin import RayJobsPlugin
+
+    installed = version("apache-airflow")
+    told = column(".".join(installed.split(".")[:2]))
+    assert installed in page("versions")
+    has = {
+        'Page "Ray jobs"': bool(getattr(RayJobsPlugin, "fastapi_apps", None)),
+        "Commands: airflow ray-jobs …": hasattr(ProvidersManager, "cli_command_functions"),
+        "retry_policy by the errors' classes": "retry_policy" in inspect.signature(BaseOperator.__init__).parameters,
+    }
+    assert {name: told[name].startswith("yes") for name in has} == has
+    assert ("on_kill" in told["The same for a deferred task"]) is hasattr(BaseTrigger, "on_kill")
+
+
 def test_the_readme_leads_to_pages_that_are_there() -> None:
     links = re.findall(r"\]\((docs/[^)#]+)", (ROOT / "README.md").read_text())
     assert links
     assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_no_page_holds_both_sides_of_a_merge() -> None:
+    for path in (*DOCS.rglob("*.md"), *ROOT.glob("*.md")):
+        assert not re.findall(r"^(?:<{7}|>{7}) .*$", path.read_text(), re.MULTILINE), path

@@ -385,7 +385,7 @@ def test_the_delay_follows_the_age_within_bounds(age: float, interval: float, ch
     delay = poll_delay(age, interval, lambda: chance)
     assert 0 < delay <= interval
     assert delay <= max(1.5, 0.05 * age)
-    assert delay >= 0.8 * min(interval, follow.SHORTEST_INTERVAL, max(0.8, 0.04 * age))
+    assert delay >= 0.8 * min(interval, follow.SHORTEST_INTERVAL)
 
 
 def test_the_delay_has_jitter() -> None:

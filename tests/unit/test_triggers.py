@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_rayjobs import compat
+from airflow_provider_rayjobs import compat, triggers
+from airflow_provider_rayjobs.conditions import ClusterRunsJobs, JobReaches
 from airflow_provider_rayjobs.events import JobEvent, Outcome
 from airflow_provider_rayjobs.triggers import RayConditionTrigger, RayJobTrigger
 
@@ -54,6 +57,35 @@ def test_arguments_survive_serialisation(kind: type[BaseTrigger], kwargs: dict[s
     row = Trigger(classpath=path, kwargs=serialized)
     assert dict(row.kwargs) == kwargs
     assert kind(**row.kwargs).serialize() == (path, serialized)
+
+
+#: What a release's triggers leave in Airflow's database, one file for each release that changed it.
+SAMPLES = sorted(
+    (Path(__file__).parents[1] / "upgrade").glob("trigger_rows_*.json"),
+    key=lambda file: [int(number) for number in file.stem.rpartition("_")[2].split(".")],
+)
+
+
+@pytest.mark.parametrize("file", SAMPLES, ids=lambda file: file.stem)
+def test_rows_of_earlier_releases_are_read(file: Path) -> None:
+    for row in json.loads(file.read_text()):
+        kind = getattr(triggers, row["classpath"].rpartition(".")[2])
+        path, now = kind(**row["kwargs"]).serialize()
+        assert path == row["classpath"]
+        assert {**now, **row["kwargs"]} == now
+        if kind is RayConditionTrigger:
+            condition = {"job": JobReaches, "cluster": ClusterRunsJobs}[now["kind"]](**now["condition"])
+            assert condition.to_json() == now["condition"]
+
+
+@pytest.mark.parametrize("kind", [RayJobTrigger, RayConditionTrigger])
+def test_the_newest_sample_has_every_argument(kind: type[BaseTrigger]) -> None:
+    """Else this release would leave rows of which later ones know no sample."""
+    rows = [row for row in json.loads(SAMPLES[-1].read_text()) if row["classpath"].endswith(f".{kind.__name__}")]
+    arguments = inspect.signature(kind).parameters
+    assert rows
+    for row in rows:
+        assert row["kwargs"].keys() == arguments.keys()
 
 
 @pytest.fixture

@@ -1,0 +1,153 @@
+"""
+Fifty jobs on a real Ray head: what following them costs the head, and how late the end of a job is told.
+
+    PYTHONPATH=. .envs/airflow-3.3/bin/python benchmarks/real_head.py [--quick]
+
+The jobs of the first table sleep for good, and are followed by each in turn for half a minute; the head's CPU time
+without anybody is taken off. Those of the second end by themselves, and the time is that from the end that Ray reports.
+Needs Ray in an environment of its own (RAYJOBS_RAY_BIN, or `make envs`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import statistics
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import common
+
+if TYPE_CHECKING:
+    from airflow_provider_rayjobs.poller import Poller
+    from tests.support.ray_head import RayHead
+
+JOBS = 50
+WINDOW = 30.0  # seconds
+AGE = 60.0  # seconds: jobs of which all ask every two or three seconds
+ENVS = {"nobody": "", "ours": "bench-ours", "naive": "bench-ours", "astro": "bench-astro"}
+RUN_TIMES = (3, 10, 20, 40, 70)  # seconds
+
+
+def cpu_seconds(head: RayHead) -> float:
+    """Return the CPU time that the head's own processes have used; what runs the jobs sleeps."""
+    ticks = 0
+    for process in head._family():
+        try:
+            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def share(head: RayHead) -> float:
+    """Return the share of a CPU that the head uses for some time from now."""
+    before = cpu_seconds(head)
+    time.sleep(WINDOW)
+    return (cpu_seconds(head) - before) / WINDOW
+
+
+def follow(head: RayHead, subject: str) -> dict[str, float]:
+    """Let all jobs be followed for some time; return the shares of a CPU of the head and of the follower."""
+    if subject == "nobody":
+        return {"head": share(head), "cpu": 0.0, "lag_p99_ms": 0.0}
+    begin = time.time() + 12  # seconds for imports
+    options = {"url": head.url, "jobs": JOBS, "begin": begin, "seconds": WINDOW + 2, "age": AGE, "ends": 1e9}
+    command = [common.python(ENVS[subject]), str(common.HERE / "followers.py"), subject]
+    env = {"AIRFLOW_HOME": str(common.scratch())} | ({"PYTHONPATH": str(common.ROOT)} if subject == "ours" else {})
+    with ThreadPoolExecutor(1) as thread:
+        result = thread.submit(
+            common.run_json, [*command, *(f"--{key}={value}" for key, value in options.items())], **env
+        )
+        time.sleep(max(begin + 1 - time.time(), 0.0))
+        used = share(head)
+        return {"head": used, **{key: result.result()[key] for key in ("cpu", "lag_p99_ms")}}
+
+
+def load(head: RayHead, rounds: int) -> tuple[str, Any]:
+    """Compare who follows, in turns; return a table and its figures."""
+    for number in range(JOBS):
+        head.submit("sleep 86400", submission_id=f"j{number}")
+    wait_running(head)
+    runs: dict[str, list[dict[str, float]]] = {subject: [] for subject in ENVS}
+    for _ in range(rounds):
+        for subject, results in runs.items():
+            results.append(follow(head, subject))
+    idle = common.median(runs["nobody"], "head")
+    rows = []
+    for subject, results in runs.items():
+        own = common.median(results, "head") - idle
+        naive = common.median(runs["naive"], "head") - idle
+        figures = [common.median(results, key) for key in ("head", "cpu", "lag_p99_ms")]
+        rows.append(
+            [subject, figures[0], own, own / naive, *figures[1:], f"±{common.spread(results, 'head'):.0%}"]
+        )  # fmt: skip
+    headers = ("who follows 50 jobs", "head's CPUs", "over nobody", "÷ naive", "own cores", "lag p99 ms", "noise")
+    return common.table(headers, rows), runs
+
+
+def wait_running(head: RayHead) -> None:
+    """Wait until all jobs run, and the head has come to rest."""
+    deadline = time.monotonic() + 600
+    while any(job["status"] == "PENDING" for job in head.jobs()):
+        if time.monotonic() > deadline:
+            sys.exit("The jobs do not start.")
+        time.sleep(2)
+    time.sleep(20)
+
+
+async def told(head: RayHead, poller: Poller, seconds: int, stream: bool) -> dict[str, Any]:
+    """Run one job to its end; return how late that was told."""
+    from airflow_provider_rayjobs.follow import JobWatcher, Watch
+
+    submission_id = await asyncio.to_thread(head.submit, f"sleep {seconds}; echo last line")
+    watch = Watch(submission_id, time.time(), stream_logs=stream)
+    await JobWatcher(poller, watch, logging.getLogger("bench")).run()
+    delay = time.time()
+    job = await asyncio.to_thread(head.job, submission_id)
+    run_time = (job["end_time"] - job["start_time"]) / 1000
+    delay -= job["end_time"] / 1000
+    allowed = min(max(1.5, 0.05 * run_time), watch.poll_interval + 1) + (5 if stream else 0)
+    return {"sleep": seconds, "stream": stream, "run_time": run_time, "delay": delay, "late": delay > allowed}
+
+
+async def ends(head: RayHead, rounds: int) -> tuple[str, Any]:
+    """Run jobs to their ends, with their logs and without; return a table and its figures."""
+    from airflow_provider_rayjobs.connection import ClusterConnection
+    from airflow_provider_rayjobs.poller import Poller
+    from airflow_provider_rayjobs.transport import AiohttpTransport
+
+    results: list[dict[str, Any]] = []
+    async with Poller(AiohttpTransport(ClusterConnection("bench", head.url))) as poller:
+        for _ in range(rounds):
+            jobs = [told(head, poller, seconds, stream) for seconds in RUN_TIMES for stream in (False, True)]
+            results += await asyncio.gather(*jobs)
+    rows = []
+    for stream in (False, True):
+        some = sorted(one["delay"] for one in results if one["stream"] is stream)
+        late = [one["late"] for one in results if one["stream"] is stream]
+        rows.append(["yes" if stream else "no", len(some), statistics.median(some), some[-1], sum(late) / len(late)])
+    return common.table(("log streamed", "jobs", "delay p50 s", "max s", "late"), rows), results
+
+
+def main() -> None:
+    """Print both tables."""
+    from tests.support.ray_head import RayHead, require_ray
+
+    rounds = 1 if "--quick" in sys.argv else 3
+    ray_bin = require_ray()
+    with RayHead(num_cpus=2, ray_bin=ray_bin) as head:
+        late = asyncio.run(ends(head, rounds))
+    with RayHead(num_cpus=2, ray_bin=ray_bin) as head:
+        loads = load(head, rounds)
+    text = f"{loads[0]}\n\n{late[0]}"
+    common.report("real_head", "On a real head", text, {"load": loads[1], "ends": late[1]})
+
+
+if __name__ == "__main__":
+    main()

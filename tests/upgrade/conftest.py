@@ -1,0 +1,88 @@
+"""The Airflows that an upgrade goes through, from the oldest to the newest."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+REPO = HERE.parents[1]
+
+#: Names an environment of each version: ``2.11=/somewhere/bin/python,3.0=...``.
+VARIABLE = "RAYJOBS_UPGRADE_PYTHONS"
+
+
+@dataclass(frozen=True)
+class Airflow:
+    """An installed Airflow, with this provider."""
+
+    version: str
+    python: Path
+
+    def run(self, *arguments: str | Path, env: dict[str, str], timeout: float = 300) -> str:
+        """
+        Run its Python.
+
+        :param timeout: seconds.
+        :return: what it printed on stdout.
+        :raises RuntimeError: if it fails, with all it printed.
+        """
+        kept = {name: os.environ[name] for name in ("HOME", "LANG", "PATH", "TMPDIR") if name in os.environ}
+        done = subprocess.run(
+            [self.python, *arguments],
+            cwd=REPO,
+            env=kept | {"PYTHONPATH": str(REPO)} | env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if done.returncode:
+            words = " ".join(map(str, arguments))
+            raise RuntimeError(f"Airflow {self.version}: {words}: {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests of this directory; they need more than one environment, so they run only when they are named."""
+    ours = [item for item in items if item.path.is_relative_to(HERE)]
+    for item in ours:
+        item.add_marker(pytest.mark.upgrade)
+    if "upgrade" not in config.option.markexpr and not any("upgrade" in argument for argument in config.args):
+        items[:] = [item for item in items if item not in ours]
+        config.hook.pytest_deselected(items=ours)
+
+
+def _installed() -> list[Airflow]:
+    if named := os.environ.get(VARIABLE):
+        pairs = [entry.strip().split("=", 1) for entry in named.split(",")]
+    else:
+        found = REPO.glob(".envs/airflow-*/bin/python")
+        pairs = [[python.parents[1].name.removeprefix("airflow-"), str(python)] for python in found]
+    made = [Airflow(version, Path(python)) for version, python in pairs]
+    return sorted(made, key=lambda airflow: tuple(map(int, airflow.version.split("."))))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test of one upgrade with each pair of neighbours."""
+    if "upgrade" in metafunc.fixturenames:
+        pairs = list(itertools.pairwise(_installed()))
+        metafunc.parametrize("upgrade", pairs, ids=[f"{old.version}-to-{new.version}" for old, new in pairs])
+
+
+@pytest.fixture(scope="session")
+def airflows() -> list[Airflow]:
+    """All Airflows, the oldest first: those that the variable names, or those in ``.envs``."""
+    installed = _installed()
+    if len(installed) < 2:
+        message = f"an upgrade needs two environments; {VARIABLE} names them, or make them in .envs"
+        if "CI" in os.environ:
+            pytest.fail(message)
+        pytest.skip(message)
+    return installed

@@ -1,0 +1,52 @@
+"""What a task is deferred on survives the upgrade of Airflow: triggers are rows of its database."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.upgrade import MARK
+
+if TYPE_CHECKING:
+    from tests.upgrade.conftest import Airflow
+
+SAMPLES = Path(__file__).parent / "trigger_rows_0.1.0.json"
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """One deployment, whichever Airflow it runs."""
+    (tmp_path / "airflow.cfg").write_text("[core]\n")  # else each version would write one of its own
+    return {
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(b"k" * 32).decode(),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/airflow.db",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+    }
+
+
+def rows(airflow: Airflow, environment: dict[str, str], *arguments: str | Path) -> dict[str, Any]:
+    output = airflow.run("-m", "tests.upgrade.rows", *arguments, env=environment)
+    (line,) = [line for line in output.splitlines() if line.startswith(MARK)]
+    found: dict[str, Any] = json.loads(line.removeprefix(MARK))
+    return found
+
+
+@pytest.mark.timeout(1200)
+def test_each_airflow_reads_what_all_earlier_ones_wrote(airflows: list[Airflow], environment: dict[str, str]) -> None:
+    samples = [[sample["classpath"], sample["kwargs"]] for sample in json.loads(SAMPLES.read_text())]
+    written: dict[str, Any] = {}
+    for airflow in airflows:
+        airflow.run("-m", "airflow", "db", "migrate", env=environment)
+        assert rows(airflow, environment, "read") == written, f"upgraded to {airflow.version}"
+        new = rows(airflow, environment, "write", SAMPLES)
+        assert list(new.values()) == samples
+        assert not new.keys() & written.keys()
+        written |= new
+        assert rows(airflow, environment, "read") == written, f"written by {airflow.version} itself"
+    assert len(written) == len(samples) * len(airflows)

@@ -1,0 +1,100 @@
+"""Build the sdist and the wheel into `dist/`, and test these files: `make artefact`.
+
+    python tools/artefact.py                       the wheel beside the newest Airflow
+    python tools/artefact.py airflow-2.11          beside others
+    python tools/artefact.py --release v1.2.3      and only if this is what is to be released
+
+The tests never see the source tree: the wheel is installed into an environment made for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from typing import TYPE_CHECKING
+
+import envs
+from console import ToolError, run_main, step
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DIST = envs.ROOT / "dist"
+TESTS = envs.ROOT / "tests" / "artefact"
+
+
+def build() -> Path:
+    """Build the files as a release has them, and return the wheel."""
+    shutil.rmtree(DIST, ignore_errors=True)
+    with step("Building dist/"):
+        command = [envs.program("dist", "python"), "-m", "hatchling", "build", "--directory", str(DIST)]
+        envs.run(command, envs.ENVS_DIR / "artefact.log")
+    (wheel,) = DIST.glob("*.whl")
+    return wheel
+
+
+def check_release(tag: str) -> None:
+    """Stop unless the source says that it is the version of a tag.
+
+    :param tag: such as v1.2.3.
+    :raises ToolError: with what is to be mended.
+    """
+    version = tomllib.loads((envs.ROOT / "pyproject.toml").read_text())["project"]["version"]
+    if tag != f"v{version}":
+        raise ToolError(f"The tag is {tag}, and pyproject.toml says {version}: tag the commit that has the version.")
+    changelog = (envs.ROOT / "CHANGELOG.md").read_text()
+    if not re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", changelog, re.MULTILINE):
+        raise ToolError(f"CHANGELOG.md has no section '## [{version}] - YYYY-MM-DD' for this release.")
+
+
+def install(name: str, wheel: Path) -> str:
+    """Make an environment with the pins of another one, and the wheel; return its name."""
+    uv = envs.needed_uv()
+    made = f"wheel-{name}"
+    target = str(envs.ENVS_DIR / made)
+    log = envs.ENVS_DIR / "artefact.log"
+    with step(f"Installing {wheel.name} beside {name} into .envs/{made}"):
+        envs.run([uv, "venv", "--clear", "--no-project", "--python", sys.executable, target], log)
+        pins = ["--requirement", str(envs.requirements(name))]
+        envs.run([uv, "pip", "install", "--python", target, "--no-deps", *pins, str(wheel)], log)
+    return made
+
+
+def test(env: str, file: str) -> None:
+    """Run tests in an environment.
+
+    :raises ToolError: one has failed.
+    """
+    # Neither this folder nor another one may stand in for what is installed.
+    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [envs.program(env, "pytest"), f"--confcutdir={TESTS}", str(TESTS / file)]
+    print(f"{file} in .envs/{env}:", flush=True)
+    if subprocess.run(command, check=False, cwd=envs.ROOT, env=variables).returncode:
+        raise ToolError(f"{file} failed in .envs/{env}.")
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the module's docstring says."""
+    parser = argparse.ArgumentParser(description="Build the sdist and the wheel into dist/, and test these files.")
+    parser.add_argument("environments", nargs="*", default=["airflow-3.3"], help="default: airflow-3.3")
+    parser.add_argument("--release", metavar="TAG", help="stop unless this is the version that the source has")
+    options = parser.parse_args(arguments)
+    if options.release:
+        check_release(options.release)
+    for name in options.environments:
+        envs.check_name(name)
+    envs.ensure("dist")
+    wheel = build()
+    test("dist", "test_files.py")
+    for name in options.environments:
+        test(install(name, wheel), "test_installed.py")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,84 @@
+"""Print what `make matrix` tested, from the results that its cells left: one row a cell, then each reason to skip.
+
+python tools/matrix_report.py build/matrix/*.xml
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from console import ToolError, run_main
+
+HEADERS = ("Airflow", "Python", "Ray", "tests", "passed", "failed", "skipped", "minutes")
+
+
+class Cell(NamedTuple):
+    """What one cell's tests came to."""
+
+    versions: tuple[str, str, str]
+    passed: int
+    failed: int
+    skips: tuple[str, ...]
+    seconds: float
+
+    def row(self) -> tuple[str, ...]:
+        """Return the cell as a row of the table."""
+        tests = self.passed + self.failed + len(self.skips)
+        return (
+            *self.versions,
+            *map(str, (tests, self.passed, self.failed, len(self.skips))),
+            f"{self.seconds / 60:.0f}",
+        )
+
+
+def read(path: Path) -> Cell:
+    """Read what pytest left of one cell.
+
+    :raises ToolError: where it says nothing of versions: some other run left it.
+    """
+    (suite,) = ElementTree.parse(path).getroot().iter("testsuite")  # noqa: S314 - our own file
+    found = {item.get("name"): item.get("value", "") for item in suite.iterfind("properties/property")}
+    if not {"airflow", "python", "ray"} <= found.keys():
+        raise ToolError(f"{path} does not say which versions were tested; remove it.")
+    skips = [skip.get("message", "") for skip in suite.iter("skipped")]
+    failed = int(suite.get("failures", "0")) + int(suite.get("errors", "0"))
+    return Cell(
+        (found["airflow"], found["python"], found["ray"]),
+        int(suite.get("tests", "0")) - failed - len(skips),
+        failed,
+        tuple(skips),
+        float(suite.get("time", "0")),
+    )
+
+
+def report(cells: list[Cell]) -> str:
+    """Return the tables, in Markdown."""
+    lines = [HEADERS, ("---",) * len(HEADERS), *(cell.row() for cell in cells)]
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for cell in cells:
+        for reason in sorted(set(cell.skips)):
+            times = cell.skips.count(reason)
+            reasons[reason].append(f"{' / '.join(cell.versions)} ({times})")
+    if reasons:
+        lines += [(), ("skipped because", "in (how many tests)"), ("---", "---")]
+        lines += [(reason, ", ".join(where)) for reason, where in sorted(reasons.items())]
+    return "\n".join(f"| {' | '.join(line)} |" if line else "" for line in lines)
+
+
+def key(cell: Cell) -> list[list[int]]:
+    """Sort versions as numbers."""
+    return [[int(part) for part in text.split(".") if part.isdigit()] for text in cell.versions]
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the module's docstring says."""
+    cells = sorted((read(Path(name)) for name in arguments), key=key)
+    print(report(cells))
+    return int(any(cell.failed for cell in cells))
+
+
+if __name__ == "__main__":
+    run_main(main)
