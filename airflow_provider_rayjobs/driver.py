@@ -147,7 +147,8 @@ def _unpickle(task: dict[str, Any]) -> Any:
     except Exception as e:  # unpickling runs code of the author's choice
         here = f"{sys.version_info[0]}.{sys.version_info[1]}"
         raise RuntimeError(
-            f"the arguments, pickled by Python {task['python']}, can't be read by Python {here} of the cluster: {e!r}"
+            f"the arguments, pickled by Python {task['python']}, can't be read by Python {here} of the cluster: {e!r}; "
+            "both sides need the same Python and a like cloudpickle, which runtime_env['pip'] can bring"
         ) from e
 
 

@@ -86,9 +86,14 @@ def encode(value: Any, name: str, depth: int = 0) -> Any:
         if isinstance(value, types):
             return encoder(value, name, depth)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return _encode_dict(fields, name, depth)
+        return _encode_dict({field: getattr(value, field) for field in _field_names(value)}, name, depth)
     return _encode_foreign(value, name, depth)
+
+
+def _field_names(value: Any) -> list[str]:
+    """Name a dataclass's fields, even of one that Ray before 2.49 sent by value: that has lost what marks them."""
+    names = [field.name for field in dataclasses.fields(value)]
+    return names or [name for name in value.__dataclass_fields__ if name in getattr(value, "__dict__", ())]
 
 
 def _encode_foreign(value: Any, name: str, depth: int) -> Any:

@@ -11,6 +11,7 @@ import pytest
 
 from airflow_provider_rayjobs.exceptions import RayPackageTooLargeError
 from airflow_provider_rayjobs.hooks import RayJobHook
+from tests.support.ray_head import MODES_SINCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +57,8 @@ def test_files_modes_links_and_modules_arrive(hook: RayJobHook, ray_head: RayHea
     (tmp_path / "single.py").write_text("X = 2")
     for value in (3, 4):  # the second wheel of the same name and version is another one
         modules = [str(tmp_path / "mod"), str(tmp_path / "single.py"), str(wheel(tmp_path, value))]
-        job = hook.submit_job(entrypoint="./run.sh", runtime_env={"working_dir": str(code), "py_modules": modules})
+        entrypoint = "./run.sh" if ray_head.version >= MODES_SINCE else "sh run.sh"
+        job = hook.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": str(code), "py_modules": modules})
         assert ray_head.wait_job(job)["status"] == "SUCCEEDED", ray_head.logs(job)
         assert "./empty ./grüße.txt ./run.sh from outside" in ray_head.logs(job)
         assert f"1 2 {value}\n" in ray_head.logs(job)

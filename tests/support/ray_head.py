@@ -30,6 +30,10 @@ _MARK = "RAYJOBS_TEST_HEAD"
 #: First releases of what tests ask of Ray, found by trying.
 LABEL_SELECTOR_SINCE = (2, 54)
 TOKEN_MODE_SINCE = (2, 52)
+#: Its own copy of cloudpickle is one of 3.0, which reads what later ones write.
+CLOUDPICKLE_3_SINCE = (2, 49)
+#: It unpacks files with their modes.
+MODES_SINCE = (2, 53)
 
 #: The Ray whose client is followed in what it packs and makes of a runtime_env; older clients have other rules (no
 #: .rayignore before 2.53, for one), which no cluster sees.

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import pendulum
@@ -191,3 +191,14 @@ def test_malformed_text_is_a_value_error(text: str) -> None:
 def test_whatever_a_cluster_sends_is_a_value_or_a_value_error(data: Any) -> None:
     with suppress(ValueError):
         loads(json.dumps(data))
+
+
+def test_a_dataclass_that_an_older_ray_sent_keeps_its_fields() -> None:
+    @dataclass
+    class Part:
+        kind: ClassVar[str] = "x"
+        number: int = 1
+
+    for one in Part.__dataclass_fields__.values():  # what cloudpickle before 3.0 makes of a class sent by value
+        one._field_type = object()  # type: ignore[attr-defined]
+    assert loads(dumps(Part(2), "part")) == {"number": 2}
