@@ -11,6 +11,7 @@ ENVS := $(CHECK) && exec $(PYTHON) tools/envs.py
 NOX := $(CHECK) && $(PYTHON) tools/envs.py --tools && exec .envs/tools/bin/nox
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help demo ui ui-test envs test lint types docs unit integration parity faults benchmarks
 .PHONY: test-3.3 test-2.11 matrix artefact resolve upgrade samples format lock clean
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 import time
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ from airflow_provider_rayjobs import protocol
 from airflow_provider_rayjobs.contact import Contact
 from airflow_provider_rayjobs.events import JobEvent, Outcome, event_of_job
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
-from airflow_provider_rayjobs.load import JITTER
 from airflow_provider_rayjobs.logs import LogFollower
 from airflow_provider_rayjobs.poller import LONGEST_LOST_INTERVAL
 from airflow_provider_rayjobs.progress import ProgressLines
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.poller import Poller
 
 #: A job's end is noticed within this share of its run time, and within 1.5 s for a short one.
-SHORTEST_INTERVAL = 1.2
+SHORTEST_INTERVAL = 1.15
 INTERVAL_SHARE = 0.045
 
 #: Seconds to wait for a job that was asked to stop; Ray sends SIGKILL a few seconds after SIGTERM.
@@ -70,16 +68,14 @@ class Watch:
         return {**asdict(self), "deadlines": dict(self.deadlines)}
 
 
-def poll_delay(age: float, poll_interval: float, chance: Callable[[], float] = random.random) -> float:
+def poll_delay(age: float, poll_interval: float) -> float:
     """
-    Return the seconds until the next look at a job.
+    Return the seconds until the next look at a job, at most.
 
     :param age: seconds since its submission.
     :param poll_interval: the longest delay.
-    :param chance: random numbers in [0, 1), which spread the looks of many jobs.
     """
-    longest = min(max(SHORTEST_INTERVAL, INTERVAL_SHARE * age), poll_interval)
-    return longest * (JITTER + (1 - JITTER) * chance())
+    return min(max(SHORTEST_INTERVAL, INTERVAL_SHARE * age), poll_interval)
 
 
 class JobWatcher:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_rayjobs.exceptions import RayJobsError
+
+
+#: The least share of its delay after which a job is looked at by itself: so the looks at many spread.
+JITTER = 0.8
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,8 @@ class FollowedJob:
         self.unlisted = False
         self.delay = min((follower.delay() for follower in self.followers), default=math.inf)
         if self.hinted <= began:
-            self.due, self.alone = began + self.delay, False
+            spread = JITTER + (1 - JITTER) * random.random()  # noqa: S311 - no secret
+            self.due, self.alone = began + self.delay * spread, False
 
     def found(self, status: object, details: Callable[[], JobDetails], began: float) -> None:
         """Note what a look found that began then, unless a later one has answered already."""

@@ -23,10 +23,6 @@ SHARE = 0.5
 #: Seconds of looks that may come at once before that counts.
 BURST = 1.0
 
-#: The least share of the longest delay that a job may ask for: jitter, which spreads single looks. Where one request
-#: looks at all it is for nothing, so lists come as late as the longest delays allow.
-JITTER = 0.8
-
 #: How many delays are looked at to find the best interval, and how many of them are tried.
 SAMPLE = 200
 CANDIDATES = 20
@@ -118,9 +114,9 @@ class HeadLoad:
         if self.on_record is not None:
             best = list_interval(delays, known)
             if best < math.inf or known > MOST_LISTED:
-                return best / JITTER
+                return best
         # With so many on record, or with more when nothing is known, a list does not pay. Jobs may have been deleted.
         risk = LIST_COST * (known if self.on_record is not None else watched * LOOK_COST / LIST_COST)
         if self._spent > risk * (CAUTION_AGAIN if self._listed else CAUTION_FIRST):
-            return list_interval(delays, watched) / JITTER
+            return list_interval(delays, watched)
         return math.inf

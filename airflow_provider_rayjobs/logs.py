@@ -106,7 +106,7 @@ class LineWriter:
     def _write_lines(self, text: str) -> None:
         """Write whole lines; nearly every log is without a call for each line but the one that writes it."""
         if "\r" not in text and (self._take is None or FRAME_EDGE not in text):
-            lines = self._public(text).split("\n")
+            lines = self._public(text).split("\n")  # a secret of several lines takes their breaks with it
             if max(map(len, lines)) <= LONGEST_LINE:
                 write = self._write
                 for line in lines:

@@ -21,7 +21,7 @@ from airflow_provider_rayjobs import protocol
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
 from airflow_provider_rayjobs.followed import FollowedJob, Subscription, Trouble
 from airflow_provider_rayjobs.job_list import count_actors, read_list
-from airflow_provider_rayjobs.load import JITTER, LEAST_WATCHED, LOOK_COST, HeadLoad
+from airflow_provider_rayjobs.load import LEAST_WATCHED, LOOK_COST, HeadLoad
 from airflow_provider_rayjobs.logs import Rooms
 from airflow_provider_rayjobs.protocol import JobDetails
 
@@ -105,7 +105,7 @@ class Poller:
         Follow a job.
 
         :param submission_id: the job.
-        :param delay: gives the seconds until the next look, jitter included; asked after each look.
+        :param delay: gives the seconds until the next look, at most; asked after each look.
         """
         job = self._jobs.setdefault(submission_id, FollowedJob(submission_id))
         follower = Subscription(lambda: max(delay(), LEAST_INTERVAL), lambda: self._hurry(job))
@@ -184,31 +184,38 @@ class Poller:
     async def _ask(self, due: list[FollowedJob], now: float) -> None:
         await self._learn_record()
         interval = self._list_interval(now)
-        at_once = LOOK_COST * len(due) > self.load.list_cost(len(self._jobs))
+        next_list = max(self._last_list + interval, now + ROUND)
+        # The next list covers what is not asked for more often; a new job does not wait long for its first look.
+        covered = {
+            job.id
+            for job in due
+            if not job.alone
+            and math.inf > interval <= job.delay
+            and (job.due > -math.inf or next_list < now + FIRST_PATIENCE)
+        }
+        at_once = LOOK_COST * (len(due) - len(covered)) > self.load.list_cost(len(self._jobs))
         # What a list did not hold is looked at before there is another: a head may have forgotten its jobs.
         unlisted = [job for job in due if job.unlisted]
         if not unlisted and now >= self._no_list_before and (at_once or now >= self._last_list + interval):
             await self._list()
             return
         for job in unlisted or due:
-            next_list = max(self._last_list + interval, now + ROUND)
-            # The next list covers what is not asked for more often; a new job does not wait long for its first look.
-            if (
-                not job.alone
-                and math.inf > JITTER * interval <= job.delay
-                and (job.due > -math.inf or next_list < now + FIRST_PATIENCE)
-            ):
+            if job.id in covered:
                 job.due = next_list
-                continue
-            await asyncio.sleep(self.load.pause(LOOK_COST, time.monotonic()))
-            await self._slots.acquire()
-            if self._outage is not None or not job.followers:
-                self._slots.release()
-                continue
-            job.looking = True
-            look = asyncio.create_task(self._look(job), name=f"ray-jobs-look-{job.id}")
-            self._looks.add(look)
-            look.add_done_callback(self._looks.discard)
+            else:
+                await self._look_soon(job)
+
+    async def _look_soon(self, job: FollowedJob) -> None:
+        """Have one job looked at as soon as the head is to be asked again, and there is a slot."""
+        await asyncio.sleep(self.load.pause(LOOK_COST, time.monotonic()))
+        await self._slots.acquire()
+        if self._outage is not None or not job.followers:
+            self._slots.release()
+            return
+        job.looking = True
+        look = asyncio.create_task(self._look(job), name=f"ray-jobs-look-{job.id}")
+        self._looks.add(look)
+        look.add_done_callback(self._looks.discard)
 
     async def _learn_record(self) -> None:
         """Ask once about how many jobs are on record, when so many are followed that it matters."""

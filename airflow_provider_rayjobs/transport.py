@@ -119,13 +119,12 @@ class RequestsTransport:
         try:
             return self._ask(step)
         except RayClusterUnreachableError as e:
-            return self._retried(step, e)
+            failed = [e]
+        return self._retried(step, failed)
 
-    def _retried(self, request: Request, error: RayClusterUnreachableError) -> Response:
+    def _retried(self, request: Request, failed: list[RayClusterUnreachableError]) -> Response:
         """Go on after a first attempt; the many that need no second one do without tenacity's import and its cost."""
         from tenacity import Retrying
-
-        failed = [error]
 
         def attempt() -> Response:
             if failed:
@@ -217,13 +216,12 @@ class AiohttpTransport:
         try:
             return await self._ask(step)
         except RayClusterUnreachableError as e:
-            return await self._retried(step, e)
+            failed = [e]
+        return await self._retried(step, failed)
 
-    async def _retried(self, request: Request, error: RayClusterUnreachableError) -> Response:
+    async def _retried(self, request: Request, failed: list[RayClusterUnreachableError]) -> Response:
         """Do as :meth:`RequestsTransport._retried`; a poller of many jobs feels it in each look."""
         from tenacity import AsyncRetrying
-
-        failed = [error]
 
         async def attempt() -> Response:
             if failed:

@@ -222,7 +222,7 @@ class RayConditionTrigger(_StopsItsJob):
 
     async def _wait_for_job(self, poller: Poller) -> JobEvent:
         condition = JobReaches(**self.condition)
-        with poller.subscribe(condition.submission_id, self._delay) as job:
+        with poller.subscribe(condition.submission_id, lambda: self.poke_interval) as job:
 
             async def look(left: float | None) -> bool | None:
                 news = await job.news(left)

@@ -54,7 +54,7 @@ async def naive(url: str, name: str, started: float, share: float = 0.045) -> No
             if status in ("SUCCEEDED", "FAILED", "STOPPED"):
                 return
             age = time.time() - started
-            longest = min(max(1.2, share * age), POLL_INTERVAL)
+            longest = min(max(1.15, share * age), POLL_INTERVAL)
             await asyncio.sleep(longest * (0.8 + 0.2 * random.random()))  # noqa: S311
 
 

@@ -1,6 +1,8 @@
 """Print what `make matrix` tested, from the results that its cells left: one row a cell, then each reason to skip.
 
-python tools/matrix_report.py build/matrix/*.xml
+python tools/matrix_report.py "build/matrix/3.1 3.12 2.40.xml" ...
+
+A cell that left no results, or none of any test, is red as one with a failed test is.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ class Cell(NamedTuple):
     def row(self) -> tuple[str, ...]:
         """Return the cell as a row of the table."""
         tests = self.passed + self.failed + len(self.skips)
+        if not tests:
+            return (*self.versions, "not tested", *[""] * (len(HEADERS) - 4))
         return (
             *self.versions,
             *map(str, (tests, self.passed, self.failed, len(self.skips))),
@@ -37,8 +41,12 @@ class Cell(NamedTuple):
 def read(path: Path) -> Cell:
     """Read what pytest left of one cell.
 
+    :param path: named by what the cell is; a file that is not there is a cell that was not tested.
     :raises ToolError: where it says nothing of versions: some other run left it.
     """
+    if not path.exists():
+        airflow, python, ray = path.stem.split()
+        return Cell((airflow, python, ray), 0, 0, (), 0.0)
     (suite,) = ElementTree.parse(path).getroot().iter("testsuite")  # noqa: S314 - our own file
     found = {item.get("name"): item.get("value", "") for item in suite.iterfind("properties/property")}
     if not {"airflow", "python", "ray"} <= found.keys():
@@ -77,7 +85,7 @@ def main(arguments: list[str]) -> int:
     """Do what the module's docstring says."""
     cells = sorted((read(Path(name)) for name in arguments), key=key)
     print(report(cells))
-    return int(any(cell.failed for cell in cells))
+    return int(any(cell.failed or not cell.passed for cell in cells))
 
 
 if __name__ == "__main__":

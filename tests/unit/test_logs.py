@@ -330,3 +330,21 @@ def test_a_cancelled_follower_leaves_nothing_running_and_loses_no_half_line(scri
 
     assert asyncio.run(run()) == set()
     assert lines == ["one", "half"]
+
+
+@pytest.mark.parametrize(
+    ("secret", "expected"),
+    [
+        ("hunter2", ["a", "TOKEN=***", "", "end"]),
+        ("hunter2\n", ["a", "TOKEN=***", "end"]),
+        ("hunter2\n\nen", ["a", "TOKEN=***d"]),
+        ("TOKEN=hunter2", ["a", "***", "", "end"]),
+    ],
+)
+def test_what_is_secret_is_masked_across_messages_and_lines(secret: str, expected: list[str]) -> None:
+    lines: list[str] = []
+    writer = LineWriter(lines.append, public=lambda text: text.replace(secret, "***"))
+    writer.feed("a\nTOKEN=hun")
+    writer.feed("ter2\n\nend\n")
+    assert lines == expected
+    assert writer.tail() == tuple(expected)
