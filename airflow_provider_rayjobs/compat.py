@@ -17,7 +17,7 @@ from airflow_provider_rayjobs.connection import ClusterConnection, read_connecti
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.identity import SECRET_ENV_VARS_KEY, TaskIdentity
 
-# ``common.compat`` has this from 1.22 on, which the constraints of most Airflow versions do not let in.
+# ``common.compat`` has this from 1.22 on, which no constraints of Airflow up to 3.3.2 let in.
 if TYPE_CHECKING or AIRFLOW_V_3_1_PLUS:
     from airflow.sdk.log import mask_secret
 elif AIRFLOW_V_3_0_PLUS:
@@ -40,6 +40,9 @@ KILLS_UNSTARTED_TASKS = not AIRFLOW_V_3_0_PLUS
 
 #: Of a secret of several lines, shorter ones are not masked by themselves: a brace, say, is no secret.
 SHORTEST_LINE = 8
+
+#: Airflow 3.0 masks no shorter secrets, and complains of each, be it among a command's results.
+SHORTEST_MASKED = 5 if AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS else 1
 
 #: XCom key under which a task keeps the submission id of the job that it follows.
 SUBMISSION_ID_XCOM = "submission_id"
@@ -118,7 +121,9 @@ def register_env_vars(env_vars: object, listed: Iterable[str] = ()) -> None:
     if not isinstance(env_vars, Mapping):
         return
     texts: dict[Any, Any] = {
-        name: _shown_as(value) for name, value in env_vars.items() if isinstance(value, str) and value
+        name: _shown_as(value)
+        for name, value in env_vars.items()
+        if isinstance(value, str) and len(value) >= SHORTEST_MASKED
     }
     secret: list[Any] = [text for name in listed for text in texts.get(name, ())]
     if texts:

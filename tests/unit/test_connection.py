@@ -289,11 +289,14 @@ def test_repr_hides_headers_and_cookies() -> None:
     assert "hush" not in str(cluster)
 
 
-def test_a_connection_given_as_json() -> None:
+def test_a_connection_given_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.providers.common.compat.sdk import BaseHook
+
     text = json.dumps(
         {"conn_type": "ray_jobs", "host": "head", "port": 9000, "password": "tok", "extra": {"verify": False}}
     )
-    cluster = read_connection("ray_x", Connection.from_json(text, conn_id="ray_x"), {})
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_X", text)
+    cluster = read_connection("ray_x", BaseHook.get_connection("ray_x"), {})
     assert (cluster.address, cluster.verify) == ("http://head:9000", False)
     assert cluster.headers == token("tok")
 
