@@ -35,7 +35,7 @@ ui-test: ## Click through them in Chromium, and take the screenshots in docs/ima
 envs: ## Make or update all environments
 	@$(ENVS)
 
-test: lint types docs artefact test-3.3 test-2.11 ## All that CI runs: linters, types, documentation, the built wheel on Airflow 3.3 and 2.11
+test: lint types docs artefact test-3.3 test-2.11 ## What CI runs for each change: linters, types, documentation, the built wheel on Airflow 3.3 and 2.11
 
 matrix: ## Test the wheel on every supported Airflow, with several Pythons and Rays (hours)
 	@$(NOX) --tags matrix $(if $(ARGS),-- $(ARGS))

@@ -2,7 +2,7 @@
 
     python tools/envs.py airflow-3.3 ray-2.60    make these (or see at once that they are up to date)
     python tools/envs.py --tools                 make the one that holds uv and nox
-    python tools/envs.py --lock                  pin the newest releases anew in requirements/*.txt
+    python tools/envs.py --lock [ray-2.60 ...]   pin the newest releases anew in requirements/*.txt
 
 Only the standard library is used.
 """
@@ -275,13 +275,17 @@ def needed_uv() -> str:
     return uv
 
 
-def lock() -> None:
-    """Pin the newest allowed releases, for every supported Python and platform at once."""
+def lock(*names: str) -> None:
+    """
+    Pin the newest allowed releases, for every supported Python and platform at once.
+
+    :param names: keys of `ALL_ENVS`; default: all, and the tools.
+    """
     check_this_python()
     ENVS_DIR.mkdir(exist_ok=True)
     with one_builder():
         uv = needed_uv()
-        for name in ("tools", *ALL_ENVS):
+        for name in names or ("tools", *ALL_ENVS):
             lock_one(uv, name)
 
 
@@ -300,8 +304,8 @@ def lock_one(uv: str, name: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """Do what the module's docstring says."""
-    if arguments == ["--lock"]:
-        lock()
+    if arguments[:1] == ["--lock"]:
+        lock(*arguments[1:])
     elif arguments == ["--tools"]:
         make_tools()
     else:

@@ -54,7 +54,7 @@ def outcome(flow: Flow[Any], sample: Sample) -> Any:
 
 
 def test_the_oldest_and_the_newest_are_there() -> None:
-    assert (VERSIONS[0].rpartition(".")[0], VERSIONS[-1]) == ("2.8", "2.60.0")
+    assert VERSIONS[0].startswith("2.8.")
     assert len(VERSIONS) >= 5
 
 
