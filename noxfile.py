@@ -82,7 +82,8 @@ def run(session: nox.Session, airflow: str, ray: str, marks: str, *options: str)
     """Build the project, install the wheel among pinned packages, and test it with what the sdist holds."""
     session.run_install("uv", "pip", "sync", "--quiet", f"requirements/airflow-{airflow}.txt", external=True)
     ray_bin = ray_environment(session, ray) / "bin" / "ray"
-    built = Path(session.create_tmp()) / "dist"
+    # Not below session.create_tmp(): that sets TMPDIR, with a path too long for the sockets of some programs.
+    built = Path(session.virtualenv.location).resolve() / "dist"
     shutil.rmtree(built, ignore_errors=True)
     session.run_install("uv", "build", "--quiet", "--out-dir", str(built), external=True)
     session.install("--no-deps", *map(str, built.glob("*.whl")))
