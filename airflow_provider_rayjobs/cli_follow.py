@@ -11,7 +11,8 @@ from airflow_provider_rayjobs.compat import public, register_job_on_loop
 from airflow_provider_rayjobs.events import Outcome
 from airflow_provider_rayjobs.exceptions import RayProtocolError
 from airflow_provider_rayjobs.follow import JobWatcher, Watch
-from airflow_provider_rayjobs.logs import LineWriter, json_text
+from airflow_provider_rayjobs.json_text import json_text
+from airflow_provider_rayjobs.logs import LineWriter
 from airflow_provider_rayjobs.poller import Poller
 from airflow_provider_rayjobs.protocol import job_path
 

@@ -13,20 +13,18 @@ What Ray 2.60 does there, and what follows from it:
 from __future__ import annotations
 
 import asyncio
-import codecs
-import json
-import re
 import time
 from collections import deque
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING
 
 from airflow_provider_rayjobs.exceptions import RayJobsError
+from airflow_provider_rayjobs.json_text import json_text
 from airflow_provider_rayjobs.progress import FRAME_EDGE
 from airflow_provider_rayjobs.protocol import job_path
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import Callable
 
     from airflow_provider_rayjobs.transport import AiohttpTransport
 
@@ -106,9 +104,9 @@ class LineWriter:
     def _write_lines(self, text: str) -> None:
         """Write whole lines; nearly every log is without a call for each line but the one that writes it."""
         if "\r" not in text and (self._take is None or FRAME_EDGE not in text):
-            lines = self._public(text).split("\n")  # a secret of several lines takes their breaks with it
-            if max(map(len, lines)) <= LONGEST_LINE:
-                write = self._write
+            shown = self._public(text)  # a secret of several lines takes their breaks with it
+            if not _has_long_line(shown):
+                write, lines = self._write, shown.split("\n")
                 for line in lines:
                     write(line)
                 self._tail.extend(lines[-TAIL_LINES:])
@@ -146,6 +144,16 @@ class LineWriter:
                 break
             kept.appendleft(line)
         return tuple(kept)
+
+
+def _has_long_line(text: str) -> bool:
+    """Whether a line is longer than :data:`LONGEST_LINE`, found without a look at each."""
+    start = 0
+    while len(text) - start > LONGEST_LINE:
+        start = text.rfind("\n", start, start + LONGEST_LINE + 1) + 1
+        if start == 0:
+            return True
+    return False
 
 
 class Rooms:
@@ -352,41 +360,3 @@ async def _cancelled(task: asyncio.Future[None]) -> None:
     """Cancel a task and see it end."""
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-#: Whole characters and whole escapes; the group is the last escape.
-_ESCAPED = re.compile(r'(?:[^"\\]+|(\\(?:u[0-9a-fA-F]{4}|[^u])))*')
-_HIGH_SURROGATE = re.compile(r"\\u[dD][89abAB]")
-
-
-async def json_text(chunks: AsyncIterator[bytes], key: str) -> AsyncGenerator[str, None]:
-    """
-    Decode the one text in a JSON object ``{"<key>": "<text>"}`` piece by piece, in bounded memory.
-
-    :param chunks: the body.
-    :param key: the object's only key.
-    :raises ValueError: the body is not of this form.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    opening = re.compile(rf'\s*{{\s*"{re.escape(key)}"\s*:\s*"')
-    buffer, started = "", False
-    async for chunk in chunks:
-        buffer += decoder.decode(chunk)
-        if not started:
-            match = opening.match(buffer)
-            if match is None:
-                if len(buffer) > 1000:
-                    break
-                continue
-            buffer, started = buffer[match.end() :], True
-        match = _ESCAPED.match(buffer)
-        ready, last = (match.group(), match.group(1)) if match else ("", None)
-        if len(ready) < len(buffer) and buffer[len(ready)] == '"':
-            yield json.loads(f'"{ready}"', strict=False)
-            return
-        if last and _HIGH_SURROGATE.match(last) and ready.endswith(last):  # its second half is in the next chunk
-            ready = ready[: -len(last)]
-        if ready:
-            yield json.loads(f'"{ready}"', strict=False)
-            buffer = buffer[len(ready) :]
-    raise ValueError(f"a cut or malformed answer where the object with {key!r} was expected")

@@ -1,5 +1,5 @@
 """
-Fifty jobs on a real Ray head: what following them costs the head, and how late the end of a job is told.
+Fifty jobs on a real Ray head: what following them costs the head, how late an end is told, how fast a log is read.
 
     PYTHONPATH=. .envs/airflow-3.3/bin/python benchmarks/real_head.py [--quick]
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shlex
 import statistics
 import sys
 import time
@@ -30,6 +31,7 @@ JOBS = 50
 WINDOW = 30.0  # seconds
 AGE = 60.0  # seconds: jobs of which all ask every two or three seconds
 ENVS = {"nobody": "", "ours": "bench-ours", "naive": "bench-ours", "astro": "bench-astro"}
+LOG = 100_000_000  # characters
 RUN_TIMES = (3, 10, 20, 40, 70)  # seconds
 
 
@@ -135,18 +137,41 @@ async def ends(head: RayHead, rounds: int) -> tuple[str, Any]:
     return common.table(("log streamed", "jobs", "delay p50 s", "max s", "late"), rows), results
 
 
+def log_speed(head: RayHead, rounds: int) -> tuple[str, Any]:
+    """Read the log of a job that is over, with each of `log_readers` in turn; return a table and its figures."""
+    program = f"line = 'x' * 99\nfor _ in range({LOG // 100}): print(line)"
+    submission_id = head.submit(shlex.join(["python", "-c", program]))
+    head.wait_job(submission_id)
+    runs: dict[str, list[dict[str, Any]]] = {"ours": [], "lines": [], "bare": []}
+    for _ in range(rounds):
+        for subject, results in runs.items():
+            options = {"url": head.url, "submission-id": submission_id, "characters": LOG}
+            command = [common.python("bench-ours"), str(common.HERE / "log_readers.py"), subject]
+            arguments = [f"--{name}={value}" for name, value in options.items()]
+            results.append(common.run_json([*command, *arguments], PYTHONPATH=str(common.ROOT)))
+    bare = common.median(runs["bare"], "mb_per_s")
+    rows = []
+    for subject, results in runs.items():
+        speed = common.median(results, "mb_per_s")
+        noise = f"±{common.spread(results, 'mb_per_s'):.0%}"
+        rows.append([subject, speed, speed / bare, noise, common.median(results, "memory_mb")])
+    headers = (f"who reads {LOG // 10**6} MB of log", "MB/s", "÷ bare", "noise", "peak MB over the start")
+    return common.table(headers, rows), runs
+
+
 def main() -> None:
-    """Print both tables."""
+    """Print the tables."""
     from tests.support.ray_head import RayHead, require_ray
 
     rounds = 1 if "--quick" in sys.argv else 3
     ray_bin = require_ray()
     with RayHead(num_cpus=2, ray_bin=ray_bin) as head:
+        speed = log_speed(head, rounds)
         late = asyncio.run(ends(head, rounds))
     with RayHead(num_cpus=2, ray_bin=ray_bin) as head:
         loads = load(head, rounds)
-    text = f"{loads[0]}\n\n{late[0]}"
-    common.report("real_head", "On a real head", text, {"load": loads[1], "ends": late[1]})
+    text = "\n\n".join([loads[0], late[0], speed[0]])
+    common.report("real_head", "On a real head", text, {"load": loads[1], "ends": late[1], "log": speed[1]})
 
 
 if __name__ == "__main__":

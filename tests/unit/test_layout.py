@@ -35,6 +35,7 @@ LAYERS = (
             "foreign_errors",
             "network",
             "load",
+            "json_text",
             "packages",
             "zip_writer",
         },

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_rayjobs import logs
-from airflow_provider_rayjobs.logs import LineWriter, LogFollower, json_text
+from airflow_provider_rayjobs.json_text import json_text
+from airflow_provider_rayjobs.logs import LineWriter, LogFollower
 from airflow_provider_rayjobs.transport import AiohttpTransport
 from tests.support import answers
 from tests.support.clients import cluster_at, until
