@@ -114,9 +114,14 @@ class HeadLoad:
         if self.on_record is not None:
             best = list_interval(delays, known)
             if best < math.inf or known > MOST_LISTED:
-                return best
+                return _in_time(best, known)
         # With so many on record, or with more when nothing is known, a list does not pay. Jobs may have been deleted.
         risk = LIST_COST * (known if self.on_record is not None else watched * LOOK_COST / LIST_COST)
         if self._spent > risk * (CAUTION_AGAIN if self._listed else CAUTION_FIRST):
-            return list_interval(delays, watched)
+            return _in_time(list_interval(delays, watched), watched)
         return math.inf
+
+
+def _in_time(interval: float, record: int) -> float:
+    """Return an interval between lists that are not late: each tells what was so when the head began with it."""
+    return max(interval - LIST_COST * record / 2, interval / 2)

@@ -70,19 +70,19 @@ def test_an_unknown_record_is_risked_only_when_much_was_spent() -> None:
     delays = [1.0] * 100
     assert load.interval(delays) == math.inf
     spent(load, 5 * 100 * LOOK_COST)
-    assert load.interval(delays) == 1.0
+    assert load.interval(delays) == 1.0 - 100 * LIST_COST / 2, "a list tells what was so when it began"
     load.listed(10_000)
     assert load.interval(delays) == math.inf
     spent(load, 19 * 10_000 * LIST_COST)
     assert load.interval(delays) == math.inf
     spent(load, 2 * 10_000 * LIST_COST)
-    assert load.interval(delays) == 1.0, "jobs may have been deleted"
+    assert load.interval(delays) == 1.0 - 100 * LIST_COST / 2, "jobs may have been deleted"
 
 
 def test_an_estimate_serves_until_the_list_tells() -> None:
     load = HeadLoad()
     load.estimate(120)
-    assert load.interval([1.0] * 100) == 1.0
+    assert load.interval([1.0] * 100) == 1.0 - 120 * LIST_COST / 2
     assert load.list_cost(100) == pytest.approx(120 * LIST_COST)
     load.listed(80)
     assert load.list_cost(100) == pytest.approx(100 * LIST_COST)
