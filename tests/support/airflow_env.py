@@ -12,7 +12,6 @@ import json
 import re
 import signal
 import sqlite3
-import subprocess
 import time
 import urllib.error
 import urllib.parse
@@ -23,7 +22,7 @@ from tests.support import airflow_processes
 from tests.support.airflow_processes import JOB_TYPES, Component, airflow_version
 from tests.support.airflow_records import AirflowRecords, tail, wait
 from tests.support.ports import free_port
-from tests.support.processes import wait_gone
+from tests.support.processes import output_of, wait_gone
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,19 +148,8 @@ class AirflowEnv(AirflowRecords):
         :return: what it printed on stdout.
         :raises RuntimeError: if it fails, with all it printed.
         """
-        done = subprocess.run(
-            [airflow_processes.BIN / "airflow", *arguments],
-            cwd=self.home,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        if done.returncode:
-            raise RuntimeError(f"airflow {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}")
-        return done.stdout
+        command = [airflow_processes.BIN / "airflow", *arguments]
+        return output_of(command, cwd=self.home, env=self.environment, timeout=timeout)
 
     def _wait_up(self, name: str, after_job: int, timeout: float) -> None:
         def up() -> bool:

@@ -200,5 +200,5 @@ def test_a_dataclass_that_an_older_ray_sent_keeps_its_fields() -> None:
         number: int = 1
 
     for one in Part.__dataclass_fields__.values():  # what cloudpickle before 3.0 makes of a class sent by value
-        one._field_type = object()  # type: ignore[attr-defined]
+        one._field_type = object()  # type: ignore[attr-defined]  # dataclasses' own, private
     assert loads(dumps(Part(2), "part")) == {"number": 2}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.support.processes import output_of
 
 HERE = Path(__file__).parent
 REPO = HERE.parents[1]
@@ -33,20 +34,8 @@ class Airflow:
         :raises RuntimeError: if it fails, with all it printed.
         """
         kept = {name: os.environ[name] for name in ("HOME", "LANG", "PATH", "TMPDIR") if name in os.environ}
-        done = subprocess.run(
-            [self.python, *arguments],
-            cwd=REPO,
-            env=kept | {"PYTHONPATH": str(REPO)} | env,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        if done.returncode:
-            words = " ".join(map(str, arguments))
-            raise RuntimeError(f"Airflow {self.version}: {words}: {done.returncode}\n{done.stdout}{done.stderr}")
-        return done.stdout
+        command = [self.python, *arguments]
+        return output_of(command, cwd=REPO, env=kept | {"PYTHONPATH": str(REPO)} | env, timeout=timeout)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -52,7 +52,7 @@ def _row(trigger: BaseTrigger) -> Trigger:
     client: Any = SimpleNamespace(patch=lambda _path, content: requests.append(content))
     task: Any = SimpleNamespace(dag_id="d", task_id="t", run_id="r")
     deferred: Any = TaskDeferred(trigger=trigger, method_name="execute_complete")
-    message: Any = _defer_task(deferred, task, SimpleNamespace(info=logging.debug))[0]  # type: ignore[arg-type]
+    message: Any = _defer_task(deferred, task, SimpleNamespace(info=logging.debug))[0]  # type: ignore[arg-type]  # it only logs
     TaskInstanceOperations(client).defer(uuid4(), message)
     body = TIDeferredStatePayload.model_validate_json(requests[0])
     row = Trigger(classpath=body.classpath, kwargs={})
