@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import airflow_provider_rayjobs
 from airflow_provider_rayjobs import exceptions
 from airflow_provider_rayjobs.hooks import RayJobHook
 from tests.support.ray_head import TOKEN_MODE_SINCE, RayHead, require_ray, require_ray_since
@@ -139,7 +140,10 @@ print(read_connection("x", connection, {} if len(sys.argv) < 3 else {"RAY_ADDRES
 def test_rays_own_addresses_are_resolved_where_ray_is_installed(ray_head: RayHead, kind: str, tmp_path: Path) -> None:
     python = ray_head.ray_bin.parent / "python"
     environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    environ["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+    # Ray's Python sees the package that is tested, and nothing else that is installed beside it.
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "airflow_provider_rayjobs").symlink_to(Path(airflow_provider_rayjobs.__file__).parent)
+    environ["PYTHONPATH"] = str(tmp_path / "path")
     environ["RAY_ADDRESS"] = "http://elsewhere:1"  # a host that is given is never overridden
     # Where Ray looks which of several heads of a machine is the current one.
     environ["RAY_TMPDIR"] = str(tmp_path)

@@ -49,10 +49,11 @@ class LoopThread:
 
 
 async def _cancel_the_rest() -> None:
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    # A closed transport lets go of its socket in a later round of the loop (TLS needs a few).
+    # In rounds of the loop: what was accepted just now becomes a task in the next one, a task must have begun to clean
+    # up after itself, and a closed transport lets go of its socket later still (TLS needs a few).
     for _ in range(5):
         await asyncio.sleep(0)
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
