@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 #: The least share of its delay after which a job is looked at by itself: so the looks at many spread.
-JITTER = 0.8
+JITTER = 0.9
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 LOOK_COST = 0.0017
 LIST_COST = 0.00032
 
+#: Seconds that reading the list takes us, for each job on record.
+READ_COST = 0.00008
+
 #: The most of the head's time that is used; beyond it the looks come later.
 SHARE = 0.5
 
@@ -124,4 +127,4 @@ class HeadLoad:
 
 def _in_time(interval: float, record: int) -> float:
     """Return an interval between lists that are not late: each tells what was so when the head began with it."""
-    return max(interval - LIST_COST * record / 2, interval / 2)
+    return max(interval - (LIST_COST + READ_COST) * record, interval / 2)

@@ -207,7 +207,8 @@ class Poller:
 
     async def _look_soon(self, job: FollowedJob) -> None:
         """Have one job looked at as soon as the head is to be asked again, and there is a slot."""
-        await asyncio.sleep(self.load.pause(LOOK_COST, time.monotonic()))
+        if (pause := self.load.pause(LOOK_COST, time.monotonic())) > 0:
+            await asyncio.sleep(pause)
         await self._slots.acquire()
         if self._outage is not None or not job.followers:
             self._slots.release()

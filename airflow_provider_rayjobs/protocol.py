@@ -112,12 +112,14 @@ class JobDetails:
         :param data: the object; ``type`` and ``status`` are required.
         :raises ValueError: a required field is missing or of a wrong type.
         """
-        known = {f.name for f in fields(cls)}
-        values = {key: value for key, value in data.items() if key in known and value is not None}
+        values = {key: value for key, value in data.items() if key in _JOB_FIELDS and value is not None}
         try:
             return cls(**{**values, "status": JobStatus(data["status"])})
         except (KeyError, TypeError) as e:
             raise ValueError(f"job details without {e}") from None
+
+
+_JOB_FIELDS = frozenset(f.name for f in fields(JobDetails))
 
 
 @dataclass(frozen=True)

@@ -260,6 +260,8 @@ class AiohttpTransport:
         return await asyncio.to_thread(self.cluster.request_headers)
 
     async def _opened(self) -> aiohttp.ClientSession:
+        if self._session is not None:
+            return self._session
         async with self._opening:
             if self._session is None:
                 # The import takes 0.2 s, too long for an event loop, and happens once in a process.

@@ -39,7 +39,7 @@ async def ours(url: str, name: str, started: float) -> None:
         return
 
 
-async def naive(url: str, name: str, started: float, share: float = 0.045) -> None:
+async def naive(url: str, name: str, started: float, share: float = 0.048) -> None:
     """
     Follow a job with a session of its own, at the same intervals.
 
@@ -54,8 +54,8 @@ async def naive(url: str, name: str, started: float, share: float = 0.045) -> No
             if status in ("SUCCEEDED", "FAILED", "STOPPED"):
                 return
             age = time.time() - started
-            longest = min(max(1.15, share * age), POLL_INTERVAL)
-            await asyncio.sleep(longest * (0.8 + 0.2 * random.random()))  # noqa: S311
+            longest = min(max(1.4, share * age), POLL_INTERVAL)
+            await asyncio.sleep(longest * (0.9 + 0.1 * random.random()))  # noqa: S311
 
 
 async def astro(url: str, name: str, started: float) -> None:

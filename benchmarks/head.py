@@ -82,7 +82,8 @@ class Head:
             version = {"version": "4", "ray_version": "2.60.0", "ray_commit": "x", "session_name": "session_1"}
             return self.account.enter("version", COST["version"]), 200, json.dumps(version).encode()
         if path == "/api/v0/actors":
-            total = {"data": {"result": {"total": self.times.number + self.old_number, "result": []}}}
+            number = len(self.times.begun_by(time.time())) + self.old_number
+            total = {"data": {"result": {"total": number, "result": []}}}
             return self.account.enter("actors", COST["actors"]), 200, json.dumps(total).encode()
         return 0.0, 404, b"404: Not Found"
 
@@ -106,9 +107,9 @@ class Head:
         return wait, 200, details(name, status)
 
     def _list(self) -> tuple[float, int, bytes]:
-        names = self.times.names()
-        wait = self.account.enter("list", COST_PER_JOB_LISTED * (len(names) + self.old_number))
         now = time.time()  # a list tells what was so when it began
+        names = self.times.begun_by(now)
+        wait = self.account.enter("list", COST_PER_JOB_LISTED * (len(names) + self.old_number))
         if self.old_number and not self._old:
             self._old = b", ".join(details(f"old{n}", "SUCCEEDED") for n in range(self.old_number)) + b", "
         jobs = b", ".join(details(name, status) for name in names if (status := self.times.status(name, now)))

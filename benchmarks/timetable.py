@@ -14,24 +14,37 @@ QUIET = 5.0
 
 class Timetable:
     """
-    Jobs of which most run already at the beginning, as after a restart of a triggerer; a quarter end within the time.
+    So many jobs run at any time: when one ends, another begins. Most began before the benchmark, as after a restart of
+    a triggerer.
 
-    :param number: of jobs.
+    :param number: of jobs at a time.
     :param begin: Unix seconds.
     :param seconds: how long the benchmark lasts.
-    :param age: seconds since when all jobs have been running at the beginning; 0: each has a run time of its own.
+    :param age: seconds since when all jobs have been running at the beginning; half of them end within the time,
+        and none begins. 0: each has an age and a run time of its own.
     """
 
     def __init__(self, number: int, begin: float, seconds: float, age: float = 0.0) -> None:
-        chance = random.Random(7)  # noqa: S311
-        self.number = number
+        self._chance = random.Random(7)  # noqa: S311
         self.begin = begin
         self.start: dict[str, float] = {}
         self.end: dict[str, float] = {}
-        for index in range(number):
-            run_time = math.exp(chance.uniform(math.log(SHORTEST), math.log(LONGEST)))
-            end = begin + chance.uniform(QUIET, 4 * seconds)
-            self.end[f"j{index}"], self.start[f"j{index}"] = end, begin - age if age else end - run_time
+        for _ in range(number):
+            if age:
+                self._add(begin - age, begin + self._chance.uniform(QUIET, 2 * seconds))
+                continue
+            # At any moment each run time of this spread is as frequent as any other: there are fewer long jobs, but
+            # they are met for longer.
+            run_time = self._chance.uniform(SHORTEST, LONGEST)
+            end = begin + self._chance.uniform(QUIET, run_time)
+            self._add(end - run_time, end)
+            while end < begin + seconds:
+                start, end = end, end + math.exp(self._chance.uniform(math.log(SHORTEST), math.log(LONGEST)))
+                self._add(start, end)
+
+    def _add(self, start: float, end: float) -> None:
+        name = f"j{len(self.start)}"
+        self.start[name], self.end[name] = start, end
 
     def ended_by(self, now: float) -> list[str]:
         """Return the names of the jobs that have ended then."""
@@ -39,11 +52,15 @@ class Timetable:
 
     def names(self) -> list[str]:
         """Return the names of all jobs."""
-        return list(self.end)
+        return list(self.start)
+
+    def begun_by(self, now: float) -> list[str]:
+        """Return the names of the jobs that have begun then."""
+        return [name for name, start in self.start.items() if start <= now]
 
     def status(self, name: str, now: float) -> str | None:
         """Return a job's status, None when it does not exist."""
         end = self.end.get(name)
-        if end is None:
+        if end is None or now < self.start[name]:
             return None
         return "RUNNING" if now < end else "SUCCEEDED"

@@ -23,6 +23,8 @@ KNOWN_TO_AIRFLOW = tuple(map(int, version("apache-airflow").split(".")[:2])) >= 
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "home"))
+    # Without it Airflow 2.11 warns in every process that imports it.
+    monkeypatch.setenv("AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY", "True")
 
 
 def run(head: RayHead, verb: str, *args: str) -> Done:

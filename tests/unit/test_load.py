@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_rayjobs.exceptions import RayProtocolError
 from airflow_provider_rayjobs.job_list import read_list
-from airflow_provider_rayjobs.load import LIST_COST, LOOK_COST, MOST_LISTED, SHARE, HeadLoad, list_interval
+from airflow_provider_rayjobs.load import LIST_COST, LOOK_COST, MOST_LISTED, READ_COST, SHARE, HeadLoad, list_interval
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -70,19 +70,19 @@ def test_an_unknown_record_is_risked_only_when_much_was_spent() -> None:
     delays = [1.0] * 100
     assert load.interval(delays) == math.inf
     spent(load, 5 * 100 * LOOK_COST)
-    assert load.interval(delays) == 1.0 - 100 * LIST_COST / 2, "a list tells what was so when it began"
+    assert load.interval(delays) == 1.0 - 100 * (LIST_COST + READ_COST), "a list tells what was so when it began"
     load.listed(10_000)
     assert load.interval(delays) == math.inf
     spent(load, 19 * 10_000 * LIST_COST)
     assert load.interval(delays) == math.inf
     spent(load, 2 * 10_000 * LIST_COST)
-    assert load.interval(delays) == 1.0 - 100 * LIST_COST / 2, "jobs may have been deleted"
+    assert load.interval(delays) == 1.0 - 100 * (LIST_COST + READ_COST), "jobs may have been deleted"
 
 
 def test_an_estimate_serves_until_the_list_tells() -> None:
     load = HeadLoad()
     load.estimate(120)
-    assert load.interval([1.0] * 100) == 1.0 - 120 * LIST_COST / 2
+    assert load.interval([1.0] * 100) == 1.0 - 120 * (LIST_COST + READ_COST)
     assert load.list_cost(100) == pytest.approx(120 * LIST_COST)
     load.listed(80)
     assert load.list_cost(100) == pytest.approx(100 * LIST_COST)
