@@ -48,11 +48,11 @@ NOTES = {
     "imports": "Every environment has Airflow 3.3.2; what comes on top of `BashOperator` and of bare Airflow is shown.",
     "submission": "In a fresh process imports count, as in every Airflow task.",
     "log_stream": "Ratios are of MB per CPU second, which other work on the machine does not change.",
-    "deferred": "So many jobs run at any time: each runs 10 to 600 s, and when one ends, another begins. Of one age: all "
-    "began 20 s before, half of them end, and none begins. The naive trigger has an aiohttp session for "
-    'each job and asks at the same intervals; "prompt" is one that asks for old jobs as often as for young ones, and so '
-    'tells of an end as early as a list does. "Late" is the share of jobs whose end was told later than the larger of '
-    "1.5 s and 5 % of its run time.",
+    "deferred": "So many jobs run at any time: each runs 10 to 600 s, and when one ends, another begins. Of one age: "
+    "all began 20 s before, half of them end, and none begins. The naive trigger has an aiohttp session for each job "
+    'and asks at the same intervals; "prompt" is one that asks for old jobs as often as for young ones, and so tells '
+    'of an end as early as a list does. "Late" is the share of jobs whose end was told later than the larger of 1.5 s '
+    "and 5 % of its run time.",
     "real_head": "The first table's jobs sleep; all follow the same ones, in turn, as if they were a minute old. "
     '"Late" is as above, with 5 s more where the log is streamed.',
     "packing": '"Again" is the second time, when the cluster has the package. Ray\'s client refuses more than 100 MiB, '
