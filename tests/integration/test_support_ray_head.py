@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import faults
-from tests.support.ray_head import RayHead
+from tests.support.ray_head import TOKEN_MODE_SINCE, RayHead, require_ray_since
 from tests.support.witness import Witness
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def test_lost_answer_leaves_a_job_behind(ray_head: RayHead, faulty_proxy: Faulty
 @pytest.mark.integration
 @pytest.mark.timeout(900)  # two starts
 def test_crash_and_restart_lose_the_jobs() -> None:
+    require_ray_since(TOKEN_MODE_SINCE, "RAY_AUTH_MODE=token")
     with RayHead(num_cpus=1, env={"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "ab" * 32}) as head:
         assert head.jobs() == []
         session = head.session_name()

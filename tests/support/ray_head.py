@@ -30,8 +30,8 @@ _MARK = "RAYJOBS_TEST_HEAD"
 #: First releases of what tests ask of Ray, found by trying.
 LABEL_SELECTOR_SINCE = (2, 54)
 TOKEN_MODE_SINCE = (2, 52)
-#: Its own copy of cloudpickle is one of 3.0, which reads what later ones write.
-CLOUDPICKLE_3_SINCE = (2, 49)
+#: Its own copy of cloudpickle reads what those of 3.0 and later write.
+CLOUDPICKLE_3_SINCE = (2, 30)
 #: It unpacks files with their modes.
 MODES_SINCE = (2, 53)
 
