@@ -258,6 +258,9 @@ class Poller:
         self.load.listed(number)
         self._last_list = began
         self._plan = (-math.inf, math.inf)
+        next_list = began + self._list_interval(time.monotonic())
+        for job in self._jobs.values():
+            job.due = min(job.due, next_list)
         for name in missing & self._jobs.keys():
             self._jobs[name].unlisted = True
             self._jobs[name].hint(time.monotonic())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_rayjobs import logs, poller, protocol
+from airflow_provider_rayjobs import load, logs, poller, protocol
 from airflow_provider_rayjobs.events import Outcome
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError
 from airflow_provider_rayjobs.follow import JobWatcher, Watch
@@ -183,6 +183,20 @@ def test_many_of_the_jobs_on_record_are_asked_for_with_the_list(scripted_ray: Sc
 
     polled(scripted_ray, work)
     assert len(scripted_ray.received_on("GET", ACTORS)) == 1
+
+
+def test_a_list_that_takes_long_comes_before_the_jobs_are_due(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "READ_COST", 1.0)
+    all_run(scripted_ray)
+
+    async def work(one: Poller) -> None:
+        async with running(one, *NAMES, delay=8.0):
+            await until(lambda: one._last_list > 0)
+            assert all(job.due - one._last_list == pytest.approx(4.0) for job in one._jobs.values())
+
+    polled(scripted_ray, work)
 
 
 @pytest.mark.parametrize("actors", [100_000, None])
