@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.followed import Subscription, Trouble
     from airflow_provider_rayjobs.poller import Poller
 
-#: A job's end is noticed within a twentieth of its run time, and within 1.5 s for a short one; an answer takes time.
-SHORTEST_INTERVAL = 1.4
-INTERVAL_SHARE = 0.048
+#: A job's end is noticed within a twentieth of its age, and within 1.5 s for a young one; an answer takes time.
+SHORTEST_INTERVAL = 1.35
+INTERVAL_SHARE = 0.047
 
 #: Seconds to wait for a job that was asked to stop; Ray sends SIGKILL a few seconds after SIGTERM.
 STOP_PATIENCE = 30.0

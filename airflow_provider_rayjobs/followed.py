@@ -126,8 +126,12 @@ class FollowedJob:
             spread = JITTER + (1 - JITTER) * random.random()  # noqa: S311 - no secret
             self.due, self.alone = began + self.delay * spread, False
 
-    def found(self, status: object, details: Callable[[], JobDetails], began: float) -> None:
-        """Note what a look found that began then, unless a later one has answered already."""
+    def found(self, status: object, details: Callable[[], JobDetails], began: float, *, paces: bool = True) -> None:
+        """
+        Note what a look found that began then, unless a later one has answered already.
+
+        :param paces: whether the next look is due a delay after this one; else when it was due before.
+        """
         if began < self.answered:
             return
         self.answered = began
@@ -135,4 +139,6 @@ class FollowedJob:
         for follower in self.followers:
             if not follower.knows(status):
                 follower.post(details())
-        self.looked(began)
+        self.unlisted = False
+        if paces:
+            self.looked(began)

@@ -2,13 +2,14 @@
 What looks at jobs cost the Ray head, and the cheapest way to look; no I/O.
 
 Measured on Ray 2.60: one ``GET /api/jobs/{id}`` takes 1.7 ms of the head, the list ``GET /api/jobs/`` 0.32 ms for each
-job that the cluster ever had. So the list pays when more than about a fifth of all jobs on record are followed.
+job that the cluster ever had. So the list pays when more than about a fifth of all jobs on record are followed. To read
+it takes this process some 0.08 ms for each job.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -41,27 +42,44 @@ CAUTION_FIRST = 5
 CAUTION_AGAIN = 20
 
 
-def list_interval(delays: Collection[float], record: int) -> float:
+class Plan(NamedTuple):
     """
-    Return the seconds between two lists with which the head has least to do; infinite when none at all is best.
+    How all jobs are looked at.
 
-    A job that is to be looked at more often than the list comes is asked for in between.
+    :param interval: seconds between two lists; infinite when there is none.
+    :param covers: jobs that ask for so many seconds between looks, or more, are left to the list.
+    """
+
+    interval: float
+    covers: float
+
+
+NO_LIST = Plan(math.inf, math.inf)
+
+
+def best_plan(delays: Collection[float], record: int) -> Plan:
+    """
+    Return the plan with which the head has least to do.
+
+    A list tells what was so when the head began with it, so it comes earlier than its jobs ask for by the time that it
+    takes to make and to read; but never so often that the head has no time for others.
 
     :param delays: the seconds between two looks that each job asks for.
     :param record: number of jobs on record.
     """
     if record > MOST_LISTED:
-        return math.inf
-    best, least = math.inf, LOOK_COST * sum(1 / delay for delay in delays)
+        return NO_LIST
+    best, least = NO_LIST, LOOK_COST * sum(1 / delay for delay in delays)
     ordered = sorted(delays)
     step = -(-len(ordered) // SAMPLE)  # of very many jobs a sample tells as much, and does not hold the event loop up
     sample = ordered[step // 2 :: step]
     scale = len(ordered) / len(sample)
-    for interval in dict.fromkeys([ordered[0], *sample[:: -(-len(sample) // CANDIDATES)]]):
-        looks = sum(math.ceil(interval / delay) - 1 for delay in sample if delay < interval)
-        load = (LIST_COST * record + LOOK_COST * scale * looks) / interval
+    for covers in dict.fromkeys([ordered[0], *sample[:: -(-len(sample) // CANDIDATES)]]):
+        interval = max(covers - (LIST_COST + READ_COST) * record, LIST_COST * record / SHARE)
+        looks = scale * sum(1 / delay for delay in sample if delay < covers)
+        load = LIST_COST * record / interval + LOOK_COST * looks
         if load < least:
-            best, least = interval, load
+            best, least = Plan(interval, covers), load
     return best
 
 
@@ -104,27 +122,22 @@ class HeadLoad:
         record = max(self.on_record, watched)
         return LIST_COST * record if record <= MOST_LISTED else math.inf
 
-    def interval(self, delays: Collection[float]) -> float:
+    def plan(self, delays: Collection[float]) -> Plan:
         """
-        Return the seconds between two lists; infinite when all jobs are to be looked at one by one.
+        Return how all jobs are best looked at.
 
         :param delays: the seconds between two looks that each job asks for.
         """
         watched = len(delays)
         if watched < LEAST_WATCHED:
-            return math.inf
+            return NO_LIST
         known = max(self.on_record or 0, watched)
         if self.on_record is not None:
-            best = list_interval(delays, known)
-            if best < math.inf or known > MOST_LISTED:
-                return _in_time(best, known)
+            best = best_plan(delays, known)
+            if best is not NO_LIST or known > MOST_LISTED:
+                return best
         # With so many on record, or with more when nothing is known, a list does not pay. Jobs may have been deleted.
         risk = LIST_COST * (known if self.on_record is not None else watched * LOOK_COST / LIST_COST)
         if self._spent > risk * (CAUTION_AGAIN if self._listed else CAUTION_FIRST):
-            return _in_time(list_interval(delays, watched), watched)
-        return math.inf
-
-
-def _in_time(interval: float, record: int) -> float:
-    """Return an interval between lists that are not late: each tells what was so when the head began with it."""
-    return max(interval - (LIST_COST + READ_COST) * record, interval / 2)
+            return best_plan(delays, watched)
+        return NO_LIST

@@ -21,7 +21,7 @@ from airflow_provider_rayjobs import protocol
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
 from airflow_provider_rayjobs.followed import FollowedJob, Subscription, Trouble
 from airflow_provider_rayjobs.job_list import count_actors, read_list
-from airflow_provider_rayjobs.load import LEAST_WATCHED, LOOK_COST, HeadLoad
+from airflow_provider_rayjobs.load import LEAST_WATCHED, LOOK_COST, NO_LIST, HeadLoad, Plan
 from airflow_provider_rayjobs.logs import Rooms
 from airflow_provider_rayjobs.protocol import JobDetails
 
@@ -80,7 +80,7 @@ class Poller:
         self._outage: Trouble | None = None
         self._heard = -math.inf  # when the cluster last answered
         self._estimated = False
-        self._plan = (-math.inf, math.inf)  # when it was made, seconds between two lists
+        self._plan = (-math.inf, NO_LIST)  # when it was made, and what it is
         self._last_list = -math.inf
         self._no_list_before = -math.inf
 
@@ -170,11 +170,13 @@ class Poller:
         now = time.monotonic()
         waiting = [job for job in self._jobs.values() if not job.looking]
         due = [job for job in waiting if job.due <= now]
-        if due:
+        next_list = self._next_list(now)
+        if due or next_list <= now:
             await self._ask(due, now)
             await asyncio.sleep(ROUND)
             return
         self._rests_until = min((job.due for job in waiting), default=math.inf)
+        self._rests_until = min(self._rests_until, next_list)
         rest = self._rests_until - now
         with suppress(TimeoutError):
             async with asyncio.timeout(None if rest == math.inf else rest):
@@ -183,40 +185,47 @@ class Poller:
 
     async def _ask(self, due: list[FollowedJob], now: float) -> None:
         await self._learn_record()
-        interval = self._list_interval(now)
-        next_list = max(self._last_list + interval, now + ROUND)
-        # The next list covers what is not asked for more often; a new job does not wait long for its first look.
-        covered = {
-            job.id
-            for job in due
-            if not job.alone
-            and math.inf > interval <= job.delay
-            and (job.due > -math.inf or next_list < now + FIRST_PATIENCE)
-        }
-        at_once = LOOK_COST * (len(due) - len(covered)) > self.load.list_cost(len(self._jobs))
-        # What a list did not hold is looked at before there is another: a head may have forgotten its jobs.
-        unlisted = [job for job in due if job.unlisted]
-        if not unlisted and now >= self._no_list_before and (at_once or now >= self._last_list + interval):
-            await self._list()
+        if unlisted := [job for job in due if job.unlisted]:
+            # Before there is another list: a head may have forgotten its jobs.
+            await self._look_at(unlisted)
             return
-        for job in unlisted or due:
-            if job.id in covered:
-                job.due = next_list
-            else:
-                await self._look_soon(job)
+        covers, next_list = self._planned(now).covers, self._next_list(now)
+        # A new job does not wait long for its first look.
+        soon = next_list < now + FIRST_PATIENCE
+        own: list[FollowedJob] = []
+        left: list[FollowedJob] = []
+        for job in due:
+            waits = not job.alone and job.delay >= covers and (soon or job.due > -math.inf)
+            (left if waits else own).append(job)
+        if now >= self._no_list_before and LOOK_COST * len(own) > self.load.list_cost(len(self._jobs)):
+            await self._list(0.0)
+            return
+        await self._look_at(own)  # first, for a head answers nothing else while it makes a list
+        if next_list <= now:
+            await self._list(covers)
+            return
+        for job in left:
+            job.due = next_list
 
-    async def _look_soon(self, job: FollowedJob) -> None:
-        """Have one job looked at as soon as the head is to be asked again, and there is a slot."""
-        if (pause := self.load.pause(LOOK_COST, time.monotonic())) > 0:
-            await asyncio.sleep(pause)
-        await self._slots.acquire()
-        if self._outage is not None or not job.followers:
-            self._slots.release()
-            return
-        job.looking = True
-        look = asyncio.create_task(self._look(job), name=f"ray-jobs-look-{job.id}")
-        self._looks.add(look)
-        look.add_done_callback(self._looks.discard)
+    async def _look_at(self, jobs: list[FollowedJob]) -> None:
+        """Have jobs looked at one by one, each as soon as the head is to be asked again and there is a slot."""
+        for job in jobs:
+            if self._is_vain(job):
+                continue
+            if (pause := self.load.pause(LOOK_COST, time.monotonic())) > 0:
+                await asyncio.sleep(pause)
+            await self._slots.acquire()
+            if self._is_vain(job):
+                self._slots.release()
+                continue
+            job.looking = True
+            look = asyncio.create_task(self._look(job), name=f"ray-jobs-look-{job.id}")
+            self._looks.add(look)
+            look.add_done_callback(self._looks.discard)
+
+    def _is_vain(self, job: FollowedJob) -> bool:
+        """Whether nobody would be helped by a look at a job: the cluster is away, or they have left."""
+        return self._outage is not None or not job.followers
 
     async def _learn_record(self) -> None:
         """Ask once about how many jobs are on record, when so many are followed that it matters."""
@@ -227,26 +236,35 @@ class Poller:
             async with asyncio.timeout(ESTIMATE_PATIENCE):
                 if (number := await self.transport.run(count_actors())) is not None:
                     self.load.estimate(number)
+                    self._plan = (-math.inf, NO_LIST)
 
-    def _list_interval(self, now: float) -> float:
+    def _planned(self, now: float) -> Plan:
         if now < self._no_list_before:
-            return math.inf
-        made, interval = self._plan
+            return NO_LIST
+        made, plan = self._plan
         if now - made >= PLAN_HOLDS:
-            delays = [job.delay for job in self._jobs.values() if job.delay < math.inf]
-            interval = self.load.interval(delays)
-            self._plan = (now, interval)
-        return interval
+            plan = self.load.plan([job.delay for job in self._jobs.values() if job.delay < math.inf])
+            self._plan = (now, plan)
+        return plan
 
-    async def _list(self) -> None:
-        """Look at all jobs with one request; those that it does not hold are then asked for one by one."""
+    def _next_list(self, now: float) -> float:
+        """Return when the next list is due; infinite when none is."""
+        interval = self._planned(now).interval
+        return self._last_list + interval if interval < math.inf else math.inf
+
+    async def _list(self, covers: float) -> None:
+        """
+        Look at all jobs with one request; those that it does not hold are then asked for one by one.
+
+        :param covers: as in :class:`Plan`; jobs that ask for more keep their pace.
+        """
         missing = set(self._jobs)
         began = time.monotonic()
 
         def take(data: dict[str, Any]) -> None:
             job = self._jobs.get(data.get("submission_id") or "")
             if job is not None:
-                job.found(data["status"], lambda: JobDetails.from_json(data), began)
+                job.found(data["status"], lambda: JobDetails.from_json(data), began, paces=job.delay >= covers)
                 missing.discard(job.id)
 
         try:
@@ -257,10 +275,7 @@ class Poller:
             return
         self.load.listed(number)
         self._last_list = began
-        self._plan = (-math.inf, math.inf)
-        next_list = began + self._list_interval(time.monotonic())
-        for job in self._jobs.values():
-            job.due = min(job.due, next_list)
+        self._plan = (-math.inf, NO_LIST)
         for name in missing & self._jobs.keys():
             self._jobs[name].unlisted = True
             self._jobs[name].hint(time.monotonic())

@@ -91,7 +91,7 @@ def encode(value: Any, name: str, depth: int = 0) -> Any:
 
 
 def _field_names(value: Any) -> list[str]:
-    """Name a dataclass's fields, even of one that Ray before 2.49 sent by value: that has lost what marks them."""
+    """Name a dataclass's fields, even of one that Ray before 2.30 sent by value: that has lost what marks them."""
     names = [field.name for field in dataclasses.fields(value)]
     return names or [name for name in value.__dataclass_fields__ if name in getattr(value, "__dict__", ())]
 

@@ -27,6 +27,9 @@ PATIENCE = 45.0
 POLL_INTERVAL = 30.0
 TICK = 0.01
 
+#: Seconds for which a job exists before it is followed.
+HEAD_START = 0.02
+
 
 async def ours(url: str, name: str, started: float) -> None:
     """Follow a job with this provider's trigger."""
@@ -39,7 +42,7 @@ async def ours(url: str, name: str, started: float) -> None:
         return
 
 
-async def naive(url: str, name: str, started: float, share: float = 0.048) -> None:
+async def naive(url: str, name: str, started: float, share: float = 0.047) -> None:
     """
     Follow a job with a session of its own, at the same intervals.
 
@@ -54,7 +57,7 @@ async def naive(url: str, name: str, started: float, share: float = 0.048) -> No
             if status in ("SUCCEEDED", "FAILED", "STOPPED"):
                 return
             age = time.time() - started
-            longest = min(max(1.4, share * age), POLL_INTERVAL)
+            longest = min(max(1.35, share * age), POLL_INTERVAL)
             await asyncio.sleep(longest * (0.9 + 0.1 * random.random()))  # noqa: S311
 
 
@@ -93,13 +96,17 @@ class Clock:
 
 async def follow(subject: str, url: str, times: Timetable, name: str, clock: Clock) -> None:
     """Follow one job from when it exists, and note how late its end is told."""
-    await asyncio.sleep(max(times.start[name], times.begin) - time.time())
+    await asyncio.sleep(max(times.start[name], times.begin) + HEAD_START - time.time())
     try:
         await SUBJECTS[subject](url, name, times.start[name])
     except Exception as e:  # noqa: BLE001
         clock.errors[name] = repr(e)[:200]
     else:
-        clock.delays[name] = time.time() - times.end[name]
+        delay = time.time() - times.end[name]
+        if delay < 0:
+            clock.errors[name] = f"an end was told {-delay:.2f} s before it"
+        else:
+            clock.delays[name] = delay
 
 
 async def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -154,7 +161,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--age", type=float, default=0.0)
     parser.add_argument(
-        "--ends", type=float, help="seconds in which a quarter of the jobs end, if not those; for a real head"
+        "--ends", type=float, help="seconds in which half of the jobs end, if not those; for a real head"
     )
     args = parser.parse_args()
     logging.disable(logging.CRITICAL)  # Airflow's logging is not what is measured

@@ -49,11 +49,11 @@ class LoopThread:
 
 
 async def _cancel_the_rest() -> None:
-    # In rounds of the loop: what was accepted just now becomes a task in the next one, a task must have begun to clean
-    # up after itself, and a closed transport lets go of its socket later still (TLS needs a few).
-    for _ in range(5):
-        await asyncio.sleep(0)
+    # In rounds of the loop: a task must have begun to clean up after itself, what was accepted just now becomes a task
+    # in the next one, and a closed transport lets go of its socket later still (TLS needs a few).
+    for _ in range(10):
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.sleep(0)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

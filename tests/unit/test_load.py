@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 
 from airflow_provider_rayjobs.exceptions import RayProtocolError
 from airflow_provider_rayjobs.job_list import read_list
-from airflow_provider_rayjobs.load import LIST_COST, LOOK_COST, MOST_LISTED, READ_COST, SHARE, HeadLoad, list_interval
+from airflow_provider_rayjobs.load import (
+    LIST_COST,
+    LOOK_COST,
+    MOST_LISTED,
+    NO_LIST,
+    READ_COST,
+    SHARE,
+    HeadLoad,
+    Plan,
+    best_plan,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,32 +33,40 @@ if TYPE_CHECKING:
 DELAYS = st.lists(st.floats(0.1, 60.0), min_size=1, max_size=50)
 
 
-def load_of(delays: list[float], record: int, interval: float) -> float:
+def load_of(delays: list[float], record: int, plan: Plan) -> float:
     """Return the head's load with a list at an interval, and looks at those jobs that want more."""
-    if interval == math.inf:
-        return sum(LOOK_COST / delay for delay in delays)
-    looks = sum(LOOK_COST * (math.ceil(interval / delay) - 1) for delay in delays)
-    return (LIST_COST * record + looks) / interval
+    lists = LIST_COST * record / plan.interval
+    return lists + sum(LOOK_COST / delay for delay in delays if delay < plan.covers)
+
+
+def promise(covers: float, record: int) -> Plan:
+    """Return the plan that tells in time of jobs that ask for such a delay."""
+    return Plan(max(covers - (LIST_COST + READ_COST) * record, LIST_COST * record / SHARE), covers)
 
 
 @given(DELAYS, st.integers(1, 1000))
 def test_the_list_never_asks_more_of_the_head_than_looks_alone(delays: list[float], record: int) -> None:
-    chosen = load_of(delays, record, list_interval(delays, record))
-    others = [load_of(delays, record, interval) for interval in (min(delays), math.inf)]
+    chosen = load_of(delays, record, best_plan(delays, record))
+    others = [load_of(delays, record, plan) for plan in (promise(min(delays), record), NO_LIST)]
     assert chosen <= min(others) * (1 + 1e-9)
 
 
 @given(st.lists(st.floats(0.1, 60.0), min_size=1, max_size=20), st.integers(1, 1000))
-def test_of_few_jobs_every_interval_is_tried(delays: list[float], record: int) -> None:
-    chosen = load_of(delays, record, list_interval(delays, record))
-    assert chosen <= min(load_of(delays, record, interval) for interval in delays) * (1 + 1e-9)
+def test_of_few_jobs_every_plan_is_tried(delays: list[float], record: int) -> None:
+    chosen = load_of(delays, record, best_plan(delays, record))
+    assert chosen <= min(load_of(delays, record, promise(delay, record)) for delay in delays) * (1 + 1e-9)
 
 
 def test_the_list_pays_when_a_fifth_of_all_jobs_on_record_is_followed() -> None:
-    assert list_interval([2.0] * 100, 400) == 2.0
-    assert list_interval([2.0] * 100, 700) == math.inf
-    assert list_interval([1.0] + [30.0] * 99, 100) == 30.0, "one quick job is looked at by itself"
-    assert list_interval([1.0] * 100_000, MOST_LISTED + 1) == math.inf
+    assert best_plan([2.0] * 100, 400) == promise(2.0, 400)
+    assert best_plan([2.0] * 100, 700) == NO_LIST
+    assert best_plan([1.0] + [30.0] * 99, 100) == promise(30.0, 100), "one quick job is looked at by itself"
+    assert best_plan([1.0] * 100_000, MOST_LISTED + 1) == NO_LIST
+
+
+def test_a_list_that_would_be_late_comes_as_often_as_the_head_bears() -> None:
+    interval, covers = best_plan([1.0] * 5000, 5000)
+    assert (interval, covers) == (pytest.approx(5000 * LIST_COST / SHARE), 1.0)
 
 
 def spent(load: HeadLoad, seconds: float) -> HeadLoad:
@@ -59,30 +77,30 @@ def spent(load: HeadLoad, seconds: float) -> HeadLoad:
 
 def test_nothing_is_listed_for_a_few_jobs_or_beside_too_many() -> None:
     load = spent(HeadLoad(), 1000.0)
-    assert load.interval([1.0] * 5) == math.inf
+    assert load.plan([1.0] * 5) == NO_LIST
     load.estimate(100_000)
-    assert load.interval([1.0] * 1000) == math.inf
+    assert load.plan([1.0] * 1000) == NO_LIST
     assert load.list_cost(1000) == math.inf
 
 
 def test_an_unknown_record_is_risked_only_when_much_was_spent() -> None:
     load = HeadLoad()
     delays = [1.0] * 100
-    assert load.interval(delays) == math.inf
+    assert load.plan(delays) == NO_LIST
     spent(load, 5 * 100 * LOOK_COST)
-    assert load.interval(delays) == 1.0 - 100 * (LIST_COST + READ_COST), "a list tells what was so when it began"
+    assert load.plan(delays) == promise(1.0, 100)
     load.listed(10_000)
-    assert load.interval(delays) == math.inf
+    assert load.plan(delays) == NO_LIST
     spent(load, 19 * 10_000 * LIST_COST)
-    assert load.interval(delays) == math.inf
+    assert load.plan(delays) == NO_LIST
     spent(load, 2 * 10_000 * LIST_COST)
-    assert load.interval(delays) == 1.0 - 100 * (LIST_COST + READ_COST), "jobs may have been deleted"
+    assert load.plan(delays) == promise(1.0, 100), "jobs may have been deleted"
 
 
 def test_an_estimate_serves_until_the_list_tells() -> None:
     load = HeadLoad()
     load.estimate(120)
-    assert load.interval([1.0] * 100) == 1.0 - 120 * (LIST_COST + READ_COST)
+    assert load.plan([1.0] * 100) == promise(1.0, 120)
     assert load.list_cost(100) == pytest.approx(120 * LIST_COST)
     load.listed(80)
     assert load.list_cost(100) == pytest.approx(100 * LIST_COST)

@@ -188,13 +188,15 @@ def test_many_of_the_jobs_on_record_are_asked_for_with_the_list(scripted_ray: Sc
 def test_a_list_that_takes_long_comes_before_the_jobs_are_due(
     scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load, "READ_COST", 1.0)
+    monkeypatch.setattr(load, "READ_COST", 2.0 / len(NAMES))  # so many seconds in all
     all_run(scripted_ray)
 
     async def work(one: Poller) -> None:
-        async with running(one, *NAMES, delay=8.0):
-            await until(lambda: one._last_list > 0)
-            assert all(job.due - one._last_list == pytest.approx(4.0) for job in one._jobs.values())
+        async with running(one, *NAMES, delay=4.0):
+            began = time.monotonic()
+            await until(lambda: lists(scripted_ray) >= 2)
+            assert 1.5 < time.monotonic() - began < 0.9 * 4.0
+            assert looks(scripted_ray) == 0
 
     polled(scripted_ray, work)
 
@@ -337,7 +339,7 @@ def test_a_crash_reaches_everybody_and_is_ridden_out(
     async def work(one: Poller) -> None:
         async with running(one, "j0", "j1") as jobs:
             with monkeypatch.context() as broken:
-                broken.setattr(one.load, "interval", lambda delays: 1 / 0)
+                broken.setattr(one.load, "plan", lambda delays: 1 / 0)
                 for job in jobs:
                     assert "crashed: ZeroDivisionError" in str((await trouble_of(job)).error)
             assert {await status_of(job) for job in jobs} == {"RUNNING"}
@@ -375,7 +377,7 @@ def test_a_signal_that_hits_the_poller_reaches_its_followers(
     async def work(one: Poller) -> None:
         async with running(one, "j0") as (job,):
             if where == "round":
-                monkeypatch.setattr(one.load, "interval", alarm)
+                monkeypatch.setattr(one.load, "plan", alarm)
             else:
                 monkeypatch.setattr(protocol, "get_job_info", alarm)
             with pytest.raises(Alarm):
@@ -430,5 +432,5 @@ def test_single_looks_spread_within_the_delay() -> None:
     for job in jobs:
         job.followers.append(Subscription(lambda: 10.0, lambda: None))
         job.looked(100.0)
-    assert all(108.0 <= job.due <= 110.0 for job in jobs)
+    assert all(109.0 <= job.due <= 110.0 for job in jobs)
     assert len({job.due for job in jobs}) > 1
