@@ -212,7 +212,7 @@ class Poller:
         for job in jobs:
             if self._is_vain(job):
                 continue
-            if (pause := self.load.pause(LOOK_COST, time.monotonic())) > 0:
+            if (pause := self.load.pause(LOOK_COST, time.monotonic())) > ROUND:  # for several looks together
                 await asyncio.sleep(pause)
             await self._slots.acquire()
             if self._is_vain(job):
