@@ -69,13 +69,18 @@ def best_plan(delays: Collection[float], record: int) -> Plan:
     """
     if record > MOST_LISTED:
         return NO_LIST
-    best, least = NO_LIST, LOOK_COST * sum(1 / delay for delay in delays)
+    alone = LOOK_COST * sum(1 / delay for delay in delays)
+    best, least = NO_LIST, alone
+    took = (LIST_COST + READ_COST) * record
+    shortest = LIST_COST * record / SHARE
     ordered = sorted(delays)
     step = -(-len(ordered) // SAMPLE)  # of very many jobs a sample tells as much, and does not hold the event loop up
     sample = ordered[step // 2 :: step]
     scale = len(ordered) / len(sample)
     for covers in dict.fromkeys([ordered[0], *sample[:: -(-len(sample) // CANDIDATES)]]):
-        interval = max(covers - (LIST_COST + READ_COST) * record, LIST_COST * record / SHARE)
+        interval = max(covers - took, shortest)
+        if interval > covers - took and interval + took > covers * alone / SHARE:
+            continue  # looks alone, held back for the head's sake, would still tell earlier
         looks = scale * sum(1 / delay for delay in sample if delay < covers)
         load = LIST_COST * record / interval + LOOK_COST * looks
         if load < least:

@@ -21,7 +21,7 @@ from airflow_provider_rayjobs import protocol
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
 from airflow_provider_rayjobs.followed import FollowedJob, Subscription, Trouble
 from airflow_provider_rayjobs.job_list import count_actors, read_list
-from airflow_provider_rayjobs.load import LEAST_WATCHED, LOOK_COST, NO_LIST, HeadLoad, Plan
+from airflow_provider_rayjobs.load import LEAST_WATCHED, LIST_COST, LOOK_COST, NO_LIST, HeadLoad, Plan
 from airflow_provider_rayjobs.logs import Rooms
 from airflow_provider_rayjobs.protocol import JobDetails
 
@@ -200,12 +200,13 @@ class Poller:
         if now >= self._no_list_before and LOOK_COST * len(own) > self.load.list_cost(len(self._jobs)):
             await self._list(0.0)
             return
-        await self._look_at(own)  # first, for a head answers nothing else while it makes a list
-        if next_list <= now:
+        if next_list > now:
+            for job in left:
+                job.due = next_list
+        await self._look_at(own)
+        if next_list <= now and self._outage is None:
+            await asyncio.sleep(0)  # those looks are sent first: a head answers nothing else while it makes a list
             await self._list(covers)
-            return
-        for job in left:
-            job.due = next_list
 
     async def _look_at(self, jobs: list[FollowedJob]) -> None:
         """Have jobs looked at one by one, each as soon as the head is to be asked again and there is a slot."""
@@ -279,7 +280,7 @@ class Poller:
         for name in missing & self._jobs.keys():
             self._jobs[name].unlisted = True
             self._jobs[name].hint(time.monotonic())
-        await asyncio.sleep(self.load.pause(self.load.list_cost(len(self._jobs)), time.monotonic()))
+        await asyncio.sleep(self.load.pause(LIST_COST * number, time.monotonic()))
 
     async def _look(self, job: FollowedJob) -> None:
         """Look at one job; holds a slot, which it gives back."""
@@ -353,6 +354,7 @@ class Poller:
         if self._outage is None:
             return
         self._outage = None
+        self._no_list_before = -math.inf  # a list may have failed for the same reason
         for job in self._jobs.values():
             job.failing = None
             job.looked(now)
