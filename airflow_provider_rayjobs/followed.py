@@ -139,6 +139,7 @@ class FollowedJob:
         for follower in self.followers:
             if not follower.knows(status):
                 follower.post(details())
-        self.unlisted = False
         if paces:
             self.looked(began)
+        else:
+            self.unlisted = False

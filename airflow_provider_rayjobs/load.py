@@ -71,18 +71,19 @@ def best_plan(delays: Collection[float], record: int) -> Plan:
         return NO_LIST
     alone = LOOK_COST * sum(1 / delay for delay in delays)
     best, least = NO_LIST, alone
-    took = (LIST_COST + READ_COST) * record
-    shortest = LIST_COST * record / SHARE
+    cost = LIST_COST * record
+    took, shortest = cost + READ_COST * record, cost / SHARE
     ordered = sorted(delays)
     step = -(-len(ordered) // SAMPLE)  # of very many jobs a sample tells as much, and does not hold the event loop up
     sample = ordered[step // 2 :: step]
     scale = len(ordered) / len(sample)
     for covers in dict.fromkeys([ordered[0], *sample[:: -(-len(sample) // CANDIDATES)]]):
-        interval = max(covers - took, shortest)
-        if interval > covers - took and interval + took > covers * alone / SHARE:
+        in_time = covers - took
+        interval = max(in_time, shortest)
+        if interval > in_time and interval + took > covers * alone / SHARE:
             continue  # looks alone, held back for the head's sake, would still tell earlier
         looks = scale * sum(1 / delay for delay in sample if delay < covers)
-        load = LIST_COST * record / interval + LOOK_COST * looks
+        load = cost / interval + LOOK_COST * looks
         if load < least:
             best, least = Plan(interval, covers), load
     return best

@@ -175,8 +175,7 @@ class Poller:
             await self._ask(due, now)
             await asyncio.sleep(ROUND)
             return
-        self._rests_until = min((job.due for job in waiting), default=math.inf)
-        self._rests_until = min(self._rests_until, next_list)
+        self._rests_until = min([next_list, *(job.due for job in waiting)])
         rest = self._rests_until - now
         with suppress(TimeoutError):
             async with asyncio.timeout(None if rest == math.inf else rest):

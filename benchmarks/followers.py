@@ -58,7 +58,7 @@ async def naive(url: str, name: str, started: float, share: float = 0.047) -> No
                 return
             age = time.time() - started
             longest = min(max(1.35, share * age), POLL_INTERVAL)
-            await asyncio.sleep(longest * (0.9 + 0.1 * random.random()))  # noqa: S311
+            await asyncio.sleep(longest * (0.9 + 0.1 * random.random()))  # noqa: S311 - no secret
 
 
 async def astro(url: str, name: str, started: float) -> None:

@@ -25,21 +25,21 @@ class Timetable:
     """
 
     def __init__(self, number: int, begin: float, seconds: float, age: float = 0.0) -> None:
-        self._chance = random.Random(7)  # noqa: S311
+        chance = random.Random(7)  # noqa: S311 - no secret, and the same for all who calculate it
         self.begin = begin
         self.start: dict[str, float] = {}
         self.end: dict[str, float] = {}
         for _ in range(number):
             if age:
-                self._add(begin - age, begin + self._chance.uniform(QUIET, 2 * seconds))
+                self._add(begin - age, begin + chance.uniform(QUIET, 2 * seconds))
                 continue
             # At any moment each run time of this spread is as frequent as any other: there are fewer long jobs, but
             # they are met for longer.
-            run_time = self._chance.uniform(SHORTEST, LONGEST)
-            end = begin + self._chance.uniform(QUIET, run_time)
+            run_time = chance.uniform(SHORTEST, LONGEST)
+            end = begin + chance.uniform(QUIET, run_time)
             self._add(end - run_time, end)
             while end < begin + seconds:
-                start, end = end, end + math.exp(self._chance.uniform(math.log(SHORTEST), math.log(LONGEST)))
+                start, end = end, end + math.exp(chance.uniform(math.log(SHORTEST), math.log(LONGEST)))
                 self._add(start, end)
 
     def _add(self, start: float, end: float) -> None:
