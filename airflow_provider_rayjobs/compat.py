@@ -257,8 +257,22 @@ async def was_killed(task_instance: Any, trigger_id: int | None, submission_id: 
     """
     from asgiref.sync import sync_to_async
 
+    if AIRFLOW_V_3_0_PLUS and _triggerer_ends():
+        return False
     check = _was_killed_3 if AIRFLOW_V_3_0_PLUS else _was_killed_2
     return bool(await sync_to_async(check)(task_instance, trigger_id, submission_id))
+
+
+def _triggerer_ends() -> bool:
+    """
+    Tell whether this triggerer is shutting down and reads no answers any more.
+
+    From Airflow 3.2 on it stops reading them before it cancels its triggers: who still asks waits until it is killed.
+    """
+    from airflow.sdk.execution_time import task_runner
+
+    reader = getattr(getattr(task_runner, "SUPERVISOR_COMMS", None), "_reader_task", None)
+    return reader is not None and reader.done()
 
 
 def _was_killed_3(ti: Any, _trigger_id: int | None, submission_id: str) -> bool:
