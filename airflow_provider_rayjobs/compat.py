@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, XCom, conf, redact
@@ -34,9 +34,14 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.events import JobEvent
     from airflow_provider_rayjobs.protocol import JobDetails
 
+Result = TypeVar("Result")
+
 #: Airflow 2 calls ``on_kill`` on a fresh instance when a deferred task's ``execution_timeout`` has passed. (Airflow 3
 #: does not, and its signal handler could not ask for XComs.)
 KILLS_UNSTARTED_TASKS = not AIRFLOW_V_3_0_PLUS
+
+#: Airflow 3.0's decorated operators hand on a method that its operators do not have, to nobody who calls it.
+DECORATORS_MISS_XCOM_PUSH = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
 
 #: Of a secret of several lines, shorter ones are not masked by themselves: a brace, say, is no secret.
 SHORTEST_LINE = 8
@@ -106,7 +111,7 @@ def register_cluster(cluster: ClusterConnection, mask: Callable[[Any], object] =
     """
     for secret in cluster.masked:
         mask_secret(secret)
-    mask_secret(dict(cluster.headers))  # Airflow's masker picks those whose names it deems sensitive
+    mask_secret({**cluster.metadata, **cluster.headers})  # Airflow's masker picks those whose names it deems sensitive
     if cluster.token is not None:
         cluster.token.register = mask
 
@@ -143,11 +148,21 @@ def register_job(job: JobDetails) -> None:
     register_env_vars((job.runtime_env or {}).get("env_vars"), listed.split(","))
 
 
-async def register_job_on_loop(job: JobDetails) -> None:
-    """Do as :func:`register_job`; masking talks to the supervisor, which must not happen on an event loop."""
+async def in_airflows_thread(function: Callable[..., Result], *args: Any) -> Result:
+    """
+    Call what may talk to Airflow's supervisor from an event loop; what was asked is heard out.
+
+    Before Airflow 3.2, a triggerer dies when one of its triggers is cancelled between a question and its answer, or
+    asks on another thread than this.
+    """
     from asgiref.sync import sync_to_async
 
-    await sync_to_async(register_job)(job)
+    return await asyncio.shield(sync_to_async(function)(*args))
+
+
+async def register_job_on_loop(job: JobDetails) -> None:
+    """Do as :func:`register_job`; masking talks to the supervisor, which must not happen on an event loop."""
+    await in_airflows_thread(register_job, job)
 
 
 def public(text: str) -> str:
@@ -225,22 +240,19 @@ async def read_cluster(hook: BaseHook, conn_id: str) -> ClusterConnection:
 
     :raises RayConnectionConfigError: the connection holds a wrong value.
     """
-    from asgiref.sync import sync_to_async
-
     # Not by `aget_connection`: it is new in 3.1, blocks on the supervisor before 3.3.2, and does not look into the
     # database under `airflow dags test`.
-    connection = await sync_to_async(hook.get_connection)(conn_id)
+    connection = await in_airflows_thread(hook.get_connection, conn_id)
 
     loop = asyncio.get_running_loop()
 
     def mask(secret: str) -> None:
         """Mask a token that a thread of ours has got."""
-        asyncio.run_coroutine_threadsafe(sync_to_async(mask_secret)(secret), loop).result()
+        asyncio.run_coroutine_threadsafe(in_airflows_thread(mask_secret, secret), loop).result()
 
-    # Reading may ask others for the address, and masking talks to the supervisor: neither is for the loop. The first
-    # stays out of Airflow's one thread, for which all triggers wait.
+    # Reading may ask others for the address: it stays out of Airflow's one thread, for which all triggers wait.
     cluster = await asyncio.to_thread(load_cluster, conn_id, connection)
-    await sync_to_async(register_cluster)(cluster, mask)
+    await in_airflows_thread(register_cluster, cluster, mask)
     return cluster
 
 
@@ -255,12 +267,10 @@ async def was_killed(task_instance: Any, trigger_id: int | None, submission_id: 
     :param trigger_id: the trigger's id.
     :param submission_id: the job that the trigger follows.
     """
-    from asgiref.sync import sync_to_async
-
     if AIRFLOW_V_3_0_PLUS and _triggerer_ends():
         return False
     check = _was_killed_3 if AIRFLOW_V_3_0_PLUS else _was_killed_2
-    return bool(await sync_to_async(check)(task_instance, trigger_id, submission_id))
+    return await in_airflows_thread(check, task_instance, trigger_id, submission_id)
 
 
 def _triggerer_ends() -> bool:

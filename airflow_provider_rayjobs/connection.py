@@ -40,10 +40,6 @@ class AirflowConnection(Protocol):
     password: str | None
     extra: str | None
 
-    @property
-    def extra_dejson(self) -> dict[str, Any]:
-        """The extra, decoded."""
-
 
 @dataclass(frozen=True)
 class ClusterConnection:
@@ -250,10 +246,10 @@ class _Extra:
     def __init__(self, conn_id: str, connection: AirflowConnection) -> None:
         self._conn_id = conn_id
         try:
-            # Airflow's extra_dejson is {} for what it can't decode.
-            if not isinstance(json.loads(connection.extra or "{}"), dict):
+            # Not Airflow's extra_dejson: it is {} for what it can't decode, and talks to the supervisor, on any thread.
+            self._extra = json.loads(connection.extra or "{}")
+            if not isinstance(self._extra, dict):
                 raise ValueError
-            self._extra = connection.extra_dejson
         except ValueError:
             _fail(conn_id, "extra", "is no JSON object")
         for key in self._extra:

@@ -56,6 +56,8 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         "op_args": "py",
         "op_kwargs": "py",
     }
+    if compat.DECORATORS_MISS_XCOM_PUSH:
+        xcom_push = None
 
     def __init__(
         self,

@@ -12,14 +12,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_rayjobs import protocol
-from airflow_provider_rayjobs.compat import load_cluster, read_cluster, register_cluster, register_env_vars
+from airflow_provider_rayjobs.compat import (
+    in_airflows_thread,
+    load_cluster,
+    read_cluster,
+    register_cluster,
+    register_env_vars,
+)
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.form import field_behaviour, form_widgets
 from airflow_provider_rayjobs.resources import describe_resources
 from airflow_provider_rayjobs.submission import make_submission
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
 
     from airflow_provider_rayjobs.connection import ClusterConnection
     from airflow_provider_rayjobs.protocol import Flow, JobDetails, JobStatus, VersionInfo
@@ -228,11 +234,12 @@ class RayJobHook(BaseHook):
         """
         return self._transport.run(protocol.get_job_logs(submission_id))
 
-    def tail_job_logs(self, submission_id: str) -> Iterator[str]:
+    def tail_job_logs(self, submission_id: str) -> Generator[str, None, None]:
         """
         Yield pieces of a job's log as the job writes them, from its beginning until the stream ends.
 
-        Follows the WebSocket ``GET /api/jobs/{id}/logs/tail``. Its end says nothing of the job's outcome.
+        Follows the WebSocket ``GET /api/jobs/{id}/logs/tail``. Its end says nothing of the job's outcome. Who leaves it
+        before that closes it, with ``contextlib.closing`` say.
 
         :param submission_id: the job.
         :raises RayJobNotFoundError: no such job.
@@ -312,10 +319,8 @@ class RayJobAsyncHook(BaseHook):
 
     async def submit_job(self, *, runtime_env: Mapping[str, Any] | None = None, **job: Any) -> str:
         """Submit a job, exactly once; takes what :meth:`RayJobHook.submit_job` takes."""
-        from asgiref.sync import sync_to_async
-
         cluster = (await self.get_conn()).cluster
-        await sync_to_async(register_env_vars)(_env_vars(runtime_env))
+        await in_airflows_thread(register_env_vars, _env_vars(runtime_env))
         submission, is_ours = make_submission(cluster, runtime_env=runtime_env, **job)
         submission = replace(submission, runtime_env=await self.prepare_runtime_env(runtime_env))
         return await self._run(protocol.submit_job(submission, is_ours, patience=cluster.unreachable_timeout))

@@ -66,7 +66,7 @@ def test_failing_job_fails_the_task_with_its_output(airflow: AirflowEnv, ray_hea
 
     airflow.wait_task("rj_quiet", "failing", "job", "failed")
     log = airflow.task_log("rj_quiet", "failing", "job")
-    error = log[log.index("ended FAILED") :]
+    error = log[log.rindex("\n", 0, log.index("ended FAILED")) :]
     assert "exit code 7" in error
     assert "bye from the driver" in error
     assert jobs_of(ray_head, "failing")[0]["submission_id"] in error

@@ -5,6 +5,7 @@ Set RAYJOBS_RAY_BIN to test another Ray than the newest one.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from typing import TYPE_CHECKING
@@ -63,8 +64,8 @@ def test_each_verb_and_every_field(hook: RayJobHook, ray_head: RayHead, tmp_path
         entrypoint_resources={"node:__internal_head__": 0.001},
     )
     ray_head.wait_job(job, until={"RUNNING"})
-    lines = hook.tail_job_logs(job)
-    assert any("began" in text for text in lines)
+    with contextlib.closing(hook.tail_job_logs(job)) as lines:
+        assert any("began" in text for text in lines)
     details = hook.get_job_info(job)
     assert (details.status, details.metadata["team"]) == ("RUNNING", "a")
     with pytest.raises(RayJobExistsError, match=job):

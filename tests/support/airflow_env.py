@@ -218,8 +218,10 @@ class AirflowEnv(AirflowRecords):
         except urllib.error.HTTPError as error:
             with error:
                 text = error.read().decode(errors="replace")
-            kind = DatabaseLockedError if error.code == 500 and "Database error" in text else ApiError
-            raise kind(error.code, text) from None
+            # 3.2 does not always say why it answers 500, except on its output.
+            told = text if text != "Internal Server Error" else tail(self.components["api-server"].log_path)
+            locked = error.code == 500 and ("Database error" in told or "database is locked" in told)
+            raise (DatabaseLockedError if locked else ApiError)(error.code, text) from None
         return json.loads(answer) if answer else None
 
     def add_connection(self, conn_id: str, conn_type: str, **fields: Any) -> None:

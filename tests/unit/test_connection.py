@@ -202,9 +202,7 @@ def test_no_refusal_shows_the_value_of_a_secret() -> None:
 
 @pytest.mark.parametrize("extra", ['{"verify": false', "verify=false", "[1]", '"text"', "5"])
 def test_an_extra_that_is_no_json_object_is_refused_and_never_ignored(extra: str) -> None:
-    connection = SimpleNamespace(
-        host="head", port=None, schema=None, login=None, password=None, extra=extra, extra_dejson={}
-    )
+    connection = SimpleNamespace(host="head", port=None, schema=None, login=None, password=None, extra=extra)
     with pytest.raises(RayConnectionConfigError, match=r"'ray_x', field 'extra': is no JSON object"):
         read_connection("ray_x", connection, {})
 
