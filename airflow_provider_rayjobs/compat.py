@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import hashlib
+import json
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, XCom, conf, redact
@@ -16,6 +18,7 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, A
 from airflow_provider_rayjobs.connection import ClusterConnection, read_connection
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.identity import SECRET_ENV_VARS_KEY, TaskIdentity
+from airflow_provider_rayjobs.threads import in_airflows_thread, in_own_thread
 
 # ``common.compat`` has this from 1.22 on, which no constraints of Airflow up to 3.3.2 let in.
 if TYPE_CHECKING or AIRFLOW_V_3_1_PLUS:
@@ -26,15 +29,12 @@ else:
     from airflow.utils.log.secrets_masker import mask_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
 
     from airflow.providers.common.compat.sdk import BaseHook, Context
 
     from airflow_provider_rayjobs.connection import AirflowConnection
     from airflow_provider_rayjobs.events import JobEvent
     from airflow_provider_rayjobs.protocol import JobDetails
-
-Result = TypeVar("Result")
 
 #: Airflow 2 calls ``on_kill`` on a fresh instance when a deferred task's ``execution_timeout`` has passed. (Airflow 3
 #: does not, and its signal handler could not ask for XComs.)
@@ -48,6 +48,8 @@ SHORTEST_LINE = 8
 
 #: Airflow 3.0 masks no shorter secrets, and complains of each, be it among a command's results.
 SHORTEST_MASKED = 5 if AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS else 1
+
+_masking = threading.RLock()  # a signal handler may come back to where its own thread is
 
 #: XCom key under which a task keeps the submission id of the job that it follows.
 SUBMISSION_ID_XCOM = "submission_id"
@@ -98,22 +100,27 @@ def load_cluster(conn_id: str, connection: AirflowConnection, *, create: bool = 
     :param create: whether a cluster may be created, where the connection says so.
     :raises RayConnectionConfigError: the connection holds a wrong value.
     """
+    _mask_extra(connection)  # before anything can fail, or others see it
     names = conf.get("ray_jobs", "allowed_modules", fallback="") or ""
     allowed = {name.strip() for name in names.split(",")} - {""}
     return read_connection(conn_id, connection, allowed_modules=allowed, create=create)
 
 
-def register_cluster(cluster: ClusterConnection, mask: Callable[[Any], object] = mask_secret) -> None:
-    """
-    Have Airflow mask the connection's secrets wherever it shows text, those that come later, too.
+def _mask_extra(connection: AirflowConnection) -> None:
+    with contextlib.suppress(ValueError):
+        extra = json.loads(connection.extra or "{}")
+        if isinstance(extra, dict):
+            _mask(extra)
 
-    :param mask: takes the tokens that come later, from any thread.
-    """
+
+def register_cluster(cluster: ClusterConnection) -> None:
+    """Have Airflow mask the connection's secrets wherever it shows text, those that come later, too."""
     for secret in cluster.masked:
-        mask_secret(secret)
-    mask_secret({**cluster.metadata, **cluster.headers})  # Airflow's masker picks those whose names it deems sensitive
+        _mask(secret)
+    # Airflow's masker picks those whose names it deems sensitive.
+    _mask([dict(cluster.metadata), dict(cluster.headers)])
     if cluster.token is not None:
-        cluster.token.register = mask
+        cluster.token.register = _mask
 
 
 def register_env_vars(env_vars: object, listed: Iterable[str] = ()) -> None:
@@ -132,9 +139,16 @@ def register_env_vars(env_vars: object, listed: Iterable[str] = ()) -> None:
     }
     secret: list[Any] = [text for name in listed for text in texts.get(name, ())]
     if texts:
-        mask_secret(texts)  # Airflow's masker picks those whose names it deems sensitive
+        _mask(texts)  # Airflow's masker picks those whose names it deems sensitive
     if secret:
-        mask_secret(secret)
+        _mask(secret)
+
+
+def _mask(secret: Any) -> None:
+    """Have Airflow mask a secret, from any thread: before Airflow 3.2, nothing keeps apart what two of them say."""
+    with _masking:
+        if not (AIRFLOW_V_3_0_PLUS and _triggerer_ends()):
+            mask_secret(secret)
 
 
 def _shown_as(secret: str) -> list[str]:
@@ -146,18 +160,6 @@ def register_job(job: JobDetails) -> None:
     """Have Airflow mask a job's secret environment variables."""
     listed = (job.metadata or {}).get(SECRET_ENV_VARS_KEY) or ""
     register_env_vars((job.runtime_env or {}).get("env_vars"), listed.split(","))
-
-
-async def in_airflows_thread(function: Callable[..., Result], *args: Any) -> Result:
-    """
-    Call what may talk to Airflow's supervisor from an event loop; what was asked is heard out.
-
-    Before Airflow 3.2, a triggerer dies when one of its triggers is cancelled between a question and its answer, or
-    asks on another thread than this.
-    """
-    from asgiref.sync import sync_to_async
-
-    return await asyncio.shield(sync_to_async(function)(*args))
 
 
 async def register_job_on_loop(job: JobDetails) -> None:
@@ -244,15 +246,9 @@ async def read_cluster(hook: BaseHook, conn_id: str) -> ClusterConnection:
     # database under `airflow dags test`.
     connection = await in_airflows_thread(hook.get_connection, conn_id)
 
-    loop = asyncio.get_running_loop()
-
-    def mask(secret: str) -> None:
-        """Mask a token that a thread of ours has got."""
-        asyncio.run_coroutine_threadsafe(in_airflows_thread(mask_secret, secret), loop).result()
-
     # Reading may ask others for the address: it stays out of Airflow's one thread, for which all triggers wait.
-    cluster = await asyncio.to_thread(load_cluster, conn_id, connection)
-    await in_airflows_thread(register_cluster, cluster, mask)
+    cluster = await in_own_thread(load_cluster, conn_id, connection)
+    await in_airflows_thread(register_cluster, cluster)
     return cluster
 
 

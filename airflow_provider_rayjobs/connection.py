@@ -246,7 +246,7 @@ class _Extra:
     def __init__(self, conn_id: str, connection: AirflowConnection) -> None:
         self._conn_id = conn_id
         try:
-            # Not Airflow's extra_dejson: it is {} for what it can't decode, and talks to the supervisor, on any thread.
+            # Not Airflow's extra_dejson, which is {} for what it can't decode.
             self._extra = json.loads(connection.extra or "{}")
             if not isinstance(self._extra, dict):
                 raise ValueError

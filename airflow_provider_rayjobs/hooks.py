@@ -12,17 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_rayjobs import protocol
-from airflow_provider_rayjobs.compat import (
-    in_airflows_thread,
-    load_cluster,
-    read_cluster,
-    register_cluster,
-    register_env_vars,
-)
+from airflow_provider_rayjobs.compat import load_cluster, read_cluster, register_cluster, register_env_vars
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.form import field_behaviour, form_widgets
 from airflow_provider_rayjobs.resources import describe_resources
 from airflow_provider_rayjobs.submission import make_submission
+from airflow_provider_rayjobs.threads import in_airflows_thread, in_own_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
@@ -337,7 +332,7 @@ class RayJobAsyncHook(BaseHook):
             with contextlib.closing(RequestsTransport(cluster)) as transport:
                 return _prepare(transport, runtime_env)
 
-        return await asyncio.to_thread(prepare)
+        return await in_own_thread(prepare)
 
     async def stop_job(self, submission_id: str) -> bool:
         """Ask a job to stop; True when it was running."""

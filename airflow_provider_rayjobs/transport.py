@@ -24,6 +24,7 @@ from airflow_provider_rayjobs.exceptions import (
 )
 from airflow_provider_rayjobs.foreign_errors import translate_requests, translating_aiohttp, unreachable
 from airflow_provider_rayjobs.protocol import Flow, Pause, Request
+from airflow_provider_rayjobs.threads import in_own_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -257,7 +258,7 @@ class AiohttpTransport:
     async def _headers(self) -> dict[str, str]:
         if self.cluster.token is None:
             return self.cluster.request_headers()
-        return await asyncio.to_thread(self.cluster.request_headers)
+        return await in_own_thread(self.cluster.request_headers)
 
     async def _opened(self) -> aiohttp.ClientSession:
         if self._session is not None:

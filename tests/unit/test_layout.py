@@ -23,7 +23,7 @@ MODULES = sorted(path.stem for path in FOLDER.glob("*.py"))
 
 #: A module imports from its own row and the rows above it. A new module gets its place here.
 LAYERS = (
-    {"__init__", "get_provider_info", "exceptions", "contact", "progress", "values", "form"},
+    {"__init__", "get_provider_info", "exceptions", "contact", "progress", "values", "form", "threads"},
     {"answers", "identity", "ignore_rules", "runtime_env", "authentication", "driver"},
     {"addresses"},
     {"protocol", "connection", "folder"},
