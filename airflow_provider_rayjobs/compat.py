@@ -29,7 +29,6 @@ else:
     from airflow.utils.log.secrets_masker import mask_secret
 
 if TYPE_CHECKING:
-
     from airflow.providers.common.compat.sdk import BaseHook, Context
 
     from airflow_provider_rayjobs.connection import AirflowConnection
