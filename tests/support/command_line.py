@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 MODULE = (sys.executable, "-m", "airflow_provider_rayjobs")
 ROOT = Path(__file__).parent.parent.parent
 
+_AIRFLOWS_OWN = ("[alembic.runtime.plugins]", "DeprecatedImportWarning: The `airflow.")
+
 
 class Done(NamedTuple):
     """What a command came to."""
@@ -52,8 +54,8 @@ def finish(process: subprocess.Popen[str], timeout: float = 120.0) -> Done:
 
 
 def _without_airflows_own(line: str) -> str:
-    """Drop what Airflow 3.2 writes to stderr whenever it loads its models."""
-    return "" if "[alembic.runtime.plugins]" in line else line
+    """Drop what Airflow 3.1 and 3.2 write to stderr of themselves and of their own providers."""
+    return "" if any(told in line for told in _AIRFLOWS_OWN) else line
 
 
 def call(url: str, verb: str, *args: str, program: tuple[str, ...] = MODULE) -> Done:
