@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=NOT_ON_3_0[item.name]))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def airflow_env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowEnv]:
     """All processes of an Airflow whose DAGs are a copy of ``dags``."""
     home = tmp_path_factory.mktemp("airflow")
