@@ -35,18 +35,26 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.events import JobEvent
     from airflow_provider_rayjobs.protocol import JobDetails
 
+ONLY_3_0 = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
+
 #: Airflow 2 calls ``on_kill`` on a fresh instance when a deferred task's ``execution_timeout`` has passed. (Airflow 3
 #: does not, and its signal handler could not ask for XComs.)
 KILLS_UNSTARTED_TASKS = not AIRFLOW_V_3_0_PLUS
 
 #: Airflow 3.0's decorated operators hand on a method that its operators do not have, to nobody who calls it.
-DECORATORS_MISS_XCOM_PUSH = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
+DECORATORS_MISS_XCOM_PUSH = ONLY_3_0
 
 #: Of a secret of several lines, shorter ones are not masked by themselves: a brace, say, is no secret.
 SHORTEST_LINE = 8
 
 #: Airflow 3.0 masks no shorter secrets, and complains of each, be it among a command's results.
-SHORTEST_MASKED = 5 if AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS else 1
+SHORTEST_MASKED = 5 if ONLY_3_0 else 1
+
+#: Airflow 3.0 begins a retry of a task that failed after its deferral where that ended, with its old event.
+RESUMES_IN_RETRIES = ONLY_3_0
+
+#: XCom key under which a task keeps, on such an Airflow, the number of the try that was deferred.
+DEFERRED_TRY_XCOM = "deferred_try"
 
 _masking = threading.RLock()  # a signal handler may come back to where its own thread is
 
@@ -73,6 +81,26 @@ def task_identity(context: Context, deployment: str) -> TaskIdentity:
         retries=ti.task.retries or 0,
         run_started=started.astimezone(UTC).isoformat() if started else "",
     )
+
+
+def own_xcom(context: Context, key: str) -> Any:
+    """Return what a task has kept under a key, None if it has nothing there."""
+    ti: Any = context["ti"]
+    return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
+
+
+def note_deferral(context: Context) -> None:
+    """Keep which try it is that is about to be deferred, where Airflow mixes them up."""
+    if RESUMES_IN_RETRIES:
+        context["ti"].xcom_push(key=DEFERRED_TRY_XCOM, value=context["ti"].try_number)
+
+
+def resumes_earlier_try(context: Context) -> bool:
+    """Tell whether what is resumed is a deferral of an earlier try, so that this one is to begin."""
+    if not RESUMES_IN_RETRIES:
+        return False
+    noted = own_xcom(context, DEFERRED_TRY_XCOM)
+    return noted is not None and noted != context["ti"].try_number
 
 
 def derived_deployment() -> str:

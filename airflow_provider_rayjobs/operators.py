@@ -295,19 +295,20 @@ class RaySubmitJobOperator(BaseOperator):
             try:
                 job = find_job(self.hook, watch.submission_id)
             except RayJobsError:
-                self._defer(watch)  # the trigger bears with an unreachable cluster
+                self._defer(context, watch)  # the trigger bears with an unreachable cluster
             else:
                 if job is not None and not job.status.is_terminal:
-                    self._defer(watch)
+                    self._defer(context, watch)
         return self._conclude(context, self._follow_here(watch))
 
-    def _defer(self, watch: Watch) -> None:
+    def _defer(self, context: Context, watch: Watch) -> None:
         from airflow_provider_rayjobs.triggers import RayJobTrigger
 
         trigger = RayJobTrigger(ray_conn_id=self.ray_conn_id, stop_on_kill=self.stop_on_kill, **watch.to_json())
         # The trigger holds to the deadlines; Airflow's own timeout is the net below it.
         limits = list(watch.deadlines.values())
         net = timedelta(seconds=max(min(limits) - time.time(), 0) + NET_MARGIN) if limits else None
+        compat.note_deferral(context)
         self.defer(trigger=trigger, method_name="execute_complete", timeout=net)
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
@@ -327,6 +328,8 @@ class RaySubmitJobOperator(BaseOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral; when Airflow ended it by its own timeout, the job is stopped first."""
+        if compat.resumes_earlier_try(context):
+            return self.execute(context)
         reason = (next_kwargs or {}).get("error")
         if next_method == "__fail__" and self.stop_on_kill:
             ti: Any = context["ti"]
@@ -392,8 +395,5 @@ class RaySubmitJobOperator(BaseOperator):
 
     def _known_id(self, context: Context) -> str:
         """Return the id of the job that this try follows, in an instance that did not submit it."""
-        ti: Any = context["ti"]
-        known = ti.xcom_pull(task_ids=ti.task_id, key=compat.SUBMISSION_ID_XCOM, map_indexes=ti.map_index)
-        if isinstance(known, str) and known:
-            return known
-        return compat.task_identity(context, self.hook.cluster.deployment).submission_id()
+        known = compat.own_xcom(context, compat.SUBMISSION_ID_XCOM)
+        return str(known) if known else compat.task_identity(context, self.hook.cluster.deployment).submission_id()

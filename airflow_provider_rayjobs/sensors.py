@@ -104,6 +104,7 @@ class _RaySensor(BaseSensorOperator):
         )
         # The trigger holds to the deadline; Airflow's own timeout is the net below it.
         net = timedelta(seconds=self.timeout + NET_MARGIN)
+        compat.note_deferral(context)
         return self.defer(trigger=trigger, method_name="execute_complete", timeout=net)
 
     def execute_complete(self, context: Context, event: Any = None) -> None:
@@ -123,6 +124,12 @@ class _RaySensor(BaseSensorOperator):
                 raise AirflowSkipException(f"Skipping instead of failing: {unreachable}") from unreachable
             raise unreachable
         raise AirflowFailException(checked.detail)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after a deferral of this try."""
+        if compat.resumes_earlier_try(context):
+            return self.execute(context)
+        return super().resume_execution(next_method, next_kwargs, context)
 
     def poke(self, context: Context) -> bool:
         """
