@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC
@@ -13,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, XCom, conf, redact
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS, AIRFLOW_V_3_1_PLUS
+from airflow.providers.common.compat.version_compat import (
+    AIRFLOW_V_3_0_PLUS,
+    AIRFLOW_V_3_1_PLUS,
+    get_base_airflow_version_tuple,
+)
 
 from airflow_provider_rayjobs.connection import ClusterConnection, read_connection
 from airflow_provider_rayjobs.exceptions import RayJobsError
@@ -50,13 +53,11 @@ SHORTEST_LINE = 8
 #: Airflow 3.0 masks no shorter secrets, and complains of each, be it among a command's results.
 SHORTEST_MASKED = 5 if ONLY_3_0 else 1
 
-#: Airflow 3.0 begins a retry of a task that failed after its deferral where that ended, with its old event.
-RESUMES_IN_RETRIES = ONLY_3_0
+#: Airflow before 3.1.1 begins a retry of a task that failed after its deferral where that ended, with its old event.
+RESUMES_IN_RETRIES = (3, 0, 0) <= get_base_airflow_version_tuple() < (3, 1, 1)
 
 #: XCom key under which a task keeps, on such an Airflow, the number of the try that was deferred.
 DEFERRED_TRY_XCOM = "deferred_try"
-
-_masking = threading.RLock()  # a signal handler may come back to where its own thread is
 
 #: XCom key under which a task keeps the submission id of the job that it follows.
 SUBMISSION_ID_XCOM = "submission_id"
@@ -90,7 +91,7 @@ def own_xcom(context: Context, key: str) -> Any:
 
 
 def note_deferral(context: Context) -> None:
-    """Keep which try it is that is about to be deferred, where Airflow mixes them up."""
+    """Keep which try it is that may be deferred, where Airflow mixes them up."""
     if RESUMES_IN_RETRIES:
         context["ti"].xcom_push(key=DEFERRED_TRY_XCOM, value=context["ti"].try_number)
 
@@ -134,10 +135,11 @@ def load_cluster(conn_id: str, connection: AirflowConnection, *, create: bool = 
 
 
 def _mask_extra(connection: AirflowConnection) -> None:
+    """Have Airflow mask what in a connection's extra it deems sensitive, but for the places where tokens come from."""
     with contextlib.suppress(ValueError):
         extra = json.loads(connection.extra or "{}")
         if isinstance(extra, dict):
-            _mask(extra)
+            _mask({key: value for key, value in extra.items() if key not in ("token_file", "token_callable")})
 
 
 def register_cluster(cluster: ClusterConnection) -> None:
@@ -172,10 +174,9 @@ def register_env_vars(env_vars: object, listed: Iterable[str] = ()) -> None:
 
 
 def _mask(secret: Any) -> None:
-    """Have Airflow mask a secret, from any thread: before Airflow 3.2, nothing keeps apart what two of them say."""
-    with _masking:
-        if not (AIRFLOW_V_3_0_PLUS and _triggerer_ends()):
-            mask_secret(secret)
+    """Have Airflow mask a secret; a triggerer that ends is asked no more."""
+    if not (AIRFLOW_V_3_0_PLUS and _triggerer_ends()):
+        mask_secret(secret)
 
 
 def _shown_as(secret: str) -> list[str]:

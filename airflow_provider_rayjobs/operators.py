@@ -195,6 +195,8 @@ class RaySubmitJobOperator(BaseOperator):
             except (TypeError, ValueError) as e:
                 raise AirflowFailException(f"Nothing was submitted: {e}") from e
             guard = self._new_guard()
+            if self.deferrable:
+                compat.note_deferral(context)
             identity = compat.task_identity(context, self.hook.cluster.deployment)
 
             def settle(reattach: bool) -> JobDetails | None:
@@ -295,20 +297,19 @@ class RaySubmitJobOperator(BaseOperator):
             try:
                 job = find_job(self.hook, watch.submission_id)
             except RayJobsError:
-                self._defer(context, watch)  # the trigger bears with an unreachable cluster
+                self._defer(watch)  # the trigger bears with an unreachable cluster
             else:
                 if job is not None and not job.status.is_terminal:
-                    self._defer(context, watch)
+                    self._defer(watch)
         return self._conclude(context, self._follow_here(watch))
 
-    def _defer(self, context: Context, watch: Watch) -> None:
+    def _defer(self, watch: Watch) -> None:
         from airflow_provider_rayjobs.triggers import RayJobTrigger
 
         trigger = RayJobTrigger(ray_conn_id=self.ray_conn_id, stop_on_kill=self.stop_on_kill, **watch.to_json())
         # The trigger holds to the deadlines; Airflow's own timeout is the net below it.
         limits = list(watch.deadlines.values())
         net = timedelta(seconds=max(min(limits) - time.time(), 0) + NET_MARGIN) if limits else None
-        compat.note_deferral(context)
         self.defer(trigger=trigger, method_name="execute_complete", timeout=net)
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
@@ -330,9 +331,8 @@ class RaySubmitJobOperator(BaseOperator):
         """Resume after a deferral; when Airflow ended it by its own timeout, the job is stopped first."""
         if compat.resumes_earlier_try(context):
             return self.execute(context)
-        reason = (next_kwargs or {}).get("error")
         if next_method == "__fail__" and self.stop_on_kill:
-            ti: Any = context["ti"]
+            reason, ti = (next_kwargs or {}).get("error"), context["ti"]
             # A crashed trigger's job is left for the next try to take over; after the last try nobody would.
             if "timeout" in str(getattr(reason, "value", reason)).lower() or ti.try_number > ti.max_tries:
                 self._stop_left_behind(context)
@@ -395,5 +395,5 @@ class RaySubmitJobOperator(BaseOperator):
 
     def _known_id(self, context: Context) -> str:
         """Return the id of the job that this try follows, in an instance that did not submit it."""
-        known = compat.own_xcom(context, compat.SUBMISSION_ID_XCOM)
-        return str(known) if known else compat.task_identity(context, self.hook.cluster.deployment).submission_id()
+        known: str | None = compat.own_xcom(context, compat.SUBMISSION_ID_XCOM)
+        return known or compat.task_identity(context, self.hook.cluster.deployment).submission_id()

@@ -59,17 +59,21 @@ def test_job_is_followed_without_a_worker(airflow: AirflowEnv, ray_head: RayHead
     assert log.count(f"Ray job {job['submission_id']} SUCCEEDED after ") == 1
 
 
-def test_failing_job_fails_the_task_with_its_output(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
+def test_failing_job_fails_each_try_with_its_output(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     airflow.wait_dag("rj_quiet")
     airflow.trigger("rj_quiet", "failing", {"command": driver(trace, 1, exit_code=7)})
 
-    airflow.wait_task("rj_quiet", "failing", "job", "failed")
-    log = airflow.task_log("rj_quiet", "failing", "job")
-    error = log[log.rindex("\n", 0, log.index("ended FAILED")) :]
-    assert "exit code 7" in error
-    assert "bye from the driver" in error
-    assert jobs_of(ray_head, "failing")[0]["submission_id"] in error
+    airflow.wait_task("rj_quiet", "failing", "job", "failed", try_number=2, timeout=180)
+    jobs = jobs_of(ray_head, "failing")
+    assert [job["status"] for job in jobs] == ["FAILED", "FAILED"]
+    assert starts(trace) == 2
+    for number, job in enumerate(jobs, start=1):
+        log = airflow.task_log("rj_quiet", "failing", "job", number)
+        error = log[log.rindex("\n", 0, log.index("ended FAILED")) :]
+        assert "exit code 7" in error
+        assert "bye from the driver" in error
+        assert job["submission_id"] in error
 
 
 @pytest.mark.parametrize("state", ["failed", "success"])

@@ -22,7 +22,7 @@ with DAG("rj_deferred", schedule=None):
     RaySubmitJobOperator(task_id="job", entrypoint=COMMAND, deferrable=True, **RETRIED)
 
 with DAG("rj_quiet", schedule=None):
-    RaySubmitJobOperator(task_id="job", entrypoint=COMMAND, deferrable=True, stream_logs=False)
+    RaySubmitJobOperator(task_id="job", entrypoint=COMMAND, deferrable=True, stream_logs=False, **RETRIED)
 
 with DAG("rj_proxied", schedule=None):
     RaySubmitJobOperator(task_id="job", entrypoint=COMMAND, deferrable=True, ray_conn_id="ray_proxied", **RETRIED)
