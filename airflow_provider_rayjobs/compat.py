@@ -90,6 +90,12 @@ def own_xcom(context: Context, key: str) -> Any:
     return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
 
 
+def own_submission_id(context: Context) -> str:
+    """Return the submission id that a task has kept, an empty text if there is none."""
+    known = own_xcom(context, SUBMISSION_ID_XCOM)
+    return known if isinstance(known, str) else ""
+
+
 def note_deferral(context: Context) -> None:
     """Keep which try it is that may be deferred, where Airflow mixes them up."""
     if RESUMES_IN_RETRIES:
@@ -175,7 +181,7 @@ def register_env_vars(env_vars: object, listed: Iterable[str] = ()) -> None:
 
 def _mask(secret: Any) -> None:
     """Have Airflow mask a secret; a triggerer that ends is asked no more."""
-    if not (AIRFLOW_V_3_0_PLUS and _triggerer_ends()):
+    if not _triggerer_ends():
         mask_secret(secret)
 
 
@@ -291,7 +297,7 @@ async def was_killed(task_instance: Any, trigger_id: int | None, submission_id: 
     :param trigger_id: the trigger's id.
     :param submission_id: the job that the trigger follows.
     """
-    if AIRFLOW_V_3_0_PLUS and _triggerer_ends():
+    if _triggerer_ends():
         return False
     check = _was_killed_3 if AIRFLOW_V_3_0_PLUS else _was_killed_2
     return await in_airflows_thread(check, task_instance, trigger_id, submission_id)
@@ -303,6 +309,8 @@ def _triggerer_ends() -> bool:
 
     From Airflow 3.2 on it stops reading them before it cancels its triggers: who still asks waits until it is killed.
     """
+    if not AIRFLOW_V_3_0_PLUS:
+        return False
     from airflow.sdk.execution_time import task_runner
 
     reader = getattr(getattr(task_runner, "SUPERVISOR_COMMS", None), "_reader_task", None)

@@ -395,5 +395,5 @@ class RaySubmitJobOperator(BaseOperator):
 
     def _known_id(self, context: Context) -> str:
         """Return the id of the job that this try follows, in an instance that did not submit it."""
-        known: str | None = compat.own_xcom(context, compat.SUBMISSION_ID_XCOM)
+        known = compat.own_submission_id(context)
         return known or compat.task_identity(context, self.hook.cluster.deployment).submission_id()

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 MODULE = (sys.executable, "-m", "airflow_provider_rayjobs")
 ROOT = Path(__file__).parent.parent.parent
 
-_AIRFLOWS_OWN = ("[alembic.runtime.plugins]", "DeprecatedImportWarning: The `airflow.")
+_AIRFLOWS_OWN = ("[alembic.runtime.plugins]", "airflow/providers/common/compat/_compat_utils.py:")
 
 
 class Done(NamedTuple):
