@@ -42,6 +42,7 @@ CELLS = (
     ("3.2", "3.12", "2.50"),
     ("3.3", "3.11", OLDEST_RAY),
     ("3.3", "3.13", NEWEST_RAY),
+    ("3.3", "3.14", NEWEST_RAY),
 )
 
 #: What other targets of the Makefile run: what is slow, wants several environments, or a browser.

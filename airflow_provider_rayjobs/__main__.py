@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from typing import Any
 
-from airflow.cli.cli_config import DefaultHelpParser
-from rich_argparse import RawTextRichHelpFormatter
-
 from airflow_provider_rayjobs import __name__ as package
-from airflow_provider_rayjobs.cli import get_ray_jobs_cli_commands
+
+# On Python 3.14, Airflow 3.2 and 3.3 warn of their own parser on stdout, where results belong.
+with contextlib.redirect_stdout(sys.stderr):
+    from airflow.cli.cli_config import DefaultHelpParser
+    from rich_argparse import RawTextRichHelpFormatter
+
+    from airflow_provider_rayjobs.cli import get_ray_jobs_cli_commands
 
 
 def main() -> None:
