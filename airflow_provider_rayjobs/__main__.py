@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
+import warnings
 from typing import Any
+
+import airflow  # noqa: F401 - sets up its own filters for warnings, which are not to come after the one below
 
 from airflow_provider_rayjobs import __name__ as package
 
 # On Python 3.14, Airflow 3.2 and 3.3 warn of their own parser on stdout, where results belong.
-with contextlib.redirect_stdout(sys.stderr):
+with warnings.catch_warnings(action="ignore", category=PendingDeprecationWarning):
     from airflow.cli.cli_config import DefaultHelpParser
     from rich_argparse import RawTextRichHelpFormatter
 

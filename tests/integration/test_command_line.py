@@ -25,6 +25,8 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "home"))
     # Without it Airflow 2.11 warns in every process that imports it.
     monkeypatch.setenv("AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY", "True")
+    # Without it `airflow` warns of itself on stdout, on Python 3.14.
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore")
 
 
 def run(head: RayHead, verb: str, *args: str) -> Done:
