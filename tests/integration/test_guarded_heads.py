@@ -134,6 +134,10 @@ connection = SimpleNamespace(host=sys.argv[1], **none)
 print(read_connection("x", connection, {} if len(sys.argv) < 3 else {"RAY_ADDRESS": sys.argv[2]}).address)
 """
 
+#: On a machine that is busy the head's server for Ray Client sometimes misses its own deadline, or the process that it
+#: has just started for this client has ended when it looks at it.
+_PASSING_FAULTS_OF_RAY = ("Starting Ray client server failed", "psutil.ZombieProcess")
+
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("kind", ["client", "gcs", "auto"])
@@ -158,8 +162,7 @@ def test_rays_own_addresses_are_resolved_where_ray_is_installed(ray_head: RayHea
         done = subprocess.run(
             [python, "-c", _RESOLVE, *arguments], env=environ, capture_output=True, text=True, timeout=100, check=False
         )
-        # On a machine that is busy the head's server for Ray Client sometimes misses its own deadline.
-        if "Starting Ray client server failed" not in done.stderr:
+        if not any(passing in done.stderr for passing in _PASSING_FAULTS_OF_RAY):
             break
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ray_head.url
