@@ -7,6 +7,7 @@ A cell that left no results, or none of any test, is red as one with a failed te
 
 from __future__ import annotations
 
+import ast
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -51,7 +52,7 @@ def read(path: Path) -> Cell:
     found = {item.get("name"): item.get("value", "") for item in suite.iterfind("properties/property")}
     if not {"airflow", "python", "ray"} <= found.keys():
         raise ToolError(f"{path} does not say which versions were tested; remove it.")
-    skips = [skip.get("message", "") for skip in suite.iter("skipped")]
+    skips = [reason(skip) for skip in suite.iter("skipped")]
     failed = int(suite.get("failures", "0")) + int(suite.get("errors", "0"))
     return Cell(
         (found["airflow"], found["python"], found["ray"]),
@@ -60,6 +61,14 @@ def read(path: Path) -> Cell:
         tuple(skips),
         float(suite.get("time", "0")),
     )
+
+
+def reason(skip: ElementTree.Element) -> str:
+    """Return why a test was skipped; of a whole module pytest tells it in the text only, with file and line."""
+    if skip.get("message") != "collection skipped":
+        return skip.get("message", "")
+    _, _, why = ast.literal_eval(skip.text or "")
+    return str(why).removeprefix("Skipped: ")
 
 
 def report(cells: list[Cell]) -> str:
