@@ -52,7 +52,7 @@ def read(path: Path) -> Cell:
     found = {item.get("name"): item.get("value", "") for item in suite.iterfind("properties/property")}
     if not {"airflow", "python", "ray"} <= found.keys():
         raise ToolError(f"{path} does not say which versions were tested; remove it.")
-    skips = [reason(skip) for skip in suite.iter("skipped")]
+    skips = [why_skipped(skip) for skip in suite.iter("skipped")]
     failed = int(suite.get("failures", "0")) + int(suite.get("errors", "0"))
     return Cell(
         (found["airflow"], found["python"], found["ray"]),
@@ -63,7 +63,7 @@ def read(path: Path) -> Cell:
     )
 
 
-def reason(skip: ElementTree.Element) -> str:
+def why_skipped(skip: ElementTree.Element) -> str:
     """Return why a test was skipped; of a whole module pytest tells it in the text only, with file and line."""
     if skip.get("message") != "collection skipped":
         return skip.get("message", "")

@@ -16,7 +16,8 @@ from tests.support.command_line import MODULE, Done, call, environment, finish, 
 if TYPE_CHECKING:
     from tests.support.ray_head import RayHead
 
-AIRFLOW = (str(Path(sys.executable).parent / "airflow"), "ray-jobs")
+# On Python 3.14 `airflow` warns of itself, on stdout.
+AIRFLOW = (sys.executable, "-W", "ignore", str(Path(sys.executable).parent / "airflow"), "ray-jobs")
 KNOWN_TO_AIRFLOW = tuple(map(int, version("apache-airflow").split(".")[:2])) >= (3, 2)
 
 
@@ -25,8 +26,6 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "home"))
     # Without it Airflow 2.11 warns in every process that imports it.
     monkeypatch.setenv("AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY", "True")
-    # Without it `airflow` warns of itself on stdout, on Python 3.14.
-    monkeypatch.setenv("PYTHONWARNINGS", "ignore")
 
 
 def run(head: RayHead, verb: str, *args: str) -> Done:
