@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.exceptions import (
     RayAPIError,
@@ -21,10 +21,24 @@ from airflow_provider_rayjobs.exceptions import (
     RayProtocolError,
     RayRequestRefusedError,
 )
+from airflow_provider_rayjobs.safe_text import for_terminal, without_logins
+
+if TYPE_CHECKING:
+    from airflow_provider_rayjobs.connection import ClusterConnection
+    from airflow_provider_rayjobs.protocol import Request
 
 #: Statuses of a proxy or of an overloaded server: the request may be repeated.
 TRANSIENT_STATUSES = frozenset({429, 502, 503, 504})
 NO_AGENT = "No available agent to submit job"
+
+CHECK_ADDRESS = "check that host, port and path prefix are those of the Ray dashboard"
+
+#: What the web servers of Ray, and of its agent behind the head, raise for a body that is too large.
+TOO_LARGE = "HTTPRequestEntityTooLarge"
+
+#: Objects, lists and their items that one JSON document may have; 80,000 take some 40 ms. Such characters within
+#: strings count, too: an entrypoint or a variable that holds as many does not fit into a submission.
+MOST_JSON_PARTS = 80_000
 
 #: The most of an answer's text that is looked at for an error message, in characters.
 ERROR_TEXT_LIMIT = 20_000
@@ -47,11 +61,33 @@ class Response:
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def public(self, text: str) -> str:
-        """Return a text without the secrets."""
+        """Return what the server said without secrets."""
         for secret in sorted(self.secrets, key=len, reverse=True):
             if len(secret) > 2:  # shorter ones would blank out half of every message
                 text = text.replace(secret, "***")
-        return text
+        return without_logins(text)
+
+
+NO_RESPONSE = Response(0, "", "")
+
+
+def response_of(cluster: ClusterConnection, request: Request, status: int, body: bytes, headers: Any) -> Response:
+    """Return the answer to a request."""
+    return Response(
+        status,
+        body.decode("utf-8", errors="replace"),
+        cluster.address,
+        headers.get("Content-Type", ""),
+        headers.get("Location", ""),
+        secrets=(*cluster.secrets, *request.secrets),
+    )
+
+
+def unusable_body(address: str, request: Request, problem: object) -> RayProtocolError:
+    """Return the error for an answer whose body can't be read."""
+    return RayProtocolError(
+        f"{address}: the answer to {request.method} {request.path} can't be used: {problem}; {CHECK_ADDRESS}"
+    )
 
 
 def is_transient(response: Response) -> bool:
@@ -62,7 +98,7 @@ def is_transient(response: Response) -> bool:
 def error_of(response: Response) -> RayJobsError:
     """Return what an answer that is no success means; the one place that decides it."""
     status, address = response.status, response.address
-    said = _last_line(response.public(response.text))
+    said = _cause(response.public(response.text[-ERROR_TEXT_LIMIT:]))
     if is_transient(response):
         what = said if NO_AGENT in response.text else "the server or a proxy before it is not ready"
         return RayClusterUnreachableError(f"{address}: HTTP {status}: {what}; it may be tried again")
@@ -74,7 +110,19 @@ def error_of(response: Response) -> RayJobsError:
         )
     if 300 <= status < 400:
         return no_jobs_api(
-            response, f"a redirect to {response.public(response.location) or 'nowhere'}, as of a login page"
+            response,
+            f"a redirect to {for_terminal(response.public(response.location)) or 'nowhere'}, as of a login page",
+        )
+    if status == 407:
+        return RayClusterUnreachableError(
+            f"{address}: HTTP 407: the HTTP proxy of this machine wants a login, or refused the one in HTTP_PROXY or "
+            "HTTPS_PROXY",
+            maybe_sent=False,
+        )
+    if status == 413 or (status == 500 and TOO_LARGE in response.text):
+        return RayRequestRefusedError(
+            f"{address}: HTTP {status}: the request is too large for the cluster, or for a proxy before it ({said})",
+            status=status,
         )
     if status == 404 and "does not exist" in response.text:
         return RayJobNotFoundError(f"{address}: {said}", status=status)
@@ -92,17 +140,36 @@ def read_json(response: Response) -> Any:
     """
     Return the decoded JSON of an answer.
 
-    :raises RayJobsError: the answer is no success, or no JSON.
+    :raises RayJobsError: the answer is no success, or is not JSON that can be read within bounds.
     """
     if response.status != 200:
         raise error_of(response)
     try:
-        return json.loads(response.text)
-    except ValueError:
-        pass
+        return decode_json(response.text)
+    except ValueError as e:
+        problem = e
     if "html" in response.content_type or response.text.lstrip()[:1] == "<":
         raise no_jobs_api(response, "a web page")
-    raise no_jobs_api(response, "damaged or truncated JSON")
+    raise no_jobs_api(response, f"damaged or truncated JSON ({problem})")
+
+
+def decode_json(text: str) -> Any:
+    """
+    Decode JSON of a cluster in bounded time and memory.
+
+    :raises ValueError: it is not JSON, is nested too deeply, or has too many parts.
+    """
+    if has_too_many_parts(text):
+        raise ValueError(f"more than {MOST_JSON_PARTS:,} parts")
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def has_too_many_parts(text: str) -> bool:
+    """Whether decoding a JSON text takes too long: each part costs up to 0.5 µs and 60 bytes, however short it is."""
+    return len(text) > MOST_JSON_PARTS and sum(map(text.count, "[{,")) > MOST_JSON_PARTS
 
 
 def read_object(response: Response) -> dict[str, Any]:
@@ -116,17 +183,16 @@ def read_object(response: Response) -> dict[str, Any]:
 def no_jobs_api(response: Response, got: str) -> RayProtocolError:
     """Return the error for an answer that is none of the Jobs API."""
     return RayProtocolError(
-        f"{response.address}: this is no answer of the Ray Jobs API but {got}; check that host, port and path "
-        "prefix are those of the Ray dashboard",
+        f"{response.address}: this is no answer of the Ray Jobs API but {got}; {CHECK_ADDRESS}",
         status=response.status,
     )
 
 
-def _last_line(text: str) -> str:
-    """Return the line of an error text that says what is wrong: of a Python traceback that is the last one."""
-    lines = [line.strip() for line in text[-ERROR_TEXT_LIMIT:].splitlines() if line.strip()]
-    if not lines or lines[0].startswith("<"):
+def _cause(text: str) -> str:
+    """Return the line of an error text that says what is wrong: of Python's tracebacks, the one that ends the last."""
+    lines = [line.rstrip() for line in text.splitlines() if any(map(str.isalnum, line))]
+    if not lines or lines[0].lstrip().startswith("<"):
         return "no explanation"
     # The head wraps the agent's traceback into its own message; the cause comes before the wrapper's end.
-    causes = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b: ", line)]
-    return (causes[-1] if causes else lines[-1])[:500]
+    causes = [line for line in lines if re.match(r"([a-z_]\w*\.)*[A-Z]\w+: \S", line)]
+    return for_terminal((causes[-1] if causes else lines[-1]).strip()[:500])

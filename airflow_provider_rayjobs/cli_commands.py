@@ -23,10 +23,11 @@ from airflow_provider_rayjobs.cli_output import (
     print_records,
     upload_bar,
 )
-from airflow_provider_rayjobs.compat import register_job, without_secrets
+from airflow_provider_rayjobs.compat import public_for
 from airflow_provider_rayjobs.exactly_once import STOP_PATIENCE
 from airflow_provider_rayjobs.identity import check_submission_id
 from airflow_provider_rayjobs.runtime_env import public_runtime_env
+from airflow_provider_rayjobs.safe_text import without_logins
 from airflow_provider_rayjobs.stop_delete import DELETE_DELAY
 from airflow_provider_rayjobs.submission import new_submission_id
 from airflow_provider_rayjobs.validation import check_metadata
@@ -113,7 +114,7 @@ def list_jobs(hook: RayJobHook, args: Namespace, out: TextIO) -> None:
 
 
 def _line_of(job: JobDetails, output: str) -> dict[str, Any]:
-    entrypoint = without_secrets(job, job.entrypoint)
+    entrypoint = public_for(job)(job.entrypoint)
     return {
         "submission_id": job.submission_id,
         "status": str(job.status),
@@ -153,8 +154,10 @@ def show_job(hook: RayJobHook, args: Namespace, out: TextIO) -> None:
 
 def _details_of(job: JobDetails) -> dict[str, Any]:
     """Return a job's details without secrets."""
-    register_job(job)
+    public = public_for(job)
     shown = asdict(job) | _times(job) | {"end_time": _as_text(job.end_time)}
+    for name in ("entrypoint", "message"):
+        shown[name] = shown[name] and without_logins(public(shown[name]))
     shown["runtime_env"] = public_runtime_env(job.runtime_env)
     first = ("submission_id", "status", "message")
     cleaned: dict[str, Any] = redact({name: shown.pop(name) for name in first} | shown)  # type: ignore[assignment]  # a dict stays one
@@ -167,8 +170,7 @@ def show_log(hook: RayJobHook, args: Namespace, out: TextIO) -> int:
     job = hook.get_job_info(check_submission_id(args.submission_id))
     if args.follow:
         return follow(hook, args, out, args.submission_id, (job.start_time or 0) / 1000 or time.time())
-    register_job(job)
-    print_log(hook.cluster, args.submission_id, out)
+    print_log(hook.cluster, job, args.submission_id, out)
     return 0
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_rayjobs.cli_output import BROKEN_PIPE, ERROR, INTERRUPTED, NOT_FOUND, UNREACHABLE, how_to, log
-from airflow_provider_rayjobs.compat import public, register_job_on_loop
+from airflow_provider_rayjobs.compat import public_for
 from airflow_provider_rayjobs.events import Outcome
-from airflow_provider_rayjobs.exceptions import RayProtocolError
 from airflow_provider_rayjobs.follow import JobWatcher, Watch
-from airflow_provider_rayjobs.json_text import json_text
-from airflow_provider_rayjobs.logs import LineWriter
+from airflow_provider_rayjobs.log_file import read_log
+from airflow_provider_rayjobs.log_lines import LineWriter
 from airflow_provider_rayjobs.poller import Poller
-from airflow_provider_rayjobs.protocol import job_path
+from airflow_provider_rayjobs.safe_text import for_terminal
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -24,29 +22,27 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.connection import ClusterConnection
     from airflow_provider_rayjobs.events import JobEvent
     from airflow_provider_rayjobs.hooks import RayJobHook
+    from airflow_provider_rayjobs.protocol import JobDetails
 
 T = TypeVar("T")
 
 _EXIT_CODES = {Outcome.SUCCEEDED: 0, Outcome.LOST: NOT_FOUND, Outcome.UNREACHABLE: UNREACHABLE}
 
 
-def print_log(cluster: ClusterConnection, submission_id: str, out: TextIO) -> None:
+def print_log(cluster: ClusterConnection, job: JobDetails, submission_id: str, out: TextIO) -> None:
     """
-    Write a job's log as far as it is there (``GET /api/jobs/{id}/logs``), in bounded memory.
+    Write a job's log as far as it is there, in bounded memory.
 
-    :raises RayJobsError: no answer, or none of the Jobs API.
+    :param job: the job's details, which tell what of it is secret.
+    :raises RayJobsError: no answer, or not one of Ray's.
     """
-    from airflow_provider_rayjobs.transport import AiohttpTransport
+    from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
 
     async def read(write: Callable[[str], None]) -> None:
-        lines = LineWriter(write, public=public)
-        transport, path = AiohttpTransport(cluster), f"{job_path(submission_id)}/logs"
+        lines = LineWriter(write, public=public_for(job))
+        transport = AiohttpTransport(cluster)
         try:
-            async with transport.body(path) as chunks, aclosing(json_text(chunks, "logs")) as texts:
-                async for text in texts:
-                    lines.feed(text)
-        except ValueError as e:
-            raise RayProtocolError(f"{cluster.address}: {path} is no log: {e}") from e
+            await transport.run(read_log(submission_id, job.driver_node_id, lines.from_the_start))
         finally:
             await transport.close()
         lines.flush()
@@ -61,13 +57,12 @@ def follow(hook: RayJobHook, args: Namespace, out: TextIO, submission_id: str, s
     :param submitted_at: Unix seconds of its submission.
     :return: the exit code that tells the job's outcome.
     """
-    from airflow_provider_rayjobs.transport import AiohttpTransport
+    from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
 
     async def watch(write: Callable[[str], None]) -> JobEvent:
         async with Poller(AiohttpTransport(hook.cluster)) as poller:
             watched = Watch(submission_id, submitted_at)
-            watcher = JobWatcher(poller, watched, log, prepare=register_job_on_loop, public=public, write=write)
-            return await watcher.run()
+            return await JobWatcher(poller, watched, log, public_for, write).run()
 
     try:
         event = _run_writing(out, watch)
@@ -126,4 +121,4 @@ def _what_became(event: JobEvent) -> str:
     ended = f"{job} ended {str(event.outcome).upper()}"
     if event.exit_code is not None:  # then Ray's message is that, and what the log ends with
         return f"{ended} with exit code {event.exit_code}"
-    return f"{ended}: {' '.join(public(event.message or 'no message').split())}"
+    return f"{ended}: {for_terminal(' '.join((event.message or 'no message').split()))}"

@@ -22,6 +22,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayPackageError,
 )
 from airflow_provider_rayjobs.hooks import RayJobHook
+from airflow_provider_rayjobs.safe_text import for_terminal
 from airflow_provider_rayjobs.spool import upload_progress
 
 if TYPE_CHECKING:
@@ -180,9 +181,16 @@ def print_records(records: list[dict[str, Any]], output: str, out: TextIO) -> No
     """
     from airflow.cli.simple_table import AirflowConsole
 
+    if output in ("table", "plain"):  # JSON and YAML have escapes of their own
+        records = [{name: _for_terminal(value) for name, value in record.items()} for record in records]
     with contextlib.redirect_stdout(out):
         try:
             # What stands in brackets, or between colons, is no markup.
             AirflowConsole(markup=False, emoji=False).print_as(data=records, output=output)
         except SystemExit as e:  # by which rich tells of a broken pipe
             raise BrokenPipeError from e
+
+
+def _for_terminal(value: Any) -> Any:
+    """Return a value of a record, whose texts may come from a cluster, so that a terminal shows it."""
+    return value if value is None or isinstance(value, int | float) else for_terminal(str(value))

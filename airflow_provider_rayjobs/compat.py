@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -21,6 +20,8 @@ from airflow.providers.common.compat.version_compat import (
 from airflow_provider_rayjobs.connection import ClusterConnection, read_connection
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.identity import SECRET_ENV_VARS_KEY, TaskIdentity
+from airflow_provider_rayjobs.job_secrets import MOST_TEXTS, JobSecrets
+from airflow_provider_rayjobs.safe_text import safe_value
 from airflow_provider_rayjobs.threads import in_airflows_thread, in_own_thread
 
 # ``common.compat`` has this from 1.22 on, which no constraints of Airflow up to 3.3.2 let in.
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseHook, Context
 
     from airflow_provider_rayjobs.connection import AirflowConnection
-    from airflow_provider_rayjobs.events import JobEvent
     from airflow_provider_rayjobs.protocol import JobDetails
 
 ONLY_3_0 = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
@@ -47,8 +47,7 @@ KILLS_UNSTARTED_TASKS = not AIRFLOW_V_3_0_PLUS
 #: Airflow 3.0's decorated operators hand on a method that its operators do not have, to nobody who calls it.
 DECORATORS_MISS_XCOM_PUSH = ONLY_3_0
 
-#: Of a secret of several lines, shorter ones are not masked by themselves: a brace, say, is no secret.
-SHORTEST_LINE = 8
+_PLACEHOLDER = "not a secret"
 
 #: Airflow 3.0 masks no shorter secrets, and complains of each, be it among a command's results.
 SHORTEST_MASKED = 5 if ONLY_3_0 else 1
@@ -99,7 +98,7 @@ def own_submission_id(context: Context) -> str:
 def note_deferral(context: Context) -> None:
     """Keep which try it is that may be deferred, where Airflow mixes them up."""
     if RESUMES_IN_RETRIES:
-        context["ti"].xcom_push(key=DEFERRED_TRY_XCOM, value=context["ti"].try_number)
+        push_xcom(context, DEFERRED_TRY_XCOM, context["ti"].try_number)
 
 
 def resumes_earlier_try(context: Context) -> bool:
@@ -168,11 +167,9 @@ def register_env_vars(env_vars: object, listed: Iterable[str] = ()) -> None:
     if not isinstance(env_vars, Mapping):
         return
     texts: dict[Any, Any] = {
-        name: _shown_as(value)
-        for name, value in env_vars.items()
-        if isinstance(value, str) and len(value) >= SHORTEST_MASKED
+        name: value for name, value in env_vars.items() if isinstance(value, str) and len(value) >= SHORTEST_MASKED
     }
-    secret: list[Any] = [text for name in listed for text in texts.get(name, ())]
+    secret: list[Any] = [texts[name] for name in listed if name in texts]
     if texts:
         _mask(texts)  # Airflow's masker picks those whose names it deems sensitive
     if secret:
@@ -185,22 +182,6 @@ def _mask(secret: Any) -> None:
         mask_secret(secret)
 
 
-def _shown_as(secret: str) -> list[str]:
-    """Return the texts under which a secret shows up in a log, which comes line by line: a key file, say."""
-    return [secret, *(line for line in secret.splitlines() if len(line) >= SHORTEST_LINE and line != secret)]
-
-
-def register_job(job: JobDetails) -> None:
-    """Have Airflow mask a job's secret environment variables."""
-    listed = (job.metadata or {}).get(SECRET_ENV_VARS_KEY) or ""
-    register_env_vars((job.runtime_env or {}).get("env_vars"), listed.split(","))
-
-
-async def register_job_on_loop(job: JobDetails) -> None:
-    """Do as :func:`register_job`; masking talks to the supervisor, which must not happen on an event loop."""
-    await in_airflows_thread(register_job, job)
-
-
 def public(text: str) -> str:
     """
     Return what a job says without secrets.
@@ -211,37 +192,34 @@ def public(text: str) -> str:
     return str(redact(text))
 
 
-def without_secrets(job: JobDetails, text: str) -> str:
+def public_for(job: JobDetails | None) -> Callable[[str], str]:
     """
-    Return what is shown of a job without its secret environment variables.
+    Return what takes secrets out of the text of a job: the job's own, and those that this process knows of.
 
-    It registers none of them for masking: a process that looks at all jobs of all times would never forget any.
+    :param job: the job; None when nothing is known of it.
     """
-    env_vars = (job.runtime_env or {}).get("env_vars")
-    if isinstance(env_vars, Mapping):
-        listed = (job.metadata.get(SECRET_ENV_VARS_KEY) or "").split(",")
-        shown: Any = redact(dict(env_vars))  # Airflow's masker picks those whose names it deems sensitive
-        secret = [value for name, value in env_vars.items() if name in listed or shown.get(name) != value]
-        parts = {part for value in secret if isinstance(value, str) for part in _shown_as(value)}
-        for part in sorted(parts, key=len, reverse=True):
-            text = text.replace(part, "***") if part else text
-    return public(text)
+    if job is None:
+        return public
+    secrets = JobSecrets(_secret_values(job), job.runtime_env)
+    return lambda text: public(secrets.public(text))
 
 
-def masked_progress(progress: dict[str, Any]) -> dict[str, Any]:
-    """Return a function's report without secrets."""
-    return {**progress, "message": public(progress["message"])}
+def _secret_values(job: JobDetails) -> list[str]:
+    """Return the values of a job's environment variables that are secret, by their names or by its author's word."""
+    env_vars = job.runtime_env.get("env_vars")
+    if not isinstance(env_vars, Mapping):
+        return []
+    texts = {str(name): value for name, value in env_vars.items() if isinstance(value, str)}
+    if len(texts) > MOST_TEXTS:
+        return list(texts.values())
+    listed = (job.metadata.get(SECRET_ENV_VARS_KEY) or "").split(",")
+    names: Any = redact(dict.fromkeys(texts, _PLACEHOLDER))  # Airflow's masker picks the names that it deems sensitive
+    return [value for name, value in texts.items() if name in listed or names.get(name) != _PLACEHOLDER]
 
 
-def masked(event: JobEvent) -> JobEvent:
-    """Return an event without secrets: Airflow keeps it in its database, and what a job says may hold some."""
-    return replace(
-        event,
-        detail=public(event.detail),
-        message=public(event.message) if event.message else event.message,
-        log_tail=tuple(map(public, event.log_tail)),
-        progress=event.progress and masked_progress(event.progress),
-    )
+def push_xcom(context: Context, key: str, value: Any) -> None:
+    """Keep something of a task as XCom, in a form that every database takes."""
+    context["ti"].xcom_push(key=key, value=safe_value(value))
 
 
 def stored_connection(conn_id: str) -> Any:

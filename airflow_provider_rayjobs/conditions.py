@@ -104,6 +104,8 @@ class ClusterRunsJobs:
     submission_id: str
     resources: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    #: What the last look saw.
+    job: JobDetails | None = field(default=None, init=False, repr=False)
     _attempt: int = field(default=1, init=False, repr=False)
 
     @property
@@ -119,6 +121,7 @@ class ClusterRunsJobs:
             except RayJobNotFoundError:
                 yield from self._submit()
                 return False
+            self.job = job
             if not job.status.is_terminal:
                 return False
             if job.status is JobStatus.SUCCEEDED:

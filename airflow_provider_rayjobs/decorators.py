@@ -11,6 +11,7 @@ from airflow_provider_rayjobs import compat, shipping
 from airflow_provider_rayjobs.exactly_once import find_job
 from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobResultError, RayJobsError
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
+from airflow_provider_rayjobs.safe_text import safe_text, safe_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -156,13 +157,14 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         from airflow_provider_rayjobs.results import traceback_of
 
         try:
-            record = self._read(context, self.hook.get_job_info(event.submission_id))
+            job = self.hook.get_job_info(event.submission_id)
+            record = self._read(context, job, event.submission_id)
         except RayJobsError as e:
             self.log.debug("No traceback of the function: %s", e)
             return None
         if record.outcome != "error":
             return None
-        traceback = traceback_of(record)
+        traceback = safe_text(compat.public_for(job)(traceback_of(record)))
         what = traceback.rpartition("\n")[2]
         return f"{event.address}: Ray job {event.submission_id} ended FAILED: {what}\n{traceback}"
 
@@ -171,7 +173,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         try:
             if job is None:
                 raise RayJobResultError(f"{event.address}: Ray job {event.submission_id} is gone, with its result")
-            return self._value(self._read(context, job), f"{event.address}: Ray job {event.submission_id}", job)
+            return self._value(self._read(context, job, event.submission_id), event)
         except RayJobResultError as e:
             # The first try fails by it; a later one, which found the job, runs the function anew.
             if job is not None and job.metadata.get("airflow_try_number") == str(context["ti"].try_number):
@@ -179,9 +181,20 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
             self.log.warning("%s; submitting a new job", e)
         return self._submit_again(context)
 
-    def _value(self, record: Record, name: str, job: JobDetails) -> Any:
+    def _value(self, record: Record, event: JobEvent) -> Any:
+        value = self._value_in(record, event)
+        safe = safe_value(value)
+        if safe != value:
+            self.log.warning(
+                "The function's value holds NUL characters, or halves of surrogate pairs, which Airflow's databases "
+                "can't keep; they were replaced by their escapes, such as \\x00"
+            )
+        return safe
+
+    def _value_in(self, record: Record, event: JobEvent) -> Any:
         from airflow_provider_rayjobs.results import stored_at, value_of
 
+        name = f"{event.address}: Ray job {event.submission_id}"
         if record.outcome == "error":
             raise RayJobResultError(f"{name}: it ended SUCCEEDED, yet its function failed")
         if record.outcome == "value":
@@ -190,31 +203,32 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
             raise RayJobResultError(f"{name}: its value was stored elsewhere, and the task has no result_path any more")
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-        url = stored_at(self.result_path, str(job.submission_id))
+        url = stored_at(self.result_path, event.submission_id)
         self.log.info("Reading the value, %s bytes, from %s", f"{record.size:,}", url)
         path: Any = ObjectStoragePath(url)
         with path.open("rb") as file:
             return value_of(record, name, file.read(record.size + 1))
 
-    def _read(self, context: Context, job: JobDetails) -> Record:
+    def _read(self, context: Context, job: JobDetails, submission_id: str) -> Record:
         """Read what the driver wrote."""
+        from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
         from airflow_provider_rayjobs.results import read_record
-        from airflow_provider_rayjobs.transport import AiohttpTransport
 
         async def read() -> Record:
             transport = AiohttpTransport(self.hook.cluster)
             try:
-                return await read_record(transport, job, self.log)
+                return await read_record(transport, submission_id, job.driver_node_id, self.log)
             finally:
                 await transport.close()
 
         record = (self._guard or self._new_guard()).run(read())
         if record.progress is not None:
-            self._push_progress(context, compat.masked_progress(record.progress))
+            public = compat.public_for(job)
+            self._push_progress(context, {**record.progress, "message": public(record.progress["message"])})
         return record
 
     def _push_progress(self, context: Context, progress: dict[str, Any]) -> None:
-        context["ti"].xcom_push(key=PROGRESS_XCOM, value=progress)
+        compat.push_xcom(context, PROGRESS_XCOM, progress)
 
 
 def ray_job_task(

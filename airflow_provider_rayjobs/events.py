@@ -19,6 +19,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayJobStoppedError,
     RayJobTimeoutError,
 )
+from airflow_provider_rayjobs.safe_text import safe_value
 
 if TYPE_CHECKING:
     from airflow_provider_rayjobs.protocol import JobDetails
@@ -71,13 +72,10 @@ class JobEvent:
     progress: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the event as a JSON object."""
-        return {
-            "version": EVENT_VERSION,
-            **asdict(self),
-            "outcome": str(self.outcome),
-            "log_tail": list(self.log_tail),
-        }
+        """Return the event as a JSON object that every database takes."""
+        values = {**asdict(self), "outcome": str(self.outcome), "log_tail": list(self.log_tail)}
+        event: dict[str, Any] = safe_value({"version": EVENT_VERSION, **values})
+        return event
 
     @classmethod
     def from_json(cls, data: Any) -> JobEvent:

@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_rayjobs import protocol
 from airflow_provider_rayjobs.contact import Contact
 from airflow_provider_rayjobs.events import JobEvent, Outcome, event_of_job
-from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
+from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayJobNotFoundError, RayJobsError
+from airflow_provider_rayjobs.log_file import read_file
+from airflow_provider_rayjobs.log_lines import TAIL_LINES, LineWriter
 from airflow_provider_rayjobs.logs import LogFollower
 from airflow_provider_rayjobs.poller import LONGEST_LOST_INTERVAL
 from airflow_provider_rayjobs.progress import ProgressLines
 from airflow_provider_rayjobs.protocol import JobDetails, JobStatus
+from airflow_provider_rayjobs.safe_text import safe_text, without_logins
 from airflow_provider_rayjobs.task_log import end_line
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from airflow_provider_rayjobs.followed import Subscription, Trouble
     from airflow_provider_rayjobs.poller import Poller
@@ -35,8 +38,14 @@ INTERVAL_SHARE = 0.047
 #: Seconds to wait for a job that was asked to stop; Ray sends SIGKILL a few seconds after SIGTERM.
 STOP_PATIENCE = 30.0
 
+#: Seconds that the requests of a stop may take in all, from a cluster that is slow to answer.
+STOP_LIMIT = 60.0
+
 #: Seconds that the log's last lines may take when only they are wanted.
 TAIL_PATIENCE = 8.0
+
+#: Seconds for which limits that have passed wait for the first look at a job: it may have ended in time.
+FIRST_LOOK_PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
@@ -85,8 +94,8 @@ class JobWatcher:
     :param poller: looks at the cluster's jobs.
     :param watch: what to follow.
     :param log: a logger, Airflow's or Python's: where the status changes and the job's lines go.
-    :param prepare: awaited with the job's details before a line of its log is shown.
-    :param public: takes the secrets out of the job's log.
+    :param public_for: given a job's details, returns what takes that job's secrets out of its text; given None, what
+        is known to be secret without them. Nothing that the job says is shown before.
     :param write: takes the job's lines; by default they go to ``log``, too.
     """
 
@@ -95,8 +104,7 @@ class JobWatcher:
         poller: Poller,
         watch: Watch,
         log: Any,
-        prepare: Callable[[JobDetails], Awaitable[object]] | None = None,
-        public: Callable[[str], str] = str,
+        public_for: Callable[[JobDetails | None], Callable[[str], str]] = lambda job: str,
         write: Callable[[str], None] | None = None,
     ) -> None:
         self._poller = poller
@@ -110,18 +118,21 @@ class JobWatcher:
         self._passed: str | None = None  # the limit for which the job was asked to stop
         self._stop_again = 0.0  # Unix seconds, after a stop that found no contact
         self._contact = Contact(poller.cluster.unreachable_timeout, log)
+        self._began = time.time()
+        self._node_id: str | None = None  # of the node that has the job's files
+        self._public_for = public_for
+        self._public = public_for(None)
         show = write or log.info
-        self._progress = ProgressLines(lambda line: show(public(line)))
+        self._progress = ProgressLines(lambda line: show(safe_text(self._public(line))))
         self._logs = LogFollower(
             self._transport,
             watch.submission_id,
             show,
             log.warning,
             take=self._progress.take,
-            public=public,
+            public=lambda text: self._public(text),  # noqa: PLW0108 - it becomes another when the job is known
             rooms=poller.rooms,
         )
-        self._prepare = prepare
         self._prepared = asyncio.Event()
 
     async def run(self) -> JobEvent:
@@ -141,21 +152,30 @@ class JobWatcher:
                 (problem,) = await asyncio.gather(streaming, return_exceptions=True)
                 if isinstance(problem, Exception):
                     self._log.warning("Following the job's log failed: %r", problem)
-            elif event.outcome is Outcome.FAILED:
-                await self._read_tail()
         finally:
             looking.cancel()
             if streaming is not None:
                 streaming.cancel()
             await asyncio.gather(looking, *([] if streaming is None else [streaming]), return_exceptions=True)
         # Airflow writes events into logs and its database: what nobody will read stays out.
-        tail = self._logs.lines.tail() if event.outcome is Outcome.FAILED else ()
+        tail = await self._tail() if event.outcome is Outcome.FAILED else ()
         self._progress.flush()
         if self._ended_at is not None and self._status is not None:
             seconds = max(self._ended_at - self._watch.submitted_at, 0.0)
             page = self._transport.cluster.job_page(self._watch.submission_id)
             self._log.info(end_line(self._watch.submission_id, str(self._status), seconds, self._spent, page))
-        return replace(event, log_tail=tail, ended_at=time.time(), progress=self._progress.last)
+        return replace(self._masked(event), log_tail=tail, ended_at=time.time())
+
+    def _masked(self, event: JobEvent) -> JobEvent:
+        """Return an event without secrets: Airflow keeps it in its database, and what a job says may hold some."""
+        report = self._progress.last
+        return replace(
+            event,
+            detail=self._public(event.detail),
+            # A set-up that fails is told with the commands that failed, and with the URLs in them.
+            message=event.message and without_logins(self._public(event.message)),
+            progress=report and {**report, "message": self._public(report["message"])},
+        )
 
     async def _stream(self) -> None:
         await self._prepared.wait()
@@ -173,23 +193,26 @@ class JobWatcher:
                     raise error
         return await looking
 
-    async def _read_tail(self) -> None:
-        """Read the log only to keep its last lines, for the error of a failed job."""
-        self._progress = ProgressLines(lambda line: None)
-        quiet = LogFollower(
-            self._transport,
-            self._watch.submission_id,
-            lambda line: None,
-            self._log.debug,
-            take=self._progress.take,
-            rooms=self._poller.rooms,
-        )
-        quiet.over.set()
-        reading = asyncio.ensure_future(quiet.run())
-        await asyncio.wait({reading}, timeout=TAIL_PATIENCE)
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
-        self._logs = quiet
+    async def _tail(self) -> tuple[str, ...]:
+        """Return the last lines of the job's log, for the error of a failed job; none where they can't be had."""
+        if self._logs.complete or self._node_id is None:
+            return self._logs.lines.tail()
+        lines = LineWriter(lambda line: None)
+
+        def begin() -> Callable[[str], Iterable[None]]:
+            nonlocal lines
+            lines = LineWriter(lambda line: None, ProgressLines(lambda line: None).take, self._public)
+            return lines.steps
+
+        try:
+            async with asyncio.timeout(TAIL_PATIENCE):
+                await self._transport.run(read_file(self._watch.submission_id, self._node_id, begin, lines=TAIL_LINES))
+        except (RayJobsError, TimeoutError) as e:
+            problem = str(e) or f"not within {TAIL_PATIENCE:.0f} s"
+            self._log.info("The last lines of the job's log can't be read: %s", problem)
+            return ()
+        lines.flush()
+        return lines.tail()
 
     async def _until_over(self) -> JobEvent:
         watch = self._watch
@@ -207,7 +230,7 @@ class JobWatcher:
         """Draw the conclusion from a look, or from the time alone."""
         if isinstance(news, JobDetails):
             self._contact.back()
-            await self._prepare_once(news)
+            self._learn(news)
             self._report(news.status)
             if news.status.is_terminal:
                 return self._ended(news)
@@ -227,17 +250,18 @@ class JobWatcher:
                 job.hurry()
         return self._given_up()
 
-    async def _prepare_once(self, job: JobDetails) -> None:
+    def _learn(self, job: JobDetails) -> None:
+        """Take from a look what the job's log and its secrets are found by."""
+        self._node_id = self._logs.node_id = job.driver_node_id or self._node_id
         if not self._prepared.is_set():
-            if self._prepare is not None:
-                await self._prepare(job)
+            self._public = self._public_for(job)
             self._prepared.set()
 
     def _patience(self) -> float | None:
         """Return the seconds after which something is to be decided even without news; None: never."""
-        if self._status is None and not self._contact.lost:
-            return None  # a job that has ended keeps its outcome, however late one looks
         limits = [*self._watch.deadlines.values()]
+        if self._status is None:
+            limits = [max(limit, self._began + FIRST_LOOK_PATIENCE) for limit in limits]
         if self._watch.pending_deadline is not None and self._is_pending:
             limits.append(self._watch.pending_deadline)
         now = time.time()
@@ -250,8 +274,10 @@ class JobWatcher:
         return self._status is JobStatus.PENDING and not self._contact.lost
 
     def _report(self, status: JobStatus) -> None:
-        if status is self._status:
+        if status == self._status:
             return
+        if not status.is_known:
+            self._log.warning("Ray reports the unknown job status %s; it is treated as not terminal", status)
         now = time.time()
         if self._status is None:
             self._log.info("Ray job %s is %s", self._watch.submission_id, status)
@@ -314,7 +340,13 @@ class JobWatcher:
         """Stop the job; a job that came to its own end meanwhile keeps its outcome."""
         self._log.warning("Ray job %s %s; stopping it", self._watch.submission_id, what)
         self._passed = what
-        job = await self._transport.run(protocol.stop_and_wait(self._watch.submission_id, patience=STOP_PATIENCE))
+        stop = protocol.stop_and_wait(self._watch.submission_id, patience=STOP_PATIENCE)
+        try:
+            async with asyncio.timeout(STOP_LIMIT):
+                job = await self._transport.run(stop)
+        except TimeoutError:
+            address = self._transport.cluster.address
+            raise RayClusterUnreachableError(f"{address}: no answer to the stop within {STOP_LIMIT:.0f} s") from None
         if job is None:
             return await self._lost()
         if job.status.is_terminal:

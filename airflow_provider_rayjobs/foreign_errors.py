@@ -1,4 +1,8 @@
-"""What ``requests`` and ``aiohttp`` raise, translated into errors of ``exceptions``; for ``transport`` only."""
+"""
+What ``requests`` and ``aiohttp`` raise, translated into errors of ``exceptions``; for the two transports only.
+
+The originals are not chained to ours: some hold the URL of a proxy with its password.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from airflow_provider_rayjobs.exceptions import (
 
 if TYPE_CHECKING:
     import requests
+    import urllib3
 
     from airflow_provider_rayjobs.connection import ClusterConnection
 
@@ -21,6 +26,11 @@ if TYPE_CHECKING:
 def unreachable(cluster: ClusterConnection, problem: str, *, maybe_sent: bool = True) -> RayClusterUnreachableError:
     """Return the error for a request without a usable answer."""
     return RayClusterUnreachableError(f"{cluster.address}: {problem}", maybe_sent=maybe_sent)
+
+
+def no_whole_answer(cluster: ClusterConnection, seconds: float) -> RayClusterUnreachableError:
+    """Return the error for an answer that began, or not, and did not come to its end in time."""
+    return unreachable(cluster, f"no whole answer within {seconds:g} s; check that the Ray head is healthy")
 
 
 def _tls_error(cluster: ClusterConnection, cause: object) -> RayTLSError:
@@ -46,19 +56,21 @@ _NAME_HINT = "the host name is not known; check the connection's host and this m
 _REFUSED_HINT = "nothing accepts connections there; check host and port, and that the Ray head runs"
 
 
-def translate_requests(cluster: ClusterConnection, error: requests.exceptions.RequestException) -> RayJobsError:
-    """Return our error for one of ``requests``."""
+def translate_requests(
+    cluster: ClusterConnection, error: requests.exceptions.RequestException | urllib3.exceptions.HTTPError
+) -> RayJobsError:
+    """Return our error for one of ``requests``, or of ``urllib3`` below it, which the reading of a body raises."""
     import socket
 
     import requests
-    from urllib3.exceptions import NameResolutionError, NewConnectionError
+    from urllib3.exceptions import NameResolutionError, NewConnectionError, ProtocolError, ReadTimeoutError
 
     if isinstance(error, requests.exceptions.SSLError):
         return _tls_error(cluster, _cause(error, ssl.SSLError) or error)
     if isinstance(error, requests.exceptions.ConnectTimeout):
         hint = f"no connection within {cluster.connect_timeout:g} s; check host, port and firewall"
         return unreachable(cluster, hint, maybe_sent=False)
-    if isinstance(error, requests.exceptions.Timeout):
+    if isinstance(error, requests.exceptions.Timeout | ReadTimeoutError):
         hint = f"no answer within {cluster.read_timeout:g} s; check that the Ray head is healthy"
         return unreachable(cluster, hint)
     if _cause(error, NameResolutionError) or _cause(error, socket.gaierror):
@@ -67,7 +79,7 @@ def translate_requests(cluster: ClusterConnection, error: requests.exceptions.Re
         return unreachable(cluster, f"the HTTP proxy of this machine failed ({error})", maybe_sent=False)
     if _cause(error, NewConnectionError):
         return unreachable(cluster, _REFUSED_HINT, maybe_sent=False)
-    if isinstance(error, requests.exceptions.ConnectionError | requests.exceptions.ChunkedEncodingError):
+    if isinstance(error, requests.exceptions.ConnectionError | ProtocolError):
         return unreachable(cluster, f"the connection broke before the whole answer was there ({error})")
     return RayProtocolError(f"{cluster.address}: the request can't be sent or read: {error}")
 
@@ -85,7 +97,7 @@ class translating_aiohttp:  # noqa: N801 - reads as a function where it is used
         import aiohttp
 
         if isinstance(error, aiohttp.ClientError | TimeoutError | OSError) and not isinstance(error, RayJobsError):
-            raise _translate_aiohttp(self._cluster, error) from error
+            raise _translate_aiohttp(self._cluster, error) from None
 
 
 def _translate_aiohttp(cluster: ClusterConnection, error: Exception) -> RayJobsError:

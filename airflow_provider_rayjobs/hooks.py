@@ -5,26 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_rayjobs import protocol
+from airflow_provider_rayjobs import job_list, log_file, protocol
 from airflow_provider_rayjobs.compat import load_cluster, read_cluster, register_cluster, register_env_vars
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.form import field_behaviour, form_widgets
 from airflow_provider_rayjobs.resources import describe_resources
-from airflow_provider_rayjobs.submission import make_submission
-from airflow_provider_rayjobs.threads import in_airflows_thread, in_own_thread
+from airflow_provider_rayjobs.submission import make_submission, with_runtime_env
+from airflow_provider_rayjobs.threads import in_own_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
 
+    from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
     from airflow_provider_rayjobs.connection import ClusterConnection
     from airflow_provider_rayjobs.protocol import Flow, JobDetails, JobStatus, VersionInfo
-    from airflow_provider_rayjobs.transport import AiohttpTransport, RequestsTransport
+    from airflow_provider_rayjobs.requests_transport import RequestsTransport
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ class RayJobHook(BaseHook):
 
     @cached_property
     def _transport(self) -> RequestsTransport:
-        from airflow_provider_rayjobs.transport import RequestsTransport
+        from airflow_provider_rayjobs.requests_transport import RequestsTransport
 
         return RequestsTransport(self.cluster)
 
@@ -158,7 +158,7 @@ class RayJobHook(BaseHook):
             entrypoint_label_selector=entrypoint_label_selector,
             submission_key=submission_key,
         )
-        submission = replace(submission, runtime_env=self.prepare_runtime_env(runtime_env))
+        submission = with_runtime_env(submission, self.prepare_runtime_env(runtime_env))
         patience = self.cluster.unreachable_timeout
         return self._transport.run(protocol.submit_job(submission, is_ours, patience=patience))
 
@@ -218,16 +218,20 @@ class RayJobHook(BaseHook):
 
         It costs the head about 0.3 ms for each job on record, during which other requests wait.
         """
-        return self._transport.run(protocol.list_jobs())
+        return self._transport.run(job_list.list_jobs())
 
     def get_job_logs(self, submission_id: str) -> str:
         """
-        Return a job's whole log in one text (``GET /api/jobs/{id}/logs``), which has no bound.
+        Return a job's whole log in one text (``GET /api/jobs/{id}/logs``), of at most 256 MiB.
+
+        Where Ray can't, because a byte of the log is not UTF-8, the log's file is read (``GET /api/v0/logs/file``),
+        with replacement characters.
 
         :param submission_id: the job.
         :raises RayJobNotFoundError: no such job.
+        :raises RayProtocolError: the log is larger; follow it with :meth:`tail_job_logs`.
         """
-        return self._transport.run(protocol.get_job_logs(submission_id))
+        return self._transport.run(log_file.get_job_logs(submission_id))
 
     def tail_job_logs(self, submission_id: str) -> Generator[str, None, None]:
         """
@@ -240,7 +244,7 @@ class RayJobHook(BaseHook):
         :raises RayJobNotFoundError: no such job.
         :raises RayClusterUnreachableError: the stream broke.
         """
-        from airflow_provider_rayjobs.transport import AiohttpTransport
+        from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
 
         self.get_job_info(submission_id)
         transport = AiohttpTransport(self.cluster)
@@ -284,7 +288,7 @@ class RayJobAsyncHook(BaseHook):
     async def get_conn(self) -> AiohttpTransport:
         """Return the transport, which drives the flows of ``protocol``; it belongs to the running event loop."""
         if self._transport is None:
-            from airflow_provider_rayjobs.transport import AiohttpTransport
+            from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
 
             if self._cluster is None:
                 self._cluster = await read_cluster(RayJobHook(self.ray_conn_id), self.ray_conn_id)
@@ -315,9 +319,8 @@ class RayJobAsyncHook(BaseHook):
     async def submit_job(self, *, runtime_env: Mapping[str, Any] | None = None, **job: Any) -> str:
         """Submit a job, exactly once; takes what :meth:`RayJobHook.submit_job` takes."""
         cluster = (await self.get_conn()).cluster
-        await in_airflows_thread(register_env_vars, _env_vars(runtime_env))
         submission, is_ours = make_submission(cluster, runtime_env=runtime_env, **job)
-        submission = replace(submission, runtime_env=await self.prepare_runtime_env(runtime_env))
+        submission = with_runtime_env(submission, await self.prepare_runtime_env(runtime_env))
         return await self._run(protocol.submit_job(submission, is_ours, patience=cluster.unreachable_timeout))
 
     async def prepare_runtime_env(self, runtime_env: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -327,7 +330,7 @@ class RayJobAsyncHook(BaseHook):
             return None
 
         def prepare() -> dict[str, Any]:
-            from airflow_provider_rayjobs.transport import RequestsTransport
+            from airflow_provider_rayjobs.requests_transport import RequestsTransport
 
             with contextlib.closing(RequestsTransport(cluster)) as transport:
                 return _prepare(transport, runtime_env)
@@ -352,11 +355,11 @@ class RayJobAsyncHook(BaseHook):
 
     async def list_jobs(self) -> list[JobDetails]:
         """Return all jobs that the cluster ever had."""
-        return await self._run(protocol.list_jobs())
+        return await self._run(job_list.list_jobs())
 
     async def get_job_logs(self, submission_id: str) -> str:
         """Return a job's whole log in one text."""
-        return await self._run(protocol.get_job_logs(submission_id))
+        return await self._run(log_file.get_job_logs(submission_id))
 
     async def tail_job_logs(self, submission_id: str) -> AsyncIterator[str]:
         """Yield pieces of a job's log as the job writes them, until the stream ends."""

@@ -29,7 +29,6 @@ from airflow_provider_rayjobs.compat import load_cluster, public, register_clust
 from airflow_provider_rayjobs.connection import ClusterConnection
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.hooks import RayJobHook
-from airflow_provider_rayjobs.protocol import JobDetails
 
 FOLDER = Path(__file__).parent / "page"
 
@@ -80,8 +79,8 @@ def create_app() -> FastAPI:
     async def _jobs(connection_id: str, user: User) -> dict[str, Any]:
         cluster = await run_in_threadpool(_cluster, connection_id)
         async with readers[connection_id]:
-            jobs, number = await _newest_jobs(cluster)
-        return await run_in_threadpool(_table, cluster, jobs, number, user)
+            table = await _newest_jobs(cluster)
+        return await run_in_threadpool(_shown, cluster, table, user)
 
     return app
 
@@ -162,7 +161,7 @@ def _readable(dag_ids: set[str], user: BaseUser) -> set[str]:
 # Jobs
 
 
-async def _newest_jobs(cluster: ClusterConnection) -> tuple[list[JobDetails], int]:
+async def _newest_jobs(cluster: ClusterConnection) -> jobs_table.JobTable:
     try:
         return await jobs_table.newest_jobs(cluster)
     except RayJobsError as e:
@@ -173,11 +172,12 @@ async def _newest_jobs(cluster: ClusterConnection) -> tuple[list[JobDetails], in
         ) from e
 
 
-def _table(cluster: ClusterConnection, jobs: list[JobDetails], number: int, user: BaseUser) -> dict[str, Any]:
-    readable = _readable(jobs_table.dag_ids(jobs), user)
+def _shown(cluster: ClusterConnection, table: jobs_table.JobTable, user: BaseUser) -> dict[str, Any]:
+    readable = _readable(jobs_table.dag_ids(table.jobs), user)
     return {
         "address": cluster.address,
-        "on_record": number,
+        "on_record": table.number,
+        "malformed": table.malformed,
         "most": jobs_table.MOST_JOBS,
-        "jobs": jobs_table.rows(jobs, cluster, readable),
+        "jobs": jobs_table.rows(table.jobs, cluster, readable),
     }

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import itertools
-from dataclasses import replace
+import json
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow_provider_rayjobs.compat import derived_deployment, without_secrets
+from airflow_provider_rayjobs.compat import derived_deployment, public_for
 from airflow_provider_rayjobs.job_list import read_list
 from airflow_provider_rayjobs.protocol import JobDetails
+from airflow_provider_rayjobs.safe_text import safe_value, without_logins
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -27,41 +28,73 @@ LIST_TIMEOUT = 20.0
 #: Characters that the page shows of a message or an entrypoint.
 LONGEST_TEXT = 300
 
+#: Characters of these that are kept until the secrets are taken out of them, and of all that tells a job's secrets.
+LONGEST_KEPT = 5_000
+MOST_ENVIRONMENT = 20_000
+
+#: What is shown of a job that has more.
+WITHHELD = "(not shown: this job's runtime_env is too large to look for secrets in it)"
+
 #: What Ray puts between a failed job's error and up to 20,000 characters of its output.
 _LOGS_FOLLOW = ", last available logs"
 
 
-async def newest_jobs(cluster: ClusterConnection) -> tuple[list[JobDetails], int]:
+@dataclass
+class JobTable:
+    """
+    The newest submitted jobs of a cluster.
+
+    :param jobs: the newest first, with short texts.
+    :param number: how many there are in all.
+    :param malformed: how many more there are whose details can't be read.
+    """
+
+    jobs: list[JobDetails] = field(default_factory=list)
+    number: int = 0
+    malformed: int = 0
+
+
+async def newest_jobs(cluster: ClusterConnection) -> JobTable:
     """
     Read a cluster's submitted jobs (``GET /api/jobs/``) in bounded memory.
 
     :param cluster: the cluster.
-    :return: the newest ones, the newest first, with short messages and no more of the ``runtime_env`` than its
-        ``env_vars``; and how many there are.
-    :raises RayJobsError: no answer, or none of the Jobs API.
+    :raises RayJobsError: no answer, or not one of the Jobs API.
     :raises TimeoutError: no whole answer within :data:`LIST_TIMEOUT`.
     """
-    from airflow_provider_rayjobs.transport import AiohttpTransport
+    from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
 
-    newest: list[tuple[int, int, JobDetails]] = []
-    number = itertools.count()
+    table, newest = JobTable(), list[tuple[int, int, JobDetails]]()
 
     def take(data: dict[str, Any]) -> None:
-        job = JobDetails.from_json(data)
+        try:
+            job = JobDetails.from_json(data)
+        except ValueError:
+            table.malformed += 1
+            return
         if job.submission_id is None:  # a driver that nobody submitted
             return
-        env_vars = (job.runtime_env or {}).get("env_vars")
-        job = replace(job, message=_short(job.message or ""), runtime_env={"env_vars": env_vars})
+        table.number += 1
         push = heapq.heappush if len(newest) < MOST_JOBS else heapq.heappushpop
-        push(newest, (job.start_time or 0, next(number), job))
+        push(newest, (job.start_time or 0, table.number, _shortened(job)))
 
     transport = AiohttpTransport(cluster)
     try:
         async with asyncio.timeout(LIST_TIMEOUT):
-            await read_list(transport, take)
+            await transport.run(read_list(lambda: take, repeatable=False))
     finally:
         await transport.close()
-    return [job for _, _, job in sorted(newest, reverse=True)], next(number)
+    table.jobs = [job for _, _, job in sorted(newest, reverse=True)]
+    return table
+
+
+def _shortened(job: JobDetails) -> JobDetails:
+    """Return a job without what the page does not need of it; what tells its secrets is kept, within bounds."""
+    if len(json.dumps([job.runtime_env, job.metadata])) > MOST_ENVIRONMENT:
+        origin = {key: text for key, text in job.metadata.items() if key.startswith("airflow_") and len(text) < 1000}
+        return replace(job, message=WITHHELD, entrypoint=WITHHELD, runtime_env={}, metadata=origin)
+    message = _short(job.message or "")[:LONGEST_KEPT]
+    return replace(job, message=message, entrypoint=job.entrypoint[:LONGEST_KEPT])
 
 
 def _short(message: str) -> str:
@@ -96,8 +129,10 @@ def rows(
 def _row(job: JobDetails, cluster: ClusterConnection, deployment: str) -> dict[str, Any]:
     said = job.metadata
     dag_id, run_id, task_id = (said.get(f"airflow_{name}", "") for name in ("dag_id", "run_id", "task_id"))
-    map_index = int(said["airflow_map_index"]) if said.get("airflow_map_index", "").isdecimal() else -1
-    return {
+    digits = said.get("airflow_map_index", "")
+    map_index = int(digits) if digits.isdecimal() and len(digits) < 10 else -1
+    public = public_for(job)
+    row: dict[str, Any] = {
         "submission_id": job.submission_id,
         "status": str(job.status),
         "dag_id": dag_id,
@@ -107,11 +142,13 @@ def _row(job: JobDetails, cluster: ClusterConnection, deployment: str) -> dict[s
         "try_number": said.get("airflow_try_number", ""),
         "started": job.start_time,
         "ended": job.end_time,
-        "message": without_secrets(job, job.message or "")[:LONGEST_TEXT],
-        "entrypoint": without_secrets(job, job.entrypoint)[:LONGEST_TEXT],
+        "message": without_logins(public(job.message or ""))[:LONGEST_TEXT],
+        "entrypoint": public(job.entrypoint)[:LONGEST_TEXT],
         "job_url": cluster.job_page(str(job.submission_id)),
         "task_url": _task_path(dag_id, run_id, task_id, map_index) if _is_here(job, deployment) else None,
     }
+    safe: dict[str, Any] = safe_value(row)
+    return safe
 
 
 def _is_here(job: JobDetails, deployment: str) -> bool:
@@ -122,5 +159,6 @@ def _is_here(job: JobDetails, deployment: str) -> bool:
 
 def _task_path(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
     """Return the path of a task instance in Airflow's UI (3.x), relative to the page's own."""
-    names = "/".join(("..", "dags", quote(dag_id, ""), "runs", quote(run_id, ""), "tasks", quote(task_id, "")))
+    dag, run, task = (quote(name, "", errors="replace") for name in (dag_id, run_id, task_id))
+    names = f"../dags/{dag}/runs/{run}/tasks/{task}"
     return names if map_index < 0 else f"{names}/mapped/{map_index}"

@@ -1,4 +1,4 @@
-"""Decoding the one long text of a JSON object in pieces, in bounded memory; no I/O."""
+"""Decodes the one long string of a JSON object while it comes, in bounded memory; no I/O."""
 
 from __future__ import annotations
 
@@ -7,42 +7,67 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from airflow_provider_rayjobs.answer_body import AnswerBodyError
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import Callable, Iterable
 
 #: Whole characters and whole escapes; the group is the last escape.
 _ESCAPED = re.compile(r'(?:[^"\\]+|(\\(?:u[0-9a-fA-F]{4}|[^u])))*')
 _HIGH_SURROGATE = re.compile(r"\\u[dD][89abAB]")
 
 
-async def json_text(chunks: AsyncIterator[bytes], key: str) -> AsyncGenerator[str, None]:
+class JsonTextReader:
     """
-    Decode the one text in a JSON object ``{"<key>": "<text>"}`` piece by piece, in bounded memory.
+    Decodes the string in a JSON object ``{"<key>": "<string>"}`` piece by piece.
 
-    :param chunks: the body.
     :param key: the object's only key.
-    :raises ValueError: the body is not of this form.
+    :param take: takes the pieces of the string; may return steps, as those of an answer's body do.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    opening = re.compile(rf'\s*{{\s*"{re.escape(key)}"\s*:\s*"')
-    buffer, started = "", False
-    async for chunk in chunks:
-        buffer += decoder.decode(chunk)
-        if not started:
-            match = opening.match(buffer)
+
+    def __init__(self, key: str, take: Callable[[str], Iterable[None] | None]) -> None:
+        self._take = take
+        self._decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+        self._opening = re.compile(rf'\s*{{\s*"{re.escape(key)}"\s*:\s*"')
+        self._buffer = ""
+        self._started = False
+        self._ended = False
+
+    def feed(self, data: bytes) -> Iterable[None]:
+        """
+        Take the next bytes of the answer.
+
+        :raises AnswerBodyError: it is not of this form.
+        """
+        self._buffer += self._decode(data)
+        if not self._started:
+            match = self._opening.match(self._buffer)
             if match is None:
-                if len(buffer) > 1000:
-                    break
-                continue
-            buffer, started = buffer[match.end() :], True
-        match = _ESCAPED.match(buffer)
+                if len(self._buffer) > 1000:
+                    raise AnswerBodyError("it is not an object with one string")
+                return ()
+            self._buffer, self._started = self._buffer[match.end() :], True
+        return () if self._ended else self._take(self._ready()) or ()
+
+    def _ready(self) -> str:
+        """Return what of the string is complete, and keep the rest."""
+        match = _ESCAPED.match(self._buffer)
         ready, last = (match.group(), match.group(1)) if match else ("", None)
-        if len(ready) < len(buffer) and buffer[len(ready)] == '"':
-            yield json.loads(f'"{ready}"', strict=False)
-            return
-        if last and _HIGH_SURROGATE.match(last) and ready.endswith(last):  # its second half is in the next chunk
-            ready = ready[: -len(last)]
-        if ready:
-            yield json.loads(f'"{ready}"', strict=False)
-            buffer = buffer[len(ready) :]
-    raise ValueError(f"a cut or malformed answer where the object with {key!r} was expected")
+        self._ended = len(ready) < len(self._buffer) and self._buffer[len(ready)] == '"'
+        if not self._ended and last and _HIGH_SURROGATE.match(last) and ready.endswith(last):
+            ready = ready[: -len(last)]  # its second half is in the next piece
+        self._buffer = self._buffer[len(ready) :]
+        try:
+            text: str = json.loads(f'"{ready}"', strict=False)
+        except ValueError as e:
+            raise AnswerBodyError(f"it is malformed ({e})") from None
+        return text
+
+    def close(self) -> None:
+        """
+        See that the string has ended.
+
+        :raises AnswerBodyError: it is cut.
+        """
+        if not self._ended:
+            raise AnswerBodyError("it is cut, or not an object with one string")

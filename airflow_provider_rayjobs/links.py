@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
+from airflow_provider_rayjobs.compat import push_xcom
+
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context, TaskInstanceKey
 
@@ -42,4 +44,4 @@ class RayJobLink(BaseOperatorLink):
 
 def store_job_page(context: Context, cluster: ClusterConnection, submission_id: str) -> None:
     """Store the URL of a job's page where the link looks for it."""
-    context["ti"].xcom_push(key=JOB_PAGE_XCOM, value=cluster.job_page(submission_id))
+    push_xcom(context, JOB_PAGE_XCOM, cluster.job_page(submission_id))

@@ -7,33 +7,26 @@ What Ray 2.60 does there, and what follows from it:
 - It closes 2-4 s after the job's end, but also in between (with code 1000), so a close says nothing of the outcome.
 - A natural close comes at least a second after the last message: the agent has to meet the end of the file twice.
   A close that follows a message at once means that the stream broke inside the head, as it does at a line of more
-  than 4 MiB or at a byte that is no UTF-8. The rest is then read with ``GET /api/jobs/{id}/logs`` when the job is over.
+  than 4 MiB or at a byte that is not UTF-8. The rest is then read from the log's file when the job is over.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from airflow_provider_rayjobs.aiohttp_transport import LONGEST_RUN
 from airflow_provider_rayjobs.exceptions import RayJobsError
-from airflow_provider_rayjobs.json_text import json_text
-from airflow_provider_rayjobs.progress import FRAME_EDGE
+from airflow_provider_rayjobs.log_file import read_log
+from airflow_provider_rayjobs.log_lines import LineWriter
 from airflow_provider_rayjobs.protocol import job_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_rayjobs.transport import AiohttpTransport
-
-#: Longest piece of a line that is written at once, in characters; a longer line is written in several.
-LONGEST_LINE = 16_000
-
-#: Lines and characters kept for the error of a failed job.
-TAIL_LINES = 50
-TAIL_CHARACTERS = 20_000
+    from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
 
 #: Seconds between the last message and the close, below which the close was not the log's end.
 NATURAL_GAP = 0.8
@@ -51,14 +44,11 @@ DRAIN_TOTAL = 600.0
 #: line of more than 4 MiB, after a pause of the job, looks like one that came to its end.
 LARGEST_CHECK = 5_000_000
 
-#: Characters of a log beyond which it is not asked for as a whole: the head builds that answer in its memory.
+#: Characters of a log beyond which it is not asked for as one JSON string: the head builds that in its memory.
 LARGEST_REREAD = 200_000_000
 
 #: Streams of one cluster that are open at once, of jobs that run, and as many of jobs that are over.
 STREAMS_AT_ONCE = 50
-
-#: Seconds of a long backlog that are written before the event loop has its turn.
-LONGEST_RUN = 0.001
 
 #: Seconds between attempts to open the stream: the first, and the longest.
 REOPEN_FIRST = 0.5
@@ -66,94 +56,6 @@ REOPEN_LONGEST = 10.0
 
 
 FIRST = asyncio.FIRST_COMPLETED
-
-
-class LineWriter:
-    """
-    Cuts text into lines, writes each once, and keeps the last ones.
-
-    :param write: takes a line without its end.
-    :param take: sees each line with a frame first; what it returns is written instead, and nothing for None.
-    :param public: takes the secrets out of text, of many lines at once where it can.
-    """
-
-    def __init__(
-        self,
-        write: Callable[[str], None],
-        take: Callable[[str], str | None] | None = None,
-        public: Callable[[str], str] = str,
-    ) -> None:
-        self._write = write
-        self._take = take
-        self._public = public
-        self._partial = ""
-        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-
-    def feed(self, text: str) -> None:
-        """Take the next piece of the log."""
-        text = self._partial + text
-        cut = text.rfind("\n")
-        self._partial = text[cut + 1 :]
-        if cut >= 0:
-            self._write_lines(text[:cut])
-        if len(self._partial) > LONGEST_LINE:
-            kept = (len(self._partial) - 1) // LONGEST_LINE * LONGEST_LINE
-            self._emit_long(self._partial[:kept])
-            self._partial = self._partial[kept:]
-
-    def _write_lines(self, text: str) -> None:
-        """Write whole lines; nearly every log is without a call for each line but the one that writes it."""
-        if "\r" not in text and (self._take is None or FRAME_EDGE not in text):
-            shown = self._public(text)  # a secret of several lines takes their breaks with it
-            if not _has_long_line(shown):
-                write, lines = self._write, shown.split("\n")
-                for line in lines:
-                    write(line)
-                self._tail.extend(lines[-TAIL_LINES:])
-                return
-        for line in text.split("\n"):
-            self._emit(line)
-
-    def flush(self) -> None:
-        """Write what the log ends with when it does not end with a line break."""
-        if self._partial:
-            self._emit(self._partial)
-            self._partial = ""
-
-    def _emit(self, line: str) -> None:
-        rest: str | None = line.rstrip("\r")
-        if self._take is not None and rest:
-            rest = self._take(rest)
-        if rest is not None:
-            self._emit_long(rest)
-
-    def _emit_long(self, line: str) -> None:
-        line = self._public(line)
-        for start in range(0, max(len(line), 1), LONGEST_LINE):
-            piece = line[start : start + LONGEST_LINE]
-            self._tail.append(piece)
-            self._write(piece)
-
-    def tail(self) -> tuple[str, ...]:
-        """Return the last lines, within :data:`TAIL_LINES` and :data:`TAIL_CHARACTERS`."""
-        kept: deque[str] = deque()
-        room = TAIL_CHARACTERS
-        for line in reversed(self._tail):
-            room -= len(line) + 1
-            if room < 0:
-                break
-            kept.appendleft(line)
-        return tuple(kept)
-
-
-def _has_long_line(text: str) -> bool:
-    """Whether a line is longer than :data:`LONGEST_LINE`, found without a look at each."""
-    start = 0
-    while len(text) - start > LONGEST_LINE:
-        start = text.rfind("\n", start, start + LONGEST_LINE + 1) + 1
-        if start == 0:
-            return True
-    return False
 
 
 class Rooms:
@@ -221,15 +123,16 @@ class LogFollower:
         rooms: Rooms | None = None,
     ) -> None:
         self._transport = transport
-        self._path = f"{job_path(submission_id)}/logs"
+        self._id = submission_id
         self._note = note
         self.lines = LineWriter(write, take, public)
         self.over = asyncio.Event()  # set by the owner when the job is over
+        self.node_id: str | None = None  # set by the owner when it is known: the node that has the log's file
+        self.complete = False  # whether all lines were written
         self.on_close: Callable[[], None] = lambda: None  # called when the stream came to an end that may be the log's
         self._rooms = rooms or Rooms()
         self._queued = False
         self._told = False  # that it is
-        self._position = 0
         self._moved = time.monotonic()
         self._stuck = 0
         self._whole = False  # whether the whole log was asked for, an answer that the head needs time to build
@@ -247,6 +150,7 @@ class LogFollower:
                 reading = asyncio.ensure_future(self._read())
                 if not await self._drained(reading, DRAIN_IDLE):
                     self._note("The end of the job's log did not arrive; the Ray dashboard has the whole log")
+            self.complete = reading.done() and reading.exception() is None
         finally:
             over.cancel()
             await _cancelled(reading)
@@ -273,13 +177,13 @@ class LogFollower:
     async def _read(self) -> None:
         pause = REOPEN_FIRST
         while True:
-            before = self._position
+            before = self.lines.position
             complete, problem = await self._read_stream()
             if complete and await self._is_over(within=OVER_PATIENCE):
-                if self._position <= LARGEST_CHECK:
+                if self.lines.position <= LARGEST_CHECK:
                     await self._read_rest()
                 return
-            moved = self._position > before
+            moved = self.lines.position > before
             self._stuck = 0 if moved or complete else self._stuck + 1
             if self._stuck >= 2:
                 if self._stuck == 2 and not self.over.is_set():
@@ -304,20 +208,22 @@ class LogFollower:
         """Read one connection to its close; tell whether that close was natural, and what broke it."""
         leave = await self._enter()
         last = rested = time.monotonic()
-        skip = self._position
+        received, take = 0, self.lines.from_the_start()
         try:
-            async with self._transport.stream(f"{self._path}/tail") as messages:
+            async with self._transport.stream(f"{job_path(self._id)}/logs/tail") as messages:
                 async for text in messages:
-                    last = time.monotonic()
-                    skip = self._take(text, skip)
-                    if self._moved - rested > LONGEST_RUN:
-                        await asyncio.sleep(0)
-                        rested = time.monotonic()
+                    self._moved = last = time.monotonic()
+                    received += len(text)
+                    for _ in take(text):
+                        if time.monotonic() - rested > LONGEST_RUN:
+                            await asyncio.sleep(0)
+                            self._moved = rested = time.monotonic()
+                    self._moved = time.monotonic()
         except RayJobsError as e:
             return False, str(e)
         finally:
             leave()
-        return skip == 0 and time.monotonic() - last >= NATURAL_GAP, ""
+        return received >= self.lines.position and time.monotonic() - last >= NATURAL_GAP, ""
 
     async def _enter(self) -> Callable[[], None]:
         """Wait for room for one stream, and say once that it has to wait."""
@@ -333,27 +239,11 @@ class LogFollower:
         finally:
             self._queued = False
 
-    def _take(self, text: str, skip: int) -> int:
-        """Write what is new in a piece of the log; return how much is still to be skipped."""
-        if skip >= len(text):
-            self._moved = time.monotonic()
-            return skip - len(text)
-        fresh = text[skip:]
-        self._position += len(fresh)
-        self.lines.feed(fresh)
-        self._moved = time.monotonic()
-        return 0
-
     async def _read_rest(self) -> None:
-        """Read what the stream could not give from the whole log, in pieces."""
-        if self._position > LARGEST_REREAD:
-            self._note("The job's log is too large to be read again for its rest; the Ray dashboard has the whole log")
-            return
-        skip, self._whole = self._position, True
-        async with self._transport.body(self._path) as chunks, aclosing(json_text(chunks, "logs")) as texts:
-            async for text in texts:
-                skip = self._take(text, skip)
-                await asyncio.sleep(0)
+        """Read what the stream could not give."""
+        self._whole = True
+        try_json = self.lines.position <= LARGEST_REREAD
+        await self._transport.run(read_log(self._id, self.node_id, self.lines.from_the_start, try_json=try_json))
 
 
 async def _cancelled(task: asyncio.Future[None]) -> None:

@@ -227,12 +227,17 @@ class RaySubmitJobOperator(BaseOperator):
         job["runtime_env"] = self._prepare(job["runtime_env"])
         what = submission_lines(job, compat.public)
         now = time.time()
-        submission_id = submit_once(
-            self.hook,
-            identity,
-            announce=lambda submission_id: self._announce(context, submission_id),
-            **job,
-        )
+        try:
+            submission_id = submit_once(
+                self.hook,
+                identity,
+                announce=lambda submission_id: self._announce(context, submission_id),
+                **job,
+            )
+        except RayJobsError:
+            raise
+        except ValueError as e:  # what became of the runtime_env is too large
+            raise AirflowFailException(f"Nothing was submitted: {e}") from e
         if self._guard is not None:
             self._guard.accept()
         self.log.info("Submitted Ray job %s: %s", submission_id, self.hook.cluster.job_page(submission_id))
@@ -257,7 +262,7 @@ class RaySubmitJobOperator(BaseOperator):
             self._guard.submitting()
 
     def _push_id(self, context: Context, submission_id: str) -> None:
-        context["ti"].xcom_push(key=compat.SUBMISSION_ID_XCOM, value=submission_id)
+        compat.push_xcom(context, compat.SUBMISSION_ID_XCOM, submission_id)
         store_job_page(context, self.hook.cluster, submission_id)
 
     def _watch(
@@ -368,14 +373,13 @@ class RaySubmitJobOperator(BaseOperator):
 
     def _follow_here(self, watch: Watch) -> JobEvent:
         """Follow the job in this process; a kill cancels it."""
+        from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
         from airflow_provider_rayjobs.follow import JobWatcher
         from airflow_provider_rayjobs.poller import Poller
-        from airflow_provider_rayjobs.transport import AiohttpTransport
 
         async def follow() -> JobEvent:
             async with Poller(AiohttpTransport(self.hook.cluster)) as poller:
-                watcher = JobWatcher(poller, watch, self.log, prepare=compat.register_job_on_loop, public=compat.public)
-                return compat.masked(await watcher.run())
+                return await JobWatcher(poller, watch, self.log, compat.public_for).run()
 
         guard = self._guard or self._new_guard()
         return guard.run(follow())

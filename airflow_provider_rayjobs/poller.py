@@ -28,7 +28,7 @@ from airflow_provider_rayjobs.protocol import JobDetails
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from airflow_provider_rayjobs.transport import AiohttpTransport
+    from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
 
 log = logging.getLogger(__name__)
 
@@ -262,13 +262,16 @@ class Poller:
         began = time.monotonic()
 
         def take(data: dict[str, Any]) -> None:
-            job = self._jobs.get(data.get("submission_id") or "")
+            submission_id = data.get("submission_id")
+            job = self._jobs.get(submission_id) if isinstance(submission_id, str) else None
             if job is not None:
-                job.found(data["status"], lambda: JobDetails.from_json(data), began, paces=job.delay >= covers)
+                if not isinstance(status := data.get("status"), str):
+                    raise ValueError("a job without a status")
+                job.found(status, lambda: JobDetails.from_json(data), began, paces=job.delay >= covers)
                 missing.discard(job.id)
 
         try:
-            number = await read_list(self.transport, take)
+            number = await self.transport.run(read_list(lambda: take, repeatable=False))
         except RayJobsError as e:
             log.info("The list of jobs could not be read, they are looked at one by one: %s", e)
             self._no_list_before = time.monotonic() + LIST_PAUSE

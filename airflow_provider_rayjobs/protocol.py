@@ -16,10 +16,11 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from itertools import chain, repeat
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeGuard, TypeVar
 from urllib.parse import quote
 
-from airflow_provider_rayjobs.answers import Response, no_jobs_api, read_json, read_object
+from airflow_provider_rayjobs.answer_body import ANSWER_LIMIT, TakePiece
+from airflow_provider_rayjobs.answers import Response, no_jobs_api, read_object
 from airflow_provider_rayjobs.exceptions import (
     RayAPIError,
     RayAuthError,
@@ -31,6 +32,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayRequestRefusedError,
     RayTLSError,
 )
+from airflow_provider_rayjobs.safe_text import safe_text
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,16 @@ SUBMIT_GRACE = (0.5, 1.0, 2.0, 4.0, 8.0)
 STOP_LOOK = 0.5
 STOP_REPEAT = 5.0
 
+#: Characters that a status may have, and a version or the name of a head's session.
+LONGEST_STATUS = 64
+LONGEST_NAME = 200
+
+#: Unix milliseconds that a job may have begun or ended at, at most: the end of the year 9999.
+LATEST_TIME = 253_402_300_799_999
+
+#: Containers in containers of a ``runtime_env`` or other object of a job, at most.
+MOST_LEVELS = 100
+
 #: Seconds after which a submission gives up when it is certain that none of its attempts left this machine.
 SUBMIT_UNSENT_PATIENCE = 10.0
 
@@ -51,7 +63,7 @@ class JobStatus(StrEnum):
     """
     Status of a job, as in ``ray.job_submission.JobStatus``.
 
-    A status that this version does not know keeps its text and counts as not terminal.
+    A status that this version does not know keeps its text, equals it, and counts as not terminal.
     """
 
     PENDING = "PENDING"
@@ -62,13 +74,11 @@ class JobStatus(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> JobStatus | None:
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not 0 < len(value) <= LONGEST_STATUS:
             return None
-        log.warning("Ray reports the unknown job status %r; treated as not terminal", value)
-        unknown = str.__new__(cls, value)
+        unknown = str.__new__(cls, value)  # not kept: a cluster may invent any number of them
         unknown._name_ = value
         unknown._value_ = value
-        cls._value2member_map_[value] = unknown
         return unknown
 
     def __str__(self) -> str:
@@ -78,6 +88,11 @@ class JobStatus(StrEnum):
     def is_terminal(self) -> bool:
         """Whether the job has ended and its status will not change any more."""
         return self in (JobStatus.STOPPED, JobStatus.SUCCEEDED, JobStatus.FAILED)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is one of those above."""
+        return self.value in JobStatus._value2member_map_
 
 
 @dataclass(frozen=True)
@@ -105,21 +120,95 @@ class JobDetails:
     driver_exit_code: int | None = None
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> JobDetails:
+    def from_json(cls, data: Any) -> JobDetails:
         """
-        Build the details from the decoded JSON object of an answer.
+        Build the details from the decoded JSON of an answer; the one place where a cluster's word on a job is checked.
 
         :param data: the object; ``type`` and ``status`` are required.
-        :raises ValueError: a required field is missing or of a wrong type.
+        :raises ValueError: it is not an object, a required field is missing, or a field has a wrong type or value.
         """
-        values = {key: value for key, value in data.items() if key in _JOB_FIELDS and value is not None}
-        try:
-            return cls(**{**values, "status": JobStatus(data["status"])})
-        except (KeyError, TypeError) as e:
-            raise ValueError(f"job details without {e}") from None
+        if not isinstance(data, Mapping):
+            raise ValueError(f"a job that is not an object but {type(data).__name__}")
+        values: dict[str, Any] = {}
+        for name, check in _CHECKS.items():
+            value = data.get(name)
+            if value is None and name not in ("type", "status"):
+                continue
+            try:
+                values[name] = check(value)
+            except (TypeError, ValueError, OverflowError) as e:
+                raise ValueError(f"a job whose {name} {e}") from None
+        return cls(**values)
 
 
-_JOB_FIELDS = frozenset(f.name for f in fields(JobDetails))
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"is not a string but {type(value).__name__}")
+    return value
+
+
+def _status(value: Any) -> JobStatus:
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_STATUS:
+        raise ValueError(f"is not a string of 1 to {LONGEST_STATUS} characters")
+    return JobStatus(value)
+
+
+def _whole_number(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        raise TypeError("is not a whole number")
+    return int(value)
+
+
+def _exit_code(value: Any) -> int:
+    if not -(2**31) <= (number := _whole_number(value)) < 2**32:
+        raise ValueError("is not an exit code")
+    return number
+
+
+def _milliseconds(value: Any) -> int:
+    if not 0 <= (number := _whole_number(value)) <= LATEST_TIME:
+        raise ValueError("is not a time in milliseconds")
+    return number
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"is not an object but {type(value).__name__}")
+    if not _has_levels(value, MOST_LEVELS):
+        raise ValueError(f"has more than {MOST_LEVELS} levels")
+    return value
+
+
+def _has_levels(value: Any, most: int) -> bool:
+    """Whether a JSON value has at most ``most`` containers in containers."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return most > 0 and all(_has_levels(item, most - 1) for item in items)
+
+
+def _strings(value: Any) -> Mapping[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise TypeError("is not an object of strings")
+    return value
+
+
+#: The fields of a job, and what checks each.
+_CHECKS: Mapping[str, Callable[[Any], Any]] = {
+    "type": _text,
+    "status": _status,
+    "submission_id": _text,
+    "job_id": _text,
+    "entrypoint": _text,
+    "message": _text,
+    "error_type": _text,
+    "start_time": _milliseconds,
+    "end_time": _milliseconds,
+    "metadata": _strings,
+    "runtime_env": _object,
+    "driver_info": _object,
+    "driver_agent_http_address": _text,
+    "driver_node_id": _text,
+    "driver_exit_code": _exit_code,
+}
 
 
 @dataclass(frozen=True)
@@ -153,6 +242,11 @@ class Request:
     :param secrets: texts that must not show in an error message.
     :param upload: opens the body, from its beginning, for each attempt to send it; it is streamed. Reading it blocks,
         so only ``RequestsTransport`` sends it.
+    :param receive: begins, for each attempt, with an answer that is too large to hold: what it returns takes the
+        pieces of the body of a 200, and the answer's own text stays empty.
+    :param limit: bytes that the answer may have.
+    :param within: seconds that the answer may take, from the open connection to its last byte; None: the connection's
+        ``read_timeout``.
     """
 
     method: str
@@ -161,6 +255,9 @@ class Request:
     repeatable: bool = True
     secrets: tuple[str, ...] = field(default=(), repr=False)
     upload: Callable[[], Body] | None = field(default=None, repr=False)
+    receive: Callable[[], TakePiece] | None = field(default=None, repr=False)
+    limit: int = ANSWER_LIMIT
+    within: float | None = None
 
 
 @dataclass(frozen=True)
@@ -212,7 +309,7 @@ def submit_job(
 
     Ray refuses a submission id that it has seen. So after an answer that leaves a doubt (cut off, timed out,
     500 ``already exists``, a proxy's 502), the id is looked up: a job that is ours is taken for accepted; no job
-    means that the same id can be sent again.
+    means that the same id can be sent again. An error that comes back word for word, while there is no job, is final.
 
     :param submission: the job.
     :param is_ours: tells from the details of a job of this id whether this submission made it.
@@ -221,12 +318,14 @@ def submit_job(
     :return: the submission id.
     :raises RayJobExistsError: a job that is not ours has this id.
     :raises RayRequestRefusedError: Ray refused the request.
+    :raises RayAPIError: Ray answered with the same error twice.
     :raises RayClusterUnreachableError: the doubt could not be cleared.
     """
-    started, maybe_sent = clock(), False
+    started, maybe_sent, before = clock(), False, ""
     for grace in chain(SUBMIT_GRACE, repeat(SUBMIT_GRACE[-1])):
         try:
-            return _read_submitted((yield submission.request()))
+            _check_accepted((yield submission.request()), submission.submission_id)
+            return submission.submission_id
         except (RayTLSError, RayRequestRefusedError):
             raise
         except (RayClusterUnreachableError, RayAPIError) as e:
@@ -237,8 +336,13 @@ def submit_job(
             )
         if not exists:
             yield Pause(grace)
-        if (yield from _was_accepted(submission, is_ours, doubt)):
+        accepted = yield from _was_accepted(submission, is_ours, doubt)
+        if accepted:
             return submission.submission_id
+        if accepted is False and isinstance(doubt, RayAPIError):
+            if str(doubt) == before:
+                raise doubt
+            before = str(doubt)
         if exists:  # and can't be read: a record without a job, or one that is being deleted
             yield Pause(grace)
         if clock() - started > (patience if maybe_sent else min(patience, SUBMIT_UNSENT_PATIENCE)):
@@ -246,16 +350,20 @@ def submit_job(
     raise AssertionError("unreachable: the loop has no end of its own")
 
 
-def _was_accepted(submission: Submission, is_ours: Callable[[JobDetails], bool], doubt: RayJobsError) -> Flow[bool]:
-    """Look the id of a doubtful submission up; False when there is no job, or none can be seen."""
+def _was_accepted(
+    submission: Submission, is_ours: Callable[[JobDetails], bool], doubt: RayJobsError
+) -> Flow[bool | None]:
+    """Look the id of a doubtful submission up; False when there is no job, None when that can't be seen."""
     try:
         job = yield from get_job_info(submission.submission_id)
+    except RayJobNotFoundError:
+        return False
     except RayAuthError:
-        return False  # a token that has just run out; if not, the next attempt is refused
+        return None  # a token that has just run out; if not, the next attempt is refused
     except (RayRequestRefusedError, RayProtocolError):
         raise
     except (RayClusterUnreachableError, RayAPIError):
-        return False
+        return None
     if not is_ours(job):
         raise _foreign_job(doubt, submission.submission_id, job) from doubt
     return True
@@ -269,12 +377,12 @@ def _foreign_job(doubt: RayJobsError, submission_id: str, job: JobDetails) -> Ra
     )
 
 
-def _read_submitted(response: Response) -> str:
+def _check_accepted(response: Response, submission_id: str) -> None:
+    """Check that Ray has accepted the job under the id that was sent."""
     data = read_object(response)
-    submission_id = data.get("submission_id") or data.get("job_id")
-    if not isinstance(submission_id, str):
-        raise no_jobs_api(response, "the answer to the submission names no submission_id")
-    return submission_id
+    accepted = data.get("submission_id") or data.get("job_id")
+    if accepted != submission_id:
+        raise no_jobs_api(response, f"the answer to a submission with another submission_id ({str(accepted)[:100]!r})")
 
 
 def stop_job(submission_id: str) -> Flow[bool]:
@@ -337,39 +445,28 @@ def get_job_info(submission_id: str) -> Flow[JobDetails]:
     """
     response = yield Request("GET", job_path(submission_id))
     try:
-        return JobDetails.from_json(read_object(response))
+        job = JobDetails.from_json(read_object(response))
     except ValueError as e:
         raise no_jobs_api(response, str(e)) from None
-
-
-def list_jobs() -> Flow[list[JobDetails]]:
-    """Read all jobs that the cluster ever had (``GET /api/jobs/``), drivers that nobody submitted included."""
-    response = yield Request("GET", "/api/jobs/")
-    data = read_json(response)
-    if not isinstance(data, list):
-        raise no_jobs_api(response, "JSON that is no list")
-    try:
-        return [JobDetails.from_json(job) for job in data]
-    except (ValueError, AttributeError) as e:
-        raise no_jobs_api(response, f"not a list of jobs ({e})") from None
-
-
-def get_job_logs(submission_id: str) -> Flow[str]:
-    """Read a job's whole log in one text (``GET /api/jobs/{id}/logs``); it has no bound."""
-    response = yield Request("GET", f"{job_path(submission_id)}/logs")
-    logs = read_object(response).get("logs")
-    if not isinstance(logs, str):
-        raise no_jobs_api(response, "an answer without logs")
-    return logs
+    if submission_id not in (job.submission_id, job.job_id):  # Ray takes its own id of a job, too
+        raise no_jobs_api(response, f"the details of another job ({str(job.submission_id or job.job_id)[:100]!r})")
+    return job
 
 
 def get_version() -> Flow[VersionInfo]:
     """Read Ray's version and the head's session (``GET /api/version``)."""
     response = yield Request("GET", "/api/version")
     data = read_object(response)
-    if not isinstance(data.get("ray_version"), str):
-        raise no_jobs_api(response, "an answer without ray_version")
-    return VersionInfo(data["ray_version"], data.get("session_name"))
+    version, session = data.get("ray_version"), data.get("session_name")
+    if not _is_name(version):
+        raise no_jobs_api(response, "an answer without a ray_version")
+    if session is not None and not _is_name(session):
+        raise no_jobs_api(response, "an answer with a wrong session_name")
+    return VersionInfo(safe_text(version), None if session is None else safe_text(session))
+
+
+def _is_name(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME
 
 
 def job_path(submission_id: str) -> str:

@@ -12,25 +12,32 @@ import hashlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 from airflow_provider_rayjobs import progress, values
+from airflow_provider_rayjobs.answers import decode_json, error_of
 from airflow_provider_rayjobs.contact import Contact
 from airflow_provider_rayjobs.driver import FORMAT
 from airflow_provider_rayjobs.exceptions import (
     RayAPIError,
     RayClusterUnreachableError,
     RayJobResultError,
+    RayProtocolError,
     RayRequestRefusedError,
 )
+from airflow_provider_rayjobs.log_file import log_file_path
+from airflow_provider_rayjobs.protocol import Request
+from airflow_provider_rayjobs.safe_text import for_terminal
 from airflow_provider_rayjobs.shipping import RESULT_LIMIT
 
 if TYPE_CHECKING:
-    from airflow_provider_rayjobs.protocol import JobDetails
-    from airflow_provider_rayjobs.transport import AiohttpTransport
+    from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
+    from airflow_provider_rayjobs.answer_body import TakePiece
+    from airflow_provider_rayjobs.protocol import Flow
 
 #: Longest description of a result, in bytes, and what older Rays add to a file.
 _MARGIN = 64 * 1024
+
+_ROUTE = "GET /api/v0/logs/file"
 
 #: Seconds between two attempts, and attempts at an answer that may be another a moment later.
 _PAUSE = 2.0
@@ -59,47 +66,55 @@ class Record:
     progress: dict[str, Any] | None = None
 
 
-async def read_record(transport: AiohttpTransport, job: JobDetails, log: Any) -> Record:
+async def read_record(transport: AiohttpTransport, submission_id: str, node_id: str | None, log: Any) -> Record:
     """
-    Read what a job's function came to.
+    Read what a job's function came to (``GET /api/v0/logs/file``).
 
-    :param job: a job that has ended.
+    :param submission_id: a job that has ended.
+    :param node_id: its ``driver_node_id``.
     :param log: where lost contact is told.
     :raises RayJobResultError: there is nothing, or it is damaged.
     :raises RayClusterUnreachableError: no contact for the connection's ``unreachable_timeout``.
     """
     contact, attempts = Contact(transport.cluster.unreachable_timeout, log), 0
+    name = f"Ray job {submission_id}"
     while True:
         try:
-            data = await _fetch(transport, job)
-            return parse_record(data, f"{transport.cluster.address}: Ray job {job.submission_id}")
+            data = await transport.run(_fetch(submission_id, node_id or ""))
+            return parse_record(data, f"{transport.cluster.address}: {name}")
         except RayClusterUnreachableError as e:
             if detail := contact.failed(e):
-                raise RayClusterUnreachableError(f"The result of Ray job {job.submission_id}: {detail}") from e
-        except RayRequestRefusedError:
-            raise
+                raise RayClusterUnreachableError(f"The result of {name}: {detail}") from e
+        except (RayProtocolError, RayRequestRefusedError) as e:
+            problem = "its result is damaged"
+            if e.status is not None:  # else an answer without bounds
+                problem = f"its result comes by {_ROUTE}, which this cluster, or a proxy before it, does not serve"
+            raise RayJobResultError(f"{name}: {problem}: {e}", submission_id=submission_id) from e
         except RayAPIError as e:
             attempts += 1
             if attempts == _ATTEMPTS or "not found" in str(e):
                 raise RayJobResultError(
-                    f"The result of Ray job {job.submission_id} is missing: its process ended before it wrote one, "
-                    f"or the node that it ran on is gone ({e})",
-                    submission_id=str(job.submission_id),
+                    f"The result of {name} is missing: its process ended before it wrote one, or the node that it ran "
+                    f"on is gone ({e})",
+                    submission_id=submission_id,
                 ) from e
         await asyncio.sleep(_PAUSE)
 
 
-async def _fetch(transport: AiohttpTransport, job: JobDetails) -> bytes:
-    query = {"node_id": job.driver_node_id or "", "filename": f"job-driver-{job.submission_id}.result", "lines": -1}
+def _fetch(submission_id: str, node_id: str) -> Flow[bytes]:
     data = bytearray()
-    async with transport.body(f"/api/v0/logs/file?{urlencode(query)}") as chunks:
-        async for chunk in chunks:
-            data += chunk
-            if len(data) > RESULT_LIMIT + _MARGIN:
-                break
+
+    def receive() -> TakePiece:
+        data.clear()
+        return data.extend
+
+    path = log_file_path(submission_id, node_id, "result")
+    response = yield Request("GET", path, receive=receive, limit=RESULT_LIMIT + _MARGIN)
+    if response.status != 200:
+        raise error_of(response)
     if bytes(data[:1]) in (b"", b"0"):  # an error of an older Ray, which it does not always get to tell
-        said = " ".join(data[1:1000].decode(errors="replace").split())
-        raise RayAPIError(f"{transport.cluster.address}: {said or 'an empty answer'}", status=200)
+        said = for_terminal(" ".join(data[1:1000].decode(errors="replace").split()))
+        raise RayAPIError(f"{response.address}: {said or 'an empty answer'}", status=200)
     return bytes(data)
 
 
@@ -115,12 +130,14 @@ def parse_record(data: bytes, job: str) -> Record:
         if data[:1] == b"1":
             data = b"".join(data[i + 1 : i + 1 + _BLOCK] for i in range(0, len(data), _BLOCK + 1))
         head, _, body = data.partition(b"\n")
-        header = json.loads(head)
+        header = decode_json(head.decode())
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise ValueError("it is of an unknown format")
         outcome = header.get("outcome")
         if outcome not in ("value", "error", "stored"):
             raise ValueError(f"it tells the unknown outcome {outcome!r}")
+        if not isinstance(header["bytes"], int) or not isinstance(header["sha256"], str):
+            raise ValueError("it does not say its size and digest")
         record = Record(
             outcome,
             body.decode("ascii"),
@@ -169,5 +186,5 @@ def traceback_of(record: Record) -> str:
     """Return the traceback of a function that failed."""
     try:
         return str(json.loads(record.text)).rstrip()
-    except ValueError:
+    except (ValueError, RecursionError):
         return record.text

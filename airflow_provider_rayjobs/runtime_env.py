@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_provider_rayjobs.exceptions import RayPackageError
+from airflow_provider_rayjobs.safe_text import without_credentials
 
 #: Keys that Ray itself knows; plugins on the cluster may add others.
 KNOWN_KEYS = frozenset(
@@ -45,6 +45,9 @@ KNOWN_KEYS = frozenset(
     ]
 )
 
+#: Bytes that Linux takes for one argument or environment variable of a process (``MAX_ARG_STRLEN``), without the NUL.
+LARGEST_STRING = 131_071
+
 #: URIs that are more than a path: what the nodes download, what Ray keeps itself, and what is on every node.
 _DOWNLOADED = frozenset({"http", "https", "s3", "gs", "azure", "abfss", "file", "gcs"})
 _SCHEMES = _DOWNLOADED | {"local"}
@@ -63,25 +66,12 @@ _CONFIG_DEFAULTS: Mapping[str, Any] = {"setup_timeout_seconds": 600, "eager_inst
 _RENAMED = {"nsight": "_nsight", "rocprof_sys": "_rocprof_sys"}
 
 
-#: In URLs: a login, and a query, which may be a signature.
-_LOGIN_IN_URL = re.compile(r"(?<=://)[^/\s\"]*@")
-_QUERY_IN_URL = re.compile(r"(://[^\s\"?]+\?)[^\s\"]+")
-
-
 def public_runtime_env(runtime_env: Mapping[str, Any]) -> dict[str, Any]:
     """Return a ``runtime_env`` to be shown: without the values of ``env_vars``, and what URLs hold that is secret."""
-    shown = {key: _without_credentials(value) for key, value in runtime_env.items()}
+    shown = {key: without_credentials(value) for key, value in runtime_env.items()}
     if isinstance(shown.get("env_vars"), Mapping):
         shown["env_vars"] = dict.fromkeys(shown["env_vars"], "***")
     return shown
-
-
-def _without_credentials(value: Any) -> Any:
-    if isinstance(value, str):
-        return _QUERY_IN_URL.sub(r"\1***", _LOGIN_IN_URL.sub("***@", value))
-    if isinstance(value, Mapping):
-        return {key: _without_credentials(item) for key, item in value.items()}
-    return [_without_credentials(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def is_uri(value: str) -> bool:
@@ -118,6 +108,12 @@ def check_env_vars(name: str, env_vars: Any) -> None:
             raise ValueError(f"{name} has the key {key!r}, which no environment variable can have as its name")
         if not is_passable(value):
             raise ValueError(f"{name}[{key!r}] holds a NUL character, or half of a surrogate pair; no variable can")
+        size = len(f"{key}={value}".encode())
+        if size > LARGEST_STRING:
+            raise ValueError(
+                f"{name}[{key!r}] has {size:,} bytes with its name; Linux gives a process none of more than "
+                f"{LARGEST_STRING:,}. Put it into a file of the working_dir, or where the cluster can read it"
+            )
 
 
 def check_strings(name: str, value: Any) -> None:

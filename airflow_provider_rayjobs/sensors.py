@@ -32,6 +32,7 @@ from airflow_provider_rayjobs.exceptions import (
 from airflow_provider_rayjobs.guard import JobGuard
 from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.protocol import JobStatus
+from airflow_provider_rayjobs.safe_text import without_logins
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -94,7 +95,7 @@ class _RaySensor(BaseSensorOperator):
             # Airflow 3 does not enforce it while the task is deferred.
             deadline = min(deadline, started.timestamp() + self.execution_timeout.total_seconds())
         condition = self.condition(context)
-        context["ti"].xcom_push(key=compat.SUBMISSION_ID_XCOM, value=condition.submission_id)
+        compat.push_xcom(context, compat.SUBMISSION_ID_XCOM, condition.submission_id)
         trigger = RayConditionTrigger(
             ray_conn_id=self.ray_conn_id,
             kind=self.kind,
@@ -143,10 +144,8 @@ class _RaySensor(BaseSensorOperator):
         try:
             reached = self.hook.get_conn().run(self._waited_for.look())
         except (RayJobError, RayRequestRefusedError, RayConnectionConfigError) as e:
-            if isinstance(self._waited_for, JobReaches) and self._waited_for.job is not None:
-                compat.register_job(self._waited_for.job)  # the error quotes its log
-                raise AirflowFailException(compat.public(str(e))) from None
-            raise AirflowFailException(str(e)) from e
+            public = compat.public_for(self._waited_for.job)  # the error quotes what the job said
+            raise AirflowFailException(without_logins(public(str(e)))) from None
         except RayJobsError as e:
             if detail := self._contact.failed(e):
                 raise RayClusterUnreachableError(f"{self.hook.get_address()}: {detail}") from e

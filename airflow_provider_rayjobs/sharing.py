@@ -40,7 +40,7 @@ class _Shared:
     """A poller, and who uses it."""
 
     def __init__(self, cluster: ClusterConnection) -> None:
-        from airflow_provider_rayjobs.transport import AiohttpTransport
+        from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
 
         self.poller = Poller(AiohttpTransport(cluster))
         self.users = 0

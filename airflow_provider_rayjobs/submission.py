@@ -5,11 +5,12 @@ from __future__ import annotations
 import secrets
 import shlex
 import string
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.protocol import JobDetails, Submission
 from airflow_provider_rayjobs.runtime_env import check_strings
-from airflow_provider_rayjobs.validation import check_entrypoint, check_submission
+from airflow_provider_rayjobs.validation import check_entrypoint, check_sizes, check_submission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -57,3 +58,13 @@ def make_submission(
     )
     check_submission(submission)
     return submission, lambda job: job.metadata.get(SUBMISSION_KEY) == key
+
+
+def with_runtime_env(submission: Submission, runtime_env: Mapping[str, Any] | None) -> Submission:
+    """
+    Return a submission with the ``runtime_env`` that its own became: with packages for folders, and lists for files.
+
+    :raises ValueError: it is too large by now.
+    """
+    check_sizes(runtime_env, submission.metadata)
+    return replace(submission, runtime_env=runtime_env)

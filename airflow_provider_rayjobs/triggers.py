@@ -22,6 +22,7 @@ from airflow_provider_rayjobs.exceptions import (
 )
 from airflow_provider_rayjobs.follow import STOP_PATIENCE, JobWatcher, Watch
 from airflow_provider_rayjobs.protocol import JobDetails
+from airflow_provider_rayjobs.safe_text import safe_value, without_logins
 from airflow_provider_rayjobs.sharing import cluster_of, poller_of
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ class RayJobTrigger(_StopsItsJob):
         """Return the class path and the arguments of the constructor, as JSON values."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
-            {"ray_conn_id": self.ray_conn_id, "stop_on_kill": self.stop_on_kill, **self.watch.to_json()},
+            safe_value({"ray_conn_id": self.ray_conn_id, "stop_on_kill": self.stop_on_kill, **self.watch.to_json()}),
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -156,12 +157,9 @@ class RayJobTrigger(_StopsItsJob):
         try:
             self._cluster = await cluster_of(self.ray_conn_id)
             async with poller_of(self._cluster) as poller:
-                watcher = JobWatcher(
-                    poller, self.watch, self.log, prepare=compat.register_job_on_loop, public=compat.public
-                )
-                event = await watcher.run()
+                event = await JobWatcher(poller, self.watch, self.log, compat.public_for).run()
             self._ended = True
-            yield TriggerEvent(compat.masked(event).to_json())  # type: ignore[no-untyped-call]  # of Airflow
+            yield TriggerEvent(event.to_json())  # type: ignore[no-untyped-call]  # of Airflow
         except asyncio.CancelledError:
             await self._stop_if_killed()
             raise
@@ -203,7 +201,8 @@ class RayConditionTrigger(_StopsItsJob):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments of the constructor, as JSON values."""
         names = ("ray_conn_id", "kind", "condition", "poke_interval", "deadline")
-        return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in names}
+        arguments: dict[str, Any] = safe_value({name: getattr(self, name) for name in names})
+        return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait; yield one event when the condition holds, can't hold any more, or time or contact is lost."""
@@ -212,7 +211,7 @@ class RayConditionTrigger(_StopsItsJob):
             async with poller_of(self._cluster) as poller:
                 event = await (self._wait_for_job(poller) if self.kind == "job" else self._wait_for_cluster(poller))
             self._ended = True
-            yield TriggerEvent(compat.masked(event).to_json())  # type: ignore[no-untyped-call]  # of Airflow
+            yield TriggerEvent(event.to_json())  # type: ignore[no-untyped-call]  # of Airflow
         except asyncio.CancelledError:
             await self._stop_if_killed()
             raise
@@ -261,14 +260,14 @@ class RayConditionTrigger(_StopsItsJob):
         contact = Contact(cluster.unreachable_timeout, self.log)
 
         def event(outcome: Outcome, detail: str = "") -> JobEvent:
-            return JobEvent(condition.current_id, cluster.address, outcome, detail)
+            public = compat.public_for(condition.job)  # an error quotes what the job said
+            return JobEvent(condition.current_id, cluster.address, outcome, without_logins(public(detail)))
 
         left = None
         while True:
             try:
                 reached = await look(left)
             except (RayJobError, RayRequestRefusedError) as e:
-                await _hide_secrets(condition)
                 return event(Outcome.LOST if isinstance(e, RayJobLostError) else Outcome.FAILED, str(e))
             except RayJobsError as e:
                 contact.failed(e)
@@ -282,9 +281,3 @@ class RayConditionTrigger(_StopsItsJob):
             if (left := self.deadline - time.time()) <= 0:
                 return event(Outcome.TIMEOUT, "the sensor's timeout, or its execution_timeout, has passed")
             left = min(left, contact.left)
-
-
-async def _hide_secrets(condition: JobReaches | ClusterRunsJobs) -> None:
-    """Have what a job said masked before it is told."""
-    if isinstance(condition, JobReaches) and condition.job is not None:
-        await compat.register_job_on_loop(condition.job)

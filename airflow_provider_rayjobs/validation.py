@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from numbers import Real
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.identity import METADATA_PREFIX, SECRET_ENV_VARS_KEY, check_submission_id
 from airflow_provider_rayjobs.runtime_env import (
+    LARGEST_STRING,
     check_env_vars,
     check_mapping,
     check_runtime_env,
@@ -19,6 +22,9 @@ from airflow_provider_rayjobs.runtime_env import (
 
 if TYPE_CHECKING:
     from airflow_provider_rayjobs.protocol import Submission
+
+#: Bytes that ``runtime_env`` and metadata may have as JSON, so that Ray's additions fit beside them.
+LARGEST_ENVIRONMENT = LARGEST_STRING - 1024
 
 
 def check_submission(submission: Submission) -> None:
@@ -34,6 +40,36 @@ def check_submission(submission: Submission) -> None:
         value = getattr(submission, name)
         if value is not None:
             check(value)
+    check_sizes(submission.runtime_env, submission.metadata)
+
+
+def check_sizes(runtime_env: Mapping[str, Any] | None, metadata: Mapping[str, str]) -> None:
+    """
+    Check that Ray can hand a job's environment to its processes.
+
+    Ray writes ``runtime_env`` and metadata as JSON into one environment variable of the driver, and ``env_vars`` into
+    one argument of its worker process (``job_supervisor.py``, ``setup_worker.py`` of Ray 2.60). Linux takes neither
+    when it has more than 128 KiB. Ray then starts the job again and again: it is PENDING for 15 minutes, can't be
+    stopped, and holds up other jobs.
+
+    :raises ValueError: they are too large; the message names the largest part.
+    """
+    total = len(json.dumps([runtime_env, dict(metadata)], default=str))
+    if total <= LARGEST_ENVIRONMENT:
+        return
+    parts = {f"metadata[{key!r}]": value for key, value in metadata.items()}
+    for key, value in (runtime_env or {}).items():
+        if key == "env_vars" and isinstance(value, Mapping):
+            parts |= {f"runtime_env['env_vars'][{name!r}]": item for name, item in value.items()}
+        else:
+            parts[f"runtime_env[{key!r}]"] = value
+    sizes = {name: len(json.dumps(value, default=str)) for name, value in parts.items()}
+    largest = max(sizes, key=lambda name: sizes[name])
+    raise ValueError(
+        f"runtime_env and metadata have {total:,} bytes as JSON, and Ray can pass at most {LARGEST_ENVIRONMENT:,} to a "
+        f"job's processes; the largest part is {largest} with {sizes[largest]:,}. Put large values into a file of the "
+        "working_dir, or where the cluster can read them"
+    )
 
 
 def check_entrypoint(entrypoint: Any) -> None:
@@ -43,6 +79,12 @@ def check_entrypoint(entrypoint: Any) -> None:
         raise TypeError(f"entrypoint must be a text or a list of texts, not {_kind(entrypoint)}")
     if not words or not words[0].strip():
         raise ValueError("entrypoint is empty; it is the command that the cluster runs")
+    size = len((entrypoint if isinstance(entrypoint, str) else shlex.join(words)).encode(errors="replace"))
+    if size > LARGEST_STRING:
+        raise ValueError(
+            f"entrypoint has {size:,} bytes, quoted for the shell; Linux gives a process no argument of more than "
+            f"{LARGEST_STRING:,}. Put large values into a file of the working_dir, or where the cluster can read them"
+        )
     if not all(map(is_passable, words)):
         raise ValueError("entrypoint holds a NUL character, or half of a surrogate pair, which no command line can")
 

@@ -45,10 +45,10 @@ class Sink:
 
 async def ours(url: str, submission_id: str) -> Sink:
     """Follow the job as the operator does; each line goes to the log."""
+    from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
     from airflow_provider_rayjobs.connection import ClusterConnection
     from airflow_provider_rayjobs.follow import JobWatcher, Watch
     from airflow_provider_rayjobs.poller import Poller
-    from airflow_provider_rayjobs.transport import AiohttpTransport
 
     sink = Sink()
     async with Poller(AiohttpTransport(ClusterConnection("bench", url))) as poller:

@@ -68,7 +68,7 @@ def measure_ours(address: str, folders: list[str]) -> dict[str, Any]:
     """Prepare with this provider."""
     from airflow_provider_rayjobs import protocol
     from airflow_provider_rayjobs.connection import ClusterConnection
-    from airflow_provider_rayjobs.transport import RequestsTransport
+    from airflow_provider_rayjobs.requests_transport import RequestsTransport
     from airflow_provider_rayjobs.working_dir import prepare_runtime_env
 
     cluster = ClusterConnection("bench", address)

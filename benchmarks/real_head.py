@@ -120,9 +120,9 @@ async def told(head: RayHead, poller: Poller, seconds: int, stream: bool) -> dic
 
 async def ends(head: RayHead, rounds: int) -> tuple[str, Any]:
     """Run jobs to their ends, with their logs and without; return a table and its figures."""
+    from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
     from airflow_provider_rayjobs.connection import ClusterConnection
     from airflow_provider_rayjobs.poller import Poller
-    from airflow_provider_rayjobs.transport import AiohttpTransport
 
     results: list[dict[str, Any]] = []
     async with Poller(AiohttpTransport(ClusterConnection("bench", head.url))) as poller:

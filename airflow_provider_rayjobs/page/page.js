@@ -166,7 +166,8 @@ function told(connection) {
   if (connection.state === "reading") return "reading …";
   if (connection.state === "error") return connection.problem;
   const cut = connection.on_record > connection.most ? `, the newest ${connection.most} of ${connection.on_record}` : "";
-  return `${connection.address} · ${connection.jobs.length} jobs${cut}`;
+  const left = connection.malformed ? `, without ${connection.malformed} whose details can't be read` : "";
+  return `${connection.address} · ${connection.jobs.length} jobs${cut}${left}`;
 }
 
 function drawChoices(jobs) {

@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 
-from airflow_provider_rayjobs import job_list, packages, protocol, resources
+from airflow_provider_rayjobs import job_list, log_file, packages, protocol, resources
 from airflow_provider_rayjobs.protocol import Request, Submission
 from tests.samples.stable import stable, stable_text
 from tests.support import samples
@@ -181,7 +181,7 @@ async def record_jobs(recorder: Recorder) -> None:
         await recorder.until(submission_id, "SUCCEEDED", "FAILED", "STOPPED")
         await recorder.keep(f"get_{name}", protocol.get_job_info(submission_id))
     await recorder.keep("get_unknown", protocol.get_job_info("unknown"))
-    await recorder.keep("list", protocol.list_jobs())
+    await recorder.keep("list", job_list.list_jobs())
     await recorder.keep("stop_ended", protocol.stop_job("fails"))
     await recorder.keep("stop_unknown", protocol.stop_job("unknown"))
     await recorder.keep("delete_ended", protocol.delete_job("fails"))
@@ -194,8 +194,8 @@ async def record_logs(recorder: Recorder) -> None:
     await recorder.keep_stream("tail", f"{protocol.job_path('whole')}/logs/tail")
     await recorder.keep_stream("tail_unknown", f"{protocol.job_path('unknown')}/logs/tail")
     job = await recorder.until("whole", "SUCCEEDED")
-    await recorder.keep("logs", protocol.get_job_logs("whole"))
-    await recorder.keep("logs_unknown", protocol.get_job_logs("unknown"))
+    await recorder.keep("logs", log_file.get_job_logs("whole"))
+    await recorder.keep("logs_unknown", log_file.get_job_logs("unknown"))
     for name, filename in {"log_file": "job-driver-whole.log", "log_file_missing": "job-driver-whole.result"}.items():
         query = {"node_id": job.get("driver_node_id") or "", "filename": filename, "lines": -1}
         request = Request("GET", f"/api/v0/logs/file?{urlencode(query)}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
 from airflow_provider_rayjobs.connection import ClusterConnection
-from airflow_provider_rayjobs.transport import AiohttpTransport, RequestsTransport
+from airflow_provider_rayjobs.requests_transport import RequestsTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 from tests.support import answers
 from tests.support.answers import Answer
@@ -157,6 +157,8 @@ class ScriptedJobs:
                 case ("GET", "api", "jobs"):
                     jobs = [_current(job) for job in self.jobs.values()]
                     return answers.as_json([*jobs, *self.other_jobs])
+                case ("GET", "api", "v0", "logs", "file"):
+                    return self._log_file(path)
                 case (_, "api", "jobs", submission_id, *rest):
                     job = self.jobs.get(submission_id)
                     if job is None:
@@ -219,6 +221,17 @@ class ScriptedJobs:
             case ("GET", "logs"):
                 return answers.as_json({"logs": "".join(job.log)})
         return answers.text(405, "405: Method Not Allowed")
+
+    def _log_file(self, path: str) -> Answer:
+        query = {name: values[0] for name, values in parse_qs(path.partition("?")[2]).items()}
+        name, lines = query.get("filename", ""), int(query.get("lines", "1000"))
+        job = self.jobs.get(name.removeprefix("job-driver-").removesuffix(".log"))
+        if job is None or not name.endswith(".log"):
+            return answers.text(500, f"A file is not found at: /tmp/ray/{name}")
+        content = b"".join(chunk.encode("utf-8", "surrogateescape") for chunk in job.log)
+        if lines != -1:
+            content = b"".join(content.splitlines(keepends=True)[-lines:])
+        return Answer(200, content, "text/plain")
 
     def _stop(self, job: Job) -> bool:
         if job.ended:

@@ -23,24 +23,35 @@ from airflow_provider_rayjobs.protocol import JobDetails, JobStatus
 ADDRESS = "http://ray:8265"
 GOOD = JobEvent("a", ADDRESS, Outcome.SUCCEEDED).to_json()
 
-events = st.builds(
-    JobEvent,
-    submission_id=st.text(min_size=1),
-    address=st.text(),
-    outcome=st.sampled_from(Outcome),
-    detail=st.text(),
-    message=st.none() | st.text(),
-    error_type=st.none() | st.text(),
-    exit_code=st.none() | st.integers(-(2**31), 2**31),
-    log_tail=st.lists(st.text()).map(tuple),
-    reattached_at=st.none() | st.floats(0, 1e10),
-    ended_at=st.floats(0, 1e10),
-)
+
+def events(text: st.SearchStrategy[str]) -> st.SearchStrategy[JobEvent]:
+    return st.builds(
+        JobEvent,
+        submission_id=text.filter(bool),
+        address=text,
+        outcome=st.sampled_from(Outcome),
+        detail=text,
+        message=st.none() | text,
+        error_type=st.none() | text,
+        exit_code=st.none() | st.integers(-(2**31), 2**31),
+        log_tail=st.lists(text).map(tuple),
+        reattached_at=st.none() | st.floats(0, 1e10),
+        ended_at=st.floats(0, 1e10),
+        progress=st.none() | st.builds(dict, done=st.just(1), total=st.none(), message=text),
+    )
 
 
-@given(events)
+@given(events(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)))
 def test_an_event_survives_json(event: JobEvent) -> None:
     assert JobEvent.from_json(json.loads(json.dumps(event.to_json()))) == event
+
+
+@given(events(st.text(st.sampled_from("a\0\ud800\udcff\U0001f600é"), max_size=6)))
+def test_every_database_takes_an_event_whatever_a_job_printed(event: JobEvent) -> None:
+    sent = json.dumps(event.to_json())
+    assert "\\u0000" not in sent
+    json.loads(sent.replace("\\ud83d\\ude00", "")).__repr__().encode()  # no half of a pair is left
+    assert JobEvent.from_json(json.loads(sent)).outcome == event.outcome
 
 
 @pytest.mark.parametrize(

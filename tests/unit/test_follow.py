@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_rayjobs import follow, logs, protocol
+from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
 from airflow_provider_rayjobs.events import JobEvent, Outcome
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError
 from airflow_provider_rayjobs.follow import JobWatcher, Watch, poll_delay
 from airflow_provider_rayjobs.poller import Poller
-from airflow_provider_rayjobs.transport import AiohttpTransport
 from tests.support import answers
 from tests.support.clients import cluster_at, until
 from tests.support.scripted_server import ScriptedRay, Tail

@@ -350,7 +350,7 @@ def test_a_good_connection_says_what_it_found(server: ScriptedRay) -> None:
 def test_a_bad_connection_says_what_to_check(
     connection: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_rayjobs.transport.ATTEMPTS", 1)
+    monkeypatch.setattr("airflow_provider_rayjobs.retries.ATTEMPTS", 1)
     monkeypatch.setenv("AIRFLOW_CONN_RAY_X", json.dumps({"conn_type": "ray_jobs", **connection}))
     hook = RayJobHook("ray_x")
     good, text = hook.test_connection()

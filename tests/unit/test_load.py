@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
-from contextlib import asynccontextmanager
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,9 +24,7 @@ from airflow_provider_rayjobs.load import (
     Plan,
     best_plan,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+from tests.support.flows import outcome
 
 DELAYS = st.lists(st.floats(0.1, 60.0), min_size=1, max_size=50)
 
@@ -125,33 +121,31 @@ def test_the_head_keeps_time_for_others() -> None:
     assert 2000 * 0.01 / now == pytest.approx(SHARE, rel=0.05)
 
 
-def pieces_of(body: bytes, sizes: list[int]) -> Any:
-    """Return a transport whose every body is this, in pieces."""
-
-    async def chunks() -> AsyncIterator[bytes]:
-        at = 0
-        for size in [*sizes, len(body)]:
-            yield body[at : at + size]
-            at += size
-
-    @asynccontextmanager
-    async def opened(path: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        yield chunks()
-
-    return SimpleNamespace(body=opened, cluster=SimpleNamespace(address="http://ray:8265"))
-
-
 @given(st.lists(st.dictionaries(st.text(max_size=3), st.text(max_size=9)), max_size=8), st.lists(st.integers(0, 30)))
 def test_a_list_is_read_however_it_is_cut_into_pieces(jobs: list[dict[str, str]], sizes: list[int]) -> None:
     found: list[dict[str, Any]] = []
     body = json.dumps(jobs, ensure_ascii=False).encode()
-    number = asyncio.run(read_list(pieces_of(body, sizes), found.append))
+    number = outcome(read_list(lambda: found.append, repeatable=False), body, sizes=sizes)
     assert (found, number) == (jobs, len(jobs))
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"<html>", b'{"a": {}}', b'[{"a": 1}', b'[{"a": 1}, {"b', b'[{"a": 1}] [', b"[1]"]
+    "body",
+    [
+        *(b"", b"<html>", b'{"a": {}}', b'[{"a": 1}', b'[{"a": 1}, {"b', b'[{"a": 1}] [', b"[1]", b'[{"a": 1} x]'),
+        *(b'[{"a": ' + b"[" * 20_000, b'[{"a": ' + b"1" * 5000 + b"}]", b'[{"a": [' + b"{}," * 90_000),
+        b'[{"a": "' + b"x" * 5_000_000,
+    ],
+    ids=lambda body: repr(body[:12]),
 )
-def test_what_is_no_list_is_an_error(body: bytes) -> None:
-    with pytest.raises(RayProtocolError, match="is no list of jobs"):
-        asyncio.run(read_list(pieces_of(body, [3]), lambda job: job["a"]))
+@pytest.mark.parametrize("sizes", [[3], [16384] * 400])
+def test_what_is_not_a_list_of_jobs_is_an_error(body: bytes, sizes: list[int]) -> None:
+    with pytest.raises(RayProtocolError, match=r"can't be used: it |list of jobs"):
+        outcome(read_list(lambda: lambda job: job["a"], repeatable=False), body, sizes=sizes)
+
+
+def test_a_large_job_in_a_list_is_not_decoded_anew_with_each_piece_of_it() -> None:
+    body = json.dumps([{"a": "x}" * 1_500_000}]).encode()
+    began = time.process_time()
+    assert outcome(read_list(lambda: lambda job: None, repeatable=False), body, sizes=[4096] * 1000) == 1
+    assert time.process_time() - began < 1.0

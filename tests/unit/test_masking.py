@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, redact
 
 from airflow_provider_rayjobs import compat
-from airflow_provider_rayjobs.events import JobEvent, Outcome
+from airflow_provider_rayjobs.events import Outcome
+from airflow_provider_rayjobs.job_secrets import WITHHELD
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
+from airflow_provider_rayjobs.protocol import JobDetails, JobStatus
 from airflow_provider_rayjobs.sensors import RayJobSensor
 from airflow_provider_rayjobs.triggers import RayConditionTrigger, RayJobTrigger
 
@@ -127,19 +130,36 @@ def test_a_sensor_registers_the_secrets_of_the_job_whose_error_it_tells(
     assert "it said ***" in str(caught.value)
 
 
-def test_a_secret_of_several_lines_is_masked_line_by_line() -> None:
-    key = "{\n-----BEGIN 4f6a-----\nMIIE4f6aPRIVATE==\n}\n"
-    compat.register_env_vars({"PEM": key, "PLAIN": "line one\nline two"}, ["PEM", "MISSING"])
-    assert [redact(line) for line in key.splitlines()] == ["{", "***", "***", "}"]
-    assert redact(repr(key)) == r"'{\n***\n***\n}\n'"
-    assert redact("line one") == "line one"
-
-
-def test_masking_an_event_changes_its_words_only() -> None:
-    compat.register_env_vars({"A": "failed-job-1"}, ["A"])
-    event = JobEvent(
-        "failed-job-1", "http://head", Outcome.FAILED, "of failed-job-1", message=None, log_tail=("a", "failed-job-1")
+def test_a_jobs_secrets_are_masked_in_its_own_text_and_in_no_other() -> None:
+    job = JobDetails(
+        "SUBMISSION",
+        JobStatus.FAILED,
+        metadata={LISTED: "DSN"},
+        runtime_env={"env_vars": {"A_PASSWORD": "Traceback", "DSN": "dsn-3c9d", "SIZE": "large-one"}},
     )
-    masked = compat.masked(event)
-    assert (masked.submission_id, masked.address, masked.outcome) == ("failed-job-1", "http://head", Outcome.FAILED)
-    assert (masked.detail, masked.message, masked.log_tail) == ("of ***", None, ("a", "***"))
+    public = compat.public_for(job)
+    assert public("Traceback: dsn-3c9d large-one") == "***: *** large-one"
+    assert redact("Traceback dsn-3c9d") == "Traceback dsn-3c9d"
+    assert compat.public_for(None)("Traceback") == "Traceback"
+
+
+def test_what_airflow_masks_is_masked_in_a_jobs_text_too() -> None:
+    compat.register_env_vars({"PEM": "known-secret-7b1"}, ["PEM", "MISSING"])
+    assert compat.public_for(JobDetails("SUBMISSION", JobStatus.RUNNING))("a known-secret-7b1") == "a ***"
+
+
+def test_a_job_with_thousands_of_variables_is_judged_at_once() -> None:
+    env_vars = {f"V{n}": f"value-{n:06}" for n in range(30_000)}
+    began = time.process_time()
+    public = compat.public_for(JobDetails("SUBMISSION", JobStatus.RUNNING, runtime_env={"env_vars": env_vars}))
+    assert public("text") == WITHHELD
+    assert time.process_time() - began < 1
+
+
+def test_the_secrets_of_many_jobs_leave_airflows_masker_as_it_is(conn_id: str, scripted_ray: ScriptedRay) -> None:
+    for number in range(20):
+        secret = f"own-secret-{number}"
+        scripted_ray.add_job(f"m{number}", "FAILED", message=secret, runtime_env={"env_vars": {"API_TOKEN": secret}})
+        trigger = RayJobTrigger(ray_conn_id=conn_id, submission_id=f"m{number}", submitted_at=1.0, stream_logs=False)
+        assert event_of(trigger)["message"] == "***"
+    assert redact("own-secret-0 own-secret-19") == "own-secret-0 own-secret-19"

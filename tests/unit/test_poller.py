@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_rayjobs import load, logs, poller, protocol
+from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
 from airflow_provider_rayjobs.events import Outcome
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError
 from airflow_provider_rayjobs.follow import JobWatcher, Watch
 from airflow_provider_rayjobs.followed import FollowedJob, Subscription, Trouble
 from airflow_provider_rayjobs.poller import Poller
 from airflow_provider_rayjobs.protocol import JobDetails
-from airflow_provider_rayjobs.transport import AiohttpTransport
 from tests.support import answers
 from tests.support.clients import cluster_at, until
 

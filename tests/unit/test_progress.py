@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_rayjobs.logs import LineWriter
+from airflow_provider_rayjobs.log_lines import LineWriter
 from airflow_provider_rayjobs.progress import (
     LONGEST_MESSAGE,
     SHOW_INTERVAL,

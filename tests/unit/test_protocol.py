@@ -7,18 +7,18 @@ What each supported Ray answers is held by ``test_samples``.
 from __future__ import annotations
 
 import json
-import logging
 import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_provider_rayjobs import exceptions as errors
-from airflow_provider_rayjobs import identity, protocol
+from airflow_provider_rayjobs import identity, job_list, log_file, protocol
 from airflow_provider_rayjobs.answers import Response, error_of
 from airflow_provider_rayjobs.protocol import JobDetails, JobStatus, Submission
 from tests.support import answers, faults
 from tests.support.faulty_proxy import FaultyProxy
+from tests.support.flows import outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ def response(answer: Answer, **fields: Any) -> Response:
         (answers.unauthorized(), errors.RayAuthError, r"HTTP 401.*check the connection's token.*Missing"),
         (answers.forbidden(), errors.RayAuthError, r"HTTP 403.*check the connection's token.*Invalid"),
         (answers.html(403), errors.RayAuthError, "HTTP 403.*check the connection's token"),
-        (answers.too_large(), errors.RayAPIError, "HTTP 413.*104857600"),
+        (answers.too_large(), errors.RayRequestRefusedError, "HTTP 413: the request is too large.*104857600"),
         (answers.internal_error(), errors.RayAPIError, "HTTP 500.*Failed to look up actor"),
         (answers.html(500), errors.RayAPIError, "HTTP 500.*no explanation"),
         (answers.text(500, ""), errors.RayAPIError, "HTTP 500.*no explanation"),
@@ -95,11 +95,10 @@ def test_a_secret_in_an_answer_is_not_shown_even_when_it_spans_lines() -> None:
     assert "tok-123" not in str(error_of(response(moved, secrets=("tok-123",))))
 
 
-def test_an_unknown_status_is_kept_warned_of_once_and_not_terminal(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        first, second = JobStatus("SUSPENDED"), JobStatus("SUSPENDED")
-    assert (str(first), first.is_terminal, first is second) == ("SUSPENDED", False, True)
-    assert len([one for one in caplog.records if "SUSPENDED" in one.getMessage()]) == 1
+def test_an_unknown_status_keeps_its_text_and_is_not_terminal() -> None:
+    first, second = JobStatus("SUSPENDED"), JobStatus("SUSPENDED")
+    assert (str(first), first.is_terminal, first.is_known, first == second) == ("SUSPENDED", False, False, True)
+    assert JobStatus.FAILED.is_known
     assert [status.value for status in JobStatus] == ["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
 
 
@@ -124,23 +123,21 @@ def test_details_without_type_or_status_are_no_answer_of_ray(
 @pytest.mark.parametrize(
     ("flow", "answer"),
     [
-        (protocol.list_jobs, answers.as_json("x")),
-        (protocol.list_jobs, answers.as_json([1])),
-        (protocol.list_jobs, answers.as_json({})),
-        (protocol.list_jobs, answers.as_json([{}])),
+        (job_list.list_jobs, answers.as_json("x")),
+        (job_list.list_jobs, answers.as_json([1])),
+        (job_list.list_jobs, answers.as_json({})),
+        (job_list.list_jobs, answers.as_json([{}])),
         (protocol.get_version, answers.as_json({"version": "4"})),
         (protocol.get_version, answers.as_json([])),
-        (lambda: protocol.get_job_logs("a"), answers.as_json({"logs": None})),
+        (lambda: log_file.get_job_logs("a"), answers.as_json({"logs": None})),
         (lambda: protocol.get_job_info("a"), answers.html()),
         (lambda: protocol.get_job_info("a"), answers.truncated_json()),
         (lambda: protocol.stop_job("a"), answers.as_json(True)),
     ],
 )
 def test_an_answer_of_another_form_is_a_protocol_error(flow: Callable[[], Any], answer: Answer) -> None:
-    running = flow()
-    next(running)
-    with pytest.raises(errors.RayProtocolError, match=r"http://ray:8265: this is no answer of the Ray Jobs API"):
-        running.send(response(answer))
+    with pytest.raises(errors.RayProtocolError, match=r"http://ray:8265: .*check that host, port and path prefix"):
+        outcome(flow(), answer.body)
 
 
 @pytest.mark.parametrize("wrong", ["a/b", "a b", "", ".", "..", "ä", "a\n"])
@@ -230,10 +227,48 @@ DONE = {f"{name}, yet accepted": answer.but(applies=True) for name, answer in UN
 def test_a_submission_that_was_not_accepted_is_looked_up_then_sent_again(
     answer: Answer, scripted_ray: ScriptedRay, connect: Callable[..., Client]
 ) -> None:
-    scripted_ray.script("POST", "/api/jobs/", answer, answer)
+    scripted_ray.script("POST", "/api/jobs/", answer)
     assert submit(connect(scripted_ray)) == "a"
-    assert exchange(scripted_ray) == ["POST", "GET", "POST", "GET", "POST"]
+    assert exchange(scripted_ray) == ["POST", "GET", "POST"]
     assert list(scripted_ray.jobs) == ["a"]
+
+
+@pytest.mark.parametrize("answer", UNDONE.values(), ids=UNDONE)
+def test_only_an_error_of_the_cluster_that_comes_back_word_for_word_is_final(
+    answer: Answer, scripted_ray: ScriptedRay, connect: Callable[..., Client]
+) -> None:
+    scripted_ray.script("POST", "/api/jobs/", answer, answer)
+    doubt = isinstance(error_of(response(answer)), errors.RayClusterUnreachableError) or answer.drop
+    if doubt:
+        assert submit(connect(scripted_ray)) == "a"
+        assert exchange(scripted_ray) == ["POST", "GET", "POST", "GET", "POST"]
+    else:
+        with pytest.raises(errors.RayAPIError):
+            submit(connect(scripted_ray))
+        assert exchange(scripted_ray) == ["POST", "GET", "POST", "GET"]
+        assert scripted_ray.jobs == {}
+
+
+def test_an_error_that_changes_is_no_final_one(scripted_ray: ScriptedRay, connect: Callable[..., Client]) -> None:
+    scripted_ray.script("POST", "/api/jobs/", *(answers.text(500, f"ValueError: {n}") for n in range(4)))
+    assert submit(connect(scripted_ray)) == "a"
+
+
+def test_an_error_while_the_id_can_not_be_looked_up_is_no_final_one(
+    scripted_ray: ScriptedRay, connect: Callable[..., Client]
+) -> None:
+    scripted_ray.script("POST", "/api/jobs/", answers.internal_error(), answers.internal_error())
+    scripted_ray.script("GET", JOB, *[answers.internal_error()] * 2)
+    assert submit(connect(scripted_ray)) == "a"
+
+
+@pytest.mark.parametrize("other", [{"submission_id": "$(touch x);evil"}, {"submission_id": ".."}, {}, {"job_id": 1}])
+def test_another_submission_id_in_the_answer_is_not_believed(
+    other: dict[str, Any], scripted_ray: ScriptedRay, connect: Callable[..., Client]
+) -> None:
+    scripted_ray.script("POST", "/api/jobs/", answers.as_json(other).but(applies=True))
+    assert submit(connect(scripted_ray)) == "a"
+    assert exchange(scripted_ray) == ["POST", "GET"]
 
 
 @pytest.mark.parametrize("answer", DONE.values(), ids=DONE)

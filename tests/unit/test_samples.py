@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_rayjobs import exceptions as errors
-from airflow_provider_rayjobs import job_list, packages, protocol, resources
+from airflow_provider_rayjobs import job_list, log_file, packages, protocol, resources
 from airflow_provider_rayjobs.answers import error_of
-from airflow_provider_rayjobs.logs import LineWriter
+from airflow_provider_rayjobs.log_lines import LineWriter
 from airflow_provider_rayjobs.protocol import JobStatus, Request
 from tests.samples import record
 from tests.support import samples
+from tests.support.flows import answer_to
 from tests.support.ray_head import LABEL_SELECTOR_SINCE
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ def outcome(flow: Flow[Any], sample: Sample) -> Any:
     assert isinstance(request, Request)
     assert f"{request.method} {request.path}" == sample.request
     with pytest.raises(StopIteration) as done:
-        flow.send(sample.response)
+        flow.send(
+            sample.response if request.receive is None else answer_to(request, sample.body.encode(), sample.status)
+        )
     return done.value.value
 
 
@@ -159,7 +162,7 @@ def test_a_driver_is_found_where_it_ran(recorded: dict[str, Sample]) -> None:
 
 
 def test_the_list_holds_jobs_and_drivers_that_nobody_submitted(recorded: dict[str, Sample]) -> None:
-    jobs = outcome(protocol.list_jobs(), recorded["list"])
+    jobs = outcome(job_list.list_jobs(), recorded["list"])
     assert {job.submission_id: job.status for job in jobs} == {
         None: "SUCCEEDED",
         "connects": "SUCCEEDED",
@@ -202,7 +205,7 @@ def test_a_label_selector_is_accepted_or_refused_by_name(recorded: dict[str, Sam
 
 
 def test_logs(recorded: dict[str, Sample]) -> None:
-    logs = outcome(protocol.get_job_logs("whole"), recorded["logs"])
+    logs = outcome(log_file.get_job_logs("whole"), recorded["logs"])
     assert [line for line in logs.splitlines() if line in ("first", "last")] == ["first", "last"]
     assert recorded["log_file"].body in (logs, f"1{logs}")  # with a byte before each block: see `results`
 

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import logging
 import socket
 import threading
+import time
+import traceback
+import tracemalloc
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_rayjobs import aiohttp_transport, job_list, log_file, protocol, retries
 from airflow_provider_rayjobs import exceptions as errors
-from airflow_provider_rayjobs import protocol, transport
 from airflow_provider_rayjobs.protocol import Request
 from tests.support import answers
 from tests.support.clients import AiohttpClient, FakeTime, RequestsClient, cluster_at
+from tests.support.forward_proxy import ForwardProxy
 from tests.support.ports import free_port
 from tests.support.scripted_server import ScriptedRay, Tail
 
@@ -82,10 +88,10 @@ def test_attempts_and_their_waits_are_bounded(scripted_ray: ScriptedRay, connect
     scripted_ray.script(".*", ".*", answers.bad_gateway(503), forever=True)
     client = connect(scripted_ray)
     assert isinstance(failure(client), errors.RayClusterUnreachableError)
-    assert len(scripted_ray.received) == transport.ATTEMPTS
-    assert len(client.time.slept) == transport.ATTEMPTS - 1
+    assert len(scripted_ray.received) == retries.ATTEMPTS
+    assert len(client.time.slept) == retries.ATTEMPTS - 1
     assert 3.0 < sum(client.time.slept) < 6.0
-    assert all(0 < wait <= transport.LONGEST_WAIT + transport.FIRST_WAIT for wait in client.time.slept)
+    assert all(0 < wait <= retries.LONGEST_WAIT + retries.FIRST_WAIT for wait in client.time.slept)
 
 
 def test_what_may_not_be_repeated_is_sent_once(scripted_ray: ScriptedRay, connect: Connect) -> None:
@@ -137,7 +143,7 @@ def test_a_late_answer_is_waited_for_within_the_read_timeout(scripted_ray: Scrip
     assert isinstance(error, errors.RayClusterUnreachableError)
     assert error.maybe_sent
     assert "no answer within 0.1 s" in str(error)
-    assert len(scripted_ray.received) == transport.ATTEMPTS
+    assert len(scripted_ray.received) == retries.ATTEMPTS
 
 
 @pytest.fixture
@@ -216,17 +222,12 @@ async def read_stream(client: AiohttpClient, path: str = "/api/jobs/a/logs/tail"
         return [text async for text in messages]
 
 
-async def read_body(client: AiohttpClient, path: str = "/api/jobs/a/logs") -> bytes:
-    async with client.transport.body(path) as chunks:
-        return b"".join([chunk async for chunk in chunks])
-
-
 def ask_everything(client: Client) -> None:
     submission = protocol.Submission("true", "b")
     client.run(protocol.submit_job(submission, lambda job: True, patience=0))
-    for verb in (protocol.get_job_info, protocol.get_job_logs, protocol.stop_job, protocol.delete_job):
+    for verb in (protocol.get_job_info, log_file.get_job_logs, protocol.stop_job, protocol.delete_job):
         client.run(verb("a"))
-    client.run(protocol.list_jobs())
+    client.run(job_list.list_jobs())
     client.run(protocol.get_version())
 
 
@@ -236,7 +237,6 @@ def test_headers_cookies_and_token_go_with_every_request(scripted_ray: ScriptedR
     client = connect(scripted_ray, **CREDENTIALS)
     if isinstance(client, AiohttpClient):
         client.call(read_stream(client))
-        client.call(read_body(client))
     ask_everything(client)
     for one in scripted_ray.received:
         assert one.headers["authorization"] == f"Bearer {TOKEN}"
@@ -261,7 +261,6 @@ def test_netrc_never_replaces_nor_adds_credentials(
     client = connect(scripted_ray, headers=headers)
     if isinstance(client, AiohttpClient):
         client.call(read_stream(client))
-        client.call(read_body(client))
     ask_everything(client)
     assert {one.headers.get("authorization") for one in scripted_ray.received} == {headers.get("Authorization")}
     monkeypatch.undo()
@@ -335,19 +334,157 @@ def test_a_stream_that_is_refused_or_broken_is_lost_contact(
         assert TOKEN not in str(caught.value)
     scripted_ray.tails(Tail(after=1, code=1000), Tail(after=1, code=1001))
     assert [client.call(read_stream(client)) for _ in range(2)] == [["x" * 100]] * 2
-    monkeypatch.setattr(transport, "MAX_WEBSOCKET_MESSAGE", 50)
+    monkeypatch.setattr(aiohttp_transport, "MAX_WEBSOCKET_MESSAGE", 50)
     with pytest.raises(errors.RayClusterUnreachableError, match="1009"):
         client.call(read_stream(client))
 
 
-def test_a_body_that_is_no_success_is_its_error(
-    scripted_ray: ScriptedRay, connect_async: Callable[..., AiohttpClient]
+def test_a_long_answer_that_is_no_success_or_breaks_off_is_its_error(
+    scripted_ray: ScriptedRay, connect: Connect
 ) -> None:
-    client = connect_async(scripted_ray)
+    def read() -> protocol.Flow[None]:
+        return log_file.read_json_log("a", lambda: lambda text: None)
+
+    client = connect(scripted_ray)
     with pytest.raises(errors.RayJobNotFoundError, match="Job a does not exist"):
-        client.call(read_body(client))
-    scripted_ray.script("GET", ".*/logs", answers.html(302), answers.as_json({"logs": "x" * 9999}).but(cut_after=200))
+        client.run(read())
+    cut = answers.as_json({"logs": "x" * 9999}).but(cut_after=200)
+    scripted_ray.script("GET", ".*/logs", answers.html(302), cut, forever=True)
     with pytest.raises(errors.RayProtocolError, match="a redirect to nowhere"):
-        client.call(read_body(client))
+        client.run(read())
     with pytest.raises(errors.RayClusterUnreachableError, match="the connection broke"):
-        client.call(read_body(client))
+        client.run(read())
+
+
+# Bounds
+
+
+def zipped(size: int) -> answers.Answer:
+    return answers.Answer(200, gzip.compress(bytes(size)), "application/json", headers=(("Content-Encoding", "gzip"),))
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (zipped(64_000_000), "it has more than 4,194,304 bytes"),
+        (answers.text(200, "x" * 5_000_000), "it has more than 4,194,304 bytes"),
+        (answers.text(500, "x" * 5_000_000), "it has more than 4,194,304 bytes"),
+        (answers.text(200, "{}").but(headers=(("Content-Encoding", "br"),)), "encoded as 'br'"),
+        (answers.text(200, "{}").but(headers=(("Content-Encoding", "gzip"),)), "can't be decompressed"),
+        (answers.text(200, "[" * 20_000), "nested too deeply"),
+        (answers.text(200, "[" + "0," * 100_000 + "0]"), "more than 80,000 parts"),
+        (answers.text(200, "1" * 5000), "4300 digits"),
+    ],
+    ids=["bomb", "large", "large error", "brotli", "no gzip", "deep", "parts", "digits"],
+)
+def test_an_answer_that_has_no_bounds_is_an_error_at_once(
+    answer: Answer, words: str, scripted_ray: ScriptedRay, connect: Connect
+) -> None:
+    scripted_ray.script(".*", ".*", answer, forever=True)
+    client = connect(scripted_ray)
+    tracemalloc.start()
+    try:
+        error = failure(client)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert isinstance(error, errors.RayProtocolError)
+    assert words in str(error)
+    assert len(scripted_ray.received) == 1
+    assert peak < 40_000_000
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "raw deflate"])
+def test_a_compressed_answer_is_read(encoding: str, scripted_ray: ScriptedRay, connect: Connect) -> None:
+    body = b'{"ray_version": "' + b"x" * 150 + b'"}'
+    packed = {
+        "gzip": gzip.compress(body),
+        "deflate": zlib.compress(body),
+        "raw deflate": zlib.compress(body, wbits=-zlib.MAX_WBITS),
+    }[encoding]
+    headers = (("Content-Encoding", encoding.removeprefix("raw ")),)
+    scripted_ray.script(".*", ".*", answers.Answer(200, packed, "application/json", headers=headers))
+    assert connect(scripted_ray).run(protocol.get_version()).ray_version == "x" * 150
+    assert scripted_ray.received[0].headers["accept-encoding"] == "gzip, deflate"
+
+
+@pytest.fixture
+def dribbler() -> Iterator[Callable[[bytes], str]]:
+    """Starts servers that send a text's last byte over and over, a few times in a second; gives their addresses."""
+    stop = threading.Event()
+    with contextlib.ExitStack() as stack:
+
+        def start(text: bytes) -> str:
+            server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+            def serve() -> None:
+                with contextlib.suppress(OSError):
+                    while True:
+                        client, _ = server.accept()
+                        threading.Thread(target=dribble, args=[client], daemon=True).start()
+
+            def dribble(client: socket.socket) -> None:
+                with client, contextlib.suppress(OSError):
+                    client.recv(65536)
+                    client.sendall(text)
+                    while not stop.wait(0.05):
+                        client.sendall(text[-1:])
+
+            threading.Thread(target=serve, daemon=True).start()
+            stack.callback(server.shutdown, socket.SHUT_RDWR)
+            return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+        yield start
+        stop.set()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"HTTP/1.1 200 OK\r\nX-Header: a",
+        b"HTTP/1.1 200 OK\r\n\r\n ",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n ",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffff\r\n ",
+    ],
+    ids=["headers", "no length", "length", "chunked"],
+)
+def test_an_answer_that_never_ends_is_cut_off_in_time(
+    text: bytes, dribbler: Callable[[bytes], str], connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "ATTEMPTS", 1)
+    client = connect(dribbler(text), connect_timeout=0.1, read_timeout=0.3)
+    began = time.monotonic()
+    error = failure(client)
+    assert time.monotonic() - began < 5
+    assert isinstance(error, errors.RayClusterUnreachableError)
+    assert "no whole answer within 0.4 s" in str(error)
+
+
+def test_a_stream_whose_opening_never_ends_is_given_up(
+    dribbler: Callable[[bytes], str], connect_async: Callable[..., AiohttpClient]
+) -> None:
+    client = connect_async(dribbler(b"HTTP/1.1 101 Yes\r\nX-Header: a"), connect_timeout=0.1, read_timeout=0.3)
+    with pytest.raises(errors.RayClusterUnreachableError, match=r"no whole answer within 0\.4 s"):
+        client.call(read_stream(client))
+
+
+# A proxy's login
+
+
+@pytest.fixture
+def refusing_proxy() -> Iterator[str]:
+    """The address of a proxy, with a login that it refuses."""
+    with ForwardProxy("somebody:other-secret") as proxy:
+        yield f"http://somebody:proxy-secret@127.0.0.1:{proxy.port}"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_no_traceback_shows_the_login_of_a_proxy(
+    scheme: str, refusing_proxy: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"{scheme}_proxy", refusing_proxy)
+    error = failure(connect(f"{scheme}://ray.example:8265"))
+    assert isinstance(error, errors.RayClusterUnreachableError)
+    shown = "".join(traceback.format_exception(error))
+    assert "proxy-secret" not in shown
+    assert "407" in shown

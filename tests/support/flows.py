@@ -1,0 +1,47 @@
+"""Answers flows without a server, as a transport does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rayjobs.answer_body import AnswerBody, AnswerBodyError
+from airflow_provider_rayjobs.answers import Response, unusable_body
+from airflow_provider_rayjobs.protocol import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airflow_provider_rayjobs.protocol import Flow
+
+ADDRESS = "http://ray:8265"
+
+
+def answer_to(request: Request, body: bytes, status: int = 200, sizes: Iterable[int] = (), **fields: Any) -> Response:
+    """
+    Return what a transport makes of an answer.
+
+    :param sizes: bytes of the pieces in which the body comes; the rest comes in one.
+    :param fields: others of :class:`Response`.
+    """
+    take = request.receive() if request.receive is not None and status == 200 else None
+    try:
+        reader, at = AnswerBody("", request.limit, take), 0
+        for size in (*sizes, len(body)):
+            for _ in reader.feed(body[at : at + size]):
+                pass
+            at += size
+    except AnswerBodyError as e:
+        raise unusable_body(ADDRESS, request, e) from None
+    return Response(status, reader.content().decode(errors="replace"), ADDRESS, **fields)
+
+
+def outcome(flow: Flow[Any], *bodies: bytes, sizes: Iterable[int] = ()) -> Any:
+    """Run a flow, whose questions these bodies answer one after the other, and return what it returns."""
+    step = next(flow)
+    for body in bodies:
+        assert isinstance(step, Request)
+        try:
+            step = flow.send(answer_to(step, body, sizes=sizes))
+        except StopIteration as end:
+            return end.value
+    raise AssertionError(f"the flow goes on to ask {step}")
