@@ -12,7 +12,7 @@ NOX := $(CHECK) && $(PYTHON) tools/envs.py --tools && exec .envs/tools/bin/nox
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo ui ui-test envs test lint types docs unit integration parity faults benchmarks
+.PHONY: help demo ui ui-test envs test lint types docs unit integration parity faults fuzz benchmarks
 .PHONY: test-3.3 test-2.11 matrix artefact resolve upgrade samples format lock clean
 
 help: ## Show this help
@@ -74,6 +74,10 @@ integration: ## Run the tests on a real Ray head and in real Airflow processes
 parity: ## Make the same submissions by Ray's own client and by the hook, and compare
 	@$(ENVS) airflow-3.3 ray-2.60
 	$(MAIN)/pytest tests/parity $(ARGS)
+
+fuzz: ## Feed a hundred thousand odd answers, events and connections to the code (half an hour)
+	@$(ENVS) airflow-3.3
+	RAYJOBS_FUZZ_EXAMPLES=6500 $(MAIN)/pytest tests/unit/test_fuzz.py --timeout=3600 $(ARGS)
 
 faults: ## Run the tests that kill, cut and restart things
 	@$(ENVS) airflow-3.3 ray-2.60

@@ -98,10 +98,15 @@ class RotatingToken:
         self._asked_at = float("-inf")
 
 
-def token_from_file(path: Path) -> RotatingToken:
-    """Return the token in a file, which is read at every request: it is small, and no change of it is missed."""
+def token_from_file(path: Path, check: Callable[[Path], object] = lambda path: None) -> RotatingToken:
+    """
+    Return the token in a file, which is read at every request: it is small, and no change of it is missed.
+
+    :param check: asked before each time; raises ValueError when the file may not be read.
+    """
 
     def read() -> str:
+        check(path)
         with path.open("rb") as file:
             return file.read(_TOKEN_FILE_LIMIT).decode()
 

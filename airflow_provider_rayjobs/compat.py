@@ -134,9 +134,19 @@ def load_cluster(conn_id: str, connection: AirflowConnection, *, create: bool = 
     :raises RayConnectionConfigError: the connection holds a wrong value.
     """
     _mask_extra(connection)  # before anything can fail, or others see it
-    names = conf.get("ray_jobs", "allowed_modules", fallback="") or ""
-    allowed = {name.strip() for name in names.split(",")} - {""}
-    return read_connection(conn_id, connection, allowed_modules=allowed, create=create)
+    return read_connection(
+        conn_id,
+        connection,
+        allowed_modules=_listed("allowed_modules"),
+        credential_folders=_listed("credential_folders"),
+        create=create,
+    )
+
+
+def _listed(option: str) -> list[str]:
+    """Return what an option of this provider lists, with commas between."""
+    names = conf.get("ray_jobs", option, fallback="") or ""
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def _mask_extra(connection: AirflowConnection) -> None:
@@ -212,9 +222,14 @@ def _secret_values(job: JobDetails) -> list[str]:
     texts = {str(name): value for name, value in env_vars.items() if isinstance(value, str)}
     if len(texts) > MOST_TEXTS:
         return list(texts.values())
-    listed = (job.metadata.get(SECRET_ENV_VARS_KEY) or "").split(",")
-    names: Any = redact(dict.fromkeys(texts, _PLACEHOLDER))  # Airflow's masker picks the names that it deems sensitive
-    return [value for name, value in texts.items() if name in listed or names.get(name) != _PLACEHOLDER]
+    secret = {*(job.metadata.get(SECRET_ENV_VARS_KEY) or "").split(","), *sensitive_names(texts)}
+    return [value for name, value in texts.items() if name in secret]
+
+
+def sensitive_names(names: Iterable[Any]) -> list[str]:
+    """Return those names of variables that Airflow deems sensitive (``[core] sensitive_var_conn_names``)."""
+    shown: Any = redact(dict.fromkeys(names, _PLACEHOLDER))
+    return [name for name, value in shown.items() if value != _PLACEHOLDER]
 
 
 def push_xcom(context: Context, key: str, value: Any) -> None:

@@ -125,6 +125,7 @@ def read_connection(
     connection: AirflowConnection,
     environ: Mapping[str, str] = os.environ,
     allowed_modules: Collection[str] = (),
+    credential_folders: Collection[str] = (),
     create: bool = True,
 ) -> ClusterConnection:
     """
@@ -136,11 +137,12 @@ def read_connection(
         ``RAY_ADDRESS``, then ``http://localhost:8265``.
     :param environ: the environment to read these variables from.
     :param allowed_modules: the modules that a connection may name.
+    :param credential_folders: the folders from which tokens and certificates may come; none: from anywhere.
     :param create: whether a module may create a cluster, where ``create_cluster_if_needed`` says so.
     :raises RayConnectionConfigError: a value is wrong; the message names the field and what to write.
     :raises RayClusterUnreachableError: ``ray`` or the module that the address names knows of no such cluster.
     """
-    extra = _Extra(conn_id, connection)
+    extra = _Extra(conn_id, connection, credential_folders)
     given = addresses.given_address(connection.host or "", connection.port, connection.schema, environ)
     pairs: dict[str, Any] = {key: extra.strings(key) for key in ("cookies", "metadata", "headers")}
     _check_pairs(conn_id, **pairs)
@@ -209,7 +211,7 @@ def _credentials(
         _fail(conn_id, "token", problem)
     rotating = None
     if texts["token_file"]:
-        rotating = auth.token_from_file(extra.path("token_file"))
+        rotating = auth.token_from_file(extra.path("token_file"), extra.check_folder)
     elif texts["token_callable"]:
         rotating = auth.token_from_callable(conn_id, texts["token_callable"], allowed_modules)
     return auth.basic(login, password) if login else "", token, rotating
@@ -243,8 +245,9 @@ def _is_web_address(text: str) -> bool:
 class _Extra:
     """Typed access to the connection's extra; every failure names the key."""
 
-    def __init__(self, conn_id: str, connection: AirflowConnection) -> None:
+    def __init__(self, conn_id: str, connection: AirflowConnection, credential_folders: Collection[str]) -> None:
         self._conn_id = conn_id
+        self._folders = credential_folders
         try:
             # Not Airflow's extra_dejson, which is {} for what it can't decode.
             self._extra = json.loads(connection.extra or "{}")
@@ -313,7 +316,23 @@ class _Extra:
             # What is no path may be the token itself.
             shown = repr(str(path)) if key != "token_file" or path.is_absolute() else "the file that it names"
             self._wrong(key, f"{shown} does not exist on this machine")
+        try:
+            self.check_folder(path)
+        except ValueError as e:
+            _fail(self._conn_id, key, str(e))
         return path
+
+    def check_folder(self, path: Path) -> None:
+        """
+        Check that the deployment lets credentials come from a path; links in it count by where they lead.
+
+        :raises ValueError: it does not.
+        """
+        if self._folders and not any(path.resolve().is_relative_to(Path(name).resolve()) for name in self._folders):
+            raise ValueError(
+                "it is not in one of the folders from which credentials may come; a deployment lists them in Airflow's "
+                "option [ray_jobs] credential_folders"
+            )
 
     def _switch(self, key: str) -> bool | None:
         """Return what is said in one of the ways to say true or false; None for anything else."""

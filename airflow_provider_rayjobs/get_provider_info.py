@@ -42,7 +42,20 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "string",
                         "example": "anyscale,company.ray_tokens",
                         "default": "",
-                    }
+                    },
+                    "credential_folders": {
+                        "description": (
+                            "Folders, by their absolute paths with commas between, from which connections of type\n"
+                            "``ray_jobs`` may take files: ``token_file``, ``verify``, ``client_cert``,\n"
+                            "``client_key``.\n"
+                            "When empty, any file of the machine can be named, and a ``token_file`` is sent to the\n"
+                            "connection's host.\n"
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "/var/run/secrets/ray,/etc/ssl/ray",
+                        "default": "",
+                    },
                 },
             }
         },

@@ -60,6 +60,24 @@ class JobSecrets:
         return text
 
 
+class HiddenValues(dict[str, Any]):
+    """
+    Environment variables that hide secret values from whoever prints them, ``airflow tasks render`` for one.
+
+    :param values: the variables.
+    :param secret: names of those that are secret.
+    """
+
+    def __init__(self, values: Mapping[str, Any], secret: Iterable[str]) -> None:
+        super().__init__(values)
+        self._secret = frozenset(secret)
+
+    def __repr__(self) -> str:
+        return repr({name: "***" if name in self._secret else value for name, value in self.items()})
+
+    __str__ = __repr__
+
+
 def _forms(values: Iterable[str]) -> Iterable[str]:
     """Yield the texts as which secrets show up: whole, line by line, and escaped as in JSON and in Python."""
     for value in values:

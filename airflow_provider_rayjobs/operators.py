@@ -26,8 +26,11 @@ from airflow_provider_rayjobs.exactly_once import (
 from airflow_provider_rayjobs.exceptions import RayJobsError, RayPackageError
 from airflow_provider_rayjobs.guard import STOP_PATIENCE, JobGuard, refused_for_good
 from airflow_provider_rayjobs.hooks import RayJobHook
+from airflow_provider_rayjobs.job_secrets import HiddenValues
 from airflow_provider_rayjobs.links import RayJobLink, store_job_page
 from airflow_provider_rayjobs.logs import DRAIN_TOTAL
+from airflow_provider_rayjobs.runtime_env import expanded_on_the_node
+from airflow_provider_rayjobs.safe_text import safe_value
 from airflow_provider_rayjobs.stop_delete import RayDeleteJobOperator, RayStopJobOperator
 from airflow_provider_rayjobs.task_log import log_group, submission_lines
 
@@ -180,12 +183,36 @@ class RaySubmitJobOperator(BaseOperator):
         super()._do_render_template_fields(parent, *args, **kwargs)
         if register:
             self._register_env_vars()
+            self._hide_env_vars()
+            self._check_rendered()
 
     def _register_env_vars(self) -> None:
         if isinstance(self.runtime_env, Mapping):
             compat.register_env_vars(self.runtime_env.get("env_vars"))
         if isinstance(self.secret_env_vars, Mapping):
             compat.register_env_vars(self.secret_env_vars, self.secret_env_vars)
+
+    def _hide_env_vars(self) -> None:
+        """Let no secret show where the rendered fields are printed: ``airflow tasks render`` masks nothing."""
+        if isinstance(self.secret_env_vars, Mapping):
+            self.secret_env_vars = HiddenValues(self.secret_env_vars, self.secret_env_vars)
+        if isinstance(self.runtime_env, Mapping) and isinstance(env_vars := self.runtime_env.get("env_vars"), Mapping):
+            hidden = HiddenValues(env_vars, compat.sensitive_names(env_vars))
+            self.runtime_env = {**self.runtime_env, "env_vars": hidden}
+
+    def _check_rendered(self) -> None:
+        """
+        Refuse what Airflow could not keep in its database, which it would find out only with an error of its own.
+
+        :raises AirflowFailException: a rendered field holds it.
+        """
+        for name in self.template_fields:
+            value = getattr(self, name)
+            if safe_value(value) != value:
+                raise AirflowFailException(
+                    f"Nothing was submitted: {name} holds a NUL character, or half of a surrogate pair; neither a "
+                    "process nor Airflow's database takes these"
+                )
 
     def execute(self, context: Context) -> Any:
         """Submit the job, or take over the one that an earlier try left, and see it to its end."""
@@ -224,6 +251,7 @@ class RaySubmitJobOperator(BaseOperator):
 
     def _submit_and_wait(self, context: Context, identity: TaskIdentity, session: str | None) -> Any:
         job = validation.job_arguments(self)
+        self._warn_of_expansion(job["runtime_env"])
         job["runtime_env"] = self._prepare(job["runtime_env"])
         what = submission_lines(job, compat.public)
         now = time.time()
@@ -243,6 +271,17 @@ class RaySubmitJobOperator(BaseOperator):
         self.log.info("Submitted Ray job %s: %s", submission_id, self.hook.cluster.job_page(submission_id))
         log_group(self.log, f"What was submitted as Ray job {submission_id}", what)
         return self._wait(context, self._watch(context, submission_id, now, session))
+
+    def _warn_of_expansion(self, runtime_env: Mapping[str, Any] | None) -> None:
+        env_vars = (runtime_env or {}).get("env_vars") or {}
+        for name in {*(self.secret_env_vars or ()), *compat.sensitive_names(env_vars)}:
+            if expanded_on_the_node(env_vars[name]):
+                self.log.warning(
+                    "The secret environment variable %s holds a $ before a name. Ray replaces $NAME and ${NAME} in "
+                    "values of environment variables, and has no way to quote them: the job may get another value, "
+                    "which is not masked. Pass such a secret in another form, as Base64 for one",
+                    name,
+                )
 
     def _prepare(self, runtime_env: dict[str, Any] | None) -> dict[str, Any] | None:
         """Upload local files, before there is a submission that a kill would have to look for."""

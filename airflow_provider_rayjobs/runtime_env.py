@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -130,6 +131,11 @@ def check_mapping(name: str, value: Any) -> None:
     """Check that a value is a mapping."""
     if not isinstance(value, Mapping):
         raise TypeError(f"{name} must be a dict, not {type(value).__name__}")
+
+
+def expanded_on_the_node(value: str) -> bool:
+    """Whether Ray may change a variable's value: it expands names of other variables (``update_envs`` of Ray 2.60)."""
+    return re.search(r"\$(\w|\{)", value) is not None
 
 
 def is_passable(text: str) -> bool:

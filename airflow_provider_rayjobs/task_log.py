@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
+#: Characters of an argument that the task log shows.
+LONGEST_LINE = 2000
+
+
 def submission_lines(job: Mapping[str, Any], public: Callable[[str], str]) -> list[str]:
     """
     Return what is submitted, without secrets; of ``env_vars`` only the names are told.
@@ -20,7 +24,7 @@ def submission_lines(job: Mapping[str, Any], public: Callable[[str], str]) -> li
     :param public: takes the secrets out of a text.
     """
     return [
-        public(f"{name}: {_readable(name, value)}")
+        _shortened(public(f"{name}: {_readable(name, value)}"))
         for name, value in job.items()
         if value not in (None, "", {}) and name not in ("submission_id", "metadata")
     ]
@@ -38,6 +42,10 @@ def _readable(name: str, value: Any) -> str:
     if name == "entrypoint":
         return value if isinstance(value, str) else shlex.join(value)
     return json.dumps(public_runtime_env(value) if name == "runtime_env" else value, default=str)
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}… ({len(line):,} characters)"
 
 
 def end_line(submission_id: str, status: str, seconds: float, spent: Sequence[tuple[str, float]], page: str) -> str:

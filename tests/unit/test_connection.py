@@ -10,7 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import Connection
 
 from airflow_provider_rayjobs.connection import ClusterConnection, read_connection
-from airflow_provider_rayjobs.exceptions import RayConnectionConfigError
+from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayConnectionConfigError
 from airflow_provider_rayjobs.form import FIELDS
 
 if TYPE_CHECKING:
@@ -317,3 +317,47 @@ def test_a_connection_given_as_uri(
     monkeypatch.setenv("AIRFLOW_CONN_RAY_X", uri)
     cluster = read_connection("ray_x", BaseHook.get_connection("ray_x"), {})
     assert (cluster.address, cluster.headers) == (address, headers)
+
+
+# The folders from which credentials may come
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    for name in ("allowed", "elsewhere"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "token").write_text("token-1")
+    return tmp_path / "allowed", tmp_path / "elsewhere"
+
+
+def read_within(folder: Path, extra: dict[str, str]) -> ClusterConnection:
+    return read_connection("ray_x", airflow_connection(extra, host="head"), {}, credential_folders=[str(folder)])
+
+
+@pytest.mark.parametrize("key", ["token_file", "verify", "client_cert"])
+def test_credentials_come_from_the_folders_that_the_deployment_lists(folders: tuple[Path, Path], key: str) -> None:
+    allowed, elsewhere = folders
+    for path in (elsewhere / "token", allowed / ".." / "elsewhere" / "token"):
+        with pytest.raises(RayConnectionConfigError, match=r"option \[ray_jobs\] credential_folders") as caught:
+            read_within(allowed, {key: str(path)})
+        assert caught.value.field == key
+    if key != "client_cert":
+        read_within(allowed, {key: str(allowed / "token")})
+    read({"token_file": str(elsewhere / "token")}, host="head")  # nothing is listed
+
+
+def test_a_link_counts_by_where_it_leads_whenever_the_token_is_read(folders: tuple[Path, Path]) -> None:
+    allowed, elsewhere = folders
+    (allowed / "..data").mkdir()  # as Kubernetes projects a token
+    (allowed / "..data" / "token").write_text("token-2")
+    link = allowed / "link"
+    link.symlink_to(allowed / "..data" / "token")
+    cluster = read_within(allowed, {"token_file": str(link)})
+    assert cluster.request_headers()["Authorization"] == "Bearer token-2"
+    link.unlink()
+    link.symlink_to(elsewhere / "token")
+    with pytest.raises(RayClusterUnreachableError, match="is not in one of the folders") as caught:
+        cluster.request_headers()
+    assert "token-1" not in str(caught.value)
+    with pytest.raises(RayConnectionConfigError):
+        read_within(allowed, {"token_file": str(link)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,38 @@ def test_a_template_that_fails_shows_no_literal_secret(caplog: pytest.LogCapture
     with pytest.raises(ZeroDivisionError):
         render(operator)
     assert redact("lit-c0ffee") == "***"
+
+
+def test_printed_fields_hide_what_is_secret() -> None:
+    with DAG("printing", schedule=None):
+        operator = RaySubmitJobOperator(
+            task_id="job",
+            entrypoint="x",
+            runtime_env={"env_vars": {"A_TOKEN": "{{ one }}", "SIZE": "large"}},
+            secret_env_vars={"DSN": "{{ two }}"},
+        )
+    render(operator, one="one-4d1e", two="two-4d1e")
+    # As `airflow tasks render` prints them.
+    assert str(operator.secret_env_vars) == "{'DSN': '***'}"
+    assert f"{operator.runtime_env}" == "{'env_vars': {'A_TOKEN': '***', 'SIZE': 'large'}}"
+    assert json.loads(json.dumps(operator.runtime_env)) == {"env_vars": {"A_TOKEN": "one-4d1e", "SIZE": "large"}}
+    assert copy.deepcopy(operator.secret_env_vars) == {"DSN": "two-4d1e"}
+    assert str(copy.deepcopy(operator.secret_env_vars)) == "{'DSN': '***'}"
+
+
+@pytest.mark.parametrize("field", ["entrypoint", "runtime_env", "metadata", "secret_env_vars"])
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"])
+def test_a_rendered_field_that_no_database_takes_is_refused_by_name(field: str, text: str) -> None:
+    values = {
+        "entrypoint": "echo {{ text }}",
+        "runtime_env": {"env_vars": {"A": "{{ text }}"}},
+        "metadata": {"a": "{{ text }}"},
+        "secret_env_vars": {"A": "{{ text }}"},
+    }
+    with DAG("unsafe", schedule=None):
+        operator = RaySubmitJobOperator(task_id="job", **{"entrypoint": "true", field: values[field]})
+    with pytest.raises(AirflowFailException, match=f"Nothing was submitted: {field} holds a NUL"):
+        render(operator, text=text)
 
 
 def event_of(trigger: Any) -> dict[str, Any]:

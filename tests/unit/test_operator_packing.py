@@ -76,3 +76,14 @@ def test_after_a_kill_nothing_is_packed(operator: Any, scripted_ray: ScriptedRay
     with pytest.raises(RayJobStoppedError, match="killed before it had a job"), guard.guarding():
         operator._prepare({"working_dir": str(tmp_path)})
     assert not scripted_ray.received
+
+
+def test_a_secret_that_ray_may_change_is_told_by_its_name(operator: Any, caplog: pytest.LogCaptureFixture) -> None:
+    operator.secret_env_vars = {"LOGIN": "tr0ub$HOME&3", "BRACES": "a${X}b", "PLAIN": "5$ and $", "OTHER": "x"}
+    env_vars = {**operator.secret_env_vars, "A_PASSWORD": "x$y", "PATH": "$PATH:/x"}
+    warned: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(operator.log, "warning", lambda text, *args: warned.append(text % args))
+        operator._warn_of_expansion({"env_vars": env_vars})
+    assert sorted(text.split()[4] for text in warned) == ["A_PASSWORD", "BRACES", "LOGIN"]
+    assert "tr0ub" not in "".join(warned)

@@ -19,6 +19,14 @@ WRONG: list[tuple[str, Any, type[Exception], str]] = [
     ("entrypoint", "", ValueError, "entrypoint is empty"),
     ("entrypoint", "  ", ValueError, "entrypoint is empty"),
     ("entrypoint", 5, TypeError, "entrypoint must be a text"),
+    ("entrypoint", "x" * 131_072, ValueError, "entrypoint has 131,072 bytes, quoted for the shell; Linux gives"),
+    ("entrypoint", ["echo", "ü" * 70_000], ValueError, "entrypoint has 140,007 bytes"),
+    (
+        "runtime_env",
+        {"env_vars": {"BIG": "x" * 131_068}},
+        ValueError,
+        "runtime_env['env_vars']['BIG'] has 131,072 bytes with its name; Linux gives a process none of more than",
+    ),
     ("submission_id", "a/b", ValueError, "submission_id 'a/b' can't be used"),
     ("submission_id", 5, TypeError, "submission_id must be a text, not 5"),
     ("metadata", [], TypeError, "metadata must be a dict"),
@@ -255,3 +263,23 @@ def test_rendered_arguments_are_checked() -> None:
 def test_a_number_survives_being_rendered(number: float) -> None:
     assert validation.as_number(f" {number} ") == number
     assert validation.as_number(number) is number
+
+
+@pytest.mark.parametrize(
+    ("runtime_env", "metadata", "largest"),
+    [
+        ({"env_vars": {"A": "x" * 70_000, "B": "y" * 70_001}}, {}, "runtime_env['env_vars']['B'] with 70,003"),
+        ({"env_vars": {"A": '"' * 70_000}}, {}, "runtime_env['env_vars']['A'] with 140,002"),
+        ({"excludes": ["x" * 140_000]}, {}, "runtime_env['excludes'] with 140,004"),
+        ({"env_vars": {"A": "x" * 60_000}}, {"m": "é" * 15_000}, "metadata['m'] with 90,002"),
+    ],
+)
+def test_what_ray_can_not_pass_to_a_process_is_refused(runtime_env: Any, metadata: Any, largest: str) -> None:
+    with pytest.raises(ValueError, match="as JSON, and Ray can pass at most 130,047") as caught:
+        validation.check_submission(Submission("true", "a", runtime_env=runtime_env, metadata=metadata))
+    assert f"the largest part is {largest}. Put large values into a file" in str(caught.value)
+
+
+def test_what_just_fits_is_taken() -> None:
+    runtime_env = {"env_vars": {"A": "x" * 65_000, "B": "y" * 64_000}}
+    validation.check_submission(Submission("true #" + "x" * 131_065, "a", runtime_env=runtime_env, metadata={"a": "b"}))
