@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 #: Longest description of a result, in bytes, and what older Rays add to a file.
 _MARGIN = 64 * 1024
 
-_ROUTE = "GET /api/v0/logs/file"
-
 #: Seconds between two attempts, and attempts at an answer that may be another a moment later.
 _PAUSE = 2.0
 _ATTEMPTS = 3
@@ -88,7 +86,7 @@ async def read_record(transport: AiohttpTransport, submission_id: str, node_id: 
         except (RayProtocolError, RayRequestRefusedError) as e:
             problem = "its result is damaged"
             if e.status is not None:  # else an answer without bounds
-                problem = f"its result comes by {_ROUTE}, which this cluster, or a proxy before it, does not serve"
+                problem = "its result comes by GET /api/v0/logs/file, which this cluster, or a proxy before it, does not serve"
             raise RayJobResultError(f"{name}: {problem}: {e}", submission_id=submission_id) from e
         except RayAPIError as e:
             attempts += 1
