@@ -86,7 +86,8 @@ async def read_record(transport: AiohttpTransport, submission_id: str, node_id: 
         except (RayProtocolError, RayRequestRefusedError) as e:
             problem = "its result is damaged"
             if e.status is not None:  # else an answer without bounds
-                problem = "its result comes by GET /api/v0/logs/file, which this cluster, or a proxy before it, does not serve"
+                route = "GET /api/v0/logs/file, which this cluster, or a proxy before it, does not serve"
+                problem = f"its result comes by {route}"
             raise RayJobResultError(f"{name}: {problem}: {e}", submission_id=submission_id) from e
         except RayAPIError as e:
             attempts += 1
