@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC
@@ -18,7 +17,7 @@ from airflow.providers.common.compat.version_compat import (
     get_base_airflow_version_tuple,
 )
 
-from airflow_provider_rayjobs.connection import ClusterConnection, read_connection
+from airflow_provider_rayjobs.connection import ClusterConnection, read_connection, read_json
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.identity import SECRET_ENV_VARS_KEY, TaskIdentity
 from airflow_provider_rayjobs.threads import in_airflows_thread, in_own_thread
@@ -132,7 +131,7 @@ def load_cluster(conn_id: str, connection: AirflowConnection, *, create: bool = 
     Read a connection, with the modules that this deployment lets connections name.
 
     :param create: whether a cluster may be created, where the connection says so.
-    :raises RayConnectionConfigError: the connection holds a wrong value.
+    :raises RayConnectionConfigError: the connection is of another type, or holds a wrong value.
     """
     _mask_extra(connection)  # before anything can fail, or others see it
     names = conf.get("ray_jobs", "allowed_modules", fallback="") or ""
@@ -143,7 +142,7 @@ def load_cluster(conn_id: str, connection: AirflowConnection, *, create: bool = 
 def _mask_extra(connection: AirflowConnection) -> None:
     """Have Airflow mask what in a connection's extra it deems sensitive, but for the places where tokens come from."""
     with contextlib.suppress(ValueError):
-        extra = json.loads(connection.extra or "{}")
+        extra = read_json(connection.extra or "{}")  # Airflow masks no numbers
         if isinstance(extra, dict):
             _mask({key: value for key, value in extra.items() if key not in ("token_file", "token_callable")})
 
@@ -274,7 +273,7 @@ async def read_cluster(hook: BaseHook, conn_id: str) -> ClusterConnection:
     """
     Read a connection on an event loop, without blocking it.
 
-    :raises RayConnectionConfigError: the connection holds a wrong value.
+    :raises RayConnectionConfigError: the connection is of another type, or holds a wrong value.
     """
     # Not by `aget_connection`: it is new in 3.1, blocks on the supervisor before 3.3.2, and does not look into the
     # database under `airflow dags test`.

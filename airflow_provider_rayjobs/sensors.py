@@ -138,9 +138,9 @@ class _RaySensor(BaseSensorOperator):
         :raises AirflowFailException: what is waited for can't come any more; a retry would not help.
         :raises RayClusterUnreachableError: no contact for the connection's ``unreachable_timeout``.
         """
-        if self._waited_for is None:
-            self._waited_for = self.condition(context)
         try:
+            if self._waited_for is None:
+                self._waited_for = self.condition(context)  # which may read the connection
             reached = self.hook.get_conn().run(self._waited_for.look())
         except (RayJobError, RayRequestRefusedError, RayConnectionConfigError) as e:
             if isinstance(self._waited_for, JobReaches) and self._waited_for.job is not None:
