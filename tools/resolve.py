@@ -43,7 +43,7 @@ PROVIDERS = (
 FREED = {"3.0.6": "apache-airflow-providers-common-compat"}
 
 #: What to show of an answer: whose versions the others may push about.
-SHOWN = ("apache-airflow-providers-common-compat", "aiohttp", "pathspec", "requests", "tenacity")
+SHOWN = ("apache-airflow-providers-common-compat", "aiohttp", "requests", "tenacity")
 
 
 def constraints(place: str, airflow: str) -> str:

@@ -61,7 +61,6 @@ HEAVY = {
     "aiohttp": {"transport", "foreign_errors"},
     "tenacity": {"transport"},
     "certifi": {"network"},
-    "pathspec": {"ignore_rules"},
     "yaml": {"runtime_env"},
     "fastapi": {"jobs_page"},
     "sqlalchemy": {"jobs_page"},
