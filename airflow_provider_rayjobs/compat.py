@@ -62,6 +62,11 @@ DEFERRED_TRY_XCOM = "deferred_try"
 SUBMISSION_ID_XCOM = "submission_id"
 
 
+def is_mapped(operator: Any) -> bool:
+    """Whether an operator is made when its mapped task runs, with arguments that other tasks may have given."""
+    return bool(getattr(operator, "_BaseOperator__from_mapped", False))
+
+
 def task_identity(context: Context, deployment: str) -> TaskIdentity:
     """
     Read from a task's context who it is.

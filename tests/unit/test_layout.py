@@ -43,7 +43,7 @@ LAYERS = (
     },
     {"transport", "resources", "job_list", "followed", "submission", "spool"},
     {"logs", "poller", "follow", "compat", "working_dir", "results"},
-    {"hooks", "links"},
+    {"hooks", "links", "rendering"},
     {"exactly_once", "guard", "sharing", "jobs_table"},
     {"triggers", "stop_delete", "cli_output"},
     {"operators", "sensors", "cli", "cli_follow", "jobs_page"},
