@@ -1,4 +1,4 @@
-"""Templates, by ``airflow dags test`` on a real head: the same jobs, however Airflow renders."""
+"""Templates and the context, by ``airflow dags test`` on a real head."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead) -> Airflow
         **airflow_processes.settings(home, home / "dags", free_port(), parallelism=2),
         "AIRFLOW_CONN_RAY_DEFAULT": json.dumps(connection),
     }
-    for arguments in (("db", "migrate"), *(("dags", "test", dag) for dag in DAGS)):
+    for arguments in (("db", "migrate"), *(("dags", "test", dag) for dag in (*DAGS, "rj_context"))):
         command = [sys.executable, "-m", "airflow", *arguments]
         done = subprocess.run(
             command, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
@@ -77,3 +77,20 @@ def test_what_was_never_submitted_needs_no_cleaning_up(runs: AirflowRecords, dag
     rows = runs.query("SELECT task_id, state FROM task_instance WHERE dag_id = ?", dag)
     unusual = {(row["task_id"], row["state"]) for row in rows if row["state"] != "success"}
     assert unusual == {("never", "failed"), *((task, "skipped") for task in SKIPPED)}
+
+
+def test_a_function_gets_the_context_that_airflows_own_get(runs: AirflowRecords) -> None:
+    returned = {}
+    for row in runs.query("SELECT task_id, value FROM xcom WHERE dag_id = 'rj_context' AND key = 'return_value'"):
+        value = json.loads(row["value"])
+        returned[row["task_id"]] = json.loads(value) if isinstance(value, str) else value
+    theirs, ours = returned["elsewhere"], returned["on_ray"]
+    theirs.pop("templates_dict", None)  # of an argument that theirs has
+    assert "ts_nodash_with_tz" in theirs
+    same = {name: value for name, value in ours.items() if name in theirs}
+    assert same == theirs | {name: same[name] for name in theirs if name.endswith("_key_str")}
+    more = {name: kind for name, (kind, _) in ours.items() if name not in theirs}
+    assert more.pop("params") == "dict"
+    # An Airflow that is not there can't bring its dates to the other one.
+    assert {"logical_date", "data_interval_start", "prev_start_date_success"} <= more.keys()
+    assert set(more.values()) <= {"datetime", "NoneType"}

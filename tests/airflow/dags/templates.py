@@ -1,6 +1,11 @@
-"""Two DAGs that submit the same jobs: Airflow renders the templates of the second to Python's own objects."""
+"""Two DAGs that submit the same jobs: Airflow renders the templates of the second to Python's own objects.
+
+A third one tells what of Airflow's context reaches a function.
+"""
 
 from __future__ import annotations
+
+import sys
 
 from airflow.providers.common.compat.sdk import DAG, XComArg, task
 
@@ -64,3 +69,17 @@ def ids(submission_id: str | None = None) -> list[str | None]:
 
 texts = build("rj_texts", native=False)
 native = build("rj_native", native=True)
+
+
+with DAG("rj_context", schedule=None, params={"a": [1, "x"]}):
+
+    @task.ray_job
+    def on_ray(run_id, **context):
+        return {name: [type(value).__name__, str(value)] for name, value in {**context, "run_id": run_id}.items()}
+
+    @task.external_python(python=sys._base_executable, expect_airflow=False)  # without Airflow
+    def elsewhere(run_id, **context):
+        return {name: [type(value).__name__, str(value)] for name, value in {**context, "run_id": run_id}.items()}
+
+    on_ray()
+    elsewhere()
