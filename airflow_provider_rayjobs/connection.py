@@ -198,17 +198,10 @@ def _check_host(conn_id: str, connection: AirflowConnection, extra: _Extra) -> N
     if (connection.host or "").strip() or connection.port:
         return
     # The names alone: of a URI that was split wrongly, each may hold the password.
-    given = [name for name in ("schema", "login", "password") if getattr(connection, name)]
-    if given := [*given, *extra.given]:
-        _fail(
-            conn_id,
-            "host",
-            f"is empty, although {', '.join(given)} {_is_set(given)}; name the cluster there: {_HOW_TO_WRITE}",
-        )
-
-
-def _is_set(names: list[str]) -> str:
-    return "is set" if len(names) == 1 else "are set"
+    given = [name for name in ("schema", "login", "password") if getattr(connection, name)] + extra.given
+    if given:
+        are_set = f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} set"
+        _fail(conn_id, "host", f"is empty, although {are_set}; name the cluster there: {_HOW_TO_WRITE}")
 
 
 def _check_pairs(
