@@ -86,7 +86,7 @@ def _read_runtime_env(path: str) -> dict[str, Any]:
     from airflow.utils import yaml
 
     try:
-        read = yaml.safe_load(Path(path).read_text())
+        read = yaml.safe_load(Path(path).read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as e:
         raise ValueError(f"--runtime-env: the file {path!r} can't be read: {getattr(e, 'strerror', None) or e}") from e
     except yaml.YAMLError as e:  # type: ignore[attr-defined]  # Airflow's module hands it on by __getattr__

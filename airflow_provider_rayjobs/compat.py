@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from airflow.providers.common.compat.version_compat import (
     get_base_airflow_version_tuple,
 )
 
-from airflow_provider_rayjobs.connection import ClusterConnection, read_connection
+from airflow_provider_rayjobs.connection import ClusterConnection, read_connection, read_json
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.identity import SECRET_ENV_VARS_KEY, TaskIdentity
 from airflow_provider_rayjobs.job_secrets import MOST_TEXTS, JobSecrets
@@ -60,6 +59,11 @@ DEFERRED_TRY_XCOM = "deferred_try"
 
 #: XCom key under which a task keeps the submission id of the job that it follows.
 SUBMISSION_ID_XCOM = "submission_id"
+
+
+def is_mapped(operator: Any) -> bool:
+    """Whether an operator is made when its mapped task runs, with arguments that other tasks may have given."""
+    return bool(getattr(operator, "_BaseOperator__from_mapped", False))
 
 
 def task_identity(context: Context, deployment: str) -> TaskIdentity:
@@ -131,7 +135,7 @@ def load_cluster(conn_id: str, connection: AirflowConnection, *, create: bool = 
     Read a connection, with the modules that this deployment lets connections name.
 
     :param create: whether a cluster may be created, where the connection says so.
-    :raises RayConnectionConfigError: the connection holds a wrong value.
+    :raises RayConnectionConfigError: the connection is of another type, or holds a wrong value.
     """
     _mask_extra(connection)  # before anything can fail, or others see it
     return read_connection(
@@ -152,7 +156,7 @@ def _listed(option: str) -> list[str]:
 def _mask_extra(connection: AirflowConnection) -> None:
     """Have Airflow mask what in a connection's extra it deems sensitive, but for the places where tokens come from."""
     with contextlib.suppress(ValueError):
-        extra = json.loads(connection.extra or "{}")
+        extra = read_json(connection.extra or "{}")  # Airflow masks no numbers
         if isinstance(extra, dict):
             _mask({key: value for key, value in extra.items() if key not in ("token_file", "token_callable")})
 
@@ -267,7 +271,7 @@ async def read_cluster(hook: BaseHook, conn_id: str) -> ClusterConnection:
     """
     Read a connection on an event loop, without blocking it.
 
-    :raises RayConnectionConfigError: the connection holds a wrong value.
+    :raises RayConnectionConfigError: the connection is of another type, or holds a wrong value.
     """
     # Not by `aget_connection`: it is new in 3.1, blocks on the supervisor before 3.3.2, and does not look into the
     # database under `airflow dags test`.

@@ -22,9 +22,16 @@ from airflow_provider_rayjobs import authentication as auth
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayConnectionConfigError
 from airflow_provider_rayjobs.form import FIELDS
 from airflow_provider_rayjobs.identity import METADATA_PREFIX
+from airflow_provider_rayjobs.safe_text import safe_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+
+#: Type of the connections that name a Ray cluster.
+CONN_TYPE = "ray_jobs"
+
+#: How a connection is written, for messages. Airflow can't split a URI whose scheme has an underscore.
+_HOW_TO_WRITE = 'write ray-jobs://host:port in a URI, or JSON such as {"conn_type": "ray_jobs", "host": "…"}'
 
 #: Positive numbers, each with a default below.
 _AMOUNTS = tuple(key for key, field in FIELDS.items() if field.kind == "number")
@@ -33,6 +40,7 @@ _AMOUNTS = tuple(key for key, field in FIELDS.items() if field.kind == "number")
 class AirflowConnection(Protocol):
     """What is read of an Airflow ``Connection``, of any version."""
 
+    conn_type: str | None
     host: str | None
     port: int | None
     schema: str | None
@@ -100,7 +108,7 @@ class ClusterConnection:
 
     def job_page(self, submission_id: str) -> str:
         """Return the URL of a job's page in the Ray dashboard."""
-        return f"{self.dashboard_url or self.address}/#/jobs/{quote(submission_id, safe='')}"
+        return f"{self.dashboard_url or self.address}/#/jobs/{quote(submission_id, safe='', errors='replace')}"
 
     @property
     def upload_limit(self) -> int:
@@ -133,16 +141,19 @@ def read_connection(
 
     :param conn_id: its id, for messages.
     :param connection: the connection. ``host`` is a name, a whole URL with an optional path prefix, or one of Ray's
-        other forms (``ray://…``, ``auto``, ``module://…``). An empty host means ``RAY_API_SERVER_ADDRESS``, then
-        ``RAY_ADDRESS``, then ``http://localhost:8265``.
+        other forms (``ray://…``, ``auto``, ``module://…``). A port without a host is one of ``localhost``. A connection
+        in which nothing is set means ``RAY_API_SERVER_ADDRESS``, then ``RAY_ADDRESS``, then ``http://localhost:8265``.
     :param environ: the environment to read these variables from.
     :param allowed_modules: the modules that a connection may name.
     :param credential_folders: the folders from which tokens and certificates may come; none: from anywhere.
     :param create: whether a module may create a cluster, where ``create_cluster_if_needed`` says so.
-    :raises RayConnectionConfigError: a value is wrong; the message names the field and what to write.
+    :raises RayConnectionConfigError: the connection is of another type, or a value is wrong; the message names the
+        field and what to write.
     :raises RayClusterUnreachableError: ``ray`` or the module that the address names knows of no such cluster.
     """
+    _check_type(conn_id, connection.conn_type)
     extra = _Extra(conn_id, connection, credential_folders)
+    _check_host(conn_id, connection, extra)
     given = addresses.given_address(connection.host or "", connection.port, connection.schema, environ)
     pairs: dict[str, Any] = {key: extra.strings(key) for key in ("cookies", "metadata", "headers")}
     _check_pairs(conn_id, **pairs)
@@ -177,6 +188,25 @@ def _fail(conn_id: str, where: str, problem: str) -> NoReturn:
     raise RayConnectionConfigError(conn_id, where, problem)
 
 
+def _check_type(conn_id: str, conn_type: str | None) -> None:
+    """Refuse a connection of another type: its credentials would be sent where they do not belong."""
+    if not conn_type:
+        _fail(conn_id, "", f"has no type, but must be of type {CONN_TYPE!r}; {_HOW_TO_WRITE}")
+    if conn_type != CONN_TYPE:
+        _fail(conn_id, "", f"is of type {conn_type!r}, not {CONN_TYPE!r}; name one of that type, or {_HOW_TO_WRITE}")
+
+
+def _check_host(conn_id: str, connection: AirflowConnection, extra: _Extra) -> None:
+    """Refuse a connection that has something set, but no host: what is set was meant for some cluster."""
+    if (connection.host or "").strip() or connection.port:
+        return
+    # The names alone: of a URI that was split wrongly, each may hold the password.
+    given = [name for name in ("schema", "login", "password") if getattr(connection, name)] + extra.given
+    if given:
+        are_set = f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} set"
+        _fail(conn_id, "host", f"is empty, although {are_set}; name the cluster there: {_HOW_TO_WRITE}")
+
+
 def _check_pairs(
     conn_id: str, *, headers: Mapping[str, str], cookies: Mapping[str, str], metadata: Mapping[str, str]
 ) -> None:
@@ -202,6 +232,8 @@ def _credentials(
     login, password = (connection.login or "").strip(), connection.password or ""
     if login and not password:
         _fail(conn_id, "login", "has no password; a token alone goes into the password, without a login")
+    if safe_text(login + password) != login + password:
+        _fail(conn_id, "password", "or the login holds a NUL character, or half of a surrogate pair; no header can")
     texts = {key: extra.text(key) for key in ("token", "token_file", "token_callable")}
     given = [key for key, text in texts.items() if text] + ["password"] * bool(password and not login)
     if len(given) > 1:
@@ -242,6 +274,21 @@ def _is_web_address(text: str) -> bool:
     return bool(known) and re.search(r"\s", text) is None
 
 
+def read_json(text: str) -> Any:
+    """
+    Read JSON with its numbers as texts, as they are written.
+
+    Airflow's database class for connections (3.3, not 2.11) reads each value in a URI's query as JSON, where it can: a
+    token of digits is a number then.
+    """
+    return json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
+
+
+def _as_text(value: Any) -> Any:
+    """Return the text of ``true`` and ``false``; anything else as it is."""
+    return str(value).lower() if isinstance(value, bool) else value
+
+
 class _Extra:
     """Typed access to the connection's extra; every failure names the key."""
 
@@ -250,7 +297,7 @@ class _Extra:
         self._folders = credential_folders
         try:
             # Not Airflow's extra_dejson, which is {} for what it can't decode.
-            self._extra = json.loads(connection.extra or "{}")
+            self._extra = read_json(connection.extra or "{}")
             if not isinstance(self._extra, dict):
                 raise ValueError
         except ValueError:
@@ -258,6 +305,11 @@ class _Extra:
         for key in self._extra:
             if key not in FIELDS:
                 _fail(conn_id, key, f"is not known; the extra takes {', '.join(sorted(FIELDS))}")
+
+    @property
+    def given(self) -> list[str]:
+        """Return the keys that have a value."""
+        return [key for key, value in self._extra.items() if value]
 
     def _wrong(self, key: str, problem: str) -> NoReturn:
         _fail(self._conn_id, key, f"{problem}; it takes {FIELDS[key].description}")
@@ -267,19 +319,20 @@ class _Extra:
         return None if value == "" else value
 
     def text(self, key: str) -> str:
-        value = self._get(key)
+        value = _as_text(self._get(key))
         if value is not None and not isinstance(value, str):
-            self._wrong(key, "is no text")
+            self._wrong(key, "must be a string")
         return (value or "").strip()
 
     def strings(self, key: str) -> dict[str, str]:
         value = self._json(key)
         if not isinstance(value, dict):
             self._wrong(key, "is no object")
-        for name, item in value.items():
+        texts = {name: _as_text(item) for name, item in value.items()}
+        for name, item in texts.items():
             if not isinstance(item, str):
-                self._wrong(key, f"the value of {name!r} is no text")
-        return dict(value)
+                self._wrong(key, f"the value of {name!r} must be a string")
+        return texts
 
     def _json(self, key: str) -> Any:
         """Return an object; the form gives it as text."""
@@ -287,9 +340,9 @@ class _Extra:
         if not isinstance(value, str):
             return {} if value is None else value
         try:
-            return json.loads(value)
+            return read_json(value)
         except ValueError:
-            self._wrong(key, "is no JSON")
+            self._wrong(key, "is not valid JSON")
 
     def amount(self, key: str) -> float:
         value = self._get(key)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, DecoratedOperator, task_decorator_factory
 
-from airflow_provider_rayjobs import compat, shipping
+from airflow_provider_rayjobs import compat, shipping, values
 from airflow_provider_rayjobs.exactly_once import find_job
 from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobResultError, RayJobsError
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 from airflow_provider_rayjobs.safe_text import safe_text, safe_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
 
@@ -25,6 +25,19 @@ if TYPE_CHECKING:
 
 #: XCom key of the function's last progress report.
 PROGRESS_XCOM = "progress"
+
+#: What ``**context`` of a function holds: what ``@task.virtualenv`` gives to one (the serializable keys of
+#: ``airflow.providers.standard.operators.python``), and ``params``; of all this, what an Airflow has.
+CONTEXT_KEYS = (
+    *("ds", "ds_nodash", "expanded_ti_count", "inlets", "map_index_template", "outlets", "params", "partition_key"),
+    *("run_id", "task_instance_key_str", "task_reschedule_count", "test_mode", "ts", "ts_nodash", "ts_nodash_with_tz"),
+    *("data_interval_end", "data_interval_start", "logical_date", "partition_date", "prev_data_interval_end_success"),
+    *("prev_data_interval_start_success", "prev_end_date_success", "prev_start_date_success"),
+    # Airflow 2's own.
+    *("execution_date", "next_ds", "next_ds_nodash", "next_execution_date", "prev_ds", "prev_ds_nodash"),
+    *("prev_execution_date", "prev_execution_date_success", "tomorrow_ds", "tomorrow_ds_nodash", "yesterday_ds"),
+    "yesterday_ds_nodash",
+)
 
 #: How the death of the driver by SIGKILL shows, directly or by way of a shell.
 _KILLED = (-9, 137)
@@ -109,17 +122,37 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
 
     def _keywords(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Return the keyword arguments, with the parts of the context that the function has parameters for."""
-        signature = inspect.signature(self.python_callable)
-        given = signature.bind_partial(*self.op_args, **self.op_kwargs).arguments
+        parameters = inspect.signature(self.python_callable).parameters
+        given = inspect.signature(self.python_callable).bind_partial(*self.op_args, **self.op_kwargs).arguments
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         wanted = {
-            name: context[name]
-            for name, parameter in signature.parameters.items()
+            name: _plain(context[name])
+            for name, parameter in parameters.items()
             if name not in given
             and parameter.default in (None, inspect.Parameter.empty)
-            and parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+            and parameter.kind in named
             and name in context
         }
+        if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+            taken = {name for name, parameter in parameters.items() if parameter.kind in named}
+            wanted |= self._rest_of_context(context, {*self.op_kwargs, *taken})
         return {**self.op_kwargs, **wanted}
+
+    def _rest_of_context(self, context: Mapping[str, Any], taken: Collection[str]) -> dict[str, Any]:
+        """Return what a function's ``**context`` is filled with; what has no JSON form is left out."""
+        rest = {}
+        # Airflow 2 warns of some keys when they are asked for one by one.
+        for name, value in context.items():
+            if name not in CONTEXT_KEYS or name in taken:
+                continue
+            try:
+                plain = _plain(value)
+                values.encode(plain, name)
+            except TypeError as e:
+                self.log.debug("Left out of the function's context: %s", e)
+            else:
+                rest[name] = plain
+        return rest
 
     def _submit_and_wait(self, context: Context, identity: TaskIdentity, session: str | None) -> Any:
         if self._function is None:  # this try has submitted before, or followed the job of an earlier one
@@ -229,6 +262,13 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
 
     def _push_progress(self, context: Context, progress: dict[str, Any]) -> None:
         compat.push_xcom(context, PROGRESS_XCOM, progress)
+
+
+def _plain(value: Any) -> Any:
+    """Return what a value of the context stands for: Airflow asks for some of them only when they are used."""
+    from lazy_object_proxy import Proxy  # type: ignore[import-untyped]
+
+    return value.__wrapped__ if isinstance(value, Proxy) else value
 
 
 def ray_job_task(

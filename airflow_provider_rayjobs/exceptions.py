@@ -35,15 +35,16 @@ class RayJobsError(RuntimeError):
 
 class RayConnectionConfigError(RayJobsError, ValueError):
     """
-    The Airflow connection holds a value that can't be used.
+    The Airflow connection is of another type, or holds a value that can't be used.
 
     :param conn_id: id of the connection.
-    :param field: the field or extra key that is wrong.
+    :param field: the field or extra key that is wrong; empty when the connection as a whole is.
     :param problem: what is wrong with it, and what to write instead.
     """
 
     def __init__(self, conn_id: str, field: str, problem: str) -> None:
-        super().__init__(f"Connection {conn_id!r}, field {field!r}: {problem}")
+        of_a_field = f"Connection {conn_id!r}, field {field!r}: {problem}"
+        super().__init__(of_a_field if field else f"Connection {conn_id!r} {problem}")
         self.conn_id = conn_id
         self.field = field
         self.problem = problem

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_rayjobs.exceptions import RayPackageError
-from airflow_provider_rayjobs.ignore_rules import IgnoreRules
+from airflow_provider_rayjobs.ignore_rules import IgnoreRules, read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +97,7 @@ def find_files(root: str, excludes: Sequence[str], ignore_files: Sequence[str]) 
     try:
         given = IgnoreRules(excludes)
     except ValueError as e:
-        raise RayPackageError(f"runtime_env['excludes']: {e}; correct the pattern") from e
+        raise RayPackageError(f"runtime_env['excludes']: {e}") from e
     stack = [_Folder("", ((0, given),) if given else (), frozenset({_identity(root)}))]
     while stack:
         folder = stack.pop()
@@ -187,12 +187,12 @@ def _rules_of(path: str, base: int, ignore_files: Sequence[str]) -> _Rules:
         if not os.path.isfile(where):  # noqa: PTH113 - once for every folder: a Path costs
             continue
         try:
-            with open(where, encoding="utf-8", errors="surrogateescape") as lines:  # noqa: PTH123 - as above
-                read = IgnoreRules(lines)
+            with open(where, "rb") as file:  # noqa: PTH123 - as above
+                read = IgnoreRules(read_lines(file.read()))
         except OSError as e:
             raise unreadable(where, "", e) from e
         except ValueError as e:
-            raise RayPackageError(f"{where!r}: {e}; correct the pattern") from e
+            raise RayPackageError(f"{where!r}: {e}") from e
         if read:
             rules.append((base, read))
     return tuple(rules)

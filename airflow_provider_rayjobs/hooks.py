@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_rayjobs import job_list, log_file, protocol
 from airflow_provider_rayjobs.compat import load_cluster, read_cluster, register_cluster, register_env_vars
+from airflow_provider_rayjobs.connection import CONN_TYPE
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.form import field_behaviour, form_widgets
 from airflow_provider_rayjobs.resources import describe_resources
@@ -41,7 +42,7 @@ class RayJobHook(BaseHook):
 
     conn_name_attr = "ray_conn_id"
     default_conn_name = "ray_default"
-    conn_type = "ray_jobs"
+    conn_type = CONN_TYPE
     hook_name = "Ray Jobs"
 
     def __init__(self, ray_conn_id: str = default_conn_name, **kwargs: Any) -> None:
@@ -64,7 +65,7 @@ class RayJobHook(BaseHook):
         """
         The cluster that the connection names.
 
-        :raises RayConnectionConfigError: the connection holds a wrong value.
+        :raises RayConnectionConfigError: the connection is of another type, or holds a wrong value.
         """
         cluster = load_cluster(self.ray_conn_id, self.get_connection(self.ray_conn_id), create=self._create_cluster)
         register_cluster(cluster)

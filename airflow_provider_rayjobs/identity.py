@@ -123,6 +123,11 @@ def _clean(text: str, length: int) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:length]
 
 
+def names_no_job(submission_id: object) -> bool:
+    """Whether an id is missing: None, or what a template makes of None, or nothing."""
+    return submission_id is None or (isinstance(submission_id, str) and submission_id.strip() in ("", "None"))
+
+
 def check_submission_id(submission_id: str) -> str:
     """
     Return the id when Ray can route it.

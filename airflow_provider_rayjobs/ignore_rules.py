@@ -9,11 +9,18 @@ excludes; unlike with git, it can take back a path below an excluded ``name/``. 
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+#: What editors write at the beginning of a file in UTF-8.
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+#: What begins a file in UTF-16, in which nobody, git included, finds a pattern.
+_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 #: A name that no pattern means unless it means everything.
 _ANY_NAME = "\x01\x02\x01"
@@ -28,8 +35,7 @@ class IgnoreRules:
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
-        kind = _pattern_class()
-        patterns = [kind(line) for line in lines]
+        patterns = [_read(line.removesuffix("\n").removesuffix("\r")) for line in lines]
         # The last pattern that matches decides.
         self._patterns = [(p.include, p.regex.search) for p in reversed(patterns) if p.include is not None]
         self._takes_back = not all(include for include, _ in self._patterns)
@@ -52,6 +58,33 @@ class IgnoreRules:
         below = f"{folder}/{_ANY_NAME}/{_ANY_NAME}"
         # `name/` matches the folder itself; a pattern with wildcards that happens to match it must match any name too.
         return any(search(f"{folder}/") and search(below) for _, search in self._patterns)
+
+
+def read_lines(content: bytes) -> list[str]:
+    """
+    Return the lines of an ignore file as git finds them; bytes that are not UTF-8 come as they do in names of files.
+
+    :param content: the file.
+    :raises ValueError: it is not UTF-8, but UTF-16.
+    """
+    if content.startswith(_UTF_16_MARKS):
+        raise ValueError("it is UTF-16, in which git finds no pattern; save it as UTF-8")
+    return content.removeprefix(_BYTE_ORDER_MARK).decode("utf-8", "surrogateescape").split("\n")
+
+
+def _read(line: str) -> Any:
+    """
+    Read a line.
+
+    :raises ValueError: it is not a pattern; the message names it.
+    """
+    if line.strip() == "/":  # to git it matches nothing
+        line = ""
+    try:
+        return _pattern_class()(line)
+    except (ValueError, re.error) as e:  # what is wrong with brackets only the compiler finds
+        problem = str(e).partition(" at position ")[0]
+        raise ValueError(f"the pattern {line!r} can't be read ({problem}); correct it") from None
 
 
 @cache

@@ -29,6 +29,7 @@ from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.job_secrets import HiddenValues
 from airflow_provider_rayjobs.links import RayJobLink, store_job_page
 from airflow_provider_rayjobs.logs import DRAIN_TOTAL
+from airflow_provider_rayjobs.rendering import RendersTexts
 from airflow_provider_rayjobs.runtime_env import expanded_on_the_node
 from airflow_provider_rayjobs.safe_text import safe_value
 from airflow_provider_rayjobs.stop_delete import RayDeleteJobOperator, RayStopJobOperator
@@ -57,7 +58,7 @@ NET_MARGIN = 60.0 + STOP_PATIENCE + DRAIN_TOTAL
 ALARM_GRACE = 5.0
 
 
-class RaySubmitJobOperator(BaseOperator):
+class RaySubmitJobOperator(RendersTexts, BaseOperator):
     """
     Submits a job to a Ray cluster, follows it, and ends as the job ends.
 
@@ -119,15 +120,15 @@ class RaySubmitJobOperator(BaseOperator):
         self,
         *,
         entrypoint: str | list[str],
-        runtime_env: dict[str, Any] | None = None,
-        secret_env_vars: dict[str, str] | None = None,
+        runtime_env: dict[str, Any] | str | None = None,
+        secret_env_vars: dict[str, str] | str | None = None,
         submission_id: str | None = None,
-        metadata: dict[str, str] | None = None,
+        metadata: dict[str, str] | str | None = None,
         entrypoint_num_cpus: float | str | None = None,
         entrypoint_num_gpus: float | str | None = None,
         entrypoint_memory: int | str | None = None,
-        entrypoint_resources: dict[str, float] | None = None,
-        entrypoint_label_selector: dict[str, str] | None = None,
+        entrypoint_resources: dict[str, float] | dict[str, str] | str | None = None,
+        entrypoint_label_selector: dict[str, str] | str | None = None,
         ray_conn_id: str = RayJobHook.default_conn_name,
         wait_for_completion: bool = True,
         deferrable: bool | None = None,
@@ -174,8 +175,7 @@ class RaySubmitJobOperator(BaseOperator):
         """
         Render, and register what is secret.
 
-        Airflow stores the rendered fields, and logs a template that fails, before ``pre_execute``; and of a mapped
-        task it calls no other method of ours.
+        Airflow stores the rendered fields before ``pre_execute``, and a template that fails is logged.
         """
         register = parent is self
         if register:

@@ -324,8 +324,9 @@ def _config(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_text(key: str, path: str) -> str:
+    """Read a file in UTF-8; the byte order mark of Windows' editors is no part of its first line."""
     try:
-        return Path(path).read_text()
+        return Path(path).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:
         problem = e.strerror if isinstance(e, OSError) else e
         raise RayPackageError(

@@ -31,7 +31,9 @@ from airflow_provider_rayjobs.exceptions import (
 )
 from airflow_provider_rayjobs.guard import JobGuard
 from airflow_provider_rayjobs.hooks import RayJobHook
+from airflow_provider_rayjobs.identity import names_no_job
 from airflow_provider_rayjobs.protocol import JobStatus
+from airflow_provider_rayjobs.rendering import RendersTexts
 from airflow_provider_rayjobs.safe_text import without_logins
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ RESOURCE_FIELDS = ("entrypoint_num_cpus", "entrypoint_num_gpus", "entrypoint_mem
 NET_MARGIN = 60.0
 
 
-class _RaySensor(BaseSensorOperator):
+class _RaySensor(RendersTexts, BaseSensorOperator):
     """What both sensors share: the modes, the timeout, and losing contact, which is no answer."""
 
     def __init__(self, *, ray_conn_id: str, deferrable: bool | None, **kwargs: Any) -> None:
@@ -139,12 +141,13 @@ class _RaySensor(BaseSensorOperator):
         :raises AirflowFailException: what is waited for can't come any more; a retry would not help.
         :raises RayClusterUnreachableError: no contact for the connection's ``unreachable_timeout``.
         """
-        if self._waited_for is None:
-            self._waited_for = self.condition(context)
         try:
+            if self._waited_for is None:
+                self._waited_for = self.condition(context)  # which may read the connection
             reached = self.hook.get_conn().run(self._waited_for.look())
         except (RayJobError, RayRequestRefusedError, RayConnectionConfigError) as e:
-            public = compat.public_for(self._waited_for.job)  # the error quotes what the job said
+            job = self._waited_for.job if self._waited_for else None  # the error quotes what it said
+            public = compat.public_for(job)
             raise AirflowFailException(without_logins(public(str(e)))) from None
         except RayJobsError as e:
             if detail := self._contact.failed(e):
@@ -192,8 +195,8 @@ class RayJobSensor(_RaySensor):
 
     def condition(self, context: Context) -> JobReaches:
         """Return what is waited for."""
-        if not self.submission_id:
-            raise AirflowFailException("submission_id is empty; name the job to wait for")
+        if names_no_job(self.submission_id):
+            raise AirflowFailException(f"submission_id is {self.submission_id!r}; name the job to wait for")
         return JobReaches(self.submission_id, self.target_statuses)
 
 
@@ -204,6 +207,8 @@ class RayClusterSensor(_RaySensor):
     The trivial job reserves the resources that are named, so the sensor also waits for these, and an autoscaler sees
     the demand. It stays on the cluster's record.
 
+    Each may be a template, as in :class:`~airflow_provider_rayjobs.operators.RaySubmitJobOperator`.
+
     :param entrypoint_num_cpus: CPU cores that the cluster must be able to give.
     :param entrypoint_num_gpus: GPUs that the cluster must be able to give.
     :param entrypoint_memory: memory that the cluster must be able to give, in bytes.
@@ -213,16 +218,16 @@ class RayClusterSensor(_RaySensor):
     """
 
     kind = "cluster"
-    template_fields: Sequence[str] = ("ray_conn_id",)
+    template_fields: Sequence[str] = ("ray_conn_id", *RESOURCE_FIELDS)
     ui_color = "#dcebff"
 
     def __init__(
         self,
         *,
-        entrypoint_num_cpus: float | None = None,
-        entrypoint_num_gpus: float | None = None,
-        entrypoint_memory: int | None = None,
-        entrypoint_resources: dict[str, float] | None = None,
+        entrypoint_num_cpus: float | str | None = None,
+        entrypoint_num_gpus: float | str | None = None,
+        entrypoint_memory: int | str | None = None,
+        entrypoint_resources: dict[str, float] | dict[str, str] | str | None = None,
         ray_conn_id: str = RayJobHook.default_conn_name,
         deferrable: bool | None = None,
         **kwargs: Any,
@@ -238,7 +243,10 @@ class RayClusterSensor(_RaySensor):
     def condition(self, context: Context) -> ClusterRunsJobs:
         """Return what is waited for."""
         identity = compat.task_identity(context, self.hook.cluster.deployment)
-        resources = {name: value for name in RESOURCE_FIELDS if (value := getattr(self, name)) is not None}
+        try:
+            resources = validation.checked_fields(self, RESOURCE_FIELDS)
+        except (TypeError, ValueError) as e:
+            raise AirflowFailException(str(e)) from e
         return ClusterRunsJobs(f"probe-{identity.submission_id()}", resources, identity.metadata())
 
     def execute(self, context: Context) -> Any:

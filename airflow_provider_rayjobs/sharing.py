@@ -69,7 +69,7 @@ async def cluster_of(ray_conn_id: str) -> ClusterConnection:
     Read a connection, or take the one that was read within the last :data:`CONNECTION_HOLDS` seconds.
 
     :param ray_conn_id: Airflow connection of type ``ray_jobs``.
-    :raises RayConnectionConfigError: the connection holds a wrong value.
+    :raises RayConnectionConfigError: the connection is of another type, or holds a wrong value.
     """
     connections = _mine().connections
     began, reading = connections.get(ray_conn_id, (0.0, None))

@@ -9,6 +9,7 @@ and ``py_modules`` stay as they are.
 from __future__ import annotations
 
 import ast
+import builtins
 import hashlib
 import importlib
 import importlib.util
@@ -59,7 +60,7 @@ def check_function(function: Callable[..., Any]) -> None:
     Check that a function can be shipped as its source.
 
     :raises TypeError: it is none that is defined with ``def``.
-    :raises ValueError: it needs something of the function around it.
+    :raises ValueError: it needs something of the function around it, or a parameter's default something of its module.
     """
     name = getattr(function, "__qualname__", repr(function))
     if not isinstance(function, types.FunctionType) or function.__name__ == "<lambda>":
@@ -74,6 +75,53 @@ def check_function(function: Callable[..., Any]) -> None:
             f"@task.ray_job: {name} uses {used} of the function around it, which the cluster does not have; "
             "make it an argument, or define it inside"
         )
+    _check_defaults(function)
+
+
+def _check_defaults(function: Callable[..., Any]) -> None:
+    """
+    Check that the defaults of a function's parameters can be evaluated on the cluster, where its module is not.
+
+    Annotations are not evaluated there, and Airflow's own decorator is taken away.
+
+    :raises ValueError: a default names something that only the DAG file has.
+    """
+    if not function.__defaults__ and not function.__kwdefaults__:
+        return
+    try:
+        found = _definition(function, inspect.getsource(function))
+    except (OSError, TypeError, SyntaxError, StopIteration, tokenize.TokenError):
+        return  # told when the task runs, which needs the source
+    args = found.args
+    positional = [*args.posonlyargs, *args.args]
+    defaults = [*zip(positional[len(positional) - len(args.defaults) :], args.defaults, strict=True)]
+    defaults += [(arg, default) for arg, default in zip(args.kwonlyargs, args.kw_defaults, strict=True) if default]
+    there = set(dir(builtins)) - function.__globals__.keys()
+    for arg, default in defaults:
+        if names := sorted(_names_of(default) - there):
+            raise ValueError(
+                f"@task.ray_job: the default of {function.__qualname__}'s parameter {arg.arg} uses {', '.join(names)}, "
+                "which the cluster does not have; write the value itself, or give it in the call"
+            )
+
+
+def _names_of(expression: ast.expr) -> set[str]:
+    """Return what an expression names, but for names of its own, as in a lambda."""
+    nodes = [*ast.walk(expression)]
+    own = {node.arg for node in nodes if isinstance(node, ast.arg)}
+    own |= {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    return {node.id for node in nodes if isinstance(node, ast.Name)} - own
+
+
+def _definition(function: Callable[..., Any], source: str) -> ast.FunctionDef:
+    """
+    Return the definition of a function in its source.
+
+    :raises SyntaxError: the source is none of Python.
+    :raises StopIteration: it has no function.
+    """
+    tree = driver.parse_function(source, function.__code__.co_filename, 1)
+    return next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
 
 
 def describe_task(
@@ -117,9 +165,9 @@ def describe_task(
 
 def _check_source(function: Callable[..., Any], source: str) -> None:
     """Check that the lines of the file are still those of the function."""
+    found: ast.FunctionDef | None
     try:
-        tree = driver.parse_function(source, function.__code__.co_filename, 1)
-        found = next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+        found = _definition(function, source)
         arguments = [arg.arg for arg in (*found.args.posonlyargs, *found.args.args, *found.args.kwonlyargs)]
     except (SyntaxError, StopIteration):
         found = None

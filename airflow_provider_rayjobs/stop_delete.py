@@ -5,14 +5,20 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSkipException,
+    BaseOperator,
+    XComNotFound,
+)
 
-from airflow_provider_rayjobs import validation
+from airflow_provider_rayjobs import compat, validation
 from airflow_provider_rayjobs.exactly_once import stop_and_wait, wait_until_ended
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError
 from airflow_provider_rayjobs.guard import refused_for_good
 from airflow_provider_rayjobs.hooks import RayJobHook
-from airflow_provider_rayjobs.identity import check_submission_id
+from airflow_provider_rayjobs.identity import check_submission_id, names_no_job
+from airflow_provider_rayjobs.rendering import RendersTexts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,31 +30,57 @@ if TYPE_CHECKING:
 DELETE_DELAY = 3.0
 
 
-def hook_for_job(ray_conn_id: str, submission_id: str) -> RayJobHook:
-    """
-    Return a hook to ask about a job.
+class _JobOperator(RendersTexts, BaseOperator):
+    """What the operators share that have one job to look after, which may never have been submitted."""
 
-    :raises AirflowFailException: the id is none.
-    """
-    try:
-        check_submission_id(submission_id)
-    except (TypeError, ValueError) as e:
-        raise AirflowFailException(str(e)) from e
-    return RayJobHook(ray_conn_id)
+    template_fields: Sequence[str] = ("submission_id", "ray_conn_id")
+    ui_color = "#dcebff"
+
+    #: What is done to the job, for messages.
+    verb: str
+
+    def __init__(self, *, submission_id: str, ray_conn_id: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.submission_id = submission_id
+        self.ray_conn_id = ray_conn_id
+        if not compat.is_mapped(self):  # else the id may come from a task, as when it is rendered
+            validation.check_literal_id(submission_id)
+
+    def render_template(self, *args: Any, **kwargs: Any) -> Any:
+        """Render; a task that was to submit the job, and did not come so far, has left no id."""
+        try:
+            return super().render_template(*args, **kwargs)
+        except XComNotFound:
+            return None
+
+    def _hook(self) -> RayJobHook:
+        """
+        Return a hook to ask about the job.
+
+        :raises AirflowSkipException: there never was a job.
+        :raises AirflowFailException: the id is wrong.
+        """
+        if names_no_job(self.submission_id):
+            raise AirflowSkipException(f"There is no Ray job to {self.verb}: submission_id is {self.submission_id!r}")
+        try:
+            check_submission_id(self.submission_id)
+        except (TypeError, ValueError) as e:
+            raise AirflowFailException(str(e)) from e
+        return RayJobHook(self.ray_conn_id)
 
 
-class RayStopJobOperator(BaseOperator):
+class RayStopJobOperator(_JobOperator):
     """
     Stops a Ray job and waits until it has ended; a job that had ended before is left as it is.
 
-    :param submission_id: the job.
+    :param submission_id: the job (templated). When a template or an XCom gives none, because nothing was submitted, the
+        task is skipped.
     :param ray_conn_id: Airflow connection of type ``ray_jobs``.
     :param stop_timeout: seconds to wait for the job's end after the request.
     :return: the job's last status, as XCom.
     """
 
-    template_fields: Sequence[str] = ("submission_id", "ray_conn_id")
-    ui_color = "#dcebff"
+    verb = "stop"
 
     def __init__(
         self,
@@ -58,9 +90,7 @@ class RayStopJobOperator(BaseOperator):
         stop_timeout: float = 60.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.submission_id = submission_id
-        self.ray_conn_id = ray_conn_id
+        super().__init__(submission_id=submission_id, ray_conn_id=ray_conn_id, **kwargs)
         self.stop_timeout = stop_timeout
         validation.check_duration("stop_timeout", stop_timeout)
 
@@ -68,11 +98,12 @@ class RayStopJobOperator(BaseOperator):
         """
         Stop the job.
 
+        :raises AirflowSkipException: there never was a job.
         :raises AirflowFailException: the cluster knows no such job, or refused the request.
         :raises RayJobTimeoutError: the job has not ended within ``stop_timeout``.
         """
         with refused_for_good():
-            hook = hook_for_job(self.ray_conn_id, self.submission_id)
+            hook = self._hook()
             status = stop_and_wait(hook, self.submission_id, patience=self.stop_timeout)
             if status is None:
                 raise AirflowFailException(f"{hook.get_address()}: there is no Ray job {self.submission_id} to stop")
@@ -80,17 +111,17 @@ class RayStopJobOperator(BaseOperator):
         return str(status)
 
 
-class RayDeleteJobOperator(BaseOperator):
+class RayDeleteJobOperator(_JobOperator):
     """
     Deletes the record of a Ray job, when the job has ended; a record that is not there is not missed.
 
-    :param submission_id: the job.
+    :param submission_id: the job (templated). When a template or an XCom gives none, because nothing was submitted, the
+        task is skipped.
     :param ray_conn_id: Airflow connection of type ``ray_jobs``.
     :param end_timeout: seconds to wait for the job's end, which Ray demands; the job is not stopped.
     """
 
-    template_fields: Sequence[str] = ("submission_id", "ray_conn_id")
-    ui_color = "#dcebff"
+    verb = "delete"
 
     def __init__(
         self,
@@ -100,9 +131,7 @@ class RayDeleteJobOperator(BaseOperator):
         end_timeout: float = 60.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.submission_id = submission_id
-        self.ray_conn_id = ray_conn_id
+        super().__init__(submission_id=submission_id, ray_conn_id=ray_conn_id, **kwargs)
         self.end_timeout = end_timeout
         validation.check_duration("end_timeout", end_timeout)
 
@@ -110,10 +139,11 @@ class RayDeleteJobOperator(BaseOperator):
         """
         Delete the job's record.
 
+        :raises AirflowSkipException: there never was a job.
         :raises RayJobTimeoutError: the job is still live after ``end_timeout``.
         """
         with refused_for_good():
-            hook = hook_for_job(self.ray_conn_id, self.submission_id)
+            hook = self._hook()
             try:
                 wait_until_ended(hook, self.submission_id, patience=self.end_timeout)
                 time.sleep(DELETE_DELAY)

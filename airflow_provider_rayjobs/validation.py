@@ -10,7 +10,7 @@ from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_rayjobs.identity import METADATA_PREFIX, SECRET_ENV_VARS_KEY, check_submission_id
+from airflow_provider_rayjobs.identity import METADATA_PREFIX, SECRET_ENV_VARS_KEY, check_submission_id, names_no_job
 from airflow_provider_rayjobs.runtime_env import (
     LARGEST_STRING,
     check_env_vars,
@@ -218,12 +218,32 @@ def check_operator(operator: Any) -> None:
         check_env_vars("secret_env_vars", secret)
 
 
+def check_literal_id(submission_id: Any) -> None:
+    """Check the id of a job that must have one, as far as it is known when the DAG is parsed."""
+    if _is_literal(submission_id):
+        if names_no_job(submission_id):
+            raise ValueError(f"submission_id is {submission_id!r}; name the job")
+        check_submission_id(submission_id)
+
+
 def check_fields(operator: Any, names: Iterable[str]) -> None:
     """Check the named fields of an operator, as far as their values are known."""
     for name in names:
         value, check = _as_rendered(name, getattr(operator, name)), _CHECKS[name]
         if (name == "entrypoint" or value not in (None, "")) and _is_literal(value):
             check(value)
+
+
+def checked_fields(operator: Any, names: Iterable[str]) -> dict[str, Any]:
+    """
+    Return the rendered fields of an operator that have a value.
+
+    :raises TypeError: a value has a wrong type; the message names it.
+    :raises ValueError: a value is wrong; the message names it.
+    """
+    check_fields(operator, names)
+    values = {name: _as_rendered(name, getattr(operator, name)) for name in names}
+    return {name: value for name, value in values.items() if value not in (None, "")}
 
 
 def job_arguments(operator: Any) -> dict[str, Any]:
@@ -237,7 +257,8 @@ def job_arguments(operator: Any) -> dict[str, Any]:
     values = {name: getattr(operator, name) for name in _CHECKS}
     values = {name: _as_rendered(name, value) for name, value in values.items()}
     values["metadata"] = values["metadata"] or {}
-    values["submission_id"] = values["submission_id"] or None
+    if names_no_job(values["submission_id"]):
+        values["submission_id"] = None
     if operator.secret_env_vars:
         values["runtime_env"] = _with_secrets(values["runtime_env"] or {}, operator.secret_env_vars)
         values["metadata"] = {**values["metadata"], SECRET_ENV_VARS_KEY: ",".join(operator.secret_env_vars)}

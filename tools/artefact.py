@@ -2,7 +2,8 @@
 
     python tools/artefact.py                       the wheel beside the newest Airflow
     python tools/artefact.py airflow-2.11          beside others
-    python tools/artefact.py --release v1.2.3      and only if this is what is to be released
+    python tools/artefact.py --release v1.2.3      and only if this is what is to be released; without a tag, the one in
+                                                   the environment variable GITHUB_REF_NAME
 
 The tests never see the source tree: the wheel is installed into an environment made for it.
 """
@@ -24,6 +25,10 @@ from console import ToolError, run_main, step
 if TYPE_CHECKING:
     from pathlib import Path
 
+#: A tag of a release. Whoever may push a tag chooses its name, so it is not believed to be one.
+TAG = re.compile(r"v[0-9]+\.[0-9]+\.[0-9]+((a|b|rc)[0-9]+)?")
+TAG_VARIABLE = "GITHUB_REF_NAME"
+
 DIST = envs.ROOT / "dist"
 TESTS = envs.ROOT / "tests" / "artefact"
 
@@ -44,6 +49,8 @@ def check_release(tag: str) -> None:
     :param tag: such as v1.2.3.
     :raises ToolError: with what is to be mended.
     """
+    if not TAG.fullmatch(tag):
+        raise ToolError(f"The tag {tag!r} is not a version, such as v1.2.3.")
     version = tomllib.loads((envs.ROOT / "pyproject.toml").read_text())["project"]["version"]
     if tag != f"v{version}":
         raise ToolError(f"The tag is {tag}, and pyproject.toml says {version}: tag the commit that has the version.")
@@ -82,9 +89,15 @@ def main(arguments: list[str]) -> int:
     """Do what the module's docstring says."""
     parser = argparse.ArgumentParser(description="Build the sdist and the wheel into dist/, and test these files.")
     parser.add_argument("environments", nargs="*", default=["airflow-3.3"], help="default: airflow-3.3")
-    parser.add_argument("--release", metavar="TAG", help="stop unless this is the version that the source has")
+    parser.add_argument(
+        "--release",
+        metavar="TAG",
+        nargs="?",
+        const=os.environ.get(TAG_VARIABLE, ""),
+        help=f"stop unless this is the version that the source has; default: what {TAG_VARIABLE} says",
+    )
     options = parser.parse_args(arguments)
-    if options.release:
+    if options.release is not None:
         check_release(options.release)
     for name in options.environments:
         envs.check_name(name)

@@ -130,7 +130,7 @@ import sys
 from types import SimpleNamespace
 from airflow_provider_rayjobs.connection import read_connection
 none = dict.fromkeys(("port", "schema", "login", "password", "extra"))
-connection = SimpleNamespace(host=sys.argv[1], **none)
+connection = SimpleNamespace(conn_type="ray_jobs", host=sys.argv[1], **none)
 print(read_connection("x", connection, {} if len(sys.argv) < 3 else {"RAY_ADDRESS": sys.argv[2]}).address)
 """
 

@@ -134,6 +134,8 @@ class HookSide:
 
 def _connection(address: Any, client: dict[str, Any]) -> dict[str, Any]:
     """Return the Airflow connection that says what a client's arguments say."""
+    if not address and not client:  # that of the environment
+        return {"conn_type": "ray_jobs"}
     # So that a test of "nobody is there" is over soon.
     extra = {"unreachable_timeout": 3, **client}
     return {"conn_type": "ray_jobs", "host": address, "extra": extra}

@@ -55,7 +55,8 @@ def test_the_statuses_to_list_are_those_that_ray_has() -> None:
 
 
 def test_submit_sends_what_its_options_say(run: Run, scripted_ray: ScriptedRay, tmp_path: Path) -> None:
-    (tmp_path / "env.yaml").write_text("pip: [x]\nenv_vars: {A: b}\nworking_dir: s3://b/other.zip\n")
+    text = "pip: [x]\nenv_vars: {A: b}\nworking_dir: s3://b/other.zip\n"
+    (tmp_path / "env.yaml").write_text(text, encoding="utf-8-sig")
     done = run(
         "submit",
         *("--runtime-env", str(tmp_path / "env.yaml"), "--working-dir", "s3://b/code.zip"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -141,12 +142,12 @@ def test_a_secret_in_the_host_is_refused_and_not_shown(host: str) -> None:
         ({"client_key": "/no/such.key"}, "client_key", "is given without client_cert"),
         ({"create_cluster_if_needed": "maybe"}, "create_cluster_if_needed", "'maybe' is neither true nor false"),
         ({"headers": {"cookie": "a=b"}, "cookies": {"c": "d"}}, "headers", "holds Cookie although cookies are set"),
-        ({"token": 5}, "token", "is no text"),
+        ({"token": ["t"]}, "token", "must be a string"),
         ({"token": "a b"}, "token", "characters that no HTTP header can carry"),
         ({"token": "ä"}, "token", "characters that no HTTP header can carry"),
         ({"headers": ["x"]}, "headers", "is no object; it takes object of HTTP headers"),
-        ({"headers": "{"}, "headers", "is no JSON"),
-        ({"headers": {"X": 1}}, "headers", "the value of 'X' is no text"),
+        ({"headers": "{"}, "headers", "is not valid JSON"),
+        ({"headers": {"X": ["a"]}}, "headers", "the value of 'X' must be a string"),
         ({"headers": {"X": "a\nb"}}, "headers", "the value of 'X' has characters"),
         ({"headers": {"X": " a"}}, "headers", "the value of 'X' has characters"),
         ({"headers": {"X": "ü"}}, "headers", "the value of 'X' has characters"),
@@ -156,19 +157,19 @@ def test_a_secret_in_the_host_is_refused_and_not_shown(host: str) -> None:
         ({"cookies": {"c": "a;b"}}, "cookies", "the value of 'c' has characters"),
         ({"cookies": {"c": "a\r\nb"}}, "cookies", "the value of 'c' has characters"),
         ({"cookies": {"c=": "a"}}, "cookies", "'c=' has characters"),
-        ({"cookies": "x"}, "cookies", "is no JSON"),
-        ({"metadata": {"k": 1}}, "metadata", "the value of 'k' is no text"),
+        ({"cookies": "x"}, "cookies", "is not valid JSON"),
+        ({"metadata": {"k": None}}, "metadata", "the value of 'k' must be a string"),
         ({"metadata": {"airflow_task": "x"}}, "metadata", "keys that begin with 'airflow_' are the provider's own"),
         ({"metadata": "[]"}, "metadata", "is no object"),
-        ({"connect_timeout": 0}, "connect_timeout", "0 is no positive number; it takes seconds"),
+        ({"connect_timeout": 0}, "connect_timeout", "'0' is no positive number; it takes seconds"),
         ({"read_timeout": "soon"}, "read_timeout", "'soon' is no positive number"),
         ({"read_timeout": True}, "read_timeout", "True is no positive number"),
         ({"read_timeout": [1]}, "read_timeout", "is no positive number"),
-        ({"unreachable_timeout": float("inf")}, "unreachable_timeout", "inf is no positive number"),
-        ({"unreachable_timeout": -1}, "unreachable_timeout", "-1 is no positive number"),
+        ({"unreachable_timeout": float("inf")}, "unreachable_timeout", "'Infinity' is no positive number"),
+        ({"unreachable_timeout": -1}, "unreachable_timeout", "'-1' is no positive number"),
         ({"verify": "/no/such/ca.pem"}, "verify", "'/no/such/ca.pem' does not exist on this machine"),
-        ({"verify": 1}, "verify", "1 can't be used"),
-        ({"deployment": 3}, "deployment", "is no text"),
+        ({"verify": 1}, "verify", "'1' does not exist on this machine; it takes true, false, or the path"),
+        ({"deployment": {"a": 1}}, "deployment", "must be a string"),
     ],
 )
 def test_a_wrong_extra_is_named_with_what_to_write(extra: dict[str, Any], field: str, words: str) -> None:
@@ -202,7 +203,8 @@ def test_no_refusal_shows_the_value_of_a_secret() -> None:
 
 @pytest.mark.parametrize("extra", ['{"verify": false', "verify=false", "[1]", '"text"', "5"])
 def test_an_extra_that_is_no_json_object_is_refused_and_never_ignored(extra: str) -> None:
-    connection = SimpleNamespace(host="head", port=None, schema=None, login=None, password=None, extra=extra)
+    unset = dict.fromkeys(("port", "schema", "login", "password"))
+    connection = SimpleNamespace(conn_type="ray_jobs", host="head", extra=extra, **unset)
     with pytest.raises(RayConnectionConfigError, match=r"'ray_x', field 'extra': is no JSON object"):
         read_connection("ray_x", connection, {})
 
@@ -306,6 +308,8 @@ def test_a_connection_given_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ray-jobs://:t%40k@head:9000/https", "https://head:9000", token("t@k")),
         ("ray-jobs://https%3A%2F%2Fhead%2Fp%2Fq?token=a", "https://head/p/q", token("a")),
         ("ray-jobs://head/?headers=%7B%22X%22%3A+%221%22%7D", "http://head:8265", {"X": "1"}),
+        ("ray-jobs://head?token=0123456", "http://head:8265", token("0123456")),
+        ("RAY-JOBS://head", "http://head:8265", {}),
         ("ray-jobs://head/?__extra__=%7B%22headers%22%3A+%7B%22X%22%3A+%221%22%7D%7D", "http://head:8265", {"X": "1"}),
     ],
 )
@@ -317,6 +321,115 @@ def test_a_connection_given_as_uri(
     monkeypatch.setenv("AIRFLOW_CONN_RAY_X", uri)
     cluster = read_connection("ray_x", BaseHook.get_connection("ray_x"), {})
     assert (cluster.address, cluster.headers) == (address, headers)
+
+
+@pytest.mark.parametrize(
+    ("conn_type", "words"),
+    [
+        ("postgres", "Connection 'ray_x' is of type 'postgres', not 'ray_jobs'; name one of that type, or write "),
+        ("http", "is of type 'http', not 'ray_jobs'"),
+        ("generic", "is of type 'generic', not 'ray_jobs'"),
+        ("ray", "is of type 'ray', not 'ray_jobs'"),
+        ("", "Connection 'ray_x' has no type, but must be of type 'ray_jobs'; write ray-jobs://"),
+        (None, "Connection 'ray_x' has no type"),
+    ],
+)
+def test_a_connection_of_another_type_is_refused(conn_type: str | None, words: str) -> None:
+    connection = airflow_connection({"verfy": 1}, host="head", password="hunter2")
+    connection.conn_type = conn_type
+    with pytest.raises(RayConnectionConfigError) as caught:
+        read_connection("ray_x", connection, {})
+    assert words in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("ray_jobs://head:8265", "has no type"),  # Airflow splits no scheme with an underscore
+        ("ray_jobs://me:hunter2@head:8265", "has no type"),
+        ("ray_jobs://:hunter2@head:8265/?token=hunter2", "has no type"),
+        ("ray_jobs://", "has no type"),
+        ("//me:hunter2@head:8265", "has no type"),
+        ("head:8265", "is of type 'head', not 'ray_jobs'"),
+        ("ray-jobs:/hunter2", "field 'host': is empty, although schema is set; name the cluster there: "),
+        ("ray-jobs://:hunter2@", "field 'host': is empty, although password is set"),
+        ("ray-jobs://me:hunter2@/hunter2?token=hunter2", "although schema, login, password, token are set"),
+    ],
+)
+def test_a_uri_without_a_cluster_is_no_other_cluster(uri: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.providers.common.compat.sdk import BaseHook
+
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_X", uri)
+    connection = BaseHook.get_connection("ray_x")
+    with pytest.raises(RayConnectionConfigError) as caught:
+        read_connection("ray_x", connection, {"RAY_ADDRESS": "http://another:8265"})
+    assert words in str(caught.value)
+    assert "write ray-jobs://host:port in a URI, or JSON such as {" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({"login": "me", "password": "hunter2"}, "login, password are set"),
+        ({"schema": "https"}, "schema is set"),
+        ({"host": " ", "password": "hunter2"}, "password is set"),
+        ({"extra": {"token": "hunter2", "deployment": ""}}, "token is set"),
+        ({"extra": {"headers": {"X": "hunter2"}, "unreachable_timeout": 3}}, "headers, unreachable_timeout are set"),
+    ],
+)
+def test_what_is_set_without_a_host_goes_to_no_other_cluster(fields: dict[str, Any], names: str) -> None:
+    for environ in ({}, {"RAY_ADDRESS": "http://another:8265"}):
+        message = refusal("host", environ=environ, **fields)
+        assert f"is empty, although {names}; name the cluster there: write " in message
+        assert "hunter2" not in message
+    assert read(port=9000, **{**fields, "schema": None}).address == "http://localhost:9000"
+
+
+def test_a_connection_in_which_nothing_is_set_is_that_of_the_environment() -> None:
+    blank = {**dict.fromkeys(FIELDS, ""), "verify": False, "headers": {}, "read_timeout": None}
+    for extra in (None, "", "{}", blank):
+        assert read(extra, host="").address == "http://localhost:8265"
+        assert read(extra, environ={"RAY_ADDRESS": "http://second:1"}).address == "http://second:1"
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("123456", "123456"),
+        ("12345678901234567890123", "12345678901234567890123"),
+        ("-0", "-0"),
+        ("1.10", "1.10"),
+        ("1e5", "1e5"),
+        ("NaN", "NaN"),
+        ("true", "true"),
+        ("false", "false"),
+        ('"0123"', "0123"),
+    ],
+)
+def test_a_number_is_taken_for_its_text(given: str, text: str) -> None:
+    extra = f'{{"token": {given}, "deployment": {given}, "headers": {{"X": {given}}}, "metadata": {{"m": {given}}}}}'
+    cluster = read(extra, host="head")
+    assert cluster.headers == {"X": text, **token(text)}
+    assert (cluster.deployment, cluster.metadata) == (text, {"m": text})
+    nested = json.dumps({"cookies": f'{{"c": {given}}}'})  # as a form gives it
+    assert read(nested, host="head").cookies == {"c": text}
+
+
+def test_a_uri_says_the_same_however_airflow_reads_its_query() -> None:
+    """Airflow's database class makes numbers, booleans and objects of texts, the class of its SDK none."""
+    from airflow.models.connection import Connection as Stored
+
+    query = "token=123456&verify=false&read_timeout=2.5&headers=%7B%22X%22%3A+1%7D&metadata=%7B%22m%22%3A+true%7D"
+    cluster = read_connection("ray_x", Stored(conn_id="ray_x", uri=f"ray-jobs://head?{query}"), {})
+    assert cluster.headers == {"X": "1", **token("123456")}
+    assert (cluster.verify, cluster.read_timeout, cluster.metadata) == (False, 2.5, {"m": "true"})
+
+
+def test_a_password_that_no_header_can_carry_is_refused() -> None:
+    assert "or the login holds a NUL" in refusal("password", login="me", password="\ud800", host="head")
 
 
 # The folders from which credentials may come

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -124,6 +125,49 @@ def test_parameters_named_as_the_context_get_it_unless_they_are_given() -> None:
     assert make()._keywords({"ds": "d", "ti": 1, "shard": 9}) == {"ds": "d", "shard": 9}
     assert make(op_args=[1, "mine"])._keywords({"ds": "d"}) == {}
     assert make(op_kwargs={"ds": "mine"})._keywords({"ds": "d"}) == {"ds": "mine"}
+
+
+def test_the_rest_of_the_context_goes_where_a_function_takes_it() -> None:
+    import lazy_object_proxy
+
+    def work(shard: Any, ds: str, /, run_id: str, tag: str = "mine", **context: Any) -> Any:
+        return context
+
+    def fails() -> Any:
+        raise AssertionError("asked for, though nobody wants it")
+
+    when = datetime(2026, 1, 2, tzinfo=UTC)
+    rest = {"ts": "t", "ds_nodash": "n", "params": {"a": [1]}, "logical_date": when, "outlets": []}
+    context = {
+        **rest,
+        "ds": "d",
+        "run_id": "r",
+        "tag": "another",
+        "prev_start_date_success": lazy_object_proxy.Proxy(lambda: when),
+        "prev_end_date_success": lazy_object_proxy.Proxy(lambda: None),
+        "var": lazy_object_proxy.Proxy(fails),
+        "conf": {"fernet_key": "secret"},
+        "inlets": [object()],
+        "macros": object(),
+        "dag_run": object(),
+        "ti": 1,
+    }
+    rest |= {"prev_start_date_success": when, "prev_end_date_success": None}
+    found = make(python_callable=work, op_args=[9, "x"])._keywords(context)
+    assert found == {"run_id": "r", "ds": "d", **rest}  # the parameter `ds` is given, and takes no keyword
+    assert type(found["prev_start_date_success"]) is datetime
+    assert found["prev_end_date_success"] is None
+    mine = make(python_callable=work, op_args=[9, "x"], op_kwargs={"ts": "mine", "outlets": 3})
+    assert mine._keywords(context) == {"run_id": "r", "ds": "d", **rest, "ts": "mine", "outlets": 3}
+
+
+def test_a_named_part_of_the_context_that_has_no_json_form_is_refused(scripted_ray: ScriptedRay) -> None:
+    def work(inlets: Any, **context: Any) -> None:
+        pass
+
+    with pytest.raises(AirflowFailException, match=r"op_kwargs\['inlets'\]\[0\] is of type object"):
+        Tries(lambda: make(python_callable=work), "run").run(inlets=[object()], outlets=[object()])
+    assert scripted_ray.received == []
 
 
 def submitted(server: ScriptedRay) -> dict[str, Any]:

@@ -128,7 +128,8 @@ def test_what_the_cluster_does_not_tell_is_left_out(
 
 
 def test_the_test_button_tells_what_to_mend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_RAY_X", json.dumps({"conn_type": "ray_jobs", "extra": {"verify": "/no/such"}}))
+    connection = {"conn_type": "ray_jobs", "host": "head", "extra": {"verify": "/no/such"}}
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_X", json.dumps(connection))
     good, said = RayJobHook("ray_x").test_connection()
     assert not good
     assert "'verify'" in said

@@ -124,9 +124,46 @@ def test_wildcards_that_match_a_folder_by_chance_do_not_hide_what_is_in_it() -> 
     assert IgnoreRules(["foo/"]).exclude_all_below("a/foo")
 
 
-def test_a_pattern_that_cannot_be_read_is_told(tmp_path: Path) -> None:
-    tree(tmp_path, "a.py")
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub/.gitignore").write_text("*.log\n!\n")
-    with pytest.raises(RayPackageError, match=r"sub/\.gitignore"):
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("[a-Z]*.tmp", "the pattern '[a-Z]*.tmp' can't be read (bad character range a-Z); correct it"),
+        ("data/[!9-0]", "the pattern 'data/[!9-0]' can't be read (bad character range 9-0); correct it"),
+        ("a\\", "can't be read (Invalid git pattern"),
+        ("!", "the pattern '!' can't be read"),
+    ],
+)
+def test_a_pattern_that_cannot_be_read_is_told(tmp_path: Path, pattern: str, words: str) -> None:
+    tree(tmp_path, "a.py", "sub/b.py")
+    with pytest.raises(RayPackageError) as caught:
+        names(tmp_path, ("*.log", pattern))
+    assert str(caught.value).startswith("runtime_env['excludes']: the pattern ")
+    assert words in str(caught.value)
+    for file in (".gitignore", ".rayignore", "sub/.gitignore", "sub/.rayignore"):
+        (tmp_path / file).write_text(f"*.log\n{pattern}\n")
+        with pytest.raises(RayPackageError) as caught:
+            names(tmp_path)
+        assert str(caught.value).startswith(f"'{tmp_path}/{file}': the pattern ")
+        assert words in str(caught.value)
+        (tmp_path / file).unlink()
+
+
+@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b""])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_file_as_a_windows_editor_saves_it(tmp_path: Path, mark: bytes, end: bytes) -> None:
+    tree(tmp_path, "a.log", "data/big", "main.py", "sub/a.tmp")
+    for name, lines in ((".gitignore", b"data/"), (".rayignore", b"*.log"), ("sub/.gitignore", b"*.tmp")):
+        (tmp_path / name).write_bytes(mark + lines + end)
+    assert names(tmp_path) == [".gitignore", ".rayignore", "main.py", "sub/.gitignore"]
+
+
+def test_a_file_in_which_nobody_finds_a_pattern(tmp_path: Path) -> None:
+    tree(tmp_path, "a.log")
+    (tmp_path / ".gitignore").write_text("*.log\n", encoding="utf-16")
+    with pytest.raises(RayPackageError, match=r"\.gitignore': it is UTF-16, .*; save it as UTF-8"):
         names(tmp_path)
+
+
+def test_an_excluded_pattern_may_end_its_line() -> None:
+    assert IgnoreRules(["a\n", "b\r\n"]).exclude("a")
+    assert IgnoreRules(["a\n", "b\r\n"]).exclude("b")

@@ -1,4 +1,4 @@
-"""The package's shape: imports run one way, files stay small, and a DAG file pays for no HTTP library."""
+"""The package's shape: imports run one way, and a DAG file pays for no HTTP library."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ LAYERS = (
     },
     {"requests_transport", "aiohttp_transport", "resources", "job_list", "followed", "submission", "spool"},
     {"logs", "poller", "follow", "compat", "working_dir", "results"},
-    {"hooks", "links"},
+    {"hooks", "links", "rendering"},
     {"exactly_once", "guard", "sharing", "jobs_table"},
     {"triggers", "stop_delete", "cli_output"},
     {"operators", "sensors", "cli", "cli_follow", "jobs_page"},

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import linecache
+import math
 import os
 import subprocess
 import sys
@@ -276,9 +277,76 @@ def test_what_can_t_be_shipped_is_refused_by_name() -> None:
             check_function(function)
 
 
+MOST = 3
+abs = len  # noqa: A001 - on the cluster it would be another one
+
+
+def uses_a_global(x: int = MOST) -> int:
+    return x
+
+
+def uses_one_among_others(a: int, b: int = 1, /, c: int = MOST + 1, *, d: int = 2) -> int:
+    return a + b + c + d
+
+
+def uses_one_by_keyword(*, a: int, b: object = json.dumps) -> object:
+    return b
+
+
+def uses_one_in_a_lambda(key: Any = lambda value: value + MOST) -> Any:
+    return key
+
+
+def uses_what_the_module_has_instead(f: Any = abs) -> Any:
+    return f
+
+
+@pytest.mark.parametrize(
+    ("function", "parameter", "name"),
+    [
+        (uses_a_global, "x", "MOST"),
+        (uses_one_among_others, "c", "MOST"),
+        (uses_one_by_keyword, "b", "json"),
+        (uses_one_in_a_lambda, "key", "MOST"),
+        (uses_what_the_module_has_instead, "f", "abs"),
+    ],
+)
+def test_a_default_that_the_cluster_does_not_have_is_refused(function: Any, parameter: str, name: str) -> None:
+    with pytest.raises(ValueError, match=f"{function.__name__}'s parameter {parameter} uses {name}, which the cluster"):
+        check_function(function)
+
+
+def test_a_default_of_the_function_around_it_is_refused() -> None:
+    limit = MOST
+
+    def inner(x: int = limit) -> int:
+        return x
+
+    with pytest.raises(ValueError, match=r"inner's parameter x uses limit, .*; write the value itself, or give it"):
+        check_function(inner)
+
+
+def test_defaults_and_annotations_that_the_cluster_can_do_without(tmp_path: Path) -> None:
+    def work(
+        a: Unknown = 1024 * 1024,  # type: ignore[name-defined]  # noqa: F821
+        b: list[Any] | None = None,
+        *more: Any,
+        c: Any = ("x", {"y": [1.5, True, b"z"]}),
+        d: Any = float("inf"),
+        e: Any = lambda value: [item * 2 for item in value],
+        **rest: Any,
+    ) -> Any:
+        found: Any = [a, b, c, d, e([1])]
+        return found
+
+    check_function(work)
+    assert run(tmp_path, work).value == [1024 * 1024, None, ("x", {"y": [1.5, True, b"z"]}), math.inf, [2]]
+
+
 def test_a_function_without_source_is_refused() -> None:
     namespace: dict[str, Any] = {}
-    exec("def f(): pass", namespace)
+    exec("def f(x=1): pass", namespace)
+    check_function(namespace["f"])
     with pytest.raises(ValueError, match="the source of f can't be read"):
         describe_task(namespace["f"], (), {})
 

@@ -146,6 +146,18 @@ def test_requirement_files_become_lists(prepare: Any, tmp_path: Path) -> None:
         assert prepare(given) == sent
 
 
+def test_files_as_a_windows_editor_saves_them(prepare: Any, tmp_path: Path) -> None:
+    """With a byte order mark, which would hide the first requirement, and with other ends of lines."""
+    (tmp_path / "req.txt").write_bytes(b"\xef\xbb\xbfa==1\r\n# \xc3\xa9\r\nb\r\n")
+    (tmp_path / "env.yml").write_bytes(b"\xef\xbb\xbfname: \xc3\xa9\r\ndependencies: [pip]\r\n")
+    (tmp_path / "utf16.txt").write_text("a==1\n", encoding="utf-16")
+    for key in ("pip", "uv"):
+        assert prepare({key: str(tmp_path / "req.txt")})[key]["packages"] == ["a==1", "# é", "b"]
+        with pytest.raises(RayPackageError, match=rf"runtime_env\['{key}'\]: the file .*utf16.txt' can't be read"):
+            prepare({key: str(tmp_path / "utf16.txt")})
+    assert prepare({"conda": str(tmp_path / "env.yml")}) == {"conda": {"name": "é", "dependencies": ["pip"]}}
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
