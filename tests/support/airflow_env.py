@@ -288,7 +288,7 @@ class AirflowEnv(AirflowRecords):
             (run,) = self.query(
                 "SELECT execution_date AS date FROM dag_run WHERE dag_id = ? AND run_id = ?", dag_id, run_id
             )
-            date = run["date"] if str(run["date"]).endswith("+00:00") else f"{run['date']}+00:00"  # SQLite has no zone
+            date = str(run["date"]).removesuffix("+00:00") + "+00:00"  # SQLite leaves the zone out
             self.cli("tasks", "clear", dag_id, "-t", f"^{re.escape(task_id)}$", "-s", date, "-e", date, "--yes")
             if isinstance(self.database, SqliteDatabase):
                 _forget_triggers(self.database, dag_id, run_id, task_id)
