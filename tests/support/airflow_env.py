@@ -220,8 +220,8 @@ class AirflowEnv(AirflowRecords):
                 text = error.read().decode(errors="replace")
             # 3.2 does not always say why it answers 500, except on its output.
             told = text if text != "Internal Server Error" else tail(self.components["api-server"].log_path)
-            locked = error.code == 500 and ("Database error" in told or "database is locked" in told)
-            locked = locked and isinstance(self.database, SqliteDatabase)
+            on_sqlite = isinstance(self.database, SqliteDatabase)
+            locked = on_sqlite and error.code == 500 and ("Database error" in told or "database is locked" in told)
             raise (DatabaseLockedError if locked else ApiError)(error.code, text) from None
         return json.loads(answer) if answer else None
 
