@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import platform
 import tempfile
@@ -11,13 +12,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.databases import Database, PostgresDatabase, SqliteDatabase, wants_sqlite
 from tests.support.faulty_proxy import FaultyProxy
+from tests.support.postgres import Postgres
 from tests.support.private_ca import PrivateCA
 from tests.support.ray_head import RayHead, find_ray, ray_version, require_ray
 from tests.support.scripted_server import ScriptedRay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 # Airflow reads and writes its configuration where this says, when it is first imported, be it while tests are
 # collected: never in a person's home, where another version may have left what this one can't read.
@@ -39,6 +43,7 @@ def _versions(record_testsuite_property: Callable[[str, object], None]) -> None:
     ray = find_ray()
     record_testsuite_property("airflow", version("apache-airflow"))
     record_testsuite_property("python", platform.python_version())
+    record_testsuite_property("database", "sqlite" if wants_sqlite() else "postgresql")
     record_testsuite_property("ray", ".".join(map(str, ray_version(ray))) if ray else "none")
 
 
@@ -50,6 +55,23 @@ def ray_head() -> Iterator[RayHead]:
     """
     with RayHead(num_cpus=4, ray_bin=require_ray()) as head:
         yield head
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A server that all tests share: a test that stops it makes one of its own."""
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def new_database(request: pytest.FixtureRequest) -> Callable[[Path], Database]:
+    """A function that names a new database for an Airflow, given its home: on PostgreSQL, or on SQLite if asked."""
+    if wants_sqlite():
+        return lambda home: SqliteDatabase(home / "airflow.db")
+    server: Postgres = request.getfixturevalue("postgres")
+    numbers = itertools.count(1)
+    return lambda _home: PostgresDatabase(server.url(f"airflow_{next(numbers)}"))
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ from tests.support.airflow_env import AirflowEnv
 from tests.support.airflow_processes import airflow_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from tests.support.databases import Database
 
 HERE = Path(__file__).parent
 
@@ -35,12 +37,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="package")
-def airflow_env(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AirflowEnv]:
+def airflow_env(
+    tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[Path], Database]
+) -> Iterator[AirflowEnv]:
     """All processes of an Airflow whose DAGs are a copy of ``dags``."""
     home = tmp_path_factory.mktemp("airflow")
     dags = home / "dags"
     shutil.copytree(HERE / "dags", dags, ignore=shutil.ignore_patterns("__pycache__"))
-    env = AirflowEnv(home, dags)
+    env = AirflowEnv(home, dags, new_database(home))
     env.start()
     yield env
     env.stop()

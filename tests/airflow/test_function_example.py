@@ -16,6 +16,9 @@ from tests.support.airflow_records import AirflowRecords
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.databases import Database
     from tests.support.ray_head import RayHead
 
 REPO = Path(__file__).parents[2]
@@ -23,20 +26,31 @@ DAG = "ray_job_function"
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead) -> dict[str, str]:
-    """The environment of an Airflow that has the example, and a database."""
+def records(tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[Path], Database]) -> AirflowRecords:
+    """Those of an Airflow in a folder of its own."""
     home = tmp_path_factory.mktemp("example")
+    return AirflowRecords(home, new_database(home))
+
+
+@pytest.fixture(scope="module")
+def environment(records: AirflowRecords, ray_head: RayHead) -> dict[str, str]:
+    """The environment of that Airflow, which has the example and a migrated database."""
+    home = records.home
     (home / "dags").mkdir()
     shutil.copy(REPO / "example_dags" / f"{DAG}.py", home / "dags")
     airflow_processes.write_home(home)
     connection = {"conn_type": "ray_jobs", "host": ray_head.host, "port": ray_head.port}
     made = {
         **airflow_processes.clean_environment(),
-        **airflow_processes.settings(home, home / "dags", free_port(), parallelism=2),
+        **airflow_processes.settings(home, home / "dags", records.database, free_port(), parallelism=2),
         "AIRFLOW_CONN_RAY_DEFAULT": json.dumps(connection),
     }
-    done = airflow(made, "db", "migrate")
-    assert done.returncode == 0, done.stdout[-4000:]
+
+    def migrate() -> None:
+        done = airflow(made, "db", "migrate")
+        assert done.returncode == 0, done.stdout[-4000:]
+
+    records.database.migrate(migrate, airflow_processes.migrated_as())
     return made
 
 
@@ -49,14 +63,15 @@ def airflow(environment: dict[str, str], *arguments: str) -> subprocess.Complete
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])
-def test_values_go_through_ray_and_back(environment: dict[str, str], ray_head: RayHead, deferrable: bool) -> None:
+def test_values_go_through_ray_and_back(
+    environment: dict[str, str], records: AirflowRecords, ray_head: RayHead, deferrable: bool
+) -> None:
     before = {job["submission_id"] for job in ray_head.jobs()}
     options = {**environment, "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": str(deferrable)}
     output = airflow(options, "dags", "test", DAG).stdout
 
     (finished,) = [line for line in output.splitlines() if "DagRun Finished" in line]
     assert "state=success" in finished, output[-8000:]
-    records = AirflowRecords(Path(environment["AIRFLOW_HOME"]))
     (run,) = records.query("SELECT run_id AS id FROM dag_run ORDER BY id DESC LIMIT 1")
     # Of all primes below 200,000, as any table has it.
     assert records.xcom(DAG, run["id"], "combine") == 17984

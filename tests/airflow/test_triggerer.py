@@ -38,6 +38,11 @@ def start(airflow: AirflowEnv, dag_id: str, run_id: str, command: str) -> None:
     airflow.wait_task(dag_id, run_id, "job", "deferred")
 
 
+def wait_followed(airflow: AirflowEnv, run_id: str) -> None:
+    """Wait until the triggerer has taken over: until then, a second or two, nobody is there to stop a job."""
+    airflow.wait_log(DAG, run_id, "job", "hello from the driver")
+
+
 def test_job_is_followed_without_a_worker(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     start(airflow, DAG, "plain", driver(tmp_path / "trace", gate))
@@ -82,7 +87,7 @@ def test_deferred_task_marked_by_a_user_takes_its_job_along(
 ) -> None:
     run_id = f"marked-{state}"
     start(airflow, DAG, run_id, driver(tmp_path / "trace", 300))
-    wait_statuses(ray_head, run_id, ["RUNNING"], 60)
+    wait_followed(airflow, run_id)
 
     airflow.set_task_state(DAG, run_id, "job", state)
     took = wait_statuses(ray_head, run_id, ["STOPPED"], 40)
@@ -94,7 +99,7 @@ def test_clear_of_a_deferred_task_leaves_only_the_new_job_alive(
 ) -> None:
     trace, gate = tmp_path / "trace", tmp_path / "gate"
     start(airflow, DAG, "cleared", driver(trace, gate))
-    wait_statuses(ray_head, "cleared", ["RUNNING"], 60)
+    wait_followed(airflow, "cleared")
 
     airflow.clear(DAG, "cleared", "job")
     wait_statuses(ray_head, "cleared", ["STOPPED", "RUNNING"], 120)

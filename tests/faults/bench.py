@@ -81,7 +81,7 @@ class Bench:
         self.current: Process | None = None
         self.fallen = threading.Event()  # the head; only for cases that share one that does
         self._workers = workers
-        self._records = AirflowRecords(workers.home)
+        self._records = AirflowRecords(workers.home, workers.database)
         self._changed = threading.Condition()
         self._timers: list[threading.Timer] = []
 

@@ -17,9 +17,10 @@ from tests.faults.table import Line, render
 from tests.faults.workers import Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.faults.bench import Facts
+    from tests.support.databases import Database
     from tests.support.ray_head import RayHead
 
 HERE = Path(__file__).parent
@@ -101,9 +102,12 @@ def record(case: Case, facts: Facts | None, seconds: float) -> None:
 
 
 @pytest.fixture(scope="session")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+def workers(tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[Path], Database]) -> Iterator[Workers]:
     """What runs the tries; it starts while the heads do."""
-    server = Workers(tmp_path_factory.mktemp("faults-airflow") / "home")
+    home = tmp_path_factory.mktemp("faults-airflow") / "home"
+    database = new_database(home)
+    database.create()
+    server = Workers(home, database)
     yield server
     server.stop()
 

@@ -9,11 +9,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.faults.names import DAG_FILE
 from tests.support import airflow_processes
 from tests.support.ports import free_port
+
+if TYPE_CHECKING:
+    from tests.support.databases import Database
 
 _REPO = Path(__file__).resolve().parents[2]
 
@@ -87,10 +90,12 @@ class Workers:
     """The server of ``tests.faults.server``, with an ``AIRFLOW_HOME`` of its own.
 
     :param home: an empty directory.
+    :param database: an empty one.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, database: Database) -> None:
         self.home = home
+        self.database = database
         self._processes: dict[int, Process] = {}
         self._lock = threading.Lock()
         self._ready = threading.Event()
@@ -98,7 +103,7 @@ class Workers:
         (home / "dags" / "faults.py").write_text(DAG_FILE)
         airflow_processes.write_home(home)
         environment = airflow_processes.clean_environment() | airflow_processes.settings(
-            home, home / "dags", free_port(), parallelism=8
+            home, home / "dags", database, free_port(), parallelism=8
         )
         self._log = home / "server.log"
         with self._log.open("wb") as log:

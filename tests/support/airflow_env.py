@@ -1,4 +1,4 @@
-"""A whole Airflow for tests: real processes on SQLite, run from the environment that runs pytest.
+"""A whole Airflow for tests: real processes, run from the environment that runs pytest.
 
 What a user does (trigger, clear, mark, connections) goes through the REST API of the installed version, on
 Airflow 3 (``/api/v2``) as on 2.11 (``/api/v1``); what a test wants to see is read from the database and the
@@ -11,7 +11,6 @@ import contextlib
 import json
 import re
 import signal
-import sqlite3
 import time
 import urllib.error
 import urllib.parse
@@ -21,11 +20,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from tests.support import airflow_processes
 from tests.support.airflow_processes import JOB_TYPES, Component, airflow_version
 from tests.support.airflow_records import AirflowRecords, tail, wait
+from tests.support.databases import SqliteDatabase
 from tests.support.ports import free_port
 from tests.support.processes import output_of, wait_gone
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.support.databases import Database
 
 
 class ApiError(Exception):
@@ -37,7 +39,7 @@ class ApiError(Exception):
 
 
 class DatabaseLockedError(ApiError):
-    """Nothing was done: SQLite, which knows one writer at a time, made it wait too long."""
+    """Nothing was done: SQLite, which knows one writer at a time, made it wait too long. PostgreSQL does not."""
 
 
 class AirflowEnv(AirflowRecords):
@@ -45,6 +47,7 @@ class AirflowEnv(AirflowRecords):
 
     :param home: ``AIRFLOW_HOME``: an empty or absent directory, or that of an older version, which is upgraded.
     :param dags_folder: where the DAG files are; files added later are found within a few seconds.
+    :param database: that it works on: absent, or that of an older version, which is upgraded.
     :param env: environment variables for all processes, beside ours.
     :param parallelism: how many tasks may run at once.
     :param login: username and password of an administrator, where the environment variables ask for a login (3.x).
@@ -54,19 +57,20 @@ class AirflowEnv(AirflowRecords):
         self,
         home: Path,
         dags_folder: Path,
+        database: Database,
         *,
         env: dict[str, str] | None = None,
         parallelism: int = 8,
         login: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(home)
+        super().__init__(home, database)
         self.dags_folder = dags_folder
         self.version = airflow_version()
         port = free_port()
         self.base_url = f"http://127.0.0.1:{port}"
         self.environment = (
             airflow_processes.clean_environment()
-            | airflow_processes.settings(home, dags_folder, port, parallelism)
+            | airflow_processes.settings(home, dags_folder, database, port, parallelism)
             | (env or {})
         )
         self.components = {
@@ -85,11 +89,7 @@ class AirflowEnv(AirflowRecords):
         :raises RuntimeError: if a process ends, with the last lines that it printed.
         """
         airflow_processes.write_home(self.home)
-        database = self.home / "airflow.db"
-        upgraded = database.exists()
-        self.cli("db", "migrate", timeout=300)
-        if not upgraded:
-            airflow_processes.prepare_database(database)
+        self.database.migrate(lambda: self.cli("db", "migrate", timeout=300), airflow_processes.migrated_as())
         try:
             for component in self.components.values():
                 component.start()
@@ -220,7 +220,8 @@ class AirflowEnv(AirflowRecords):
                 text = error.read().decode(errors="replace")
             # 3.2 does not always say why it answers 500, except on its output.
             told = text if text != "Internal Server Error" else tail(self.components["api-server"].log_path)
-            locked = error.code == 500 and ("Database error" in told or "database is locked" in told)
+            on_sqlite = isinstance(self.database, SqliteDatabase)
+            locked = on_sqlite and error.code == 500 and ("Database error" in told or "database is locked" in told)
             raise (DatabaseLockedError if locked else ApiError)(error.code, text) from None
         return json.loads(answer) if answer else None
 
@@ -287,9 +288,10 @@ class AirflowEnv(AirflowRecords):
             (run,) = self.query(
                 "SELECT execution_date AS date FROM dag_run WHERE dag_id = ? AND run_id = ?", dag_id, run_id
             )
-            date = f"{run['date']}+00:00"
+            date = str(run["date"]).removesuffix("+00:00") + "+00:00"  # SQLite leaves the zone out
             self.cli("tasks", "clear", dag_id, "-t", f"^{re.escape(task_id)}$", "-s", date, "-e", date, "--yes")
-            self._forget_triggers(dag_id, run_id, task_id)
+            if isinstance(self.database, SqliteDatabase):
+                _forget_triggers(self.database, dag_id, run_id, task_id)
             return
         body = {
             "dag_run_id": run_id,
@@ -299,18 +301,6 @@ class AirflowEnv(AirflowRecords):
             "task_ids": [[task_id, map_index] if map_index >= 0 else task_id],
         }
         self.api("POST", f"dags/{_quote(dag_id)}/clearTaskInstances", body)
-
-    def _forget_triggers(self, dag_id: str, run_id: str, task_id: str) -> None:
-        # The triggerer of 2.11 takes a trigger away from tasks whose state differs from "deferred". A cleared
-        # task has no state, which for SQL does not differ; so it gets to it only when the task is queued
-        # again, often while a worker is about to write the trigger's id back, and that worker then fails: the
-        # foreign key leads nowhere. Do at once what the triggerer means to do.
-        with contextlib.closing(sqlite3.connect(self.home / "airflow.db", timeout=30)) as database, database:
-            database.execute(
-                "UPDATE task_instance SET trigger_id = NULL"
-                " WHERE dag_id = ? AND run_id = ? AND task_id = ? AND state IS NOT 'deferred'",
-                (dag_id, run_id, task_id),
-            )
 
     def set_run_state(self, dag_id: str, run_id: str, state: Literal["failed", "success", "queued"]) -> None:
         """Mark a DAG run; its unfinished tasks are ended with it."""
@@ -344,6 +334,18 @@ class AirflowEnv(AirflowRecords):
             victim.signal(sig)
         if sig == signal.SIGKILL and (left := wait_gone(victims, 10)):
             raise TimeoutError(f"still alive after SIGKILL: {left}")
+
+
+def _forget_triggers(database: SqliteDatabase, dag_id: str, run_id: str, task_id: str) -> None:
+    # The triggerer of 2.11 takes a trigger away from tasks whose state differs from "deferred". A cleared
+    # task has no state, which for SQL does not differ; so it gets to it only when the task is queued
+    # again, often while a worker is about to write the trigger's id back, and that worker then fails: the
+    # foreign key leads nowhere. Do at once what the triggerer means to do.
+    database.execute(
+        "UPDATE task_instance SET trigger_id = NULL"
+        " WHERE dag_id = ? AND run_id = ? AND task_id = ? AND state IS NOT 'deferred'",
+        *(dag_id, run_id, task_id),
+    )
 
 
 def _quote(name: str) -> str:

@@ -6,20 +6,21 @@ What differs between Airflow 2.11 and 3 in *running* it is told here; see ``airf
 from __future__ import annotations
 
 import base64
-import contextlib
 import os
-import re
 import secrets
 import signal
-import sqlite3
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.support.airflow_records import tail
 from tests.support.processes import Process, kill_all, wait_gone
+
+if TYPE_CHECKING:
+    from tests.support.databases import Database
 
 # Seconds. An Airflow that is killed on purpose should be missed soon; but on a loaded machine a component
 # must not be taken for dead while it merely waits for the CPU.
@@ -39,6 +40,11 @@ def airflow_version() -> tuple[int, int]:
     """Return (major, minor) of the Airflow installed here, without the cost of importing it."""
     major, minor = metadata.version("apache-airflow").split(".")[:2]
     return int(major), int(minor)
+
+
+def migrated_as() -> str:
+    """Return the name of what ``airflow db migrate`` makes of an empty database here, with the settings below."""
+    return f"airflow {metadata.version('apache-airflow')}"
 
 
 def commands(port: int) -> dict[str, tuple[str, ...]]:
@@ -64,11 +70,12 @@ def commands(port: int) -> dict[str, tuple[str, ...]]:
     return {"api-server": api_server, **named}
 
 
-def settings(home: Path, dags_folder: Path, port: int, parallelism: int) -> dict[str, str]:
+def settings(home: Path, dags_folder: Path, database: Database, port: int, parallelism: int) -> dict[str, str]:
     """Return the environment variables that make Airflow run below ``home`` and react quickly.
 
     :param home: ``AIRFLOW_HOME``.
     :param dags_folder: where the DAG files are.
+    :param database: that it works on.
     :param port: of the API server.
     :param parallelism: how many tasks may run at once.
     """
@@ -80,8 +87,6 @@ def settings(home: Path, dags_folder: Path, port: int, parallelism: int) -> dict
         "core.killed_task_cleanup_time": 5,
         "core.load_examples": False,
         "core.parallelism": parallelism,
-        # Several processes write to one file: they wait for each other rather than fail.
-        "database.sql_alchemy_conn": f"sqlite:///{home}/airflow.db?timeout=30",
         "scheduler.job_heartbeat_sec": 1,
         "scheduler.orphaned_tasks_check_interval": 5,
         "scheduler.scheduler_health_check_threshold": COMPONENT_HEARTBEAT_TIMEOUT,
@@ -97,11 +102,7 @@ def settings(home: Path, dags_folder: Path, port: int, parallelism: int) -> dict
     # Programs that keep something in their user's home (gunicorn its control socket) keep it here.
     variables["HOME"] = str(home)
     variables["PYTHONPATH"] = str(home / "site")
-    if airflow_version() < (3, 0):
-        # 2.11 refuses SQLite with any executor that runs tasks in parallel; with a write-ahead log (see
-        # prepare_database) it works.
-        variables["_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK"] = "1"
-    return variables
+    return variables | database.environment()
 
 
 def _settings_3(port: int) -> dict[str, object]:
@@ -151,33 +152,6 @@ def write_home(home: Path) -> None:
     # threshold, takes a third of the time.
     (home / "site").mkdir(exist_ok=True)
     (home / "site" / "sitecustomize.py").write_text("import gc\n\ngc.set_threshold(50_000, 20, 50)\n")
-
-
-def prepare_database(path: Path) -> None:
-    """Change in a migrated, still empty SQLite database what tells it from a PostgreSQL.
-
-    :param path: of the database file, used by nobody.
-    """
-    with contextlib.closing(sqlite3.connect(path)) as database:
-        # Readers and the writer do not block each other. The file remembers it; Airflow 3 does the same.
-        database.execute("PRAGMA journal_mode=WAL")
-        # The id of the newest trigger, once that is deleted, would be given to the next one: a triggerer
-        # that still runs the old trigger takes the new one for it.
-        ((sql,),) = database.execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'trigger'")
-        sql, changes = re.subn(
-            r"\bid INTEGER NOT NULL(.*),\s*CONSTRAINT \w+ PRIMARY KEY \(id\)",
-            r"id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL\1",
-            sql,
-            flags=re.DOTALL,
-        )
-        assert changes == 1, sql
-        indices = database.execute(
-            "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'trigger' AND sql IS NOT NULL"
-        ).fetchall()
-        database.execute("DROP TABLE trigger")
-        for statement in (sql, *(index for (index,) in indices)):
-            database.execute(statement)
-        database.commit()
 
 
 def clean_environment() -> dict[str, str]:

@@ -1,6 +1,6 @@
 """What an Airflow for tests leaves in its files: the database's rows and the tasks' logs, and to wait for them.
 
-The files are read directly, as they tell more than the REST API does; nothing here imports Airflow.
+Both are read directly, as they tell more than the REST API does; nothing here imports Airflow.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import sqlite3
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
+
+    from tests.support.databases import Database
 
 FINAL_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 
@@ -33,20 +34,18 @@ class TaskRow:
 
 
 class AirflowRecords:
-    """The records of an Airflow on SQLite.
+    """The records of an Airflow.
 
     :param home: ``AIRFLOW_HOME``.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, database: Database) -> None:
         self.home = home
+        self.database = database
 
-    def query(self, sql: str, *parameters: object) -> list[sqlite3.Row]:
-        """Read from Airflow's database."""
-        uri = f"{(self.home / 'airflow.db').as_uri()}?mode=ro"
-        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=30)) as database:
-            database.row_factory = sqlite3.Row
-            return database.execute(sql, parameters).fetchall()
+    def query(self, sql: str, *parameters: object) -> list[dict[str, Any]]:
+        """Read from Airflow's database, with a ``?`` for each parameter."""
+        return self.database.query(sql, *parameters)
 
     def task(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> TaskRow:
         """Return a task instance.
@@ -60,7 +59,7 @@ class AirflowRecords:
         )
         if not rows:
             raise LookupError(f"no task instance {dag_id} {run_id} {task_id} {map_index}")
-        return TaskRow(**dict(rows[0]))
+        return TaskRow(**rows[0])
 
     def wait_task(
         self,
@@ -119,8 +118,7 @@ class AirflowRecords:
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """Return an XCom's value, None if there is none."""
         rows = self.query(
-            # Where the column's type is JSON, SQLite makes a number of what looks like one.
-            "SELECT CAST(value AS TEXT) AS value FROM xcom"
+            f"SELECT {self.database.json_text('value')} AS value FROM xcom"
             " WHERE dag_id = ? AND run_id = ? AND task_id = ? AND key = ? AND map_index = ?",
             *(dag_id, run_id, task_id, key, map_index),
         )
@@ -129,11 +127,11 @@ class AirflowRecords:
     def rendered_fields(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> Any:
         """Return the task's template fields as rendered, None before it has run."""
         rows = self.query(
-            "SELECT CAST(rendered_fields AS TEXT) AS rendered_fields FROM rendered_task_instance_fields"
+            f"SELECT {self.database.json_text('rendered_fields')} AS fields FROM rendered_task_instance_fields"
             " WHERE dag_id = ? AND run_id = ? AND task_id = ? AND map_index = ?",
             *(dag_id, run_id, task_id, map_index),
         )
-        return json.loads(rows[0]["rendered_fields"]) if rows else None
+        return json.loads(rows[0]["fields"]) if rows else None
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
         """Return the log of one try: the worker's lines and the triggerer's, in the order of their time.

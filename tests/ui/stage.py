@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support.airflow_env import AirflowEnv
+from tests.support.databases import SqliteDatabase
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,4 +38,4 @@ def make_airflow(home: Path, dag_folders: Sequence[Path] = (DAGS,)) -> AirflowEn
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
         "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
     }
-    return AirflowEnv(home, home / "dags", env=settings, login=LOGIN)
+    return AirflowEnv(home, home / "dags", SqliteDatabase(home / "airflow.db"), env=settings, login=LOGIN)

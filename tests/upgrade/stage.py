@@ -1,5 +1,7 @@
 """
-One half of an upgrade, run by the Airflow of this interpreter: ``python -m tests.upgrade.stage HALF HOME RAY_URL``.
+One half of an upgrade, run by the Airflow of this interpreter.
+
+    python -m tests.upgrade.stage HALF HOME DATABASE_URL RAY_URL
 
 ``defer`` makes a deployment in HOME, starts a job, and shuts down when its task is deferred; ``finish`` upgrades that
 deployment, lets the job end, and prints what became of the task.
@@ -16,6 +18,7 @@ from pathlib import Path
 from tests.airflow.drivers import driver
 from tests.support.airflow_env import AirflowEnv
 from tests.support.airflow_records import wait
+from tests.support.databases import database_of
 from tests.upgrade import MARK
 
 DAG = "rj_deferred"
@@ -60,13 +63,13 @@ def run_of(home: Path) -> str:
     return f"upgrade-{home.name}"
 
 
-def main(half: str, home: Path, ray_url: str) -> None:
+def main(half: str, home: Path, database: str, ray_url: str) -> None:
     """Do one half."""
     dags = home / "dags"
     dags.mkdir(parents=True, exist_ok=True)
     shutil.copy(DAG_FILE, dags)
     key = base64.urlsafe_b64encode(b"k" * 32).decode()
-    airflow = AirflowEnv(home, dags, env={"AIRFLOW__CORE__FERNET_KEY": key})
+    airflow = AirflowEnv(home, dags, database_of(database), env={"AIRFLOW__CORE__FERNET_KEY": key})
     try:
         airflow.start()
         result = {"defer": defer, "finish": finish}[half](airflow, ray_url)
@@ -76,4 +79,4 @@ def main(half: str, home: Path, ray_url: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3])
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

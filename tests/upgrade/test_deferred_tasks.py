@@ -11,14 +11,16 @@ from tests.airflow.drivers import ends, jobs_of, starts
 from tests.upgrade import MARK
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from tests.support.databases import Database
     from tests.support.ray_head import RayHead
     from tests.upgrade.conftest import Airflow
 
 
-def half(airflow: Airflow, name: str, home: Path, head: RayHead) -> dict[str, Any]:
-    output = airflow.run("-m", "tests.upgrade.stage", name, home, head.url, env={}, timeout=900)
+def half(airflow: Airflow, name: str, home: Path, database: Database, head: RayHead) -> dict[str, Any]:
+    output = airflow.run("-m", "tests.upgrade.stage", name, home, database.url, head.url, env={}, timeout=900)
     (line,) = [line for line in output.splitlines() if line.startswith(MARK)]
     result: dict[str, Any] = json.loads(line.removeprefix(MARK))
     assert result["version"] == [int(number) for number in airflow.version.split(".")]
@@ -27,16 +29,20 @@ def half(airflow: Airflow, name: str, home: Path, head: RayHead) -> dict[str, An
 
 @pytest.mark.timeout(1800)
 def test_a_deferred_task_outlives_the_upgrade(
-    upgrade: tuple[Airflow, Airflow], ray_head: RayHead, tmp_path: Path
+    upgrade: tuple[Airflow, Airflow],
+    ray_head: RayHead,
+    tmp_path: Path,
+    new_database: Callable[[Path], Database],
 ) -> None:
     old, new = upgrade
     home = tmp_path / f"{old.version}-{new.version}"
     home.mkdir()
-    submitted = half(old, "defer", home, ray_head)["submission_id"]
+    database = new_database(home)
+    submitted = half(old, "defer", home, database, ray_head)["submission_id"]
     (job,) = jobs_of(ray_head, f"upgrade-{home.name}")
     assert (job["submission_id"], job["status"]) == (submitted, "RUNNING")
 
-    done = half(new, "finish", home, ray_head)
+    done = half(new, "finish", home, database, ray_head)
     (job,) = jobs_of(ray_head, f"upgrade-{home.name}")
     assert (job["submission_id"], job["status"]) == (submitted, "SUCCEEDED")
     assert (done["try_number"], done["xcom"]) == (1, submitted)

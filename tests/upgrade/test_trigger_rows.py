@@ -12,20 +12,25 @@ import pytest
 from tests.upgrade import MARK
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.databases import Database
     from tests.upgrade.conftest import Airflow
 
 SAMPLES = Path(__file__).parent / "trigger_rows_0.1.0.json"
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
+def environment(tmp_path: Path, new_database: Callable[[Path], Database]) -> dict[str, str]:
     """One deployment, whichever Airflow it runs."""
+    database = new_database(tmp_path)
+    database.create()
     (tmp_path / "airflow.cfg").write_text("[core]\n")  # else each version would write one of its own
     return {
         "AIRFLOW_HOME": str(tmp_path),
         "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(b"k" * 32).decode(),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{tmp_path}/airflow.db",
+        **database.environment(),
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     }
 
