@@ -108,9 +108,11 @@ def parse(conn_id: str, given: Given) -> str:
     except ValueError as e:
         fail(where, f"{text!r} is no address ({e}); {SHAPE}")
     if url.scheme not in ("http", "https"):
-        fail(where if whole else "schema", f"{url.scheme!r} is not supported; {SHAPE}")
+        if not whole:  # a schema is not shown: what Airflow could not split may hold a password
+            fail("schema", f"is neither http nor https; {SHAPE}")
+        fail(where, f"{url.scheme!r} is not supported; {SHAPE}")
     if schema and url.scheme != scheme:
-        fail("schema", f"is {schema}, but the host says {url.scheme}; keep one of the two")
+        fail("schema", f"is another one than {url.scheme}, which the host says; keep one of the two")
     if not url.hostname or query.strip("?") or any(c.isspace() for c in text):
         fail(where, f"{text!r} is no address; {SHAPE}")
     if found_port and given.port and found_port != given.port:

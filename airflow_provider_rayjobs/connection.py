@@ -364,8 +364,13 @@ class _Extra:
         return text.partition("#")[0].rstrip("/")
 
     def path(self, key: str) -> Path:
-        path = Path(self.text(key)).expanduser()
-        if not path.exists():
+        path = Path(self.text(key))
+        try:
+            path = path.expanduser()
+            exists = path.exists()
+        except (OSError, RuntimeError):  # a name that is too long, a user that is not known
+            exists = False
+        if not exists:
             # What is no path may be the token itself.
             shown = repr(str(path)) if key != "token_file" or path.is_absolute() else "the file that it names"
             self._wrong(key, f"{shown} does not exist on this machine")

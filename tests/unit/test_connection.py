@@ -104,7 +104,7 @@ def test_the_environment_counts_only_when_the_host_is_empty() -> None:
         ({"host": "head", "port": 0}, "port", "0 is no port"),
         ({"host": "head", "port": 70000}, "port", "70000 is no port"),
         ({"host": "head:9000", "port": 9001}, "port", "is 9001, but the host says 9000"),
-        ({"host": "head", "schema": "ray"}, "schema", "'ray' is not supported"),
+        ({"host": "head", "schema": "ray"}, "schema", "is neither http nor https"),
         ({"host": "head", "login": "me"}, "login", "a token alone goes into the password, without a login"),
         ({"environ": {"RAY_ADDRESS": "ray://head:10001"}}, "RAY_ADDRESS", "write http://head:8265"),
         ({"environ": {"RAY_ADDRESS": "head:6379"}}, "RAY_ADDRESS", "write http://head:8265"),
