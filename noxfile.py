@@ -20,16 +20,22 @@ from pathlib import Path
 
 import nox
 
-# An environment that another Python made is made anew, and no tool brings a Python of its own.
+ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT / "tools"))
+import environment  # noqa: E402
+
+# All sessions inherit it.
+clean = environment.for_installers()
+os.environ.clear()
+os.environ.update(clean)
+# An environment that another Python made is made anew.
 os.environ["NOX_ENABLE_STALENESS_CHECK"] = "1"
-os.environ["UV_PYTHON_DOWNLOADS"] = "never"
 nox.options.sessions = ["test"]
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
 nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
 
-ROOT = Path(__file__).parent
 RESULTS = ROOT / "build" / "matrix"
 NEWEST_RAY, OLDEST_RAY = "2.60", "2.8"
 

@@ -10,7 +10,6 @@ The tests never see the source tree: the wheel is installed into an environment 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ import sys
 import tomllib
 from typing import TYPE_CHECKING
 
+import environment
 import envs
 from console import ToolError, run_main, step
 
@@ -70,11 +70,9 @@ def test(env: str, file: str) -> None:
 
     :raises ToolError: one has failed.
     """
-    # Neither this folder nor another one may stand in for what is installed.
-    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [envs.program(env, "pytest"), f"--confcutdir={TESTS}", str(TESTS / file)]
     print(f"{file} in .envs/{env}:", flush=True)
-    if subprocess.run(command, check=False, cwd=envs.ROOT, env=variables).returncode:
+    if subprocess.run(command, check=False, cwd=envs.ROOT, env=environment.for_installers()).returncode:
         raise ToolError(f"{file} failed in .envs/{env}.")
 
 
