@@ -24,10 +24,7 @@ ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "tools"))
 import environment  # noqa: E402
 
-# All sessions inherit it.
-clean = environment.for_installers()
-os.environ.clear()
-os.environ.update(clean)
+environment.use(environment.for_installers())
 # An environment that another Python made is made anew.
 os.environ["NOX_ENABLE_STALENESS_CHECK"] = "1"
 nox.options.sessions = ["test"]

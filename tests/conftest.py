@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import environment
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.private_ca import PrivateCA
 from tests.support.ray_head import RayHead, find_ray, ray_version, require_ray
@@ -18,6 +19,8 @@ from tests.support.scripted_server import ScriptedRay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+environment.clean()
 
 # Airflow reads and writes its configuration where this says, when it is first imported, be it while tests are
 # collected: never in a person's home, where another version may have left what this one can't read.

@@ -35,7 +35,8 @@ def for_programs(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     :param environ: that of the caller.
     """
     kept = {name: environ[name] for name in KEPT if name in environ}
-    return {**kept, "TMPDIR": SHORT_TMP, "NO_PROXY": NO_PROXY, "no_proxy": NO_PROXY}
+    # A ~/.netrc may have a password for any host, which libraries send instead of what they were told to send.
+    return {**kept, "TMPDIR": SHORT_TMP, "NO_PROXY": NO_PROXY, "no_proxy": NO_PROXY, "NETRC": os.devnull}
 
 
 def for_installers(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -49,3 +50,9 @@ def for_installers(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     }
     # A pip.conf may ask for the user's folder, which pip refuses in a virtual environment.
     return {**kept, "TMPDIR": tempfile.gettempdir(), "PIP_USER": "0", "UV_PYTHON_DOWNLOADS": "never"}
+
+
+def use(variables: Mapping[str, str]) -> None:
+    """Make this the environment of this process, and so of its children."""
+    os.environ.clear()
+    os.environ.update(variables)

@@ -29,11 +29,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead) -> 
     (home / "dags").mkdir()
     shutil.copy(REPO / "example_dags" / f"{DAG}.py", home / "dags")
     airflow_processes.write_home(home)
-    connection = {"conn_type": "ray_jobs", "host": ray_head.host, "port": ray_head.port}
     made = {
         **airflow_processes.clean_environment(),
         **airflow_processes.settings(home, home / "dags", free_port(), parallelism=2),
-        "AIRFLOW_CONN_RAY_DEFAULT": json.dumps(connection),
+        "AIRFLOW_CONN_RAY_DEFAULT": json.dumps(ray_head.connection()),
     }
     done = airflow(made, "db", "migrate")
     assert done.returncode == 0, done.stdout[-4000:]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import secrets
 import subprocess
 import uuid
@@ -16,6 +15,7 @@ import pytest
 import airflow_provider_rayjobs
 from airflow_provider_rayjobs import exceptions
 from airflow_provider_rayjobs.hooks import RayJobHook
+from tests.support import environment
 from tests.support.ray_head import TOKEN_MODE_SINCE, RayHead, require_ray, require_ray_since
 from tests.support.reverse_proxy import ReverseProxy
 
@@ -32,7 +32,7 @@ TOKEN = secrets.token_hex(32)
 @pytest.fixture(scope="module")
 def token_head() -> Iterator[RayHead]:
     """A head in token mode; one of an older Ray knows no such mode, and heeds no token."""
-    with RayHead(num_cpus=1, env={"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}, ray_bin=require_ray()) as head:
+    with RayHead(num_cpus=1, token=TOKEN, ray_bin=require_ray()) as head:
         yield head
 
 
@@ -42,7 +42,7 @@ def connection(monkeypatch: pytest.MonkeyPatch) -> Any:
     made: list[RayJobHook] = []
 
     def hook(host: str, **fields: Any) -> RayJobHook:
-        text = json.dumps({"conn_type": "ray_jobs", "host": host, **fields})
+        text = json.dumps({"conn_type": "ray_jobs", "host": host} | fields)
         monkeypatch.setenv("AIRFLOW_CONN_RAY_GUARDED", text)
         made.append(RayJobHook("ray_guarded"))
         return made[-1]
@@ -118,7 +118,7 @@ def test_a_list_of_words_reaches_the_job_word_by_word(ray_head: RayHead, connect
     trap = tmp_path / "trap"
     words = ["a b", f"; touch {trap}", "$(touch x)", "it's", '"', "*", "", "ä\\n", "`id`"]
     code = "import json, sys; print(json.dumps(sys.argv[1:]))"
-    hook = connection(ray_head.url)
+    hook = connection(**ray_head.connection())
     submission_id = hook.submit_job(entrypoint=["python", "-c", code, *words])
     ray_head.wait_job(submission_id, until={"SUCCEEDED"})
     assert json.loads(ray_head.logs(submission_id).strip().splitlines()[-1]) == words
@@ -143,7 +143,7 @@ _PASSING_FAULTS_OF_RAY = ("Starting Ray client server failed", "psutil.ZombiePro
 @pytest.mark.parametrize("kind", ["client", "gcs", "auto"])
 def test_rays_own_addresses_are_resolved_where_ray_is_installed(ray_head: RayHead, kind: str, tmp_path: Path) -> None:
     python = ray_head.ray_bin.parent / "python"
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environ = environment.for_programs() | ray_head.client_environment
     # Ray's Python sees the package that is tested, and nothing else that is installed beside it.
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "airflow_provider_rayjobs").symlink_to(Path(airflow_provider_rayjobs.__file__).parent)
