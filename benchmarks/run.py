@@ -17,7 +17,7 @@ from xml.sax.saxutils import escape
 import common
 
 sys.path.append(str(common.ROOT / "tools"))
-import environment  # noqa: E402
+import environment
 
 #: Of the caller's settings these count, beside what every program gets.
 KEPT = ("BENCH_LOCK", "RAYJOBS_RAY_BIN")
