@@ -15,7 +15,7 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_rayjobs import network
-from airflow_provider_rayjobs.answers import ERROR_TEXT_LIMIT, Response, error_of, is_transient
+from airflow_provider_rayjobs.answers import ERROR_TEXT_LIMIT, REFUSED_STATUSES, Response, error_of, is_transient
 from airflow_provider_rayjobs.exceptions import (
     RayClusterUnreachableError,
     RayConnectionConfigError,
@@ -289,7 +289,7 @@ class AiohttpTransport:
         Open a WebSocket and give its text messages as an asynchronous iterator, which ends when Ray closes it.
 
         :param path: path below the cluster's address.
-        :raises RayClusterUnreachableError: it could not be opened, or broke.
+        :raises RayJobsError: the credentials were refused, or it could not be opened, or broke.
         """
         session, headers = await self._opened(), await self._headers()
         from aiohttp import WSServerHandshakeError
@@ -367,7 +367,7 @@ _NO_RESPONSE = Response(0, "", "")
 
 def _drop_outdated_token(cluster: ClusterConnection, status: int) -> bool:
     """Whether a token was refused that changes: it may just have been replaced. Ray refuses before it acts."""
-    if status not in (401, 403) or cluster.token is None:
+    if status not in REFUSED_STATUSES or cluster.token is None:
         return False
     cluster.token.drop()
     return True
@@ -382,14 +382,10 @@ def _timeouts(cluster: ClusterConnection, body: Body | None) -> tuple[float, flo
 
 
 def _response(cluster: ClusterConnection, request: Request, status: int, body: bytes, headers: Any) -> Response:
-    return Response(
-        status,
-        body.decode("utf-8", errors="replace"),
-        cluster.address,
-        headers.get("Content-Type", ""),
-        headers.get("Location", ""),
-        secrets=(*cluster.secrets, *request.secrets),
-    )
+    text = body.decode("utf-8", errors="replace")
+    kind, location = headers.get("Content-Type", ""), headers.get("Location", "")
+    secrets = (*cluster.secrets, *request.secrets)
+    return Response(status, text, cluster.address, kind, location, secrets, cluster.conn_id, cluster.credentials)
 
 
 def _settled(response: Response) -> Response:

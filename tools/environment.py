@@ -45,9 +45,7 @@ def for_installers(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 
     :param environ: that of the caller.
     """
-    kept = {
-        name: value for name, value in environ.items() if not name.startswith(DROPPED) or REGISTRIES.fullmatch(name)
-    }
+    kept = {name: value for name, value in environ.items() if not name.startswith(DROPPED) or REGISTRIES.match(name)}
     # A pip.conf may ask for the user's folder, which pip refuses in a virtual environment.
     return {**kept, "TMPDIR": tempfile.gettempdir(), "PIP_USER": "0", "UV_PYTHON_DOWNLOADS": "never"}
 
