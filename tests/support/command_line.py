@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 MODULE = (sys.executable, "-m", "airflow_provider_rayjobs")
 ROOT = Path(__file__).parent.parent.parent
+
+#: Without one Airflow warns of each password that it reads.
+FERNET_KEY = base64.urlsafe_b64encode(b"k" * 32).decode()
 
 _AIRFLOWS_OWN = ("[alembic.runtime.plugins]", "airflow/providers/common/compat/_compat_utils.py:")
 
@@ -31,7 +35,8 @@ def environment(where: RayHead | str, **more: str) -> dict[str, str]:
     """Return the environment of a command whose connection ``ray_x`` is this cluster: a head, or a URL."""
     connection = {"conn_type": "ray_jobs", "host": where} if isinstance(where, str) else where.connection()
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "AIRFLOW_CONN_RAY_X": json.dumps(connection), "PYTHONPATH": path, **more}
+    own = {"AIRFLOW_CONN_RAY_X": json.dumps(connection), "AIRFLOW__CORE__FERNET_KEY": FERNET_KEY, "PYTHONPATH": path}
+    return {**os.environ, **own, **more}
 
 
 def arguments(verb: str, *args: str) -> list[str]:
