@@ -38,6 +38,11 @@ _WHERE_IT_IS = (
     "in ~/.ray/auth_token on the head's machine, where `ray get-auth-token` prints it; with KubeRay, in the Secret "
     "that is named like the RayCluster, under the key auth_token"
 )
+_HINT = (
+    "Put it into the connection's password, or, with a login, into the extra token; or name a file that holds it in "
+    f"the extra token_file. The token is {_WHERE_IT_IS}. Ray wants one by default from 2.61 on, and from 2.59 on where "
+    "that file was there when the head was started"
+)
 
 #: The most of an answer's text that is looked at for an error message, in characters.
 ERROR_TEXT_LIMIT = 20_000
@@ -111,14 +116,10 @@ def _why_not_let_in(response: Response) -> str:
         )
     if sent is Credentials.TOKEN and by_ray:
         return f"the token of connection {conn_id!r} was refused; the cluster's own is {_WHERE_IT_IS}"
-    if by_ray or (sent is Credentials.NONE and response.status == 401):
-        who = "this Ray cluster wants a token" if by_ray else "the cluster, or a proxy before it, wants credentials"
-        return (
-            f"{who}, and connection {conn_id!r} has no token. Put it into the connection's password, or, with a login, "
-            "into the extra token; or name a file that holds it in the extra token_file. The token is "
-            f"{_WHERE_IT_IS}. Ray wants one by default from 2.61 on, and from 2.59 on where that file was there "
-            "when the head was started"
-        )
+    if by_ray:
+        return f"this Ray cluster wants a token, and connection {conn_id!r} has no token. {_HINT}"
+    if sent is Credentials.NONE and response.status == 401:
+        return f"the cluster, or a proxy before it, wants credentials, and connection {conn_id!r} has no token. {_HINT}"
     return f"the credentials were refused; check the token, login, headers and cookies of connection {conn_id!r}"
 
 

@@ -11,7 +11,7 @@ Errors of the provider.
     │   └── RayTLSError               the TLS handshake failed; not retried
     ├── RayAPIError                   the cluster answered, and refused
     │   ├── RayRequestRefusedError    400: the request is wrong and stays wrong
-    │   │   └── RayAuthError          401, 403: the credentials are wrong
+    │   │   └── RayAuthError          401, 403: the credentials are missing or wrong
     │   ├── RayJobNotFoundError       404: the cluster does not know the job
     │   ├── RayJobExistsError         the submission id belongs to another job
     │   └── RayProtocolError          the answer is none of the Jobs API (a web page, cut JSON)
@@ -96,7 +96,7 @@ class RayRequestRefusedError(RayAPIError):
 
 
 class RayAuthError(RayRequestRefusedError):
-    """The cluster, or a proxy before it, refused the credentials (HTTP 401 or 403)."""
+    """The cluster, or a proxy before it, refused the credentials, or misses them (HTTP 401 or 403)."""
 
 
 class RayJobNotFoundError(RayAPIError):

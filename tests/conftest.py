@@ -14,7 +14,7 @@ import pytest
 from tests.support import environment
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.private_ca import PrivateCA
-from tests.support.ray_head import RayHead, find_ray, ray_version, require_ray
+from tests.support.ray_head import AUTH_VARIABLE, RayHead, find_ray, ray_version, require_ray
 from tests.support.scripted_server import ScriptedRay
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def _versions(record_testsuite_property: Callable[[str, object], None]) -> None:
     ray = find_ray()
     record_testsuite_property("airflow", version("apache-airflow"))
     record_testsuite_property("python", platform.python_version())
-    record_testsuite_property("ray", ".".join(map(str, ray_version(ray))) if ray else "none")
+    found = ".".join(map(str, ray_version(ray))) if ray else "none"
+    record_testsuite_property("ray", f"{found} {os.environ.get(AUTH_VARIABLE, '')}".strip())
 
 
 @pytest.fixture(scope="session")
