@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import faults
+from tests.support import environment, faults
 from tests.support.ray_head import TOKEN_MODE_SINCE, RayHead, require_ray_since
 from tests.support.witness import Witness
 
@@ -59,4 +59,4 @@ def test_crash_and_restart_lose_the_jobs() -> None:
         pid = head.pid
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    assert not list(Path("/tmp").glob(f"rj*/r/session_*_{pid}"))
+    assert not list(Path(environment.SHORT_TMP).glob(f"rj*/r/session_*_{pid}"))

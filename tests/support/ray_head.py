@@ -188,8 +188,7 @@ class RayHead(Witness):
         """Start the processes and return at once; :meth:`wait_ready` waits for them."""
         if self._process is not None:
             raise RuntimeError("the head is started already")
-        # Short, because Ray puts UNIX sockets below it, whose paths may have 107 characters.
-        self._dir = Path(tempfile.mkdtemp(prefix="rj", dir="/tmp"))
+        self._dir = Path(tempfile.mkdtemp(prefix="rj", dir=environment.SHORT_TMP))
         self._mark = f"{_MARK}={uuid.uuid4().hex}"
         with (self._dir / "start.log").open("wb") as log:
             self._process = subprocess.Popen(

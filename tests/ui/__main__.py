@@ -16,10 +16,11 @@ from tests.ui.stage import DAGS, EXAMPLES, LOGIN, make_airflow
 
 def main() -> None:
     """Start everything, wait, and leave nothing behind."""
+    environment.clean()
     # Ends what was started, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="airflow-ui-", dir=environment.SHORT_TMP) as folder:
+    with tempfile.TemporaryDirectory(prefix="airflow-ui-") as folder:
         home = Path(folder) / "home"
         airflow = make_airflow(home, (EXAMPLES, DAGS))
         with contextlib.suppress(KeyboardInterrupt):
