@@ -39,8 +39,8 @@ _WHERE_IT_IS = (
     "that is named like the RayCluster, under the key auth_token"
 )
 _HINT = (
-    "Put it into the connection's password, or, with a login, into the extra token; or name a file that holds it in "
-    f"the extra token_file. The token is {_WHERE_IT_IS}. Ray wants one by default from 2.61 on, and from 2.59 on where "
+    "Put it into the connection's password (with a login: into the extra 'token'), or name a file that holds it in the "
+    f"extra 'token_file'. The token is {_WHERE_IT_IS}. Ray wants one by default from 2.61 on, and from 2.59 on where "
     "that file was there when the head was started"
 )
 
@@ -107,7 +107,7 @@ def error_of(response: Response) -> RayJobsError:
 
 
 def _why_not_let_in(response: Response) -> str:
-    """Say what the cluster, or a proxy before it, misses in the request, and what to do."""
+    """Say which credentials the cluster, or a proxy before it, wants or refused, and what to do."""
     conn_id, sent, by_ray = response.conn_id, response.credentials, _RAY_ASKS in response.text
     if sent is Credentials.TOKEN and by_ray and response.status == 401:
         return (

@@ -96,7 +96,7 @@ class RayRequestRefusedError(RayAPIError):
 
 
 class RayAuthError(RayRequestRefusedError):
-    """The cluster, or a proxy before it, refused the credentials, or misses them (HTTP 401 or 403)."""
+    """The cluster, or a proxy before it, wants credentials, or refused those it got (HTTP 401 or 403)."""
 
 
 class RayJobNotFoundError(RayAPIError):

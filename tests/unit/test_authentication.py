@@ -122,8 +122,8 @@ def test_an_authorization_and_a_cookie_of_the_authors_are_for_the_proxy(
 # Why it is not let in
 
 NO_TOKEN = (
-    "this Ray cluster wants a token, and connection 'ray_x' has no token. Put it into the connection's password, or, "
-    "with a login, into the extra token; or name a file that holds it in the extra token_file. The token is in "
+    "this Ray cluster wants a token, and connection 'ray_x' has no token. Put it into the connection's password (with "
+    "a login: into the extra 'token'), or name a file that holds it in the extra 'token_file'. The token is in "
     "~/.ray/auth_token on the head's machine, where `ray get-auth-token` prints it; with KubeRay, in the Secret that "
     "is named like the RayCluster, under the key auth_token. Ray wants one by default from 2.61 on, and from 2.59 on "
     "where that file was there when the head was started"
