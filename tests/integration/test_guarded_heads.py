@@ -108,7 +108,9 @@ def not_let_in(hook: RayJobHook) -> dict[str, str]:
         told[f"{sensor.kind} trigger"] = failure(partial(sensor.execute_complete, context, event), AirflowFailException)
     is_well, told["test button"] = hook.test_connection()
     assert not is_well
-    done = command_line.finish(command_line.start("", "list", "--conn-id", "ray_guarded"))
+    # Without it Airflow 2.11 warns in every process that imports it.
+    env = command_line.environment("", AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY="True")
+    done = command_line.finish(command_line.start("", "list", "--conn-id", "ray_guarded", env=env))
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
     told["command line"] = done.err
     return told
