@@ -123,7 +123,7 @@ class RayHead(Witness):
         ray_bin: Path | None = None,
         token: str | None = None,
     ) -> None:
-        self.ray_bin = ray_bin or require_ray()
+        self.ray_bin = (ray_bin or require_ray()).absolute()  # the head has a current folder of its own
         self.num_cpus = num_cpus
         self.extra_env = dict(env or {})
         self.extra_args = tuple(extra_args)

@@ -159,6 +159,10 @@ def test_heads_ask_for_a_token_where_a_variable_says_so(mode: str, monkeypatch: 
     assert RayHead(ray_bin=Path("/our/bin/ray"), token="").token == ""
 
 
+def test_a_head_is_started_from_any_folder() -> None:
+    assert RayHead(ray_bin=Path(".envs/ray/bin/ray")).ray_bin == Path.cwd() / ".envs/ray/bin/ray"
+
+
 def test_make_hands_on_nothing_of_another_python() -> None:
     # Instead of a Python, `make` runs what prints the environment that Python would get.
     command = ["make", "--file", str(ROOT / "Makefile"), "PYTHON=env #", "demo"]
