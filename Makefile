@@ -4,6 +4,9 @@ KEEP ?=
 ARGS ?=
 RAYS ?= 2.8 2.30 2.40 2.50 2.60
 
+# What the shell says of some other Python would reach the tools before they can leave it out.
+unexport $(filter PYTHON%,$(.VARIABLES))
+
 MAIN := .envs/airflow-3.3/bin
 UI := .envs/ui/bin
 CHECK := $(PYTHON) tools/check_python.py

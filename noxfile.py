@@ -4,7 +4,7 @@ Tests of the built wheel, on each supported Airflow, Python and Ray; `make test`
     nox --list                          what there is
     nox -s test                         the default pair: the newest and the oldest Airflow, with the newest Ray
     nox -t matrix                       every cell
-    nox -s "matrix(3.1, 3.12, 2.40)"    one: Airflow, Python, Ray
+    nox -s "matrix(3.1, 3.12, 2.40)"    one: Airflow, Python, Ray; and ", token" where the head asks for one
     nox -s report                       the table of what was run
 
 The Pythons of the matrix are to be on the PATH. Arguments after `--` go to pytest.
@@ -24,33 +24,37 @@ import nox
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# An environment that another Python made is made anew, and no tool brings a Python of its own.
+ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT / "tools"))
+import environment  # noqa: E402
+
+environment.use(environment.for_installers())
+# An environment that another Python made is made anew.
 os.environ["NOX_ENABLE_STALENESS_CHECK"] = "1"
-os.environ["UV_PYTHON_DOWNLOADS"] = "never"
 nox.options.sessions = ["test"]
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
 nox.options.default_venv_backend = "uv"
 nox.options.download_python = "never"
 
-ROOT = Path(__file__).parent
 RESULTS = ROOT / "build" / "matrix"
 NEWEST_RAY, OLDEST_RAY = "2.60", "2.8"
 
-#: Airflow, Python, Ray: every version at least once, and the corners.
+#: Airflow, Python, Ray, and whether the head asks for a token: every version at least once, and the corners.
 CELLS = (
-    ("2.11", "3.11", OLDEST_RAY),
-    ("2.11", "3.12", NEWEST_RAY),
-    ("3.0", "3.11", "2.30"),
-    ("3.1", "3.12", "2.40"),
-    ("3.2", "3.12", "2.50"),
-    ("3.3", "3.11", OLDEST_RAY),
-    ("3.3", "3.13", NEWEST_RAY),
-    ("3.3", "3.14", NEWEST_RAY),
+    ("2.11", "3.11", OLDEST_RAY, ""),
+    ("2.11", "3.12", NEWEST_RAY, "token"),
+    ("3.0", "3.11", "2.30", ""),
+    ("3.1", "3.12", "2.40", ""),
+    ("3.2", "3.12", "2.50", ""),
+    ("3.3", "3.11", OLDEST_RAY, ""),
+    ("3.3", "3.13", NEWEST_RAY, ""),
+    ("3.3", "3.13", NEWEST_RAY, "token"),
+    ("3.3", "3.14", NEWEST_RAY, ""),
 )
 
 #: Cells whose Airflows are on SQLite; those of all others are on PostgreSQL.
-ON_SQLITE = (("2.11", "3.11", OLDEST_RAY), ("3.3", "3.13", NEWEST_RAY))
+ON_SQLITE = (("2.11", "3.11", OLDEST_RAY, ""), ("3.3", "3.13", NEWEST_RAY, ""))
 
 #: What other targets of the Makefile run: what is slow, wants several environments, or a browser.
 OTHERS = "not faults and not parity and not ui and not upgrade"
@@ -69,22 +73,29 @@ def test(session: nox.Session, airflow: str) -> None:
 
 
 @nox.session(tags=["matrix"])
-@nox.parametrize("airflow,python,ray", CELLS, ids=[", ".join(cell) for cell in CELLS])
-def matrix(session: nox.Session, airflow: str, ray: str) -> None:
-    """Test the wheel in one cell of the matrix: Airflow, Python, Ray."""
-    results = RESULTS / f"{airflow} {session.python} {ray}.xml"
+@nox.parametrize("airflow,python,ray,auth", CELLS, ids=[", ".join(filter(None, cell)) for cell in CELLS])
+def matrix(session: nox.Session, airflow: str, ray: str, auth: str) -> None:
+    """Test the wheel in one cell of the matrix: Airflow, Python, Ray, and whether the head asks for a token."""
+    results = results_of(airflow, str(session.python), ray, auth)
     results.unlink(missing_ok=True)  # what ends before its tests leaves no older results
     # Some tests say nothing of the cell.
     whole = [] if session.posargs else [f"--junit-xml={results}"]
-    env = {"RAYJOBS_TEST_DATABASE": "sqlite"} if (airflow, session.python, ray) in ON_SQLITE else {}
+    env = {"RAYJOBS_TEST_AUTH": auth}
+    if (airflow, session.python, ray, auth) in ON_SQLITE:
+        env["RAYJOBS_TEST_DATABASE"] = "sqlite"
     run(session, airflow, ray, OTHERS, *whole, env=env)
 
 
 @nox.session(tags=["matrix"], venv_backend="none")
 def report(session: nox.Session) -> None:
     """Print the table of all cells; one that has no results is red."""
-    files = [str(RESULTS / f"{' '.join(cell)}.xml") for cell in CELLS]
+    files = [str(results_of(*cell)) for cell in CELLS]
     session.run(sys.executable, "tools/matrix_report.py", *files)
+
+
+def results_of(*cell: str) -> Path:
+    """Return the file for the results of a cell."""
+    return RESULTS / f"{' '.join(filter(None, cell))}.xml"
 
 
 def run(

@@ -185,7 +185,7 @@ class AiohttpTransport:
         Open a WebSocket and give its text messages as an asynchronous iterator, which ends when Ray closes it.
 
         :param path: path below the cluster's address.
-        :raises RayClusterUnreachableError: it could not be opened, or broke.
+        :raises RayJobsError: the credentials were refused, or it could not be opened, or broke.
         """
         session, headers = await self._opened(), await self._headers()
         from aiohttp import WSServerHandshakeError

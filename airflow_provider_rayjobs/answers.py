@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_rayjobs.authentication import Credentials
 from airflow_provider_rayjobs.exceptions import (
     RayAPIError,
     RayAuthError,
@@ -40,6 +41,23 @@ TOO_LARGE = "HTTPRequestEntityTooLarge"
 #: strings count, too: an entrypoint or a variable that holds as many does not fit into a submission.
 MOST_JSON_PARTS = 80_000
 
+#: Statuses of whoever does not let a request in; Ray's own are 401 without a token, and 403 for a wrong one.
+REFUSED_STATUSES = frozenset({401, 403})
+
+#: In both of Ray's own answers (``_private/authentication/http_token_authentication.py``).
+_RAY_ASKS = "authentication token"
+
+#: Ray's token.
+_WHERE_IT_IS = (
+    "in ~/.ray/auth_token on the head's machine, where `ray get-auth-token` prints it; with KubeRay, in the Secret "
+    "that is named like the RayCluster, under the key auth_token"
+)
+_HINT = (
+    "Put it into the connection's password (with a login: into the extra 'token'), or name a file that holds it in the "
+    f"extra 'token_file'. The token is {_WHERE_IT_IS}. Ray wants one by default from 2.61 on, and from 2.59 on where "
+    "that file was there when the head was started"
+)
+
 #: The most of an answer's text that is looked at for an error message, in characters.
 ERROR_TEXT_LIMIT = 20_000
 
@@ -51,6 +69,8 @@ class Response:
 
     :param address: the cluster that gave it, for messages.
     :param secrets: texts that must not show in a message, should the answer repeat them.
+    :param conn_id: id of the Airflow connection, for messages.
+    :param credentials: what the request carried to be let in.
     """
 
     status: int
@@ -59,6 +79,8 @@ class Response:
     content_type: str = ""
     location: str = ""
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    conn_id: str = ""
+    credentials: Credentials = Credentials.NONE
 
     def public(self, text: str) -> str:
         """Return what the server said without secrets."""
@@ -80,6 +102,8 @@ def response_of(cluster: ClusterConnection, request: Request, status: int, body:
         headers.get("Content-Type", ""),
         headers.get("Location", ""),
         secrets=(*cluster.secrets, *request.secrets),
+        conn_id=cluster.conn_id,
+        credentials=cluster.credentials,
     )
 
 
@@ -102,12 +126,8 @@ def error_of(response: Response) -> RayJobsError:
     if is_transient(response):
         what = said if NO_AGENT in response.text else "the server or a proxy before it is not ready"
         return RayClusterUnreachableError(f"{address}: HTTP {status}: {what}; it may be tried again")
-    if status in (401, 403):
-        return RayAuthError(
-            f"{address}: HTTP {status}: the credentials were refused; check the connection's token, headers "
-            f"and cookies ({said})",
-            status=status,
-        )
+    if status in REFUSED_STATUSES:
+        return RayAuthError(f"{address}: HTTP {status}: {_why_not_let_in(response)} ({said})", status=status)
     if 300 <= status < 400:
         return no_jobs_api(
             response,
@@ -134,6 +154,23 @@ def error_of(response: Response) -> RayJobsError:
     if status == 400 or (status == 500 and "Request failed with status code 400" in response.text):
         return RayRequestRefusedError(f"{address}: Ray refused the request: {said}", status=status)
     return RayAPIError(f"{address}: HTTP {status}: Ray reports an error: {said}", status=status)
+
+
+def _why_not_let_in(response: Response) -> str:
+    """Say which credentials the cluster, or a proxy before it, wants or refused, and what to do."""
+    conn_id, sent, by_ray = response.conn_id, response.credentials, _RAY_ASKS in response.text
+    if sent is Credentials.TOKEN and by_ray and response.status == 401:
+        return (
+            f"Ray got no token, although connection {conn_id!r} has one; see that the proxy before the cluster hands "
+            "on the header Authorization or X-Ray-Authorization"
+        )
+    if sent is Credentials.TOKEN and by_ray:
+        return f"the token of connection {conn_id!r} was refused; the cluster's own is {_WHERE_IT_IS}"
+    if by_ray:
+        return f"this Ray cluster wants a token, and connection {conn_id!r} has no token. {_HINT}"
+    if sent is Credentials.NONE and response.status == 401:
+        return f"the cluster, or a proxy before it, wants credentials, and connection {conn_id!r} has no token. {_HINT}"
+    return f"the credentials were refused; check the token, login, headers and cookies of connection {conn_id!r}"
 
 
 def read_json(response: Response) -> Any:

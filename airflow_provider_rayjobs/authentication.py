@@ -7,6 +7,7 @@ import importlib
 import re
 import threading
 import time
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from airflow_provider_rayjobs.exceptions import RayConnectionConfigError, RayJobsError
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 #: Where a Ray head looks for its token, in this order (``_private/authentication/http_token_authentication.py``).
 TOKEN_HEADERS = ("Authorization", "X-Ray-Authorization")
+
+#: The cookie that Ray's dashboard takes for its token, too.
+TOKEN_COOKIE = "ray-authentication-token"  # noqa: S105 - its name
 
 #: Headers of such names hold secrets.
 _SECRET_NAME = re.compile("auth|token|secret|key|cookie|pass|session|credential|signature|jwt", re.IGNORECASE)
@@ -32,6 +36,14 @@ _TOKEN_FILE_LIMIT = 64 * 1024
 
 #: Seconds for which a function's token is used: a thousand jobs must not ask a token service a thousand times.
 TOKEN_KEPT = 30.0
+
+
+class Credentials(Enum):
+    """What a request carries to be let in."""
+
+    NONE = "nothing"
+    TOKEN = "a token that Ray can read"  # noqa: S105 - no token
+    OTHER = "something else: a login, a cookie or a header for a proxy"
 
 
 class RotatingToken:
@@ -157,6 +169,15 @@ def with_token(headers: Mapping[str, str], token: str) -> dict[str, str]:
     """
     taken = {name.lower() for name in headers}
     return {**headers, **{name: f"Bearer {token}" for name in TOKEN_HEADERS if name.lower() not in taken}}
+
+
+def credentials_in(headers: Mapping[str, str], cookies: Mapping[str, str]) -> Credentials:
+    """Tell what of credentials these headers and cookies carry."""
+    values = {name.lower(): value.lower() for name, value in headers.items()}
+    tokens = [values.get(name.lower(), "") for name in TOKEN_HEADERS]
+    if any(token.startswith("bearer ") for token in tokens) or TOKEN_COOKIE in cookies:
+        return Credentials.TOKEN
+    return Credentials.OTHER if cookies or any(map(_SECRET_NAME.search, headers)) else Credentials.NONE
 
 
 def basic(login: str, password: str) -> str:

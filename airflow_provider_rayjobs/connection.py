@@ -13,6 +13,7 @@ import os
 import re
 import ssl
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from urllib.parse import quote, urlsplit
@@ -114,6 +115,11 @@ class ClusterConnection:
     def upload_limit(self) -> int:
         """Most bytes that a package may have."""
         return int(self.max_upload_size * 2**20)
+
+    @cached_property
+    def credentials(self) -> auth.Credentials:
+        """What every request carries to be let in."""
+        return auth.Credentials.TOKEN if self.token else auth.credentials_in(self.headers, self.cookies)
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ Errors of the provider.
     │   └── RayTLSError               the TLS handshake failed; not retried
     ├── RayAPIError                   the cluster answered, and refused
     │   ├── RayRequestRefusedError    400: the request is wrong and stays wrong
-    │   │   └── RayAuthError          401, 403: the credentials are wrong
+    │   │   └── RayAuthError          401, 403: the credentials are missing or wrong
     │   ├── RayJobNotFoundError       404: the cluster does not know the job
     │   ├── RayJobExistsError         the submission id belongs to another job
     │   └── RayProtocolError          the answer is none of the Jobs API (a web page, cut JSON)
@@ -97,7 +97,7 @@ class RayRequestRefusedError(RayAPIError):
 
 
 class RayAuthError(RayRequestRefusedError):
-    """The cluster, or a proxy before it, refused the credentials (HTTP 401 or 403)."""
+    """The cluster, or a proxy before it, wants credentials, or refused those it got (HTTP 401 or 403)."""
 
 
 class RayJobNotFoundError(RayAPIError):

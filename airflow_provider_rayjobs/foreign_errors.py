@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING
 
+from airflow_provider_rayjobs.answers import REFUSED_STATUSES, Response, error_of
 from airflow_provider_rayjobs.exceptions import (
     RayClusterUnreachableError,
     RayJobsError,
@@ -112,6 +113,11 @@ def _translate_aiohttp(cluster: ClusterConnection, error: Exception) -> RayJobsE
         hint = f"the proxy of this machine refused the connection with HTTP {error.status}"
         return unreachable(cluster, hint, maybe_sent=False)
     if isinstance(error, aiohttp.WSServerHandshakeError):
+        if error.status in REFUSED_STATUSES:
+            text = ""  # aiohttp keeps none
+            return error_of(
+                Response(error.status, text, cluster.address, conn_id=cluster.conn_id, credentials=cluster.credentials)
+            )
         return unreachable(cluster, f"the log stream was refused with HTTP {error.status}")
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         hint = f"no connection within {cluster.connect_timeout:g} s; check host, port and firewall"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_rayjobs.answers import Response, error_of, is_transient
+from airflow_provider_rayjobs.answers import REFUSED_STATUSES, Response, error_of, is_transient
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayTLSError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def retry_policy() -> dict[str, Any]:
 
 def drop_outdated_token(cluster: ClusterConnection, status: int) -> bool:
     """Whether a token was refused that changes: it may just have been replaced. Ray refuses before it acts."""
-    if status not in (401, 403) or cluster.token is None:
+    if status not in REFUSED_STATUSES or cluster.token is None:
         return False
     cluster.token.drop()
     return True

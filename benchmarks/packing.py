@@ -201,8 +201,8 @@ def main() -> None:
     ray_bin = require_ray()
     # What one run has uploaded is gone before it fills the head's memory.
     variables = {"RAY_RUNTIME_ENV_TEMPORARY_REFERENCE_EXPIRATION_S": "60"}
-    head = contextlib.nullcontext() if options.address else RayHead(num_cpus=1, env=variables, ray_bin=ray_bin)
-    with head as started:
+    own = RayHead(num_cpus=1, env=variables, ray_bin=ray_bin, token="")
+    with contextlib.nullcontext() if options.address else own as started:
         address = options.address or started.url
         ray_python = str(ray_bin.parent / "python")
         rows = []

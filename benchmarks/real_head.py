@@ -165,10 +165,10 @@ def main() -> None:
 
     rounds = 1 if "--quick" in sys.argv else 3
     ray_bin = require_ray()
-    with RayHead(num_cpus=2, ray_bin=ray_bin) as head:
+    with RayHead(num_cpus=2, ray_bin=ray_bin, token="") as head:
         speed = log_speed(head, rounds)
         late = asyncio.run(ends(head, rounds))
-    with RayHead(num_cpus=2, ray_bin=ray_bin) as head:
+    with RayHead(num_cpus=2, ray_bin=ray_bin, token="") as head:
         loads = load(head, rounds)
     text = "\n\n".join([loads[0], late[0], speed[0]])
     common.report("real_head", "On a real head", text, {"load": loads[1], "ends": late[1], "log": speed[1]})

@@ -16,6 +16,12 @@ from xml.sax.saxutils import escape
 
 import common
 
+sys.path.append(str(common.ROOT / "tools"))
+import environment
+
+#: Of the caller's settings these count, beside what every program gets.
+KEPT = ("BENCH_LOCK", "RAYJOBS_RAY_BIN")
+
 SCRIPTS = ("imports", "submission", "log_stream", "deferred", "real_head", "packing")
 #: These start a real head with what the tests start it with, so they run in the environment of the tests.
 ON_A_REAL_HEAD = {"real_head", "packing"}
@@ -109,6 +115,7 @@ def write() -> None:
 
 def main() -> None:
     """Do what the module's docstring says."""
+    environment.use(environment.for_programs() | {name: os.environ[name] for name in KEPT if name in os.environ})
     options = sys.argv[1:]
     if "--report" not in options:
         for name in SCRIPTS:

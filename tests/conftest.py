@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import environment
 from tests.support.databases import Database, PostgresDatabase, SqliteDatabase, wants_sqlite
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.postgres import Postgres
 from tests.support.private_ca import PrivateCA
-from tests.support.ray_head import RayHead, find_ray, ray_version, require_ray
+from tests.support.ray_head import AUTH_VARIABLE, RayHead, find_ray, ray_version, require_ray
 from tests.support.scripted_server import ScriptedRay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+environment.clean()
 
 # Airflow reads and writes its configuration where this says, when it is first imported, be it while tests are
 # collected: never in a person's home, where another version may have left what this one can't read.
@@ -44,7 +47,8 @@ def _versions(record_testsuite_property: Callable[[str, object], None]) -> None:
     record_testsuite_property("airflow", version("apache-airflow"))
     record_testsuite_property("python", platform.python_version())
     record_testsuite_property("database", "sqlite" if wants_sqlite() else "postgresql")
-    record_testsuite_property("ray", ".".join(map(str, ray_version(ray))) if ray else "none")
+    found = ".".join(map(str, ray_version(ray))) if ray else "none"
+    record_testsuite_property("ray", f"{found} {os.environ.get(AUTH_VARIABLE, '')}".strip())
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ import sys
 import tomllib
 from typing import TYPE_CHECKING
 
+import environment
 import envs
 from console import ToolError, run_main, step
 
@@ -77,11 +78,9 @@ def test(env: str, file: str) -> None:
 
     :raises ToolError: one has failed.
     """
-    # Neither this folder nor another one may stand in for what is installed.
-    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [envs.program(env, "pytest"), f"--confcutdir={TESTS}", str(TESTS / file)]
     print(f"{file} in .envs/{env}:", flush=True)
-    if subprocess.run(command, check=False, cwd=envs.ROOT, env=variables).returncode:
+    if subprocess.run(command, check=False, cwd=envs.ROOT, env=environment.for_installers()).returncode:
         raise ToolError(f"{file} failed in .envs/{env}.")
 
 

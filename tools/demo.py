@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import environment
 import envs
 import processes
 from console import ToolError, ignore_signals, run_main, step
@@ -42,7 +43,7 @@ class Demo:
 
     def __init__(self) -> None:
         self._begin = time.monotonic()
-        self._home = Path(tempfile.mkdtemp(prefix="airflow-demo-"))
+        self._home = Path(tempfile.mkdtemp(prefix="airflow-demo-", dir=environment.SHORT_TMP))
         self._log = self._home / "demo.log"
         self._ray = LocalRay(envs.ENVS_DIR / RAY_ENV / "bin")
 
@@ -88,6 +89,7 @@ class Demo:
         print(f"Ray says SUCCEEDED. The job's page is {self._ray.url}/#/jobs/{submission_id}", flush=True)
 
     def _wait_for_interrupt(self) -> None:
+        print(f"The dashboard asks for a token: {self._ray.token}")
         print("The cluster stays up until you press Ctrl-C.", flush=True)
         with suppress(SystemExit):  # raised on the signal; here it is no failure
             signal.pause()
@@ -102,11 +104,8 @@ class Demo:
                 yield line
 
     def _airflow_environment(self) -> dict[str, str]:
-        dropped = ("AIRFLOW", "RAY_", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
-        env = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
-        env["NO_PROXY"] = env["no_proxy"] = "127.0.0.1"
-        connection = {"conn_type": "ray_jobs", "host": "127.0.0.1", "port": self._ray.port, "schema": "http"}
-        return env | {
+        connection = {"conn_type": "ray_jobs", "host": self._ray.url, "password": self._ray.token}
+        return environment.for_programs() | {
             "AIRFLOW_HOME": str(self._home),
             "TMPDIR": str(self._home),
             "AIRFLOW_CONN_RAY_DEFAULT": json.dumps(connection),

@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tomllib
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import check_python
+import environment
 from console import ToolError, run_main, step, tail
 
 if TYPE_CHECKING:
@@ -235,16 +235,13 @@ def run(command: list[str], log: Path) -> None:
 
     :raises ToolError: with the end of the log.
     """
-    dropped = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV")
-    env = {key: value for key, value in os.environ.items() if key not in dropped}
-    env["UV_PYTHON_DOWNLOADS"] = "never"
     with log.open("a") as output:
         print("$", *command, file=output, flush=True)
         try:
             result = subprocess.run(
                 command,
                 check=False,
-                env=env,
+                env=environment.for_installers(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import secrets
 import shutil
 import socket
 import tempfile
@@ -15,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import environment
 import processes
 from console import ToolError, tail
 
@@ -40,7 +42,7 @@ OBJECT_STORE_BYTES = 128 * 2**20  # Ray's default is a third of the machine's me
 
 
 class LocalRay:
-    """`ray start --head` with ports and files of its own.
+    """`ray start --head` with ports, files and a token of its own.
 
     :param bin_dir: the directory of the `ray` program; its `python` runs the jobs.
     :param num_cpus: how many Ray tasks run at a time.
@@ -51,11 +53,12 @@ class LocalRay:
         self._num_cpus = num_cpus
         self._process: subprocess.Popen[str] | None = None
         self._starts = 0
-        # Short, and not below $TMPDIR: Ray's UNIX sockets allow for paths of about 100 characters.
-        self._dir = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
+        self._dir = Path(tempfile.mkdtemp(prefix="ray", dir=environment.SHORT_TMP))
         ports = free_ports(len(PORT_OPTIONS))
         self._ports = dict(zip(PORT_OPTIONS, ports, strict=True))
         self.log = self._dir / "start.log"
+        #: What every request needs, as Ray 2.61 and later ask for by default.
+        self.token = secrets.token_hex(32)
 
     @property
     def port(self) -> int:
@@ -76,11 +79,11 @@ class LocalRay:
         command += ["--object-store-memory", str(OBJECT_STORE_BYTES)]
         command += ["--min-worker-port", "0", "--max-worker-port", "0"]
         command += [word for option, port in self._ports.items() for word in (option, str(port))]
-        dropped = ("RAY_", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
-        env = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
-        env["TMPDIR"] = str(self._dir)
+        env = environment.for_programs()
         # `python` in a job's entrypoint is to be the one that has Ray.
         env["PATH"] = f"{self._bin_dir}{os.pathsep}{env.get('PATH', os.defpath)}"
+        # Said outright: else Ray decides by whether the user has a file ~/.ray/auth_token, and takes the token in it.
+        env |= {"TMPDIR": str(self._dir), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
         with self.log.open("a") as output:
             self._process = processes.start(command, env=env, cwd=self._dir, stdout=output)
 
@@ -120,7 +123,7 @@ class LocalRay:
     def request(self, method: str, path: str, body: dict[str, str] | None = None) -> Any:
         """Send one request, past any proxy, and return the decoded answer."""
         data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"}
         request = urllib.request.Request(self.url + path, data, headers, method=method)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=15) as answer:

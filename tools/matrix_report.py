@@ -8,6 +8,7 @@ A cell that left no results, or none of any test, is red as one with a failed te
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -46,7 +47,7 @@ def read(path: Path) -> Cell:
     :raises ToolError: where it says nothing of versions: some other run left it.
     """
     if not path.exists():
-        airflow, python, ray = path.stem.split()
+        airflow, python, ray = path.stem.split(maxsplit=2)
         return Cell((airflow, python, ray), 0, 0, (), 0.0)
     (suite,) = ElementTree.parse(path).getroot().iter("testsuite")  # noqa: S314 - our own file
     found = {item.get("name"): item.get("value", "") for item in suite.iterfind("properties/property")}
@@ -87,7 +88,7 @@ def report(cells: list[Cell]) -> str:
 
 def key(cell: Cell) -> list[list[int]]:
     """Sort versions as numbers."""
-    return [[int(part) for part in text.split(".") if part.isdigit()] for text in cell.versions]
+    return [[int(number) for number in re.findall(r"\d+", text)] for text in cell.versions]
 
 
 def main(arguments: list[str]) -> int:

@@ -11,12 +11,12 @@ It asks uv for one set of versions that fits all, and installs nothing.
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import tempfile
 import urllib.request
 from pathlib import Path
 
+import environment
 import envs
 from artefact import build
 from console import run_main
@@ -73,7 +73,7 @@ def resolve(uv: str, wheel: Path, airflow: str, options: argparse.Namespace) -> 
             place = options.constraints.format(airflow=airflow, python=options.python)
             limits.write_text(constraints(place, airflow))
             command += ["--constraints", str(limits)]
-        env = {**os.environ, "UV_PYTHON_DOWNLOADS": "never"}
+        env = environment.for_installers()
         done = subprocess.run([*command, str(source)], check=False, env=env, capture_output=True, text=True)
     if done.returncode:
         return False, done.stderr.strip()

@@ -18,7 +18,7 @@ BOTH = ("sync", "deferred")
 
 @pytest.fixture(scope="module")
 def airflow(airflow_env: AirflowEnv, ray_head: RayHead) -> AirflowEnv:
-    airflow_env.add_connection("ray_default", "ray_jobs", host=ray_head.host, port=ray_head.port)
+    airflow_env.add_connection("ray_default", **ray_head.connection())
     return airflow_env
 
 

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import airflow_processes
-from tests.support.airflow_records import AirflowRecords
-from tests.support.ports import free_port
+from tests.airflow.command_airflow import CommandAirflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,58 +20,27 @@ DAG = "ray_job_function"
 
 
 @pytest.fixture(scope="module")
-def records(tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[Path], Database]) -> AirflowRecords:
-    """Those of an Airflow in a folder of its own."""
+def airflow(
+    tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[Path], Database], ray_head: RayHead
+) -> CommandAirflow:
     home = tmp_path_factory.mktemp("example")
-    return AirflowRecords(home, new_database(home))
-
-
-@pytest.fixture(scope="module")
-def environment(records: AirflowRecords, ray_head: RayHead) -> dict[str, str]:
-    """The environment of that Airflow, which has the example and a migrated database."""
-    home = records.home
-    (home / "dags").mkdir()
-    shutil.copy(REPO / "example_dags" / f"{DAG}.py", home / "dags")
-    airflow_processes.write_home(home)
-    connection = {"conn_type": "ray_jobs", "host": ray_head.host, "port": ray_head.port}
-    made = {
-        **airflow_processes.clean_environment(),
-        **airflow_processes.settings(home, home / "dags", records.database, free_port(), parallelism=2),
-        "AIRFLOW_CONN_RAY_DEFAULT": json.dumps(connection),
-    }
-
-    def migrate() -> None:
-        done = airflow(made, "db", "migrate")
-        assert done.returncode == 0, done.stdout[-4000:]
-
-    records.database.migrate(migrate, airflow_processes.migrated_as())
-    return made
-
-
-def airflow(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "airflow", *arguments]
-    return subprocess.run(
-        command, cwd=REPO, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+    return CommandAirflow(home, new_database(home), REPO / "example_dags" / f"{DAG}.py", ray_head)
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])
-def test_values_go_through_ray_and_back(
-    environment: dict[str, str], records: AirflowRecords, ray_head: RayHead, deferrable: bool
-) -> None:
+def test_values_go_through_ray_and_back(airflow: CommandAirflow, ray_head: RayHead, deferrable: bool) -> None:
     before = {job["submission_id"] for job in ray_head.jobs()}
-    options = {**environment, "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": str(deferrable)}
-    output = airflow(options, "dags", "test", DAG).stdout
+    output = airflow.run("dags", "test", DAG, AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE=str(deferrable))
 
     (finished,) = [line for line in output.splitlines() if "DagRun Finished" in line]
     assert "state=success" in finished, output[-8000:]
-    (run,) = records.query("SELECT run_id AS id FROM dag_run ORDER BY id DESC LIMIT 1")
+    (run,) = airflow.query("SELECT run_id AS id FROM dag_run ORDER BY id DESC LIMIT 1")
     # Of all primes below 200,000, as any table has it.
-    assert records.xcom(DAG, run["id"], "combine") == 17984
-    found = [records.xcom(DAG, run["id"], "count_primes", map_index=index) for index in range(2)]
+    assert airflow.xcom(DAG, run["id"], "combine") == 17984
+    found = [airflow.xcom(DAG, run["id"], "count_primes", map_index=index) for index in range(2)]
     assert found == [{"shard": [0, 100000], "primes": 9592}, {"shard": [100000, 200000], "primes": 8392}]
-    reported = records.xcom(DAG, run["id"], "count_primes", key="progress", map_index=0)
+    reported = airflow.xcom(DAG, run["id"], "count_primes", key="progress", map_index=0)
     assert reported == {"done": 8, "total": 8, "message": "9592 primes"}
     jobs = [job for job in ray_head.jobs() if job["submission_id"] not in before]
     assert {job["status"] for job in jobs} == {"SUCCEEDED"}

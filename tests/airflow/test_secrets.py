@@ -33,10 +33,9 @@ SECRETS = {
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[tuple[RayHead, ReverseProxy]]:
     """A head in token mode behind a proxy that wants a cookie and a key."""
-    env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": SECRETS["token"]}
     demanded = {"cookie": f"session={SECRETS['cookie']}", "x-api-key": SECRETS["header"]}
     with (
-        RayHead(num_cpus=4, env=env, ray_bin=require_ray()) as head,
+        RayHead(num_cpus=4, token=SECRETS["token"], ray_bin=require_ray()) as head,
         ReverseProxy(head.host, head.port, "/ray", headers=demanded) as proxy,
     ):
         yield head, proxy
@@ -74,9 +73,7 @@ def test_no_secret_is_in_any_log_row_or_rendered_field(
     airflow = airflow_env
     # From files: Airflow 2 writes what comes through its REST API into its audit log, unmasked.
     connection = {
-        "conn_type": "ray_jobs",
-        "host": proxy.url,
-        "password": SECRETS["token"],
+        **head.connection(proxy.url),
         "extra": {"cookies": {"session": SECRETS["cookie"]}, "headers": {"X-Api-Key": SECRETS["header"]}},
     }
     names = {"first": "sensitive name", "second": "listed", "third": "listed, in a URL"}

@@ -36,7 +36,7 @@ def blocker(head: RayHead) -> str:
 @pytest.fixture(scope="module")
 def sensors(airflow_env: AirflowEnv, ray_head: RayHead) -> dict[str, str]:
     """Run the DAG to its end; the submission ids that it was given."""
-    airflow_env.add_connection("ray_default", "ray_jobs", host=ray_head.host, port=ray_head.port)
+    airflow_env.add_connection("ray_default", **ray_head.connection())
     ids = {
         "short": ray_head.submit("sleep 40"),
         "failing": ray_head.submit("sleep 30; echo a word of its own; exit 3"),

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support import airflow_processes
-from tests.support.airflow_records import AirflowRecords
-from tests.support.ports import free_port
+from tests.airflow.command_airflow import CommandAirflow
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.databases import Database
     from tests.support.ray_head import RayHead
 
 HERE = Path(__file__).parent
@@ -24,26 +22,15 @@ SKIPPED = {"stop_template", "stop_xcom", "delete_xcom", "delete_mapped"}
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead) -> AirflowRecords:
-    """Run both DAGs to their ends."""
+def runs(
+    tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[Path], Database], ray_head: RayHead
+) -> CommandAirflow:
+    """Run the DAGs to their ends."""
     home = tmp_path_factory.mktemp("templates")
-    (home / "dags").mkdir()
-    shutil.copy(HERE / "dags" / "templates.py", home / "dags")
-    airflow_processes.write_home(home)
-    connection = {"conn_type": "ray_jobs", "host": ray_head.host, "port": ray_head.port}
-    environment = {
-        **airflow_processes.clean_environment(),
-        **airflow_processes.settings(home, home / "dags", free_port(), parallelism=2),
-        "AIRFLOW_CONN_RAY_DEFAULT": json.dumps(connection),
-    }
-    for arguments in (("db", "migrate"), *(("dags", "test", dag) for dag in (*DAGS, "rj_context"))):
-        command = [sys.executable, "-m", "airflow", *arguments]
-        done = subprocess.run(
-            command, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-        )
-        (home / f"{arguments[-1]}.log").write_text(done.stdout)
-        assert done.returncode == 0, done.stdout[-4000:]
-    return AirflowRecords(home)
+    airflow = CommandAirflow(home, new_database(home), HERE / "dags" / "templates.py", ray_head)
+    for dag in (*DAGS, "rj_context"):
+        airflow.run("dags", "test", dag)
+    return airflow
 
 
 def jobs_of(head: RayHead, dag_id: str) -> dict[str, Any]:
@@ -59,7 +46,7 @@ def jobs_of(head: RayHead, dag_id: str) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(900)
-def test_both_submit_the_same_jobs(runs: AirflowRecords, ray_head: RayHead) -> None:
+def test_both_submit_the_same_jobs(runs: CommandAirflow, ray_head: RayHead) -> None:
     texts, native = (jobs_of(ray_head, dag) for dag in DAGS)
     assert native == texts
     assert {name: job["was"] for name, job in native.items()} == dict.fromkeys(native, "SUCCEEDED")
@@ -73,17 +60,18 @@ def test_both_submit_the_same_jobs(runs: AirflowRecords, ray_head: RayHead) -> N
 
 
 @pytest.mark.parametrize("dag", DAGS)
-def test_what_was_never_submitted_needs_no_cleaning_up(runs: AirflowRecords, dag: str) -> None:
+def test_what_was_never_submitted_needs_no_cleaning_up(runs: CommandAirflow, dag: str) -> None:
     rows = runs.query("SELECT task_id, state FROM task_instance WHERE dag_id = ?", dag)
     unusual = {(row["task_id"], row["state"]) for row in rows if row["state"] != "success"}
     assert unusual == {("never", "failed"), *((task, "skipped") for task in SKIPPED)}
 
 
-def test_a_function_gets_the_context_that_airflows_own_get(runs: AirflowRecords) -> None:
+def test_a_function_gets_the_context_that_airflows_own_get(runs: CommandAirflow) -> None:
     returned = {}
-    for row in runs.query("SELECT task_id, value FROM xcom WHERE dag_id = 'rj_context' AND key = 'return_value'"):
-        value = json.loads(row["value"])
-        returned[row["task_id"]] = json.loads(value) if isinstance(value, str) else value
+    (run,) = runs.query("SELECT run_id FROM dag_run WHERE dag_id = 'rj_context'")
+    for task_id in ("elsewhere", "on_ray"):
+        value = runs.xcom("rj_context", run["run_id"], task_id)
+        returned[task_id] = json.loads(value) if isinstance(value, str) else value
     theirs, ours = returned["elsewhere"], returned["on_ray"]
     theirs.pop("templates_dict", None)  # of an argument that theirs has
     assert "ts_nodash_with_tz" in theirs

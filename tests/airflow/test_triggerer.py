@@ -26,7 +26,7 @@ KILL_LIMIT = 15
 
 @pytest.fixture
 def airflow(airflow_env: AirflowEnv, ray_head: RayHead) -> AirflowEnv:
-    airflow_env.add_connection("ray_default", "ray_jobs", host=ray_head.host, port=ray_head.port)
+    airflow_env.add_connection("ray_default", **ray_head.connection())
     airflow_env.wait_dag(DAG)
     return airflow_env
 
@@ -168,7 +168,7 @@ def test_unreachable_cluster_is_ridden_out(
     airflow: AirflowEnv, ray_head: RayHead, faulty_proxy: FaultyProxy, tmp_path: Path
 ) -> None:
     trace, gate = tmp_path / "trace", tmp_path / "gate"
-    airflow.add_connection("ray_proxied", "ray_jobs", host=faulty_proxy.url)
+    airflow.add_connection("ray_proxied", **ray_head.connection(faulty_proxy.url))
     start(airflow, "rj_proxied", "outage", driver(trace, gate))
     wait_statuses(ray_head, "outage", ["RUNNING"], 60)
 
@@ -188,9 +188,8 @@ def test_retry_after_too_long_an_outage_follows_the_same_job(
     airflow: AirflowEnv, ray_head: RayHead, faulty_proxy: FaultyProxy, tmp_path: Path
 ) -> None:
     trace, gate = tmp_path / "trace", tmp_path / "gate"
-    airflow.add_connection(
-        "ray_proxied", "ray_jobs", host=faulty_proxy.url, extra={"unreachable_timeout": 8, "connect_timeout": 2}
-    )
+    extra = {"unreachable_timeout": 8, "connect_timeout": 2}
+    airflow.add_connection("ray_proxied", **ray_head.connection(faulty_proxy.url, extra=extra))
     start(airflow, "rj_proxied", "lost", driver(trace, gate))
     wait_statuses(ray_head, "lost", ["RUNNING"], 60)
 

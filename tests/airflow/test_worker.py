@@ -19,7 +19,7 @@ DAG = "rj_sync"
 
 @pytest.fixture
 def airflow(airflow_env: AirflowEnv, ray_head: RayHead) -> AirflowEnv:
-    airflow_env.add_connection("ray_default", "ray_jobs", host=ray_head.host, port=ray_head.port)
+    airflow_env.add_connection("ray_default", **ray_head.connection())
     airflow_env.wait_dag(DAG)
     return airflow_env
 

@@ -166,8 +166,7 @@ class Bench:
 
     def start(self, op: str = "task") -> Process:
         """Start the next process of the task, and do not wait."""
-        connection = {"conn_type": "ray_jobs", "host": self.proxy.url, "extra": self.extra}
-        env = {"AIRFLOW_CONN_RAY_DEFAULT": json.dumps(connection)}
+        env = {"AIRFLOW_CONN_RAY_DEFAULT": json.dumps(self.head.connection(self.proxy.url, extra=self.extra))}
         process = self._workers.start(op, self.run_id, self.log, env, self.args)
         with self._changed:
             self.current = process

@@ -30,7 +30,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(head: RayHead, verb: str, *args: str) -> Done:
     """Run a command the way that this Airflow version has."""
-    return call(head.url, verb, *args, program=AIRFLOW if KNOWN_TO_AIRFLOW else MODULE)
+    return call(head, verb, *args, program=AIRFLOW if KNOWN_TO_AIRFLOW else MODULE)
 
 
 @pytest.mark.timeout(600)  # a dozen starts of Airflow
@@ -47,7 +47,7 @@ def test_a_job_from_submission_to_deletion(ray_head: RayHead, tmp_path: Path) ->
     submitted = run(ray_head, "submit", "--submission-id", "cli-sleeps", "--", "echo begun; sleep 1000")
     assert submitted == Done(0, "cli-sleeps\n", "")
     ray_head.wait_job("cli-sleeps", until={"RUNNING"})
-    followed = start(ray_head.url, "logs", "--follow", "cli-sleeps")
+    followed = start(ray_head, "logs", "--follow", "cli-sleeps")
     assert followed.stdout is not None
     assert "begun\n" in iter(followed.stdout.readline, "")
     followed.send_signal(signal.SIGINT)
@@ -89,7 +89,7 @@ def test_both_ways_do_the_same(ray_head: RayHead) -> None:
     ):
         results = []
         for program, name in ((MODULE, "python -m airflow_provider_rayjobs"), (AIRFLOW, "airflow ray-jobs")):
-            process = start(ray_head.url, verb, *args, program=program, env=environment(ray_head.url, COLUMNS="300"))
+            process = start(ray_head, verb, *args, program=program, env=environment(ray_head, COLUMNS="300"))
             done = finish(process)
             # The name's length decides how the usage is indented.
             texts = (" ".join(text.replace(name, "NAME").split()) for text in (done.out, done.err))

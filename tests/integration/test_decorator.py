@@ -31,8 +31,7 @@ BOTH = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferr
 
 @pytest.fixture(autouse=True)
 def _connection(ray_head: RayHead, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    connection = {"conn_type": "ray_jobs", "host": ray_head.host, "port": ray_head.port}
-    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps(connection))
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps(ray_head.connection()))
 
 
 def task(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Tries:
@@ -307,6 +306,7 @@ def upload(head: RayHead, folder: Path, files: dict[str, str]) -> str:
             archive.writestr(path, content)
     url = f"{head.url}/api/packages/gcs/{name}"
     request = urllib.request.Request(url, data=(folder / name).read_bytes(), method="PUT")
+    request.add_header("Authorization", f"Bearer {head.token}")
     urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request).close()
     return f"gcs://{name}"
 

@@ -35,8 +35,7 @@ BOTH = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferr
 
 @pytest.fixture(autouse=True)
 def _connection(ray_head: RayHead, monkeypatch: pytest.MonkeyPatch) -> None:
-    connection = {"conn_type": "ray_jobs", "host": ray_head.url}
-    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps(connection))
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps(ray_head.connection()))
 
 
 @pytest.fixture

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
-import os
 import secrets
 import subprocess
+import time
+import urllib.error
+import urllib.request
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 import airflow_provider_rayjobs
 from airflow_provider_rayjobs import exceptions
-from airflow_provider_rayjobs.hooks import RayJobHook
+from airflow_provider_rayjobs.hooks import RayJobAsyncHook, RayJobHook
+from airflow_provider_rayjobs.operators import RaySubmitJobOperator
+from airflow_provider_rayjobs.sensors import RayClusterSensor, RayJobSensor
+from tests.support import command_line, environment
 from tests.support.ray_head import TOKEN_MODE_SINCE, RayHead, require_ray, require_ray_since
 from tests.support.reverse_proxy import ReverseProxy
+from tests.support.tries import Tries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.support.private_ca import PrivateCA
 
@@ -32,7 +41,7 @@ TOKEN = secrets.token_hex(32)
 @pytest.fixture(scope="module")
 def token_head() -> Iterator[RayHead]:
     """A head in token mode; one of an older Ray knows no such mode, and heeds no token."""
-    with RayHead(num_cpus=1, env={"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}, ray_bin=require_ray()) as head:
+    with RayHead(num_cpus=1, token=TOKEN, ray_bin=require_ray()) as head:
         yield head
 
 
@@ -42,7 +51,7 @@ def connection(monkeypatch: pytest.MonkeyPatch) -> Any:
     made: list[RayJobHook] = []
 
     def hook(host: str, **fields: Any) -> RayJobHook:
-        text = json.dumps({"conn_type": "ray_jobs", "host": host, **fields})
+        text = json.dumps({"conn_type": "ray_jobs", "host": host} | fields)
         monkeypatch.setenv("AIRFLOW_CONN_RAY_GUARDED", text)
         made.append(RayJobHook("ray_guarded"))
         return made[-1]
@@ -74,10 +83,90 @@ def test_a_head_in_token_mode_lets_the_token_in_and_nobody_else(
     file.write_text(f"{TOKEN}\n")
     run_a_job(connection(token_head.url, extra={"token_file": str(file)}), token_head)
 
-    for wrong, status in (({}, 401), ({"password": "f" * 64}, 403)):
-        with pytest.raises(exceptions.RayAuthError, match=f"HTTP {status}: the credentials were refused") as caught:
-            connection(token_head.url, **wrong).submit_job(entrypoint="true")
-        assert "f" * 64 not in str(caught.value)
+
+WANTS_A_TOKEN = "HTTP 401: this Ray cluster wants a token, and connection 'ray_guarded' has no token"
+REFUSED = "HTTP 403: the token of connection 'ray_guarded' was refused"
+
+
+def not_let_in(hook: RayJobHook) -> dict[str, str]:
+    """Return what each way to the cluster makes of a connection that it does not let in."""
+    run_id = uuid.uuid4().hex
+    told = {"hook": failure(lambda: hook.submit_job(entrypoint="true"), exceptions.RayAuthError)}
+    told["async hook"] = failure(lambda: asyncio.run(by_async_hook()), exceptions.RayAuthError)
+    fields = {"task_id": "task", "ray_conn_id": "ray_guarded"}
+    make = partial(RaySubmitJobOperator, entrypoint="true", retries=3, **fields)
+    for deferrable in (False, True):
+        tries = Tries(partial(make, deferrable=deferrable), run_id)
+        told[f"operator {deferrable}"] = failure(tries.run, AirflowFailException)
+    for sensor in (RayClusterSensor(**fields), RayJobSensor(submission_id="x", **fields)):
+        for deferrable in (False, True):
+            sensor.deferrable = deferrable
+            context = Tries(make, run_id).context()
+            told[f"{sensor.kind} sensor {deferrable}"] = failure(partial(sensor.execute, context), AirflowFailException)
+        # Deferred when the cluster let it in, and no longer now.
+        event = asyncio.run(first_event(sensor, context))
+        told[f"{sensor.kind} trigger"] = failure(partial(sensor.execute_complete, context, event), AirflowFailException)
+    is_well, told["test button"] = hook.test_connection()
+    assert not is_well
+    # Without it Airflow 2.11 warns in every process that imports it.
+    env = command_line.environment("", AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY="True")
+    done = command_line.finish(command_line.start("", "list", "--conn-id", "ray_guarded", env=env))
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    told["command line"] = done.err
+    return told
+
+
+def failure(call: Callable[[], object], kind: type[Exception]) -> str:
+    with pytest.raises(kind) as caught:
+        call()
+    return str(caught.value)
+
+
+async def by_async_hook() -> None:
+    hook = RayJobAsyncHook("ray_guarded")
+    try:
+        await hook.get_version()
+    finally:
+        await hook.close()
+
+
+async def first_event(sensor: Any, context: Any) -> Any:
+    """Return the event of a sensor's trigger."""
+    with pytest.raises(TaskDeferred) as caught:
+        sensor._defer(context, time.time() + 60)
+    events = caught.value.trigger.run()
+    try:
+        return (await anext(events)).payload
+    finally:
+        await events.aclose()
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("password", "words"), [("", WANTS_A_TOKEN), ("f" * 64, REFUSED)], ids=["none", "wrong"])
+def test_who_is_not_let_in_learns_why_from_each_way_in(
+    password: str, words: str, token_head: RayHead, connection: Any
+) -> None:
+    require_ray_since(TOKEN_MODE_SINCE, "RAY_AUTH_MODE=token")
+    told = not_let_in(connection(token_head.url, password=password))
+    assert len(told) == 12
+    assert [way for way, text in told.items() if words not in text or "auth_token" not in text] == []
+    assert "f" * 64 not in str(told)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("headers", "status"), [({}, 401), ({"Authorization": f"Bearer {'f' * 64}"}, 403)])
+def test_what_a_head_itself_answers_to_whom_it_does_not_let_in(
+    headers: dict[str, str], status: int, token_head: RayHead
+) -> None:
+    """These words tell Ray's refusal from a proxy's; a stream gets the same answer."""
+    require_ray_since(TOKEN_MODE_SINCE, "RAY_AUTH_MODE=token")
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    for path, more in (("", {}), ("x/logs/tail", {**upgrade, "Sec-WebSocket-Key": "x" * 22 + "=="})):
+        request = urllib.request.Request(f"{token_head.url}/api/jobs/{path}", headers=headers | more)
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request)
+        with caught.value as answer:
+            assert (answer.code, "authentication token" in answer.read().decode()) == (status, True)
 
 
 @pytest.mark.timeout(900)
@@ -105,7 +194,7 @@ def test_a_head_behind_an_https_proxy_with_a_prefix_and_a_private_authority(
         assert ("GET", 101) in kinds, "the WebSocket"
         assert {one.path.startswith("/team/ray/api/") for one in proxy.requests} == {True}
 
-        with pytest.raises(exceptions.RayAuthError, match="HTTP 401"):
+        with pytest.raises(exceptions.RayAuthError, match="HTTP 401: the credentials were refused; check the token, l"):
             connection(proxy.url, **fields | {"login": "", "password": ""}).get_version()
         with pytest.raises(exceptions.RayProtocolError, match="no such route"):
             connection(proxy.url.removesuffix("/team/ray"), **fields).get_version()
@@ -118,7 +207,7 @@ def test_a_list_of_words_reaches_the_job_word_by_word(ray_head: RayHead, connect
     trap = tmp_path / "trap"
     words = ["a b", f"; touch {trap}", "$(touch x)", "it's", '"', "*", "", "ä\\n", "`id`"]
     code = "import json, sys; print(json.dumps(sys.argv[1:]))"
-    hook = connection(ray_head.url)
+    hook = connection(**ray_head.connection())
     submission_id = hook.submit_job(entrypoint=["python", "-c", code, *words])
     ray_head.wait_job(submission_id, until={"SUCCEEDED"})
     assert json.loads(ray_head.logs(submission_id).strip().splitlines()[-1]) == words
@@ -143,7 +232,7 @@ _PASSING_FAULTS_OF_RAY = ("Starting Ray client server failed", "psutil.ZombiePro
 @pytest.mark.parametrize("kind", ["client", "gcs", "auto"])
 def test_rays_own_addresses_are_resolved_where_ray_is_installed(ray_head: RayHead, kind: str, tmp_path: Path) -> None:
     python = ray_head.ray_bin.parent / "python"
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environ = environment.for_programs() | ray_head.client_environment
     # Ray's Python sees the package that is tested, and nothing else that is installed beside it.
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "airflow_provider_rayjobs").symlink_to(Path(airflow_provider_rayjobs.__file__).parent)

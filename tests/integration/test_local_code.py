@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def hook(ray_head: RayHead, monkeypatch: pytest.MonkeyPatch) -> Iterator[RayJobHook]:
-    connection = {"conn_type": "ray_jobs", "host": ray_head.url, "extra": {"max_upload_size": 200}}
-    monkeypatch.setenv("AIRFLOW_CONN_RAY_X", json.dumps(connection))
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_X", json.dumps(ray_head.connection(extra={"max_upload_size": 200})))
     hook = RayJobHook("ray_x")
     yield hook
     hook.close()

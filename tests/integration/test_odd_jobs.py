@@ -37,7 +37,7 @@ MIXED = r"import os; os.write(1, b'one\r\ntwo\rthree \xff\xfe\nfour')"
 
 @pytest.fixture(autouse=True)
 def _connection(ray_head: RayHead, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps({"conn_type": "ray_jobs", "host": ray_head.url}))
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps(ray_head.connection()))
 
 
 @pytest.fixture

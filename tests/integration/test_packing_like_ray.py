@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 
 from airflow_provider_rayjobs.packing import pack_folder
 from airflow_provider_rayjobs.spool import spooled
+from tests.support import environment
 from tests.support.ray_head import CLIENT_FOLLOWED, require_ray_since
 
 if TYPE_CHECKING:
@@ -70,13 +70,12 @@ def ours(folder: str, excludes: list[str], inside: bool) -> dict[str, list[objec
 @pytest.fixture(scope="module")
 def ray_packs() -> Iterator[subprocess.Popen[str]]:
     python = require_ray_since(CLIENT_FOLLOWED, WHY).parent / "python"
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     process = subprocess.Popen(
         [python, "-c", RAY],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=environment.for_programs(),
     )
     yield process
     assert process.stdin is not None

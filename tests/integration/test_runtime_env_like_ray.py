@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_provider_rayjobs.working_dir import prepare_runtime_env
+from tests.support import environment
 from tests.support.ray_head import CLIENT_FOLLOWED, require_ray_since
 
 if TYPE_CHECKING:
@@ -124,9 +124,9 @@ def test_every_kind_of_runtime_env(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "none.txt").write_text("")
     (tmp_path / "env.yml").write_text("dependencies: [pip, {pip: [x]}]\n")
     monkeypatch.chdir(tmp_path)
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    env = environment.for_programs()
     command = [require_ray_since(CLIENT_FOLLOWED, WHY).parent / "python", "-c", RAY]
-    done = subprocess.run(command, input=json.dumps(CASES), capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(command, input=json.dumps(CASES), capture_output=True, text=True, check=True, env=env)
     wanted = json.loads(done.stdout.splitlines()[-1])
     assert len(wanted) == len(CASES)
     assert [(case, by_us(case)) for case in CASES] == list(zip(CASES, wanted, strict=True))

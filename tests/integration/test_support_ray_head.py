@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import faults
+from tests.support import environment, faults
 from tests.support.ray_head import TOKEN_MODE_SINCE, RayHead, require_ray_since
 from tests.support.witness import Witness
 
@@ -26,7 +26,7 @@ def test_shared_head_runs_a_job(ray_head: RayHead) -> None:
 
 def test_lost_answer_leaves_a_job_behind(ray_head: RayHead, faulty_proxy: FaultyProxy) -> None:
     faulty_proxy.on(faults.swallow_response(), method="POST", times=1)
-    through_proxy = Witness(faulty_proxy.url)
+    through_proxy = Witness(faulty_proxy.url, ray_head.token)
     with pytest.raises(OSError, match="reset"):
         through_proxy.submit("true", submission_id="lost-answer")
     assert ray_head.wait_job("lost-answer")["status"] == "SUCCEEDED"
@@ -36,7 +36,7 @@ def test_lost_answer_leaves_a_job_behind(ray_head: RayHead, faulty_proxy: Faulty
 @pytest.mark.timeout(900)  # two starts
 def test_crash_and_restart_lose_the_jobs() -> None:
     require_ray_since(TOKEN_MODE_SINCE, "RAY_AUTH_MODE=token")
-    with RayHead(num_cpus=1, env={"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "ab" * 32}) as head:
+    with RayHead(num_cpus=1, token="ab" * 32) as head:
         assert head.jobs() == []
         session = head.session_name()
         token, head.token = head.token, ""
@@ -59,4 +59,4 @@ def test_crash_and_restart_lose_the_jobs() -> None:
         pid = head.pid
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    assert not list(Path("/tmp").glob(f"rj*/r/session_*_{pid}"))
+    assert not list(Path(environment.SHORT_TMP).glob(f"rj*/r/session_*_{pid}"))

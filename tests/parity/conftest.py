@@ -38,7 +38,9 @@ def parity_head() -> Iterator[RayHead]:
     """A head with something of each kind to ask for."""
     # What can't be prepared is tried three times, with seconds between.
     env = {"RUNTIME_ENV_RETRY_TIMES": "1"}
-    with RayHead(num_cpus=8, env=env, extra_args=(*_HEAD_ARGUMENTS, *_HEAD_LABELS), ray_bin=require_ray()) as head:
+    arguments = (*_HEAD_ARGUMENTS, *_HEAD_LABELS)
+    # Without a token: the cases have headers of their own, also for credentials.
+    with RayHead(num_cpus=8, env=env, extra_args=arguments, ray_bin=require_ray(), token="") as head:
         yield head
 
 
@@ -54,12 +56,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def sides(parity_head: RayHead, folder: Path) -> Iterator[list[Side]]:
     """Ray's SDK and the hook."""
-    both: list[Side] = [SdkSide(parity_head.ray_bin.parent / "python", folder), HookSide(folder)]
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-            patch.delenv(name, raising=False)
-            patch.delenv(name.lower(), raising=False)
-        yield both
+    both: list[Side] = [SdkSide(parity_head, folder), HookSide(folder)]
+    yield both
     for side in both:
         side.close()
 

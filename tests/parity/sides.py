@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tests.parity.case import Here, answer, submit
+from tests.support import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_provider_rayjobs.hooks import RayJobHook
     from tests.parity.case import Case
+    from tests.support.ray_head import RayHead
 
 REPO = Path(__file__).parents[2]
 CONN_ID = "ray_parity"
@@ -42,17 +44,17 @@ class SdkSide:
     """
     Ray's ``JobSubmissionClient``, in one process for all calls.
 
-    :param python: the Python that has Ray.
+    :param head: the cluster, whose Python has Ray.
     :param folder: its current folder.
     """
 
     name = "sdk"
 
-    def __init__(self, python: Path, folder: Path) -> None:
-        env = {name: text for name, text in os.environ.items() if not name.startswith(("RAY_", "PYTHON", "AIRFLOW"))}
+    def __init__(self, head: RayHead, folder: Path) -> None:
+        env = environment.for_programs() | head.client_environment
         self._log = (folder.parent / "sdk.log").open("wb")
         self._process = subprocess.Popen(
-            [python, "-m", "tests.parity.sdk_server"],
+            [head.ray_bin.parent / "python", "-m", "tests.parity.sdk_server"],
             cwd=folder,
             env={**env, "PYTHONPATH": str(REPO), "PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.PIPE,

@@ -244,7 +244,7 @@ def main(rays: list[str]) -> None:
     if not rays:
         sys.exit("Name the `ray` programs to record.")
     for ray in rays:
-        with MonitoredHead(extra_args=["--resources", '{"here": 1}'], ray_bin=Path(ray)) as head:
+        with MonitoredHead(extra_args=["--resources", '{"here": 1}'], ray_bin=Path(ray), token="") as head:
             found = asyncio.run(record(head.url))
         version = found["version"].json["ray_version"]
         samples.write(version, found)

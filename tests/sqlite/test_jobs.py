@@ -32,7 +32,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead) -> Iter
     shutil.copy(DAG_FILE, home / "dags")
     env = AirflowEnv(home, home / "dags", SqliteDatabase(home / "airflow.db"))
     env.start()
-    env.add_connection("ray_default", "ray_jobs", host=ray_head.host, port=ray_head.port)
+    env.add_connection("ray_default", **ray_head.connection())
     yield env
     env.stop()
 

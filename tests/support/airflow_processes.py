@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.support import environment
 from tests.support.airflow_records import tail
 from tests.support.processes import Process, kill_all, wait_gone
 
@@ -156,12 +157,11 @@ def write_home(home: Path) -> None:
 
 def clean_environment() -> dict[str, str]:
     """Return what children inherit: no Airflow, Ray, proxy or Python settings of the caller."""
-    kept = ("LANG", "LC_ALL", "LOGNAME", "TMPDIR", "TZ", "USER")
-    environment = {name: os.environ[name] for name in kept if name in os.environ}
-    environment["PATH"] = os.pathsep.join((str(BIN), os.environ.get("PATH", os.defpath)))
+    made = environment.for_programs()
+    made["PATH"] = os.pathsep.join((str(BIN), made.get("PATH", os.defpath)))
     # A killed process keeps nothing back that it has printed.
-    environment["PYTHONUNBUFFERED"] = "1"
-    return environment
+    made["PYTHONUNBUFFERED"] = "1"
+    return made
 
 
 @dataclass

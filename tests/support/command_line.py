@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from tests.support.ray_head import RayHead
 
 MODULE = (sys.executable, "-m", "airflow_provider_rayjobs")
 ROOT = Path(__file__).parent.parent.parent
+
+#: Without one Airflow warns of each password that it reads.
+FERNET_KEY = base64.urlsafe_b64encode(b"k" * 32).decode()
 
 _AIRFLOWS_OWN = ("[alembic.runtime.plugins]", "airflow/providers/common/compat/_compat_utils.py:")
 
@@ -24,11 +31,12 @@ class Done(NamedTuple):
     err: str
 
 
-def environment(url: str, **more: str) -> dict[str, str]:
-    """Return the environment of a command whose connection ``ray_x`` is this cluster."""
-    connection = {"conn_type": "ray_jobs", "host": url}
+def environment(where: RayHead | str, **more: str) -> dict[str, str]:
+    """Return the environment of a command whose connection ``ray_x`` is this cluster: a head, or a URL."""
+    connection = {"conn_type": "ray_jobs", "host": where} if isinstance(where, str) else where.connection()
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "AIRFLOW_CONN_RAY_X": json.dumps(connection), "PYTHONPATH": path, **more}
+    own = {"AIRFLOW_CONN_RAY_X": json.dumps(connection), "AIRFLOW__CORE__FERNET_KEY": FERNET_KEY, "PYTHONPATH": path}
+    return {**os.environ, **own, **more}
 
 
 def arguments(verb: str, *args: str) -> list[str]:
@@ -36,11 +44,13 @@ def arguments(verb: str, *args: str) -> list[str]:
     return [verb, "--conn-id", "ray_x", *args]
 
 
-def start(url: str, verb: str, *args: str, program: tuple[str, ...] = MODULE, **options: Any) -> subprocess.Popen[str]:
+def start(
+    where: RayHead | str, verb: str, *args: str, program: tuple[str, ...] = MODULE, **options: Any
+) -> subprocess.Popen[str]:
     """Start a command; its output is piped unless ``options`` say otherwise."""
     # A shell that runs pytest in the background has it ignore SIGINT, and children would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment(url), **options}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment(where), **options}
     return subprocess.Popen([*program, *arguments(verb, *args)], text=True, stdin=subprocess.DEVNULL, **options)
 
 
@@ -58,6 +68,6 @@ def _without_airflows_own(line: str) -> str:
     return "" if any(told in line for told in _AIRFLOWS_OWN) else line
 
 
-def call(url: str, verb: str, *args: str, program: tuple[str, ...] = MODULE) -> Done:
+def call(where: RayHead | str, verb: str, *args: str, program: tuple[str, ...] = MODULE) -> Done:
     """Run a command to its end."""
-    return finish(start(url, verb, *args, program=program))
+    return finish(start(where, verb, *args, program=program))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -17,15 +18,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import environment
 from tests.support.ports import free_port
 from tests.support.processes import Process, family, kill_all, wait_gone
 from tests.support.witness import Witness
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
 _REPO = Path(__file__).resolve().parents[2]
 _MARK = "RAYJOBS_TEST_HEAD"
+
+#: With the value "token", heads ask for a token unless a test says otherwise, as Ray 2.61 and later do by default.
+AUTH_VARIABLE = "RAYJOBS_TEST_AUTH"
 
 #: First releases of what tests ask of Ray, found by trying.
 LABEL_SELECTOR_SINCE = (2, 54)
@@ -52,9 +58,6 @@ _PORT_OPTIONS = (
     "--metrics-export-port",
 )
 _PORT_VARIABLES = ("DASHBOARD_METRIC_PORT",)
-
-# These tell Ray and Python about some other environment than the one that the head runs in.
-_DROPPED_VARIABLES = ("RAY_", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "AIRFLOW_")
 
 
 def find_ray() -> Path | None:
@@ -94,14 +97,20 @@ def require_ray_since(since: tuple[int, int], why: str) -> Path:
     return ray_bin
 
 
+def default_token() -> str:
+    """Return a new token where heads are to ask for one, else an empty text."""
+    return secrets.token_hex(32) if os.environ.get(AUTH_VARIABLE) == "token" else ""
+
+
 class RayHead(Witness):
     """One head on the loopback address, with ports, files and processes of its own.
 
     :param num_cpus: CPUs that the head offers to jobs; a job's driver takes none unless told so.
-    :param env: variables for the head and its jobs. With ``RAY_AUTH_TOKEN`` among them (for
-        ``RAY_AUTH_MODE=token``) this object's own requests carry that token.
+    :param env: variables for the head and its jobs.
     :param extra_args: more arguments for ``ray start``.
     :param ray_bin: the ``ray`` executable; default :func:`require_ray`.
+    :param token: what the head asks for (Ray 2.52 and later), and this object's own requests carry; an empty text lets
+        everybody in. By default :data:`AUTH_VARIABLE` decides.
     """
 
     host = "127.0.0.1"
@@ -112,13 +121,16 @@ class RayHead(Witness):
         env: Mapping[str, str] | None = None,
         extra_args: Sequence[str] = (),
         ray_bin: Path | None = None,
+        token: str | None = None,
     ) -> None:
-        self.ray_bin = ray_bin or require_ray()
+        self.ray_bin = (ray_bin or require_ray()).absolute()  # the head has a current folder of its own
         self.num_cpus = num_cpus
         self.extra_env = dict(env or {})
         self.extra_args = tuple(extra_args)
         self.ports = {name: free_port() for name in (*_PORT_OPTIONS, *_PORT_VARIABLES)}
-        super().__init__(f"http://{self.host}:{self.port}", self.extra_env.get("RAY_AUTH_TOKEN", ""))
+        super().__init__(f"http://{self.host}:{self.port}", default_token() if token is None else token)
+        # What the processes of the head are given stays, whatever a test makes of this object's own token.
+        self._demanded = self.token
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._mark = ""
@@ -153,14 +165,30 @@ class RayHead(Witness):
         """The version of Ray."""
         return ray_version(self.ray_bin)
 
+    @property
+    def client_environment(self) -> dict[str, str]:
+        """What Ray's own programs need to be let in; outright, for else Ray looks into files of the user's."""
+        if not self._demanded:
+            return {"RAY_AUTH_MODE": "disabled"}
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self._demanded}
+
+    def connection(self, url: str = "", **fields: Any) -> dict[str, Any]:
+        """
+        Return the fields of an Airflow connection to this head.
+
+        :param url: of a proxy before it.
+        :param fields: more of them.
+        """
+        password = {"password": self._demanded} if self._demanded else {}
+        return {"conn_type": "ray_jobs", "host": url or self.url, **password, **fields}
+
     # Life and death
 
     def start(self) -> None:
         """Start the processes and return at once; :meth:`wait_ready` waits for them."""
         if self._process is not None:
             raise RuntimeError("the head is started already")
-        # Short, because Ray puts UNIX sockets below it, whose paths may have 107 characters.
-        self._dir = Path(tempfile.mkdtemp(prefix="rj", dir="/tmp"))
+        self._dir = Path(tempfile.mkdtemp(prefix="rj", dir=environment.SHORT_TMP))
         self._mark = f"{_MARK}={uuid.uuid4().hex}"
         with (self._dir / "start.log").open("wb") as log:
             self._process = subprocess.Popen(
@@ -292,7 +320,7 @@ class RayHead(Witness):
         return [*command, *self.extra_args]
 
     def _environment(self) -> dict[str, str]:
-        env = {name: value for name, value in os.environ.items() if not name.startswith(_DROPPED_VARIABLES)}
+        env = environment.for_programs() | self.client_environment
         # So that ``python`` in an entrypoint is the one that has ray.
         env["PATH"] = f"{self.ray_bin.parent}{os.pathsep}{env.get('PATH', os.defpath)}"
         env.update({name: str(self.ports[name]) for name in _PORT_VARIABLES})

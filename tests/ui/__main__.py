@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import signal
 import tempfile
 import time
 from pathlib import Path
 
+from tests.support import environment
 from tests.support.ray_head import RayHead
 from tests.ui.stage import DAGS, EXAMPLES, LOGIN, make_airflow
 
 
 def main() -> None:
     """Start everything, wait, and leave nothing behind."""
+    environment.clean()
     # Ends what was started, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
@@ -22,16 +25,16 @@ def main() -> None:
         airflow = make_airflow(home, (EXAMPLES, DAGS))
         with contextlib.suppress(KeyboardInterrupt):
             print("Starting Ray ...", flush=True)
-            with RayHead(num_cpus=4) as ray:
+            with RayHead(num_cpus=4, token=secrets.token_hex(32)) as ray:
                 try:
                     print("Starting Airflow ...", flush=True)
                     airflow.start()
-                    airflow.add_connection("ray_default", "ray_jobs", host=f"http://{ray.host}", port=ray.port)
+                    airflow.add_connection("ray_default", **ray.connection())
                     print(f"Ready after {time.monotonic() - began:.0f} s; Ctrl-C ends it.")
                     print(
                         f"  Airflow        {airflow.base_url}   user {LOGIN['username']}, password {LOGIN['password']}"
                     )
-                    print(f"  Ray dashboard  {ray.url}", flush=True)
+                    print(f"  Ray dashboard  {ray.url}   token {ray.token}", flush=True)
                     signal.pause()
                 finally:
                     # A second Ctrl-C must not keep what was started alive.

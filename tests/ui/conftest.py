@@ -54,7 +54,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 @pytest.fixture(scope="session")
 def ray() -> Iterator[RayHead]:
-    with RayHead(num_cpus=4, ray_bin=require_ray()) as head:
+    # Without a token: the pictures show the dashboard, not what asks for one.
+    with RayHead(num_cpus=4, ray_bin=require_ray(), token="") as head:
         yield head
 
 

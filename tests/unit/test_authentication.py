@@ -49,7 +49,7 @@ def connect_to(connect: Connect) -> Callable[..., Client]:
     """Makes clients of clusters that connections name."""
 
     def make(cluster: ClusterConnection) -> Client:
-        fields = ("headers", "cookies", "token", "verify", "client_cert")
+        fields = ("conn_id", "headers", "cookies", "token", "verify", "client_cert")
         return connect(cluster.address, **{name: getattr(cluster, name) for name in fields})
 
     return make
@@ -117,6 +117,63 @@ def test_an_authorization_and_a_cookie_of_the_authors_are_for_the_proxy(
             "cookies": {"a": "1", "session": "xyz"},
         }
         assert version(connect_to(read(extra, host=proxy.url))) == VERSION
+
+
+# Why it is not let in
+
+NO_TOKEN = (
+    "this Ray cluster wants a token, and connection 'ray_x' has no token. Put it into the connection's password (with "
+    "a login: into the extra 'token'), or name a file that holds it in the extra 'token_file'. The token is in "
+    "~/.ray/auth_token on the head's machine, where `ray get-auth-token` prints it; with KubeRay, in the Secret that "
+    "is named like the RayCluster, under the key auth_token. Ray wants one by default from 2.61 on, and from 2.59 on "
+    "where that file was there when the head was started"
+)
+REFUSED = "the token of connection 'ray_x' was refused; the cluster's own is in ~/.ray/auth_token on the head's machine"
+GENERAL = "the credentials were refused; check the token, login, headers and cookies of connection 'ray_x'"
+PROXYS = answers.html(401)
+
+
+@pytest.mark.parametrize(
+    ("fields", "answer", "status", "words"),
+    [
+        ({}, None, 401, NO_TOKEN),
+        ({"extra": {"headers": {"X-Team": "a"}}}, None, 401, NO_TOKEN),
+        ({"login": "me", "password": "the token, as a login's"}, None, 403, NO_TOKEN),
+        ({"password": "wrong-token"}, None, 403, REFUSED),
+        ({"login": "me", "password": "word", "extra": {"token": "wrong-token"}}, answers.forbidden(), 403, REFUSED),
+        ({"extra": {"cookies": {"ray-authentication-token": "wrong"}}}, answers.forbidden(), 403, REFUSED),
+        ({"password": "wrong-token"}, answers.unauthorized(), 401, "Ray got no token, although connection 'ray_x' has"),
+        ({}, PROXYS, 401, "the cluster, or a proxy before it, wants credentials, and connection 'ray_x' has no token."),
+        ({"login": "me", "password": "word"}, PROXYS, 401, GENERAL),
+        ({"password": "wrong-token"}, PROXYS, 401, GENERAL),
+        ({}, answers.html(403), 403, GENERAL),
+    ],
+)
+def test_what_is_missing_or_refused_is_told(
+    fields: dict[str, Any], answer: Any, status: int, words: str, guarded: ScriptedRay, connect_to: Any
+) -> None:
+    if answer is not None:
+        guarded.script("GET", ".*", answer)
+    with pytest.raises(exceptions.RayAuthError) as caught:
+        version(connect_to(read(host=guarded.url, **fields)))
+    assert str(caught.value).startswith(f"{guarded.url}: HTTP {status}: {words}")
+    assert caught.value.status == status
+
+
+@pytest.mark.parametrize(("fields", "words"), [({}, "wants credentials"), ({"password": "wrong-token"}, GENERAL)])
+def test_a_log_stream_that_is_refused_tells_it_alike(
+    fields: dict[str, Any], words: str, guarded: ScriptedRay, connect_async: Any
+) -> None:
+    guarded.add_job("a", "SUCCEEDED")
+    cluster = read(host=guarded.url, **fields)
+    client = connect_async(guarded, conn_id="ray_x", headers=cluster.headers)
+
+    async def tail() -> None:
+        async with client.transport.stream("/api/jobs/a/logs/tail"):
+            pass
+
+    with pytest.raises(exceptions.RayAuthError, match=words):
+        client.call(tail())
 
 
 def test_cookies_that_a_server_sets_are_not_kept(scripted_ray: ScriptedRay, connect: Connect) -> None:

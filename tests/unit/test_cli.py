@@ -274,11 +274,12 @@ def test_an_unknown_job_has_an_exit_code_of_its_own(run: Run, scripted_ray: Scri
     assert "no-such" in done.err
 
 
-def test_a_refused_token_is_an_error(run: Run, scripted_ray: ScriptedRay) -> None:
+def test_a_token_that_is_missing_is_an_error(run: Run, scripted_ray: ScriptedRay) -> None:
     scripted_ray.token = "secret-token"
     done = run("list")
     assert (done.code, done.out) == (1, "")
-    assert "the credentials were refused" in done.err
+    assert "this Ray cluster wants a token, and connection 'ray_x' has no token" in done.err
+    assert done.err.count("\n") == 1
 
 
 def test_an_unreachable_cluster_has_an_exit_code_of_its_own(run: Run, scripted_ray: ScriptedRay) -> None:

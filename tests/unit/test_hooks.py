@@ -368,7 +368,7 @@ def test_a_server_that_is_no_ray_dashboard_says_so(server: ScriptedRay) -> None:
         f"{server.url}: this is no answer of the Ray Jobs API but a web page; check that host, port and path prefix "
         "are those of the Ray dashboard",
     )
-    assert "check the connection's token" in hook.test_connection()[1]
+    assert "wants a token, and connection 'ray_x' has no token" in hook.test_connection()[1]
     hook.close()
 
 

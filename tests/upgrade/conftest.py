@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import environment
 from tests.support.processes import output_of
 
 HERE = Path(__file__).parent
@@ -33,9 +34,9 @@ class Airflow:
         :return: what it printed on stdout.
         :raises RuntimeError: if it fails, with all it printed.
         """
-        kept = {name: os.environ[name] for name in ("HOME", "LANG", "PATH", "TMPDIR") if name in os.environ}
         command = [self.python, *arguments]
-        return output_of(command, cwd=REPO, env=kept | {"PYTHONPATH": str(REPO)} | env, timeout=timeout)
+        made = environment.for_programs() | {"PYTHONPATH": str(REPO)} | env
+        return output_of(command, cwd=REPO, env=made, timeout=timeout)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,7 +1,7 @@
 """
 One half of an upgrade, run by the Airflow of this interpreter.
 
-    python -m tests.upgrade.stage HALF HOME DATABASE_URL RAY_URL
+    python -m tests.upgrade.stage HALF HOME DATABASE_URL CONNECTION
 
 ``defer`` makes a deployment in HOME, starts a job, and shuts down when its task is deferred; ``finish`` upgrades that
 deployment, lets the job end, and prints what became of the task.
@@ -14,6 +14,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.airflow.drivers import driver
 from tests.support.airflow_env import AirflowEnv
@@ -25,9 +26,9 @@ DAG = "rj_deferred"
 DAG_FILE = Path(__file__).parents[1] / "airflow" / "dags" / "rayjobs.py"
 
 
-def defer(airflow: AirflowEnv, ray_url: str) -> dict[str, object]:
+def defer(airflow: AirflowEnv, connection: dict[str, Any]) -> dict[str, object]:
     """Start a job that works until there is a file, and wait until its task is deferred."""
-    airflow.add_connection("ray_default", "ray_jobs", host=ray_url)
+    airflow.add_connection("ray_default", **connection)
     airflow.wait_dag(DAG)
     command = driver(airflow.home / "trace", airflow.home / "gate")
     airflow.trigger(DAG, run_of(airflow.home), {"command": command})
@@ -39,7 +40,7 @@ def defer(airflow: AirflowEnv, ray_url: str) -> dict[str, object]:
     }
 
 
-def finish(airflow: AirflowEnv, _ray_url: str) -> dict[str, object]:
+def finish(airflow: AirflowEnv, _connection: dict[str, Any]) -> dict[str, object]:
     """Let the job end, and wait for the end of its task."""
     run_id = run_of(airflow.home)
 
@@ -63,7 +64,7 @@ def run_of(home: Path) -> str:
     return f"upgrade-{home.name}"
 
 
-def main(half: str, home: Path, database: str, ray_url: str) -> None:
+def main(half: str, home: Path, database: str, connection: dict[str, Any]) -> None:
     """Do one half."""
     dags = home / "dags"
     dags.mkdir(parents=True, exist_ok=True)
@@ -72,11 +73,11 @@ def main(half: str, home: Path, database: str, ray_url: str) -> None:
     airflow = AirflowEnv(home, dags, database_of(database), env={"AIRFLOW__CORE__FERNET_KEY": key})
     try:
         airflow.start()
-        result = {"defer": defer, "finish": finish}[half](airflow, ray_url)
+        result = {"defer": defer, "finish": finish}[half](airflow, connection)
     finally:
         airflow.stop(grace=20)
     print(MARK + json.dumps(result))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3], json.loads(sys.argv[4]))

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 
 def half(airflow: Airflow, name: str, home: Path, database: Database, head: RayHead) -> dict[str, Any]:
-    output = airflow.run("-m", "tests.upgrade.stage", name, home, database.url, head.url, env={}, timeout=900)
+    connection = json.dumps(head.connection())
+    output = airflow.run("-m", "tests.upgrade.stage", name, home, database.url, connection, env={}, timeout=900)
     (line,) = [line for line in output.splitlines() if line.startswith(MARK)]
     result: dict[str, Any] = json.loads(line.removeprefix(MARK))
     assert result["version"] == [int(number) for number in airflow.version.split(".")]
