@@ -69,13 +69,14 @@ def test_lines_that_are_not_utf8_arrive(deferrable: bool, hook: RayJobHook) -> N
 @BOTH
 @pytest.mark.parametrize("stream_logs", [True, False], ids=["streamed", "quiet"])
 def test_the_error_of_a_failed_job_has_its_last_lines_whatever_bytes_they_are(
-    stream_logs: bool, deferrable: bool
+    stream_logs: bool, deferrable: bool, ray_head: RayHead
 ) -> None:
     task = tries(FAILS, deferrable=deferrable, stream_logs=stream_logs)
     with pytest.raises(RayJobFailedError) as caught:
         task.run()
     text = str(caught.value)
-    assert "exit code 3" in text
+    # Older Rays read the log as UTF-8 for their message, fail at that, and so lose the exit code.
+    assert ("exit code 3" if ray_head.version >= (2, 60) else "UnicodeDecodeError") in text
     assert text.rstrip().endswith("before\nna�ve \\x00\nValueError: the reason")
     assert "\\u0000" not in json.dumps(task.events)
 
@@ -85,9 +86,9 @@ def test_the_same_lines_come_by_each_way(hook: RayJobHook, ray_head: RayHead) ->
     ray_head.wait_job(job, until={"SUCCEEDED"})
     wanted = ["one", "two", "three ��", "four"]
     assert own_lines(hook.get_job_logs(job).splitlines()) == wanted
-    printed = call(ray_head.url, "logs", job)
+    printed = call(ray_head, "logs", job)
     assert (printed.code, own_lines(printed.out.splitlines())) == (0, wanted)
-    followed = call(ray_head.url, "logs", "--follow", job)
+    followed = call(ray_head, "logs", "--follow", job)
     assert (followed.code, own_lines(followed.out.splitlines())) == (0, wanted)
 
 
@@ -139,7 +140,7 @@ def test_credentials_in_urls_of_a_set_up_that_fails_are_not_shown(deferrable: bo
     with pytest.raises(RayJobFailedError) as caught:
         task.run()
     job = task.ti.xcoms["submission_id"]
-    printed = [call(ray_head.url, *words) for words in (("status", job), ("logs", "--follow", job), ("list",))]
+    printed = [call(ray_head, *words) for words in (("status", job), ("logs", "--follow", job), ("list",))]
     shown = "\n".join([str(caught.value), *task.lines, json.dumps(task.events), *(p.out + p.err for p in printed)])
     assert "127.0.0.1:39990" in shown
     assert "hunter4secret" not in shown
