@@ -105,6 +105,7 @@ def parse(conn_id: str, given: Given) -> str:
     try:
         url = urlsplit(text if whole else f"{scheme}://{_bracketed(text)}")
         found_port = url.port
+        _check_host_name(url.hostname or "")
     except ValueError as e:
         fail(where, f"{text!r} is no address ({e}); {SHAPE}")
     if url.scheme not in ("http", "https"):
@@ -113,7 +114,7 @@ def parse(conn_id: str, given: Given) -> str:
         fail(where, f"{url.scheme!r} is not supported; {SHAPE}")
     if schema and url.scheme != scheme:
         fail("schema", f"is another one than {url.scheme}, which the host says; keep one of the two")
-    if not url.hostname or query.strip("?") or any(c.isspace() for c in text):
+    if not url.hostname or query.strip("?") or " " in text or not text.isprintable():
         fail(where, f"{text!r} is no address; {SHAPE}")
     if found_port and given.port and found_port != given.port:
         fail("port", f"is {given.port}, but the host says {found_port}; keep one of the two")
@@ -123,6 +124,16 @@ def parse(conn_id: str, given: Given) -> str:
         fail("port", f"{number} is no port")
     name = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
     return urlunsplit((url.scheme, f"{name}:{number}" if number else name, url.path.rstrip("/"), "", ""))
+
+
+def _check_host_name(name: str) -> None:
+    """
+    Check that a name can be looked up.
+
+    :raises ValueError: a part of it is empty or too long.
+    """
+    if name and ":" not in name:  # of an IPv6 address
+        name.encode("idna")
 
 
 def _bracketed(host: str) -> str:

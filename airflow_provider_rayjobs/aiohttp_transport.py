@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import time
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_rayjobs import network
@@ -21,6 +21,7 @@ from airflow_provider_rayjobs.foreign_errors import no_whole_answer, translating
 from airflow_provider_rayjobs.protocol import Flow, Pause, Request
 from airflow_provider_rayjobs.retries import TOKEN_PAUSE, drop_outdated_token, retry_policy, settled
 from airflow_provider_rayjobs.threads import in_own_thread
+from airflow_provider_rayjobs.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -38,8 +39,11 @@ READ_SIZE = 64 * 1024
 #: a line; its own dashboard takes no message of more than 4 MiB from the node that the job runs on.
 MAX_WEBSOCKET_MESSAGE = 5 * 1024 * 1024
 
-#: Seconds of a long answer that are worked on before the event loop has its turn.
-LONGEST_RUN = 0.001
+#: Bytes of an answer whose decoding is felt on an event loop.
+LARGE = 64 * 1024
+
+#: Seconds that the end of a log stream may take.
+LONGEST_FAREWELL = 0.1
 
 #: Connections of one session: more than the looks and log streams of one poller together.
 MOST_CONNECTIONS = 200
@@ -59,6 +63,8 @@ class AiohttpTransport:
         self._session: aiohttp.ClientSession | None = None
         self._proxy: str | None = None
         self._opening = asyncio.Lock()
+        self.turns = Turns()
+        self._token_thread: ThreadPoolExecutor | None = None
 
     async def run(self, flow: Flow[T]) -> T:
         """
@@ -115,7 +121,7 @@ class AiohttpTransport:
 
     async def _send(self, request: Request) -> Response:
         session, headers = await self._opened(), await self._headers()
-        total = self.cluster.connect_timeout + (request.within or self.cluster.read_timeout)
+        total = self.cluster.connect_timeout + max(request.within, self.cluster.read_timeout)
         with translating_aiohttp(self.cluster):
             try:
                 async with (
@@ -139,20 +145,28 @@ class AiohttpTransport:
         take = request.receive() if request.receive is not None and answer.status == 200 else None
         try:
             body = AnswerBody(answer.headers.get("Content-Encoding", ""), request.limit, take)
-            rested = time.monotonic()
             async for data in answer.content.iter_chunked(READ_SIZE):
-                for _ in body.feed(data):
-                    if time.monotonic() - rested > LONGEST_RUN:
-                        await asyncio.sleep(0)
-                        rested = time.monotonic()
+                await self.turns.take(body.feed(data))
+            content = body.content()
         except AnswerBodyError as e:
             raise unusable_body(self.cluster.address, request, e) from None
-        return response_of(self.cluster, request, answer.status, body.content(), answer.headers)
+        if len(content) > LARGE:
+            await self.turns.take()  # to be decoded in a turn of its own
+        return response_of(self.cluster, request, answer.status, content, answer.headers)
 
     async def _headers(self) -> dict[str, str]:
         if self.cluster.token is None:
             return self.cluster.request_headers()
-        return await in_own_thread(self.cluster.request_headers)
+        if self._token_thread is None:
+            # One for each cluster: a token that does not come holds up no other cluster, nor the look-up of names.
+            self._token_thread = ThreadPoolExecutor(1, "ray-token")
+        seconds = self.cluster.read_timeout
+        try:
+            async with asyncio.timeout(seconds):
+                return await in_own_thread(self.cluster.request_headers, executor=self._token_thread)
+        except TimeoutError:
+            problem = f"the connection's token did not come within {seconds:g} s"
+            raise unreachable(self.cluster, problem, maybe_sent=False) from None
 
     async def _opened(self) -> aiohttp.ClientSession:
         if self._session is not None:
@@ -200,6 +214,7 @@ class AiohttpTransport:
                         headers=headers,
                         max_msg_size=MAX_WEBSOCKET_MESSAGE,
                         proxy=self._proxy,
+                        autoping=False,
                     )
             except WSServerHandshakeError as e:
                 drop_outdated_token(self.cluster, e.status)
@@ -208,14 +223,41 @@ class AiohttpTransport:
                 if limit.expired():
                     raise no_whole_answer(self.cluster, total) from None
                 raise
-            async with socket:
-                yield _messages(self.cluster, socket)
+            try:
+                yield self._messages(socket)
+            finally:
+                # The head does not answer a farewell, and aiohttp would wait for that as long as messages come.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LONGEST_FAREWELL):
+                        await socket.close()
+
+    async def _messages(self, socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[str]:
+        from aiohttp import WSCloseCode, WSMsgType
+
+        while True:
+            message = await socket.receive()
+            if message.type is WSMsgType.TEXT:
+                yield message.data
+            elif message.type is WSMsgType.PING:
+                await self.turns.take()  # aiohttp itself would answer any number of them at once
+                await socket.pong(message.data)
+            elif message.type is WSMsgType.PONG:
+                await self.turns.take()
+            elif message.type is WSMsgType.ERROR:
+                raise unreachable(self.cluster, f"the log stream broke: {message.data!r}")
+            elif socket.close_code in (WSCloseCode.OK, WSCloseCode.GOING_AWAY):
+                return
+            else:
+                raise unreachable(self.cluster, f"the log stream closed with code {socket.close_code}")
 
     async def close(self) -> None:
         """Close the session."""
         if self._session is not None:
             await self._session.close()
             self._session = None
+        if self._token_thread is not None:
+            self._token_thread.shutdown(wait=False)
+            self._token_thread = None
 
 
 def _no_redirects() -> aiohttp.TraceConfig:
@@ -228,18 +270,3 @@ def _no_redirects() -> aiohttp.TraceConfig:
     trace = aiohttp.TraceConfig()
     trace.on_request_redirect.append(refuse)
     return trace
-
-
-async def _messages(cluster: ClusterConnection, socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[str]:
-    from aiohttp import WSCloseCode, WSMsgType
-
-    while True:
-        message = await socket.receive()
-        if message.type is WSMsgType.TEXT:
-            yield message.data
-        elif message.type is WSMsgType.ERROR:
-            raise unreachable(cluster, f"the log stream broke: {message.data!r}")
-        elif socket.close_code in (WSCloseCode.OK, WSCloseCode.GOING_AWAY):
-            return
-        else:
-            raise unreachable(cluster, f"the log stream closed with code {socket.close_code}")

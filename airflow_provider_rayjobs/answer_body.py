@@ -75,7 +75,13 @@ class AnswerBody:
             yield piece
 
     def content(self) -> bytes:
-        """Return what was kept."""
+        """
+        Return what was kept, once all was fed.
+
+        :raises AnswerBodyError: the compressed body was cut.
+        """
+        if self._inflate is not None and not self._inflate.eof:
+            raise AnswerBodyError("it is cut")
         return bytes(self._kept)
 
 

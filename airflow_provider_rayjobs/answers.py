@@ -22,6 +22,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayProtocolError,
     RayRequestRefusedError,
 )
+from airflow_provider_rayjobs.job_secrets import JobSecrets
 from airflow_provider_rayjobs.safe_text import for_terminal, without_logins
 
 if TYPE_CHECKING:
@@ -37,9 +38,12 @@ CHECK_ADDRESS = "check that host, port and path prefix are those of the Ray dash
 #: What the web servers of Ray, and of its agent behind the head, raise for a body that is too large.
 TOO_LARGE = "HTTPRequestEntityTooLarge"
 
-#: Objects, lists and their items that one JSON document may have; 80,000 take some 40 ms. Such characters within
-#: strings count, too: an entrypoint or a variable that holds as many does not fit into a submission.
-MOST_JSON_PARTS = 80_000
+#: Objects, lists and their items that one JSON document may have; 40,000 take up to 40 ms. More variables than half as
+#: many do not fit into a process.
+MOST_JSON_PARTS = 40_000
+
+#: A string in JSON, or the beginning of one that does not end; it is read once, whatever it holds.
+_JSON_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 #: Statuses of whoever does not let a request in; Ray's own are 401 without a token, and 403 for a wrong one.
 REFUSED_STATUSES = frozenset({401, 403})
@@ -84,10 +88,7 @@ class Response:
 
     def public(self, text: str) -> str:
         """Return what the server said without secrets."""
-        for secret in sorted(self.secrets, key=len, reverse=True):
-            if len(secret) > 2:  # shorter ones would blank out half of every message
-                text = text.replace(secret, "***")
-        return without_logins(text)
+        return without_logins(JobSecrets(self.secrets).public(text))
 
 
 NO_RESPONSE = Response(0, "", "")
@@ -206,6 +207,10 @@ def decode_json(text: str) -> Any:
 
 def has_too_many_parts(text: str) -> bool:
     """Whether decoding a JSON text takes too long: each part costs up to 0.5 µs and 60 bytes, however short it is."""
+    return _has_many(text) and _has_many(_JSON_STRING.sub("", text))
+
+
+def _has_many(text: str) -> bool:
     return len(text) > MOST_JSON_PARTS and sum(map(text.count, "[{,")) > MOST_JSON_PARTS
 
 

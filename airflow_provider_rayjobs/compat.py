@@ -54,6 +54,9 @@ SHORTEST_MASKED = 5 if ONLY_3_0 else 1
 #: Airflow before 3.1.1 begins a retry of a task that failed after its deferral where that ended, with its old event.
 RESUMES_IN_RETRIES = (3, 0, 0) <= get_base_airflow_version_tuple() < (3, 1, 1)
 
+#: Airflow 3 hands XComs on in messages (msgspec's) that have no larger integers.
+INTEGERS_HAVE_64_BITS = AIRFLOW_V_3_0_PLUS
+
 #: XCom key under which a task keeps, on such an Airflow, the number of the try that was deferred.
 DEFERRED_TRY_XCOM = "deferred_try"
 
@@ -158,15 +161,15 @@ def _mask_extra(connection: AirflowConnection) -> None:
     with contextlib.suppress(ValueError):
         extra = read_json(connection.extra or "{}")  # Airflow masks no numbers
         if isinstance(extra, dict):
-            _mask({key: value for key, value in extra.items() if key not in ("token_file", "token_callable")})
+            _mask_sensitive({key: value for key, value in extra.items() if key not in ("token_file", "token_callable")})
 
 
 def register_cluster(cluster: ClusterConnection) -> None:
     """Have Airflow mask the connection's secrets wherever it shows text, those that come later, too."""
     for secret in cluster.masked:
         _mask(secret)
-    # Airflow's masker picks those whose names it deems sensitive.
-    _mask([dict(cluster.metadata), dict(cluster.headers)])
+    _mask_sensitive(cluster.metadata)
+    _mask_sensitive(cluster.headers)
     if cluster.token is not None:
         cluster.token.register = _mask
 
@@ -184,10 +187,23 @@ def register_env_vars(env_vars: object, listed: Iterable[str] = ()) -> None:
         name: value for name, value in env_vars.items() if isinstance(value, str) and len(value) >= SHORTEST_MASKED
     }
     secret: list[Any] = [texts[name] for name in listed if name in texts]
-    if texts:
-        _mask(texts)  # Airflow's masker picks those whose names it deems sensitive
+    _mask_sensitive(texts)
     if secret:
         _mask(secret)
+
+
+def _mask_sensitive(values: Mapping[str, Any]) -> None:
+    """
+    Have Airflow mask what stands under names that it deems sensitive, at any level.
+
+    Its masker would pick these by itself, but from 3.1 on it also warns of short values under any name.
+    """
+    sensitive = set(sensitive_names(values))
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            _mask_sensitive(value)
+        elif name in sensitive:
+            _mask(value)
 
 
 def _mask(secret: Any) -> None:

@@ -23,7 +23,7 @@ from airflow_provider_rayjobs import authentication as auth
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayConnectionConfigError
 from airflow_provider_rayjobs.form import FIELDS
 from airflow_provider_rayjobs.identity import METADATA_PREFIX
-from airflow_provider_rayjobs.safe_text import safe_text
+from airflow_provider_rayjobs.safe_text import is_safe, safe_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 CONN_TYPE = "ray_jobs"
 
 #: How a connection is written, for messages. Airflow can't split a URI whose scheme has an underscore.
-_HOW_TO_WRITE = 'write ray-jobs://host:port in a URI, or JSON such as {"conn_type": "ray_jobs", "host": "…"}'
+_HOW_TO_WRITE = (
+    'write ray-jobs://host:port in a URI, with "-", for Airflow finds neither type nor host behind "ray_jobs://"; '
+    'or JSON such as {"conn_type": "ray_jobs", "host": "…"}'
+)
 
 #: Positive numbers, each with a default below.
 _AMOUNTS = tuple(key for key, field in FIELDS.items() if field.kind == "number")
@@ -287,7 +290,20 @@ def read_json(text: str) -> Any:
     Airflow's database class for connections (3.3, not 2.11) reads each value in a URI's query as JSON, where it can: a
     token of digits is a number then.
     """
-    return json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
+    try:
+        return json.loads(text, parse_int=str, parse_float=_Fraction, parse_constant=str)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+class _Fraction(str):
+    """
+    A number that is not whole, as it is written in the extra.
+
+    In a URI it was written otherwise, perhaps: of ``1e5`` Airflow makes 100000.0, and of ``1.10`` 1.1.
+    """
+
+    __slots__ = ()
 
 
 def _as_text(value: Any) -> Any:
@@ -308,14 +324,16 @@ class _Extra:
                 raise ValueError
         except ValueError:
             _fail(conn_id, "extra", "is no JSON object")
-        for key in self._extra:
+        for key, value in self._extra.items():
+            if not is_safe(value):
+                _fail(conn_id, key, "holds a NUL character, or half of a surrogate pair")
             if key not in FIELDS:
                 _fail(conn_id, key, f"is not known; the extra takes {', '.join(sorted(FIELDS))}")
 
     @property
     def given(self) -> list[str]:
         """Return the keys that have a value."""
-        return [key for key, value in self._extra.items() if value]
+        return [key for key, value in self._extra.items() if value or (key == "verify" and value is False)]
 
     def _wrong(self, key: str, problem: str) -> NoReturn:
         _fail(self._conn_id, key, f"{problem}; it takes {FIELDS[key].description}")
@@ -328,7 +346,16 @@ class _Extra:
         value = _as_text(self._get(key))
         if value is not None and not isinstance(value, str):
             self._wrong(key, "must be a string")
+        self._refuse_fraction(key, key, value)
         return (value or "").strip()
+
+    def _refuse_fraction(self, key: str, name: str, value: object) -> None:
+        if isinstance(value, _Fraction):
+            _fail(
+                self._conn_id,
+                key,
+                f"{name!r} is a number, but must be a string; write the connection as JSON, with quotes",
+            )
 
     def strings(self, key: str) -> dict[str, str]:
         value = self._json(key)
@@ -338,6 +365,7 @@ class _Extra:
         for name, item in texts.items():
             if not isinstance(item, str):
                 self._wrong(key, f"the value of {name!r} must be a string")
+            self._refuse_fraction(key, name, item)
         return texts
 
     def _json(self, key: str) -> Any:
@@ -373,17 +401,16 @@ class _Extra:
         path = Path(self.text(key))
         try:
             path = path.expanduser()
+            self.check_folder(path)  # first: whether another file exists is nobody's business
             exists = path.exists()
+        except ValueError as e:
+            _fail(self._conn_id, key, str(e))
         except (OSError, RuntimeError):  # a name that is too long, a user that is not known
             exists = False
         if not exists:
             # What is no path may be the token itself.
             shown = repr(str(path)) if key != "token_file" or path.is_absolute() else "the file that it names"
             self._wrong(key, f"{shown} does not exist on this machine")
-        try:
-            self.check_folder(path)
-        except ValueError as e:
-            _fail(self._conn_id, key, str(e))
         return path
 
     def check_folder(self, path: Path) -> None:

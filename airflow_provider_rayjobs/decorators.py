@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +12,7 @@ from airflow_provider_rayjobs import compat, shipping, values
 from airflow_provider_rayjobs.exactly_once import find_job
 from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobResultError, RayJobsError
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
-from airflow_provider_rayjobs.safe_text import safe_text, safe_value
+from airflow_provider_rayjobs.safe_text import is_safe, safe_text, safe_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -125,18 +126,27 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         parameters = inspect.signature(self.python_callable).parameters
         given = inspect.signature(self.python_callable).bind_partial(*self.op_args, **self.op_kwargs).arguments
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        wanted = {
-            name: _plain(context[name])
-            for name, parameter in parameters.items()
-            if name not in given
-            and parameter.default in (None, inspect.Parameter.empty)
-            and parameter.kind in named
-            and name in context
-        }
+        wanted = {}
+        for name, parameter in parameters.items():
+            if name in given or name not in context or parameter.kind not in named:
+                continue
+            if parameter.default is inspect.Parameter.empty:
+                wanted[name] = self._from_context(
+                    context[name], f"The context's {name!r}, for the function's parameter,"
+                )
+            elif parameter.default is None:  # as with `@task.virtualenv`, what can't be given stays None
+                with contextlib.suppress(TypeError):
+                    wanted[name] = self._from_context(context[name], name)
         if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
             taken = {name for name, parameter in parameters.items() if parameter.kind in named}
             wanted |= self._rest_of_context(context, {*self.op_kwargs, *taken})
         return {**self.op_kwargs, **wanted}
+
+    def _from_context(self, value: Any, name: str) -> Any:
+        plain = _plain(value)
+        if self.serializer == "json":
+            values.encode(plain, name)
+        return plain
 
     def _rest_of_context(self, context: Mapping[str, Any], taken: Collection[str]) -> dict[str, Any]:
         """Return what a function's ``**context`` is filled with; what has no JSON form is left out."""
@@ -146,8 +156,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
             if name not in CONTEXT_KEYS or name in taken:
                 continue
             try:
-                plain = _plain(value)
-                values.encode(plain, name)
+                values.encode(plain := _plain(value), name)
             except TypeError as e:
                 self.log.debug("Left out of the function's context: %s", e)
             else:
@@ -216,13 +225,17 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
 
     def _value(self, record: Record, event: JobEvent) -> Any:
         value = self._value_in(record, event)
-        safe = safe_value(value)
-        if safe != value:
+        if compat.INTEGERS_HAVE_64_BITS and not _has_short_integers(value):
+            raise RayJobResultError(
+                f"{event.address}: Ray job {event.submission_id}: the function's value holds an integer of more than "
+                "64 bits, which Airflow can't keep in an XCom; return it as a text"
+            )
+        if not is_safe(value):
             self.log.warning(
                 "The function's value holds NUL characters, or halves of surrogate pairs, which Airflow's databases "
                 "can't keep; they were replaced by their escapes, such as \\x00"
             )
-        return safe
+        return safe_value(value)
 
     def _value_in(self, record: Record, event: JobEvent) -> Any:
         from airflow_provider_rayjobs.results import stored_at, value_of
@@ -262,6 +275,15 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
 
     def _push_progress(self, context: Context, progress: dict[str, Any]) -> None:
         compat.push_xcom(context, PROGRESS_XCOM, progress)
+
+
+def _has_short_integers(value: Any) -> bool:
+    """Whether a value's integers have 64 bits at most."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_has_short_integers, value))
+    return not isinstance(value, int) or -(2**63) <= value < 2**64
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs import protocol
 from airflow_provider_rayjobs.exceptions import RayJobExistsError, RayJobNotFoundError, RayJobTimeoutError
+from airflow_provider_rayjobs.identity import is_submission_id
 from airflow_provider_rayjobs.protocol import JobDetails, JobStatus
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def _earlier_jobs(hook: RayJobHook, identity: TaskIdentity, explicit_id: str | N
         return
     if explicit_id is not None or identity.try_number > MOST_LOOKUPS + 1:
         # The id of an earlier try may have been another: it is a template. Only the metadata tells.
-        jobs = [job for job in hook.list_jobs() if identity.owns(job) and _try_of(job) < identity.try_number]
+        jobs = [job for job in hook.list_jobs() if _is_earlier(identity, job)]
         yield from sorted(jobs, key=_try_of, reverse=True)
         return
     for number in range(identity.try_number - 1, 0, -1):
@@ -73,6 +74,10 @@ def _earlier_jobs(hook: RayJobHook, identity: TaskIdentity, explicit_id: str | N
             if second is not None and identity.owns(second):
                 yield second
         yield job
+
+
+def _is_earlier(identity: TaskIdentity, job: JobDetails) -> bool:
+    return is_submission_id(job.submission_id) and identity.owns(job) and _try_of(job) < identity.try_number
 
 
 def _try_of(job: JobDetails) -> int:

@@ -169,12 +169,17 @@ class JobWatcher:
     def _masked(self, event: JobEvent) -> JobEvent:
         """Return an event without secrets: Airflow keeps it in its database, and what a job says may hold some."""
         report = self._progress.last
+
+        def shown(text: str) -> str:
+            # A set-up that fails is told with the commands that failed, and with the URLs in them.
+            return safe_text(without_logins(self._public(text)))
+
         return replace(
             event,
-            detail=self._public(event.detail),
-            # A set-up that fails is told with the commands that failed, and with the URLs in them.
-            message=event.message and without_logins(self._public(event.message)),
-            progress=report and {**report, "message": self._public(report["message"])},
+            detail=shown(event.detail),
+            message=event.message and shown(event.message),
+            error_type=event.error_type and shown(event.error_type),
+            progress=report and {**report, "message": shown(report["message"])},
         )
 
     async def _stream(self) -> None:

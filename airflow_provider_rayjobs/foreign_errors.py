@@ -129,8 +129,8 @@ def _translate_aiohttp(cluster: ClusterConnection, error: Exception) -> RayJobsE
         return unreachable(cluster, _NAME_HINT, maybe_sent=False)
     if isinstance(error, aiohttp.ClientConnectorError):
         return unreachable(cluster, _REFUSED_HINT, maybe_sent=False)
-    if isinstance(error, aiohttp.InvalidURL):
-        return RayProtocolError(f"{cluster.address}: the request can't be sent: {error}")
+    if isinstance(error, aiohttp.InvalidURL):  # which it shows
+        return RayProtocolError(f"{cluster.address}: the request can't be sent: its URL is not valid")
     # Never repr: that of some of aiohttp's errors shows the request's headers, the token among them.
     what = f"{type(error).__name__}: {error}"
     return unreachable(cluster, f"the connection broke before the whole answer was there ({what})")

@@ -128,6 +128,15 @@ def names_no_job(submission_id: object) -> bool:
     return submission_id is None or (isinstance(submission_id, str) and submission_id.strip() in ("", "None"))
 
 
+def is_submission_id(value: object) -> bool:
+    """Whether a cluster may call a job so: what :func:`check_submission_id` takes."""
+    try:
+        check_submission_id(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def check_submission_id(submission_id: str) -> str:
     """
     Return the id when Ray can route it.

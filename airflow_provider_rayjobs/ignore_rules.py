@@ -80,6 +80,8 @@ def _read(line: str) -> Any:
     """
     if line.strip() == "/":  # to git it matches nothing
         line = ""
+    if re.search(r"\[\[[:.=]", line):  # pathspec takes the letters of their names
+        raise ValueError(f"the pattern {line!r} can't be read (classes such as [[:digit:]]); write [0-9]")
     try:
         return _pattern_class()(line)
     except (ValueError, re.error) as e:  # what is wrong with brackets only the compiler finds

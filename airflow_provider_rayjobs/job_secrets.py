@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
+
+from airflow_provider_rayjobs.safe_text import login_in
 
 #: Shorter texts are not masked by themselves, nor are shorter lines of a secret of several lines: they are part of
 #: ordinary words. Airflow's masker keeps to the first of these, too.
@@ -21,11 +24,19 @@ SHORTEST_LINE = 8
 #: In a URL's query, shorter values are names and numbers rather than keys and signatures.
 SHORTEST_SIGNATURE = 16
 
-#: A job with more secret texts than this, or with longer ones in all (in characters), shows no text.
+#: A job with more secret texts than this, or with longer values in all (in characters), shows no text. All its
+#: variables together have at most 130,047 characters.
 MOST_TEXTS = 1000
-MOST_CHARACTERS = 1_000_000
+MOST_CHARACTERS = 260_000
 
-_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s\"'<>]+")
+#: Seconds of this thread's CPU that masking one piece of a log may take. An ordinary one takes a tenth of that with a
+#: thousand secrets; secrets that nearly match take a hundred times as long. Such a job shows no text from then on.
+MOST_SECONDS = 0.03
+
+_URL = re.compile(r"://\S+")
+
+#: In the path of a conda channel.
+_CONDA_TOKEN = re.compile(r"/t/([^/\s]+)")
 
 WITHHELD = "*** (this job has too many secrets to mask its text)"
 
@@ -39,25 +50,27 @@ class JobSecrets:
     """
 
     def __init__(self, values: Iterable[str] = (), runtime_env: Any = None) -> None:
+        self._texts: tuple[str, ...] | None = None
+        values = [*values, *_credentials(runtime_env)]
+        if sum(map(len, values)) > MOST_CHARACTERS or len(values) > MOST_TEXTS:
+            return
         texts: set[str] = set()
-        size = 0
-        for text in (*_forms(values), *_credentials(runtime_env)):
-            if text not in texts:
-                texts.add(text)
-                size += len(text)
-            if len(texts) > MOST_TEXTS or size > MOST_CHARACTERS:
-                self._texts: tuple[str, ...] | None = None
+        for value in values:
+            texts.update(_forms(value))
+            if len(texts) > MOST_TEXTS:
                 return
         self._texts = tuple(sorted(texts, key=len, reverse=True))  # a longer one may hold a shorter one
 
     def public(self, text: str) -> str:
         """Return the job's text without its secrets."""
-        if self._texts is None:
-            return WITHHELD if text else text
-        for secret in self._texts:
+        limit = time.thread_time() + MOST_SECONDS
+        for secret in self._texts or ():
             if secret in text:
                 text = text.replace(secret, "***")
-        return text
+            if time.thread_time() > limit:
+                self._texts = None
+                break
+        return WITHHELD if self._texts is None and text else text
 
 
 class HiddenValues(dict[str, Any]):
@@ -78,16 +91,15 @@ class HiddenValues(dict[str, Any]):
     __str__ = __repr__
 
 
-def _forms(values: Iterable[str]) -> Iterable[str]:
-    """Yield the texts as which secrets show up: whole, line by line, and escaped as in JSON and in Python."""
-    for value in values:
-        lines = [line.strip() for line in value.splitlines()]
-        yield from (line for line in lines if len(line) >= SHORTEST_LINE)
-        if len(value) >= SHORTEST:
-            yield value
-            yield json.dumps(value)[1:-1]
-            yield json.dumps(value, ensure_ascii=False)[1:-1]
-            yield repr(value)[1:-1]
+def _forms(value: str) -> Iterable[str]:
+    """Yield the texts as which a secret shows up: whole, line by line, and escaped as in JSON and in Python."""
+    lines = value.split("\n", MOST_TEXTS + 1)
+    yield from (text for line in lines if len(text := line.strip()) >= SHORTEST_LINE)
+    if len(value) >= SHORTEST:
+        yield value
+        yield json.dumps(value)[1:-1]
+        yield json.dumps(value, ensure_ascii=False)[1:-1]
+        yield repr(value)[1:-1]
 
 
 def _credentials(value: Any, *, variables: bool = False) -> Iterable[str]:
@@ -97,8 +109,7 @@ def _credentials(value: Any, *, variables: bool = False) -> Iterable[str]:
     :param variables: whether the value is of ``env_vars``: what their URLs ask for is no secret, but ordinary words.
     """
     if isinstance(value, str):
-        for match in _URL.finditer(value):
-            yield from _of_url(match[0], with_query=not variables)
+        yield from _in_urls(value, with_query=not variables)
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from _credentials(item, variables=variables or key == "env_vars")
@@ -107,15 +118,14 @@ def _credentials(value: Any, *, variables: bool = False) -> Iterable[str]:
             yield from _credentials(item, variables=variables)
 
 
-def _of_url(url: str, *, with_query: bool) -> Iterable[str]:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return
-    login = parts.netloc.rpartition("@")[0]
-    texts = [login, login.partition(":")[2]]
-    if with_query:
-        values = (pair.partition("=")[2] for pair in parts.query.split("&"))
-        texts += [parts.query, *(value for value in values if len(value) >= SHORTEST_SIGNATURE)]
+def _in_urls(value: str, *, with_query: bool) -> Iterable[str]:
+    texts = []
+    for rest in value.split("://")[1:]:
+        login = login_in(rest)
+        texts += [login, login.partition(":")[2], *_CONDA_TOKEN.findall(rest)]
+    for match in _URL.finditer(value) if with_query else ():
+        query = match[0].partition("?")[2].partition("#")[0]
+        values = (pair.partition("=")[2] for pair in query.split("&"))
+        texts += [query, *(value for value in values if len(value) >= SHORTEST_SIGNATURE)]
     for text in texts:
-        yield from (form for form in (text, unquote(text)) if len(form) >= SHORTEST)
+        yield from {form for form in (text, unquote(text)) if len(form) >= SHORTEST}

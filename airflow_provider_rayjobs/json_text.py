@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 #: Whole characters and whole escapes; the group is the last escape.
 _ESCAPED = re.compile(r'(?:[^"\\]+|(\\(?:u[0-9a-fA-F]{4}|[^u])))*')
+#: Characters of an escape, or of the two that are one character.
+LONGEST_ESCAPE = 12
+
 _HIGH_SURROGATE = re.compile(r"\\u[dD][89abAB]")
 
 
@@ -39,6 +42,9 @@ class JsonTextReader:
 
         :raises AnswerBodyError: it is not of this form.
         """
+        if self._ended:
+            self._end(self._decode(data))
+            return ()
         self._buffer += self._decode(data)
         if not self._started:
             match = self._opening.match(self._buffer)
@@ -47,7 +53,12 @@ class JsonTextReader:
                     raise AnswerBodyError("it is not an object with one string")
                 return ()
             self._buffer, self._started = self._buffer[match.end() :], True
-        return () if self._ended else self._take(self._ready()) or ()
+        return self._take(self._ready()) or ()
+
+    def _end(self, rest: str) -> None:
+        """Check what comes behind the string, which is not kept."""
+        if rest.strip(" \t\r\n}"):
+            raise AnswerBodyError("it is not an object with one string")
 
     def _ready(self) -> str:
         """Return what of the string is complete, and keep the rest."""
@@ -57,6 +68,10 @@ class JsonTextReader:
         if not self._ended and last and _HIGH_SURROGATE.match(last) and ready.endswith(last):
             ready = ready[: -len(last)]  # its second half is in the next piece
         self._buffer = self._buffer[len(ready) :]
+        if self._ended:
+            self._end(self._buffer[1:])
+        elif len(self._buffer) > LONGEST_ESCAPE:
+            raise AnswerBodyError(f"it is malformed (the escape {self._buffer[:LONGEST_ESCAPE]!r})")
         try:
             text: str = json.loads(f'"{ready}"', strict=False)
         except ValueError as e:

@@ -18,13 +18,20 @@ from urllib.parse import urlencode
 
 from airflow_provider_rayjobs.answer_body import AnswerBodyError, TakePiece
 from airflow_provider_rayjobs.answers import error_of, unusable_body
-from airflow_provider_rayjobs.exceptions import RayAPIError
+from airflow_provider_rayjobs.exceptions import (
+    RayAPIError,
+    RayAuthError,
+    RayJobsError,
+    RayProtocolError,
+    RayRequestRefusedError,
+)
 from airflow_provider_rayjobs.json_text import JsonTextReader
 from airflow_provider_rayjobs.protocol import Request, get_job_info, get_version, job_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from airflow_provider_rayjobs.answers import Response
     from airflow_provider_rayjobs.protocol import Flow
 
     TakeText = Callable[[str], Iterable[None] | None]
@@ -54,6 +61,17 @@ def log_file_path(submission_id: str, node_id: str, extension: str = "log", line
     return f"/api/v0/logs/file?{urlencode(query)}"
 
 
+def file_error(response: Response) -> RayJobsError:
+    """Return what an answer of the route means that is not the file."""
+    if response.status in (403, 404) and isinstance(error_of(response), RayProtocolError | RayAuthError):
+        return RayRequestRefusedError(
+            f"{response.address}: HTTP {response.status}: this cluster, or a proxy before it, does not serve GET "
+            "/api/v0/logs/file; let the proxy pass it",
+            status=response.status,
+        )
+    return error_of(response)
+
+
 def read_file(
     submission_id: str, node_id: str, begin: Callable[[], TakeText], *, lines: int = -1, limit: int = _ENDLESS
 ) -> Flow[None]:
@@ -80,7 +98,7 @@ def read_file(
     path = log_file_path(submission_id, node_id, lines=lines)
     response = yield Request("GET", path, receive=receive, limit=limit, within=LOG_WITHIN)
     if response.status != 200 or reader is None:
-        raise error_of(response)
+        raise file_error(response)
     problem = reader.close()
     if problem:
         raise RayAPIError(f"{response.address}: Ray could not read the log of job {submission_id}: {problem}")
@@ -160,15 +178,21 @@ def read_log(
     :param try_json: whether the second route may be asked, which costs the head memory for the whole log.
     :raises RayJobsError: what the last route answered.
     """
-    if node_id:
-        try:
-            yield from read_file(submission_id, node_id, begin)
-        except RayAPIError:
-            if not try_json:
-                raise
-        else:
-            return
-    yield from read_json_log(submission_id, begin)
+    if not node_id:
+        yield from read_json_log(submission_id, begin)
+        return
+    try:
+        yield from read_file(submission_id, node_id, begin)
+    except RayAPIError as e:
+        if not try_json:
+            raise
+        first = e
+    else:
+        return
+    try:
+        yield from read_json_log(submission_id, begin)
+    except RayAPIError as e:
+        raise RayAPIError(f"{first}; {e}", status=e.status) from None
 
 
 def get_job_logs(submission_id: str) -> Flow[str]:

@@ -11,7 +11,8 @@ from airflow_provider_rayjobs.safe_text import safe_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-#: Longest piece of a line that is written at once, in characters; a longer line is written in several.
+#: Longest piece of a line that is written at once, in characters; a longer line is written in several. As much of it is
+#: kept back until more comes: a secret may be half there.
 LONGEST_LINE = 16_000
 
 #: Lines and characters kept for the error of a failed job.
@@ -62,10 +63,12 @@ class LineWriter:
             self._partial = piece[cut + 1 :]
             if cut >= 0:
                 yield from self._write_lines(piece[:cut])
-            if len(self._partial) > LONGEST_LINE:
-                kept = (len(self._partial) - 1) // LONGEST_LINE * LONGEST_LINE
-                yield from self._emit_long(self._partial[:kept])
-                self._partial = self._partial[kept:]
+            if len(self._partial) > 2 * LONGEST_LINE:
+                self._partial = self._shown(self._partial)
+                whole = (len(self._partial) - 1) // LONGEST_LINE * LONGEST_LINE - LONGEST_LINE
+                if whole > 0:
+                    yield from self._emit_long(self._partial[:whole])
+                    self._partial = self._partial[whole:]
             yield
 
     def from_the_start(self) -> Callable[[str], Iterator[None]]:

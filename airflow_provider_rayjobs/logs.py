@@ -17,14 +17,13 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from airflow_provider_rayjobs.aiohttp_transport import LONGEST_RUN
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.log_file import read_log
 from airflow_provider_rayjobs.log_lines import LineWriter
 from airflow_provider_rayjobs.protocol import job_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
 
@@ -207,23 +206,25 @@ class LogFollower:
     async def _read_stream(self) -> tuple[bool, str]:
         """Read one connection to its close; tell whether that close was natural, and what broke it."""
         leave = await self._enter()
-        last = rested = time.monotonic()
+        last = time.monotonic()
         received, take = 0, self.lines.from_the_start()
         try:
             async with self._transport.stream(f"{job_path(self._id)}/logs/tail") as messages:
                 async for text in messages:
                     self._moved = last = time.monotonic()
                     received += len(text)
-                    for _ in take(text):
-                        if time.monotonic() - rested > LONGEST_RUN:
-                            await asyncio.sleep(0)
-                            self._moved = rested = time.monotonic()
-                    self._moved = time.monotonic()
+                    await self._transport.turns.take(self._moving(take(text)))
         except RayJobsError as e:
             return False, str(e)
         finally:
             leave()
         return received >= self.lines.position and time.monotonic() - last >= NATURAL_GAP, ""
+
+    def _moving(self, steps: Iterable[None]) -> Iterator[None]:
+        """Note that the log goes on, with each step."""
+        for _ in steps:
+            self._moved = time.monotonic()
+            yield
 
     async def _enter(self) -> Callable[[], None]:
         """Wait for room for one stream, and say once that it has to wait."""

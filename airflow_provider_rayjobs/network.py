@@ -6,6 +6,7 @@ import os
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from airflow_provider_rayjobs.exceptions import RayConnectionConfigError
 
@@ -25,16 +26,31 @@ def http_proxy(cluster: ClusterConnection) -> str | None:
     if not proxy:
         return None
     url: str = prepend_scheme_if_needed(proxy, "http")  # type: ignore[no-untyped-call]  # of requests
-    scheme = url.partition("://")[0]
-    if scheme.lower() not in ("http", "https"):
-        # The URL may hold a password and is not shown.
+    if problem := _proxy_problem(url):
         raise RayConnectionConfigError(
             cluster.conn_id,
             "host",
-            f"the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) names a proxy of the kind {scheme}, but only http "
-            "and https are supported; name another, or put the host into NO_PROXY",
+            f"the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) names a proxy {problem}, or put the host into "
+            "NO_PROXY",
         )
     return url
+
+
+def _proxy_problem(url: str) -> str:
+    """Say what is wrong with a proxy's URL, which may hold a password and is not shown."""
+    scheme = url.partition("://")[0]
+    if scheme.lower() not in ("http", "https"):
+        return f"of the kind {scheme}, but only http and https are supported; name another"
+    try:
+        parts = urlsplit(url)
+        valid = (
+            bool(parts.hostname) and parts.port != 0 and parts.path in ("", "/") and not parts.query + parts.fragment
+        )
+    except ValueError:
+        valid = False
+    return (
+        "" if valid else "whose URL is not of the form http://user:password@host:port, quoted as URLs are; correct it"
+    )
 
 
 def trusted(cluster: ClusterConnection) -> bool | str:

@@ -31,7 +31,6 @@ from airflow_provider_rayjobs.links import RayJobLink, store_job_page
 from airflow_provider_rayjobs.logs import DRAIN_TOTAL
 from airflow_provider_rayjobs.rendering import RendersTexts
 from airflow_provider_rayjobs.runtime_env import expanded_on_the_node
-from airflow_provider_rayjobs.safe_text import safe_value
 from airflow_provider_rayjobs.stop_delete import RayDeleteJobOperator, RayStopJobOperator
 from airflow_provider_rayjobs.task_log import log_group, submission_lines
 
@@ -184,7 +183,6 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         if register:
             self._register_env_vars()
             self._hide_env_vars()
-            self._check_rendered()
 
     def _register_env_vars(self) -> None:
         if isinstance(self.runtime_env, Mapping):
@@ -199,20 +197,6 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         if isinstance(self.runtime_env, Mapping) and isinstance(env_vars := self.runtime_env.get("env_vars"), Mapping):
             hidden = HiddenValues(env_vars, compat.sensitive_names(env_vars))
             self.runtime_env = {**self.runtime_env, "env_vars": hidden}
-
-    def _check_rendered(self) -> None:
-        """
-        Refuse what Airflow could not keep in its database, which it would find out only with an error of its own.
-
-        :raises AirflowFailException: a rendered field holds it.
-        """
-        for name in self.template_fields:
-            value = getattr(self, name)
-            if safe_value(value) != value:
-                raise AirflowFailException(
-                    f"Nothing was submitted: {name} holds a NUL character, or half of a surrogate pair; neither a "
-                    "process nor Airflow's database takes these"
-                )
 
     def execute(self, context: Context) -> Any:
         """Submit the job, or take over the one that an earlier try left, and see it to its end."""

@@ -27,7 +27,11 @@ LONGEST_MESSAGE = 200
 
 #: Begins and ends each frame.
 FRAME_EDGE = "\x1e"
-_FRAME = re.compile(r"\x1erayjobs-progress ([0-9a-f]{8}) (\{[^\x1e]*\})\x1e")
+#: The longest report has 200 characters that JSON escapes, and two numbers.
+_FRAME = re.compile(r"\x1erayjobs-progress ([0-9a-f]{8}) (\{[^\x1e]{1,2000}\})\x1e")
+
+#: Airflow hands integers of 64 bits on, and none beyond.
+_LARGEST_INTEGER = 2**63 - 1
 
 
 def progress(done: float, total: float | None = None, message: str = "") -> None:
@@ -46,11 +50,15 @@ def progress(done: float, total: float | None = None, message: str = "") -> None
         if not _is_number(value) and (value is not None or name == "done"):
             raise TypeError(f"progress: {name} must be a finite number, not {value!r}")
     text = " ".join(str(message).split())[:LONGEST_MESSAGE]
-    _REPORTER.report({"done": done, "total": total, "message": text})
+    _REPORTER.report({"done": _short(done), "total": _short(total), "message": text})
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _short(number: Any) -> Any:
+    return float(number) if isinstance(number, int) and abs(number) > _LARGEST_INTEGER else number
 
 
 class Reporter:
@@ -121,7 +129,7 @@ def from_line(line: str) -> tuple[str, dict[str, Any] | None]:
             return match[0]
         try:
             report = checked(json.loads(match[2]))
-        except ValueError:
+        except (RecursionError, ValueError):
             return match[0]
         return ""
 
@@ -139,7 +147,7 @@ def checked(report: Any) -> dict[str, Any]:
     done, total, message = report.get("done"), report.get("total"), report.get("message")
     if not _is_number(done) or not (total is None or _is_number(total)):
         raise ValueError(f"not a progress report: {report!r}"[:200])
-    return {"done": done, "total": total, "message": str(message or "")[:LONGEST_MESSAGE]}
+    return {"done": _short(done), "total": _short(total), "message": str(message or "")[:LONGEST_MESSAGE]}
 
 
 def describe(report: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -32,7 +33,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayRequestRefusedError,
     RayTLSError,
 )
-from airflow_provider_rayjobs.safe_text import safe_text
+from airflow_provider_rayjobs.safe_text import safe_text, safe_value
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +46,15 @@ SUBMIT_GRACE = (0.5, 1.0, 2.0, 4.0, 8.0)
 STOP_LOOK = 0.5
 STOP_REPEAT = 5.0
 
-#: Characters that a status may have, and a version or the name of a head's session.
+#: Characters that a status may have, and a version, the name of a head's session, or the type of an error.
 LONGEST_STATUS = 64
 LONGEST_NAME = 200
+
+#: Characters of a message that are kept. Ray itself cuts what it quotes of a job's log to 20,000.
+LONGEST_MESSAGE = 22_000
+
+#: Ray's own id of a job.
+_JOB_ID = re.compile("[0-9a-f]{8}")
 
 #: Unix milliseconds that a job may have begun or ended at, at most: the end of the year 9999.
 LATEST_TIME = 253_402_300_799_999
@@ -74,7 +81,7 @@ class JobStatus(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> JobStatus | None:
-        if not isinstance(value, str) or not 0 < len(value) <= LONGEST_STATUS:
+        if not isinstance(value, str) or not _may_be_status(value):
             return None
         unknown = str.__new__(cls, value)  # not kept: a cluster may invent any number of them
         unknown._name_ = value
@@ -135,7 +142,7 @@ class JobDetails:
             if value is None and name not in ("type", "status"):
                 continue
             try:
-                values[name] = check(value)
+                values[name] = safe_value(check(value))
             except (TypeError, ValueError, OverflowError) as e:
                 raise ValueError(f"a job whose {name} {e}") from None
         return cls(**values)
@@ -147,10 +154,23 @@ def _text(value: Any) -> str:
     return value
 
 
+def _message(value: Any) -> str:
+    text, half = _text(value), LONGEST_MESSAGE // 2
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:half]}\n… (cut) …\n{text[-half:]}"
+
+
+def _name(value: Any) -> str:
+    return _text(value)[:LONGEST_NAME]
+
+
 def _status(value: Any) -> JobStatus:
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_STATUS:
-        raise ValueError(f"is not a string of 1 to {LONGEST_STATUS} characters")
+    if not isinstance(value, str) or not _may_be_status(value):
+        raise ValueError(f"is not a string of 1 to {LONGEST_STATUS} printable ASCII characters")
     return JobStatus(value)
+
+
+def _may_be_status(value: str) -> bool:
+    return 0 < len(value) <= LONGEST_STATUS and value.isascii() and value.isprintable()
 
 
 def _whole_number(value: Any) -> int:
@@ -198,8 +218,8 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "submission_id": _text,
     "job_id": _text,
     "entrypoint": _text,
-    "message": _text,
-    "error_type": _text,
+    "message": _message,
+    "error_type": _name,
     "start_time": _milliseconds,
     "end_time": _milliseconds,
     "metadata": _strings,
@@ -245,8 +265,8 @@ class Request:
     :param receive: begins, for each attempt, with an answer that is too large to hold: what it returns takes the
         pieces of the body of a 200, and the answer's own text stays empty.
     :param limit: bytes that the answer may have.
-    :param within: seconds that the answer may take, from the open connection to its last byte; None: the connection's
-        ``read_timeout``.
+    :param within: seconds that the answer may take, from the open connection to its last byte, where that is more than
+        the connection's ``read_timeout``.
     """
 
     method: str
@@ -257,7 +277,7 @@ class Request:
     upload: Callable[[], Body] | None = field(default=None, repr=False)
     receive: Callable[[], TakePiece] | None = field(default=None, repr=False)
     limit: int = ANSWER_LIMIT
-    within: float | None = None
+    within: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -448,7 +468,8 @@ def get_job_info(submission_id: str) -> Flow[JobDetails]:
         job = JobDetails.from_json(read_object(response))
     except ValueError as e:
         raise no_jobs_api(response, str(e)) from None
-    if submission_id not in (job.submission_id, job.job_id):  # Ray takes its own id of a job, too
+    # Ray takes its own id of a job, too.
+    if job.submission_id != submission_id and not (job.job_id == submission_id and _JOB_ID.fullmatch(submission_id)):
         raise no_jobs_api(response, f"the details of another job ({str(job.submission_id or job.job_id)[:100]!r})")
     return job
 

@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import redact
+from airflow.providers.common.compat.sdk import AirflowFailException, redact
+
+from airflow_provider_rayjobs.safe_text import is_safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -105,7 +107,12 @@ class RendersTexts(Renders):
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Any, seen_oids: set[int]
     ) -> None:
-        """Render; of a mapped task Airflow calls no other method of ours, so this one is overridden."""
+        """
+        Render; of a mapped task Airflow calls no other method of ours, so this one is overridden.
+
+        :raises AirflowFailException: a field holds what Airflow can't keep in its database, which it would find out
+            with an error of its own.
+        """
         for name in template_fields:
             place = PLACES.get(name) if parent is self else None
             value = getattr(parent, name, None)
@@ -119,6 +126,12 @@ class RendersTexts(Renders):
                 self.log.exception("Template field %r of task %r can't be rendered: %r", name, self.task_id, shown)
                 raise
             setattr(self, name, rendered)
+        for name in template_fields if parent is self else ():
+            if not is_safe(getattr(self, name, None)):
+                raise AirflowFailException(
+                    f"Template field {name!r} of task {self.task_id!r} holds a NUL character, or half of a surrogate "
+                    "pair; neither a process nor Airflow's database takes these"
+                )
 
     def _render_at(self, place: Place, value: Any, context: Context, jinja_env: Any, seen_oids: set[int]) -> Any:
         if id(value) in seen_oids:  # of a mapped task: it is rendered

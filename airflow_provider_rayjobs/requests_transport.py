@@ -35,8 +35,9 @@ T = TypeVar("T")
 #: Bytes that are read from the connection at a time.
 READ_SIZE = 64 * 1024
 
-#: Bytes a second that an upload is granted time for, once it has left this machine.
-SLOWEST_UPLOAD = 1_000_000
+#: Bytes a second that an upload is granted time for: for all of it, and for its way from a proxy to the cluster.
+SLOWEST_UPLOAD = 100_000
+SLOWEST_HANDING_ON = 1_000_000
 
 
 class RequestsTransport:
@@ -159,9 +160,10 @@ class RequestsTransport:
             for data in answer.raw.stream(READ_SIZE, decode_content=False):
                 for _ in body.feed(data):
                     pass
+            content = body.content()
         except AnswerBodyError as e:
             raise unusable_body(self.cluster.address, request, e) from None
-        return response_of(self.cluster, request, answer.status_code, body.content(), answer.headers)
+        return response_of(self.cluster, request, answer.status_code, content, answer.headers)
 
     def close(self) -> None:
         """Close the session."""
@@ -175,12 +177,12 @@ def _timeouts(
     if timeout is not None:
         return timeout, timeout, timeout
     connect, read = cluster.connect_timeout, cluster.read_timeout
-    total = connect + (request.within or read)
+    total = connect + max(request.within, read)
     if upload is None:
         return connect, read, total
     # A proxy may take in everything at once, and hand it on while we wait.
-    more = len(upload) / SLOWEST_UPLOAD
-    return max(connect, read), read + more, total + more
+    size = len(upload)
+    return max(connect, read), read + size / SLOWEST_HANDING_ON, total + size / SLOWEST_UPLOAD
 
 
 class _OpenConnection:
@@ -211,7 +213,8 @@ class _OpenConnection:
 
                 def connect(self) -> None:
                     super().connect()
-                    keep(self.sock)  # with TLS it is another
+                    # With TLS it is another; that of a proxy is below the one of TLS within TLS.
+                    keep(self.sock if isinstance(self.sock, socket.socket) else self.sock.socket)
 
             return type(pool_class.__name__, (pool_class,), {"ConnectionCls": Connection})
 

@@ -26,7 +26,7 @@ def describe_resources() -> Flow[str]:
         nodes = sum(int(count) for _, count in report["nodeTypes"])
         parts = [f"{nodes} node{'' if nodes == 1 else 's'}"]
         parts += [_free(name, *report["usage"][name]) for name in ("CPU", "GPU") if name in report["usage"]]
-    except (RayJobsError, KeyError, TypeError, ValueError):
+    except (RayJobsError, KeyError, TypeError, ValueError, OverflowError):
         return ""
     return ", ".join(parts)
 

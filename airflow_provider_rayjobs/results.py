@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs import progress, values
-from airflow_provider_rayjobs.answers import decode_json, error_of
+from airflow_provider_rayjobs.answers import decode_json
 from airflow_provider_rayjobs.contact import Contact
 from airflow_provider_rayjobs.driver import FORMAT
 from airflow_provider_rayjobs.exceptions import (
@@ -24,7 +24,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayProtocolError,
     RayRequestRefusedError,
 )
-from airflow_provider_rayjobs.log_file import log_file_path
+from airflow_provider_rayjobs.log_file import file_error, log_file_path
 from airflow_provider_rayjobs.protocol import Request
 from airflow_provider_rayjobs.safe_text import for_terminal
 from airflow_provider_rayjobs.shipping import RESULT_LIMIT
@@ -72,6 +72,7 @@ async def read_record(transport: AiohttpTransport, submission_id: str, node_id: 
     :param node_id: its ``driver_node_id``.
     :param log: where lost contact is told.
     :raises RayJobResultError: there is nothing, or it is damaged.
+    :raises RayRequestRefusedError: the credentials were refused, or nobody serves the route.
     :raises RayClusterUnreachableError: no contact for the connection's ``unreachable_timeout``.
     """
     contact, attempts = Contact(transport.cluster.unreachable_timeout, log), 0
@@ -83,12 +84,10 @@ async def read_record(transport: AiohttpTransport, submission_id: str, node_id: 
         except RayClusterUnreachableError as e:
             if detail := contact.failed(e):
                 raise RayClusterUnreachableError(f"The result of {name}: {detail}") from e
-        except (RayProtocolError, RayRequestRefusedError) as e:
-            problem = "its result is damaged"
-            if e.status is not None:  # else an answer without bounds
-                route = "GET /api/v0/logs/file, which this cluster, or a proxy before it, does not serve"
-                problem = f"its result comes by {route}"
-            raise RayJobResultError(f"{name}: {problem}: {e}", submission_id=submission_id) from e
+        except RayRequestRefusedError as e:
+            raise type(e)(f"The result of {name} can't be read: {e}", status=e.status) from None
+        except RayProtocolError as e:
+            raise RayJobResultError(f"{name}: its result is damaged: {e}", submission_id=submission_id) from None
         except RayAPIError as e:
             attempts += 1
             if attempts == _ATTEMPTS or "not found" in str(e):
@@ -110,7 +109,7 @@ def _fetch(submission_id: str, node_id: str) -> Flow[bytes]:
     path = log_file_path(submission_id, node_id, "result")
     response = yield Request("GET", path, receive=receive, limit=RESULT_LIMIT + _MARGIN)
     if response.status != 200:
-        raise error_of(response)
+        raise file_error(response)
     if bytes(data[:1]) in (b"", b"0"):  # an error of an older Ray, which it does not always get to tell
         said = for_terminal(" ".join(data[1:1000].decode(errors="replace").split()))
         raise RayAPIError(f"{response.address}: {said or 'an empty answer'}", status=200)
@@ -134,7 +133,7 @@ def parse_record(data: bytes, job: str) -> Record:
             raise ValueError("it is of an unknown format")
         outcome = header.get("outcome")
         if outcome not in ("value", "error", "stored"):
-            raise ValueError(f"it tells the unknown outcome {outcome!r}")
+            raise ValueError(f"it tells the unknown outcome {str(outcome)[:100]!r}")
         if not isinstance(header["bytes"], int) or not isinstance(header["sha256"], str):
             raise ValueError("it does not say its size and digest")
         record = Record(

@@ -113,7 +113,8 @@ def check_env_vars(name: str, env_vars: Any) -> None:
         if size > LARGEST_STRING:
             raise ValueError(
                 f"{name}[{key!r}] has {size:,} bytes with its name; Linux gives a process none of more than "
-                f"{LARGEST_STRING:,}. Put it into a file of the working_dir, or where the cluster can read it"
+                f"{LARGEST_STRING:,}. Put it where the cluster can read it: into a file of the working_dir, or if it "
+                "is secret, into a store of secrets"
             )
 
 

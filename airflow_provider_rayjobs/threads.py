@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import ThreadPoolExecutor
 
 Result = TypeVar("Result")
 
@@ -22,12 +23,24 @@ async def in_airflows_thread(function: Callable[..., Result], *args: Any) -> Res
     return await _call(function, args, shared=True)
 
 
-async def in_own_thread(function: Callable[..., Result], *args: Any) -> Result:
-    """Call what may take its time, and may ask Airflow meanwhile: the deployment's own functions do."""
-    return await _call(function, args, shared=False)
+async def in_own_thread(
+    function: Callable[..., Result], *args: Any, executor: ThreadPoolExecutor | None = None
+) -> Result:
+    """
+    Call what may take its time, and may ask Airflow meanwhile: the deployment's own functions do.
+
+    :param executor: has the thread; by default the loop's own, which also looks names up.
+    """
+    return await _call(function, args, shared=False, executor=executor)
 
 
-async def _call(function: Callable[..., Result], args: tuple[Any, ...], *, shared: bool) -> Result:
+async def _call(
+    function: Callable[..., Result],
+    args: tuple[Any, ...],
+    *,
+    shared: bool,
+    executor: ThreadPoolExecutor | None = None,
+) -> Result:
     from asgiref.sync import sync_to_async
 
-    return await asyncio.shield(sync_to_async(function, thread_sensitive=shared)(*args))
+    return await asyncio.shield(sync_to_async(function, thread_sensitive=shared, executor=executor)(*args))

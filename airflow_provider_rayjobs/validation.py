@@ -81,8 +81,9 @@ def check_entrypoint(entrypoint: Any) -> None:
         raise ValueError("entrypoint is empty; it is the command that the cluster runs")
     size = len((entrypoint if isinstance(entrypoint, str) else shlex.join(words)).encode(errors="replace"))
     if size > LARGEST_STRING:
+        quoted = "" if isinstance(entrypoint, str) else ", quoted for the shell"
         raise ValueError(
-            f"entrypoint has {size:,} bytes, quoted for the shell; Linux gives a process no argument of more than "
+            f"entrypoint has {size:,} bytes{quoted}; Linux gives a process no argument of more than "
             f"{LARGEST_STRING:,}. Put large values into a file of the working_dir, or where the cluster can read them"
         )
     if not all(map(is_passable, words)):

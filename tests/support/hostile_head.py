@@ -31,7 +31,8 @@ def _job(name: str, **fields: Any) -> dict[str, Any]:
 
 
 def _failed(name: str, **fields: Any) -> dict[str, Any]:
-    return _job(name, status="FAILED", end_time=2, message="it failed", driver_node_id="ab", **fields)
+    fields = {"status": "FAILED", "end_time": 2, "message": "it failed", "driver_node_id": "ab", **fields}
+    return _job(name, **fields)
 
 
 #: Jobs whose details are ordinary JSON, however odd.
@@ -51,21 +52,42 @@ DETAILS: dict[str, Callable[[], Any]] = {
     "long status": lambda: _job("long status", status=f"S{time.monotonic_ns()}" + "X" * 100_000),
     "new statuses": lambda: _job("new statuses", status=f"S{time.monotonic_ns()}"),
     "800 secret lines": lambda: _failed(
-        "800 secret lines", runtime_env={"env_vars": {"A_KEY": "\n".join(f"line {n} of a key" for n in range(800))}}
+        "800 secret lines",
+        runtime_env={"env_vars": {"A_PASSWORD": "\n".join(f"line {n} of a key" for n in range(800))}},
     ),
     "100,000 secret lines": lambda: _failed(
         "100,000 secret lines",
-        runtime_env={"env_vars": {"A_KEY": "\n".join(f"line {n} of a key" for n in range(100_000))}},
+        runtime_env={"env_vars": {"A_PASSWORD": "\n".join(f"line {n} of a key" for n in range(100_000))}},
     ),
     "secret words": lambda: _failed(
         "secret words", runtime_env={"env_vars": {"A_PASSWORD": "Traceback", "B_TOKEN": "SUCCEEDED"}}
     ),
+    "nearly secret lines": lambda: _failed(
+        "nearly secret lines",
+        message="a" * 3_000_000,
+        runtime_env={"env_vars": {"A_PASSWORD": "\n".join(f"{'a' * 40}{n:03}{'a' * 40}" for n in range(900))}},
+    ),
+    "secret of line ends": lambda: _failed(
+        "secret of line ends", runtime_env={"env_vars": {"A_PASSWORD": "\n" * 2_000_000}}
+    ),
+    "nearly URLs": lambda: _failed(
+        "nearly URLs",
+        message="://a" * 12_000,
+        runtime_env={"working_dir": "a" * 60_000, "env_vars": {"A": "ab" * 64_000, "B": "://b@" * 20_000}},
+    ),
+    "commas in a string": lambda: _job("commas in a string", entrypoint="," * 1_000_000),
     "tail without end": lambda: _failed("tail without end"),
     "log of line ends": lambda: _failed("log of line ends"),
     "log of pairs": lambda: _failed("log of pairs"),
     "log of CRLF": lambda: _failed("log of CRLF"),
     "log in one line": lambda: _failed("log in one line"),
     "log too large for a message": lambda: _failed("log too large for a message"),
+    "log of deep progress": lambda: _failed("log of deep progress"),
+    "log of large progress": lambda: _failed("log of large progress"),
+    "log of an endless escape": lambda: _failed("log of an endless escape", driver_node_id=None),
+    "log of empty messages": lambda: _job("log of empty messages"),
+    "log of short messages": lambda: _job("log of short messages"),
+    "log of pings": lambda: _job("log of pings"),
 }
 
 #: What one message of a job's log is.
@@ -75,12 +97,30 @@ MESSAGES = {
     "log of CRLF": lambda: "\r\n" * 2_500_000,
     "log in one line": lambda: "x" * 5_000_000,
     "log too large for a message": lambda: "\n" * (15 * MIB),
+    "log of deep progress": lambda: (
+        _frame('{"done": 1, "a": ' + "[" * 30_000) + _frame('{"done": 1, "a": ' + "[" * 1_900)
+    ),
+    "log of large progress": lambda: _frame(json.dumps({"done": 10**40})),
 }
+
+#: Frames of a WebSocket that a job's log is made of, without end.
+FRAMES = {
+    "log of empty messages": b"\x81\x00",
+    "log of short messages": b"\x81\x02a\n",
+    "log of pings": b"\x89\x00",
+}
+
+#: The jobs of one cluster whose logs flow without end.
+TALKATIVE = "50 logs without end"
 
 #: Jobs whose details never end, or never come.
 ENDLESS = ("gzip bomb", "1 GiB of JSON", "dribbled body", "dribbled headers", "silence")
 
 CASES = (*DETAILS, *ENDLESS)
+
+
+def _frame(body: str) -> str:
+    return f"\x1erayjobs-progress {zlib.crc32(body.encode()):08x} {body}\x1e\n"
 
 
 class _Raw(str):
@@ -139,6 +179,8 @@ class HostileHead:
             return await _send(request, b"", pieces, packer.flush, {"Content-Encoding": "gzip"})
         if name == "1 GiB of JSON":
             return await _send(request, b"", (PIECE for _ in range(1024)))
+        if name.startswith(TALKATIVE):
+            return web.json_response(_job(name))
         if name == "silence":
             await asyncio.sleep(3600)
         if name.startswith("dribbled"):
@@ -155,6 +197,13 @@ class HostileHead:
         elif name.endswith("lines"):
             text = "".join(f"line {n} of a key\n" for n in range(800))
         with contextlib.suppress(ConnectionError):
+            while name.startswith(TALKATIVE):
+                await socket.send_str("a line of a job\n" * 1000)
+            if name in FRAMES:
+                await _flood(request, FRAMES[name] * 10_000)
+            if name == "log of an endless escape":
+                await socket.close(code=1011)
+                return socket
             await socket.send_str(text)
             await asyncio.sleep(1)  # a natural close
             await socket.close()
@@ -162,6 +211,8 @@ class HostileHead:
 
     async def _without_end(self, request: web.Request) -> web.StreamResponse:
         name = request.query.get("filename", "")
+        if request.match_info.get("name") == "log of an endless escape":
+            return await _send(request, b'{"logs": "\\uZZZZ', (PIECE for _ in range(1024)))
         if "tail without end" not in name:
             return web.Response(status=500, text="A file is not found")
         return await _send(request, b"", (b"\n" * MIB for _ in range(1024)))
@@ -187,6 +238,17 @@ async def _send(
     except (ConnectionError, RuntimeError):
         pass  # the client has had enough
     return response
+
+
+async def _flood(request: web.Request, data: bytes) -> None:
+    """Send bytes again and again, as fast as they are taken."""
+    transport = request.transport
+    assert isinstance(transport, asyncio.WriteTransport)
+    while not transport.is_closing():
+        if transport.get_write_buffer_size() < MIB:
+            transport.write(data)
+        await asyncio.sleep(0)
+    raise ConnectionError
 
 
 async def _dribble(request: web.Request, begin: bytes) -> web.StreamResponse:

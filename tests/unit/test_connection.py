@@ -366,7 +366,7 @@ def test_a_uri_without_a_cluster_is_no_other_cluster(uri: str, words: str, monke
     with pytest.raises(RayConnectionConfigError) as caught:
         read_connection("ray_x", connection, {"RAY_ADDRESS": "http://another:8265"})
     assert words in str(caught.value)
-    assert "write ray-jobs://host:port in a URI, or JSON such as {" in str(caught.value)
+    assert 'write ray-jobs://host:port in a URI, with "-"' in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
 
@@ -389,7 +389,7 @@ def test_what_is_set_without_a_host_goes_to_no_other_cluster(fields: dict[str, A
 
 
 def test_a_connection_in_which_nothing_is_set_is_that_of_the_environment() -> None:
-    blank = {**dict.fromkeys(FIELDS, ""), "verify": False, "headers": {}, "read_timeout": None}
+    blank = {**dict.fromkeys(FIELDS, ""), "create_cluster_if_needed": False, "headers": {}, "read_timeout": None}
     for extra in (None, "", "{}", blank):
         assert read(extra, host="").address == "http://localhost:8265"
         assert read(extra, environ={"RAY_ADDRESS": "http://second:1"}).address == "http://second:1"
@@ -401,8 +401,6 @@ def test_a_connection_in_which_nothing_is_set_is_that_of_the_environment() -> No
         ("123456", "123456"),
         ("12345678901234567890123", "12345678901234567890123"),
         ("-0", "-0"),
-        ("1.10", "1.10"),
-        ("1e5", "1e5"),
         ("NaN", "NaN"),
         ("true", "true"),
         ("false", "false"),
@@ -416,6 +414,14 @@ def test_a_number_is_taken_for_its_text(given: str, text: str) -> None:
     assert (cluster.deployment, cluster.metadata) == (text, {"m": text})
     nested = json.dumps({"cookies": f'{{"c": {given}}}'})  # as a form gives it
     assert read(nested, host="head").cookies == {"c": text}
+
+
+@pytest.mark.parametrize("given", ["1.10", "1e5", "-0.0"])
+@pytest.mark.parametrize("place", ['"token": {}', '"headers": {{"X": {}}}', '"metadata": "{{\\"m\\": {}}}"'])
+def test_a_number_whose_text_airflow_may_have_changed_is_refused(given: str, place: str) -> None:
+    with pytest.raises(RayConnectionConfigError, match=r"is a number, but must be a string; write .* as JSON"):
+        read(f"{{{place.format(given)}}}", host="head")
+    assert read(f'{{"read_timeout": {given.strip("-")}1}}', host="head").read_timeout > 0
 
 
 def test_a_uri_says_the_same_however_airflow_reads_its_query() -> None:

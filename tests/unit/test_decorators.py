@@ -165,7 +165,7 @@ def test_a_named_part_of_the_context_that_has_no_json_form_is_refused(scripted_r
     def work(inlets: Any, **context: Any) -> None:
         pass
 
-    with pytest.raises(AirflowFailException, match=r"op_kwargs\['inlets'\]\[0\] is of type object"):
+    with pytest.raises(AirflowFailException, match=r"The context's 'inlets', .* is of type object"):
         Tries(lambda: make(python_callable=work), "run").run(inlets=[object()], outlets=[object()])
     assert scripted_ray.received == []
 

@@ -48,9 +48,22 @@ def test_credentials_in_urls_of_the_runtime_env_are_secret() -> None:
             "py_modules": ["https://ghp_token@host/m.zip"],
             "env_vars": {"DSN": "postgres://me:dsn%20pass@db/x?application_name=reports-of-today-and-more"},
             "conda": {"channels": ["https://conda.host/t/tk-1234/get"]},
+            "image_uri": "https://me:pa/ss@h/x",
+            "uv": ['--index https://me:qu"ote@h/x'],
         }
     )
-    for secret in ("hunter2secret", "bob:hunter2secret", "abcdefghijklmnopqrst", "ghp_token", "dsn%20pass", "dsn pass"):
+    for secret in (
+        "tk-1234",
+        "me:pa/ss",
+        "pa/ss",
+        'qu"ote',
+        "hunter2secret",
+        "bob:hunter2secret",
+        "abcdefghijklmnopqrst",
+        "ghp_token",
+        "dsn%20pass",
+        "dsn pass",
+    ):
         assert secret not in secrets.public(f"failed: {secret}!")
     assert secrets.public("127.0.0.1 store v=1 db reports-of-today-and-more") == (
         "127.0.0.1 store v=1 db reports-of-today-and-more"
@@ -67,6 +80,32 @@ def test_a_job_with_too_many_secrets_shows_nothing_and_takes_no_time() -> None:
     text = "nothing of it\n" * 1500
     assert many.public(text) == text
     assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("values", "runtime_env"),
+    [
+        ((), {"working_dir": "a" * 120_000}),
+        ((), {"env_vars": {"A": "ab" * 64_000}}),
+        ((), {"env_vars": {"A": "://b@" * 25_000}}),
+        ((), {"env_vars": {"A": "://a:b" * 20_000 + "@"}}),
+        (["\n" * 250_000], None),
+        (["\n" * 2_000_000], None),
+    ],
+)
+def test_no_value_takes_long_to_be_looked_through(values: list[str], runtime_env: object) -> None:
+    began = time.process_time()
+    JobSecrets(values, runtime_env).public("text")
+    assert time.process_time() - began < 0.2
+
+
+def test_secrets_that_nearly_match_take_no_time_and_hide_all_text() -> None:
+    secrets = JobSecrets(["\n".join(f"{'a' * 40}{n:03}{'a' * 40}" for n in range(900))])
+    assert secrets.public("a short text") == "a short text"
+    began = time.process_time()
+    assert secrets.public("a" * 80_000) == WITHHELD
+    assert secrets.public("a short text") == WITHHELD
+    assert time.process_time() - began < 0.2
 
 
 @pytest.mark.parametrize("runtime_env", [None, 1, "http://[", ["http://a:secret@[x"], {"a": {"b": [None]}}])

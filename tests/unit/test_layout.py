@@ -23,7 +23,7 @@ MODULES = sorted(path.stem for path in FOLDER.glob("*.py"))
 
 #: A module imports from its own row and the rows above it. A new module gets its place here.
 LAYERS = (
-    {"__init__", "get_provider_info", "exceptions", "contact", "progress", "values", "form", "threads"},
+    {"__init__", "get_provider_info", "exceptions", "contact", "progress", "values", "form", "threads", "turns"},
     {"safe_text", "job_secrets", "answer_body"},
     {"answers", "identity", "ignore_rules", "runtime_env", "authentication", "driver", "json_text", "log_lines"},
     {"addresses"},

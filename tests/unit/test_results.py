@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_rayjobs import results
-from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayJobResultError
+from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayJobResultError, RayRequestRefusedError
 from airflow_provider_rayjobs.results import Record, parse_record, read_record, traceback_of, value_of
 from tests.support import answers
 
@@ -132,7 +132,8 @@ def test_a_route_that_nobody_serves_is_named(
     scripted_ray: ScriptedRay, connect_async: Callable[..., AiohttpClient], answer: answers.Answer
 ) -> None:
     scripted_ray.script("GET", FILE, answer, forever=True)
-    with pytest.raises(RayJobResultError, match="comes by GET /api/v0/logs/file, which this cluster, or a proxy"):
+    wanted = "can't be read: .* or a proxy before it, does not serve GET /api/v0/logs/file; let the proxy pass it"
+    with pytest.raises(RayRequestRefusedError, match=wanted):
         read(connect_async(scripted_ray))
 
 

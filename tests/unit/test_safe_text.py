@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_rayjobs.safe_text import (
     for_terminal,
+    is_safe,
     safe_text,
     safe_value,
     without_credentials,
@@ -57,6 +59,8 @@ def test_a_safe_value_has_safe_keys_and_texts_and_the_same_form(value: Any) -> N
     sent.encode()
     assert r"\u0000" not in sent
     assert safe_value(safe) == safe
+    assert is_safe(safe)
+    assert is_safe(value) == (json.dumps(value) == json.dumps(safe))
 
 
 def test_what_is_safe_already_is_equal() -> None:
@@ -77,10 +81,22 @@ def test_a_terminal_is_told_nothing() -> None:
         ("Could not fetch 'https://u:p@h/x', giving up", "Could not fetch 'https://***@h/x', giving up"),
         ("mail bob@example.com", "mail bob@example.com"),
         ("https://host/@scope/package", "https://host/@scope/package"),
+        ("git+https://host:8443/x@v1 and http://[::1]:80/@x", "git+https://host:8443/x@v1 and http://[::1]:80/@x"),
+        ("https://u:pa/ss@host/x?a=b", "https://***@host/x?a=b"),
+        ("https://u:p'a@host/x", "https://***@host/x"),
+        ("see http://u:p@h/http://v:q@i!", "see http://***@h/http://***@i!"),
+        ("://", "://"),
     ],
 )
 def test_a_login_in_a_url_is_not_shown(text: str, shown: str) -> None:
     assert without_logins(text) == shown
+
+
+@pytest.mark.parametrize("text", ["://a" * 30_000, "://a:b" * 20_000 + "@", "://" + "a" * 120_000, "@:/" * 40_000])
+def test_no_text_takes_long(text: str) -> None:
+    began = time.process_time()
+    without_credentials(text)
+    assert time.process_time() - began < 0.2
 
 
 def test_logins_and_queries_are_taken_out_of_values() -> None:

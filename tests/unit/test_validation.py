@@ -19,7 +19,7 @@ WRONG: list[tuple[str, Any, type[Exception], str]] = [
     ("entrypoint", "", ValueError, "entrypoint is empty"),
     ("entrypoint", "  ", ValueError, "entrypoint is empty"),
     ("entrypoint", 5, TypeError, "entrypoint must be a text"),
-    ("entrypoint", "x" * 131_072, ValueError, "entrypoint has 131,072 bytes, quoted for the shell; Linux gives"),
+    ("entrypoint", "x" * 131_072, ValueError, "entrypoint has 131,072 bytes; Linux gives"),
     ("entrypoint", ["echo", "ü" * 70_000], ValueError, "entrypoint has 140,007 bytes"),
     (
         "runtime_env",
