@@ -69,7 +69,7 @@ class Turns:
         work, ended = iter(steps), object()
         while True:
             async with self._lock, turn.lock:
-                while turn.is_over:
+                if turn.is_over:
                     await asyncio.sleep(0)
                 while not turn.is_over:
                     if next(work, ended) is ended:

@@ -29,7 +29,7 @@ VERSION: str = PROJECT["version"]
 INFO = f"{PACKAGE}-{VERSION}.dist-info"
 
 #: Bytes; a worker image takes it without a thought.
-MOST = 200_000
+MOST = 300_000
 
 #: Leftovers of tools, which no release may hold.
 JUNK = re.compile(r"(^|/)(__pycache__|\.\w+_cache|\.hypothesis|\.envs|build|dist|logs)/|\.py[cod]$|airflow\.(cfg|db)$")
