@@ -21,9 +21,7 @@ STEPS = 4
 
 
 class Work:
-    """
-    Iterators of steps that take time by a clock of their own, each noted with the turn of the loop that it was done in.
-    """
+    """Iterators of steps that take time by a clock of their own; each is noted with its turn of the loop."""
 
     def __init__(self) -> None:
         self.now = 1000.0
