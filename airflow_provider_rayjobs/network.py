@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,19 +14,22 @@ from airflow_provider_rayjobs.exceptions import RayConnectionConfigError
 if TYPE_CHECKING:
     from airflow_provider_rayjobs.connection import ClusterConnection
 
+#: The beginning of a URL with a scheme. A password may hold "://", too.
+_WITH_SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
+
 
 def http_proxy(cluster: ClusterConnection) -> str | None:
     """
     Return the proxy that ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` name, as ``requests`` does.
 
-    :raises RayConnectionConfigError: it is of a kind that is not supported.
+    :raises RayConnectionConfigError: it is of a kind that is not supported, or its URL is not valid.
     """
-    from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
+    from requests.utils import get_environ_proxies, select_proxy
 
     proxy = select_proxy(cluster.address, get_environ_proxies(cluster.address))
     if not proxy:
         return None
-    url: str = prepend_scheme_if_needed(proxy, "http")  # type: ignore[no-untyped-call]  # of requests
+    url = proxy if _WITH_SCHEME.match(proxy) else f"http://{proxy.removeprefix('//')}"
     if problem := _proxy_problem(url):
         raise RayConnectionConfigError(
             cluster.conn_id,
@@ -41,7 +45,10 @@ def _proxy_problem(url: str) -> str:
     scheme = url.partition("://")[0]
     if scheme.lower() not in ("http", "https"):
         return f"of the kind {scheme}, but only http and https are supported; name another"
+    from urllib3.util import parse_url
+
     try:
+        parse_url(url)  # as requests does, whose error shows it
         parts = urlsplit(url)
         valid = (
             bool(parts.hostname) and parts.port != 0 and parts.path in ("", "/") and not parts.query + parts.fragment

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tests.support import wire
@@ -12,19 +13,25 @@ from tests.support.exchange import end
 from tests.support.loop_thread import LoopThread
 from tests.support.ports import free_port
 
+if TYPE_CHECKING:
+    import ssl
+
 
 class ForwardProxy:
     """Listens on the loopback address.
 
     :param login: ``user:password`` that a client must show, or an empty text.
+    :param tls: speak TLS to clients with this context, see :meth:`tests.support.private_ca.PrivateCA.server_context`.
     """
 
     host = "127.0.0.1"
 
-    def __init__(self, login: str = "") -> None:
+    def __init__(self, login: str = "", tls: ssl.SSLContext | None = None) -> None:
         self.port = free_port()
         self.login = login
-        self.url = f"http://{login}@{self.host}:{self.port}" if login else f"http://{self.host}:{self.port}"
+        shown = f"{login}@" if login else ""
+        self.url = f"{'https' if tls else 'http'}://{shown}{self.host}:{self.port}"
+        self._tls = tls
         #: The first lines of the requests that it carried, such as ``CONNECT host:port``.
         self.carried: list[str] = []
         self._thread = LoopThread("forward-proxy")
@@ -40,7 +47,9 @@ class ForwardProxy:
         self._thread.stop()
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=wire.HEAD_LIMIT)
+        self._server = await asyncio.start_server(
+            self._serve, self.host, self.port, limit=wire.HEAD_LIMIT, ssl=self._tls
+        )
 
     async def _close(self) -> None:
         assert self._server is not None

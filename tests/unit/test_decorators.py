@@ -16,6 +16,7 @@ from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator, ray_job
 from airflow_provider_rayjobs.driver import TASK_FILE
 from airflow_provider_rayjobs.events import JobEvent, Outcome
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
+from tests.support import answers
 from tests.support.tries import Tries
 
 if TYPE_CHECKING:
@@ -197,9 +198,29 @@ def test_arguments_travel_in_a_package_beside_the_users_own(scripted_ray: Script
 
 
 def refused() -> Any:
-    from tests.support import answers
-
     return answers.text(403, "no")
+
+
+@pytest.mark.parametrize("status", [403, 404])
+@pytest.mark.parametrize("body", ["a web page", "a word", "JSON", "nothing"])
+def test_a_result_whose_route_is_closed_fails_the_task_and_makes_no_second_job(
+    status: int, body: str, scripted_ray: ScriptedRay
+) -> None:
+    """A later try would run the function anew, and could not read its result either."""
+    closed = {
+        "a web page": answers.html(status, "Not here"),
+        "a word": answers.text(status, "no"),
+        "JSON": answers.as_json({"error": "RBAC: access denied"}, status),
+        "nothing": answers.text(status, ""),
+    }[body]
+    scripted_ray.new_job_reads = ["SUCCEEDED"]
+    scripted_ray.script("GET", "/api/v0/logs/file.*", closed, forever=True)
+    tries = Tries(make, "run")
+    for number in (1, 2):
+        with pytest.raises(AirflowFailException, match="does not serve GET /api/v0/logs/file; let the proxy pass it"):
+            tries.run()
+        assert len(scripted_ray.received_on("POST", "/api/jobs/")) == 1
+        assert len(scripted_ray.received_on("GET", "/api/v0/logs/file.*result.*")) == number
 
 
 @pytest.mark.parametrize("outcome", [Outcome.STOPPED, Outcome.TIMEOUT, Outcome.LOST, Outcome.UNREACHABLE])

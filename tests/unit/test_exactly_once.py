@@ -18,7 +18,12 @@ from airflow_provider_rayjobs.exactly_once import (
     stop_and_wait,
     submit_once,
 )
-from airflow_provider_rayjobs.exceptions import RayJobExistsError, RayJobNotFoundError, RayJobTimeoutError
+from airflow_provider_rayjobs.exceptions import (
+    RayJobExistsError,
+    RayJobNotFoundError,
+    RayJobTimeoutError,
+    RayProtocolError,
+)
 from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.identity import TaskIdentity
 from airflow_provider_rayjobs.submission import SUBMISSION_KEY
@@ -162,6 +167,35 @@ def test_jobs_of_other_tasks_are_never_touched(scripted_ray: ScriptedRay, hook: 
     assert settle(hook, SECOND) is None
     assert settle(hook, SECOND, "mine") is None
     assert {scripted_ray.jobs[other].status for other in [*others, FIRST.submission_id()]} == {"RUNNING"}
+
+
+@pytest.mark.parametrize("status", [*LIVE, "SUCCEEDED"])
+@pytest.mark.parametrize("odd", [None, "", ".", "..", "a/b", "a b", "$(touch x)", "a\n", "ä", "x" * 2000])
+@pytest.mark.parametrize("identity", [SECOND, CLEARED], ids=["same generation", "cleared"])
+def test_what_is_listed_under_an_id_that_ray_would_not_give_is_neither_gone_on_with_nor_stopped(
+    identity: TaskIdentity, odd: str | None, status: str, scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    metadata = {**FIRST.metadata(), SUBMISSION_KEY: FIRST.attempt_key}
+    entry = {"type": "SUBMISSION", "status": status, "submission_id": odd, "job_id": "01000000", "metadata": metadata}
+    scripted_ray.other_jobs = [entry]
+    assert settle(hook, identity, "mine") is None
+    assert [one.path for one in scripted_ray.received] == ["/api/jobs/"]
+    left_by(scripted_ray, FIRST, "SUCCEEDED", "good")  # is found beside it
+    found = settle(hook, SECOND, "mine")
+    assert found is not None
+    assert found.submission_id == "good"
+
+
+@pytest.mark.parametrize("odd", [None, "$(touch x)", "of-somebody-else"])
+def test_details_under_another_id_are_never_taken_for_the_tasks_own_job(
+    odd: str | None, scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    made = left_by(scripted_ray, FIRST, "RUNNING")
+    scripted_ray.jobs[made].fields.update(submission_id=odd, job_id=made)
+    for ask in (lambda: find_job(hook, made), lambda: settle(hook, SECOND), lambda: settle(hook, CLEARED)):
+        with pytest.raises(RayProtocolError, match="the details of another job"):
+            ask()
+    assert scripted_ray.received_on("POST|DELETE") == []
 
 
 def test_an_explicit_id_of_a_later_try_is_not_taken_for_an_earlier_one(

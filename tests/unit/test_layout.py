@@ -58,7 +58,7 @@ WITH_AIRFLOW = {"compat"} | {module for module, rank in RANK.items() if rank >= 
 #: Each heavy library, and where it may be imported at all.
 HEAVY = {
     "requests": {"requests_transport", "foreign_errors", "network"},
-    "urllib3": {"requests_transport", "foreign_errors"},
+    "urllib3": {"requests_transport", "foreign_errors", "network"},
     "aiohttp": {"aiohttp_transport", "foreign_errors"},
     "tenacity": {"requests_transport", "aiohttp_transport", "retries"},
     "certifi": {"network"},

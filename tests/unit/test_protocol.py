@@ -372,3 +372,37 @@ def test_an_id_that_exists_and_cannot_be_read_is_asked_for_with_pauses(
     with pytest.raises(errors.RayJobExistsError, match="already exists"):
         submit(connect(scripted_ray), patience=60.0)
     assert len(scripted_ray.received_on("POST")) < 15
+
+
+# Whose details an answer holds
+
+
+@pytest.mark.parametrize(
+    ("asked", "ids"),
+    [
+        ("a", {"submission_id": "b"}),
+        ("a", {"submission_id": None}),
+        ("a", {"submission_id": "b", "job_id": "a"}),
+        ("a", {"submission_id": "$(touch x)", "job_id": "a"}),
+        ("a", {"submission_id": "a/../b"}),
+        ("a", {"submission_id": "A"}),
+        ("01000000", {"submission_id": "b", "job_id": "02000000"}),
+        ("0100000G", {"submission_id": "b", "job_id": "0100000G"}),
+    ],
+)
+def test_details_of_another_job_are_never_taken_for_those_that_were_asked_for(
+    asked: str, ids: dict[str, Any], scripted_ray: ScriptedRay, connect: Callable[..., Client]
+) -> None:
+    found = answers.as_json({"type": "SUBMISSION", "status": "SUCCEEDED", **ids})
+    scripted_ray.script("GET", f"/api/jobs/{asked}", found, forever=True)
+    with pytest.raises(errors.RayProtocolError, match="the details of another job"):
+        connect(scripted_ray).run(protocol.get_job_info(asked))
+
+
+@pytest.mark.parametrize("submission_id", [None, "b"])
+def test_a_job_is_found_by_rays_own_id_of_it(
+    submission_id: str | None, scripted_ray: ScriptedRay, connect: Callable[..., Client]
+) -> None:
+    found = {"type": "DRIVER", "status": "RUNNING", "job_id": "0a000000", "submission_id": submission_id}
+    scripted_ray.script("GET", "/api/jobs/0a000000", answers.as_json(found))
+    assert connect(scripted_ray).run(protocol.get_job_info("0a000000")).submission_id == submission_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import TYPE_CHECKING
 
 import pytest
@@ -78,9 +79,10 @@ def test_a_proxy_may_be_named_without_a_scheme(
     scripted_ray: ScriptedRay, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ForwardProxy() as proxy:
-        monkeypatch.setenv("HTTP_PROXY", f"{proxy.host}:{proxy.port}")
-        ask(connect(scripted_ray))
-        assert len(proxy.carried) == 1
+        for slashes in ("", "//"):
+            monkeypatch.setenv("HTTP_PROXY", f"{slashes}{proxy.host}:{proxy.port}")
+            ask(connect(scripted_ray))
+        assert len(proxy.carried) == 2
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY"])
@@ -143,3 +145,51 @@ def test_a_proxy_that_refuses_a_login_is_told_without_its_password(
             ask(connect(tls_ray, verify=str(private_ca.ca_file)))
     assert "proxy-word" not in f"{caught.value!r}"
     assert "407" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("socks5h://me:proxy-word@127.0.0.1:9", "names a proxy of the kind socks5h, but only http and https"),
+        ("ftp://me:proxy-word@127.0.0.1:9", "names a proxy of the kind ftp, but only http and https"),
+        ("http://me:proxy-word@", "names a proxy whose URL is not of the form"),
+        ("http://me:proxy-word@:9", "names a proxy whose URL is not of the form"),
+        ("http://me:proxy-word@127.0.0.1:0", "names a proxy whose URL is not of the form"),
+        ("http://me:proxy-word@127.0.0.1:99999", "names a proxy whose URL is not of the form"),
+        ("http://me:proxy-word@127.0.0.1:port", "names a proxy whose URL is not of the form"),
+        ("http://me:proxy-word@[::1:9", "names a proxy whose URL is not of the form"),
+        ("http://me:a/proxy-word@127.0.0.1:9", "names a proxy whose URL is not of the form"),
+        ("http://me:/proxy-word@127.0.0.1:9", "names a proxy whose URL is not of the form"),
+        ("http://me:12/proxy-word@127.0.0.1:9", "names a proxy whose URL is not of the form"),
+        ("http://me:12?proxy-word@127.0.0.1:9", "names a proxy whose URL is not of the form"),
+        ("http://me:12#proxy-word@127.0.0.1:9", "names a proxy whose URL is not of the form"),
+        ("http://me:[proxy-word@127.0.0.1:9", "names a proxy whose URL is not of the form"),
+        ("me:a/proxy-word@127.0.0.1:9", "names a proxy whose URL is not of the form"),
+        ("me:a://proxy-word@127.0.0.1:9", "names a proxy whose URL is not of the form"),
+        ("http://me:proxy-word@127.0.0.1 :9", "names a proxy whose URL is not of the form"),
+        ("me:a?proxy-word@127.0.0.1:9", "names a proxy whose URL is not of the form"),
+    ],
+)
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY"])
+def test_a_proxy_whose_url_is_wrong_is_named_by_its_variable_and_never_shown(
+    variable: str, url: str, words: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, url)
+    scheme = "https" if variable == "HTTPS_PROXY" else "http"
+    with pytest.raises(exceptions.RayConnectionConfigError, match="'ray_test', field 'host'") as caught:
+        ask(connect(f"{scheme}://ray.example:8265"))
+    assert variable in str(caught.value)
+    assert words in str(caught.value)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "proxy-word" not in shown
+    assert "127.0.0.1" not in shown
+
+
+def test_a_password_with_an_at_sign_is_taken_as_it_is_written(
+    scripted_ray: ScriptedRay, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ForwardProxy("me:proxy@word") as proxy:
+        for password in ("proxy@word", "proxy%40word"):
+            monkeypatch.setenv("HTTP_PROXY", f"http://me:{password}@{proxy.host}:{proxy.port}")
+            ask(connect(scripted_ray))
+        assert len(proxy.carried) == 2

@@ -127,14 +127,26 @@ def test_a_missing_result_is_an_error_that_says_why(
     assert (answer.body.decode().splitlines() or ["an empty answer"])[-1] in str(raised.value)
 
 
-@pytest.mark.parametrize("answer", [answers.text(404, "404: Not Found"), answers.forbidden()])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        answers.text(404, "404: Not Found"),
+        answers.forbidden(),
+        *(answers.html(status) for status in (403, 404)),
+        *(answers.as_json({"detail": "RBAC: access denied"}, status) for status in (403, 404)),
+        *(answers.text(status, "") for status in (403, 404)),
+    ],
+    ids=lambda answer: f"{answer.status} {answer.body[:20]!r}",
+)
 def test_a_route_that_nobody_serves_is_named(
     scripted_ray: ScriptedRay, connect_async: Callable[..., AiohttpClient], answer: answers.Answer
 ) -> None:
     scripted_ray.script("GET", FILE, answer, forever=True)
     wanted = "can't be read: .* or a proxy before it, does not serve GET /api/v0/logs/file; let the proxy pass it"
-    with pytest.raises(RayRequestRefusedError, match=wanted):
+    with pytest.raises(RayRequestRefusedError, match=wanted) as raised:
         read(connect_async(scripted_ray))
+    assert raised.value.status == answer.status
+    assert len(scripted_ray.received) == 1
 
 
 def test_an_unreachable_cluster_is_no_missing_result(

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import gzip
+import io
+import json
 import logging
+import re
 import socket
 import threading
 import time
 import traceback
 import tracemalloc
 import zlib
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_rayjobs import aiohttp_transport, job_list, log_file, protocol, retries
+from airflow_provider_rayjobs import aiohttp_transport, job_list, log_file, protocol, requests_transport, retries, turns
 from airflow_provider_rayjobs import exceptions as errors
+from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
+from airflow_provider_rayjobs.authentication import RotatingToken
+from airflow_provider_rayjobs.packages import put_package
 from airflow_provider_rayjobs.protocol import Request
 from tests.support import answers
-from tests.support.clients import AiohttpClient, FakeTime, RequestsClient, cluster_at
+from tests.support.clients import AiohttpClient, FakeTime, RequestsClient, cluster_at, until
 from tests.support.forward_proxy import ForwardProxy
+from tests.support.hostile_head import HostileHead
 from tests.support.ports import free_port
 from tests.support.scripted_server import ScriptedRay, Tail
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
     from tests.support.answers import Answer
@@ -356,6 +367,116 @@ def test_a_long_answer_that_is_no_success_or_breaks_off_is_its_error(
         client.run(read())
 
 
+@pytest.fixture
+def hostile() -> Iterator[HostileHead]:
+    with HostileHead() as head:
+        yield head
+
+
+def test_a_stream_that_is_left_waits_for_no_farewell_of_a_head_that_sends_on(
+    hostile: HostileHead, connect_async: Callable[..., AiohttpClient]
+) -> None:
+    client = connect_async(hostile.url)
+    received: list[str] = []
+
+    async def read() -> None:
+        async with client.transport.stream(protocol.job_path("log of short messages") + "/logs/tail") as messages:
+            async for text in messages:
+                received.append(text)
+                await asyncio.sleep(0)
+
+    async def main() -> None:
+        reading = asyncio.create_task(read())
+        await asyncio.wait_for(until(lambda: received), 30)
+        reading.cancel()
+        await asyncio.wait({reading}, timeout=5)
+        assert reading.cancelled()
+
+    client.call(main())
+
+
+def test_pings_without_end_leave_the_loop_to_others(
+    hostile: HostileHead, connect_async: Callable[..., AiohttpClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted, not timed: of each turn of the loop, they get a run's worth by a clock that moves when it is read."""
+    from aiohttp import ClientWebSocketResponse
+
+    now, turn, answered = 1000.0, 0, Counter[int]()
+    pong = ClientWebSocketResponse.pong
+
+    def clock() -> float:
+        nonlocal now
+        now += turns.LONGEST_RUN / 8
+        return now
+
+    async def counted(self: ClientWebSocketResponse, message: bytes = b"") -> None:
+        answered[turn] += 1
+        await pong(self, message)
+
+    async def read_on(messages: AsyncIterator[str]) -> None:
+        async for _ in messages:
+            pass
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        client = connect_async(hostile.url)
+        tasks = [asyncio.create_task(count_turns())]
+        async with client.transport.stream(protocol.job_path("log of pings") + "/logs/tail") as messages:
+            tasks.append(asyncio.create_task(read_on(messages)))
+            await asyncio.wait_for(until(lambda: answered.total() > 2000), 30)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await client.transport.close()
+
+    monkeypatch.setattr(turns, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(ClientWebSocketResponse, "pong", counted)
+    asyncio.run(main())
+    assert max(answered.values()) <= 8
+
+
+# A token that does not come
+
+
+def test_a_token_that_does_not_come_holds_up_nothing_else(
+    scripted_ray: ScriptedRay, connect_async: Callable[..., AiohttpClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "ATTEMPTS", 1)
+    asked, go_on = threading.Event(), threading.Event()
+
+    def hanging() -> str:
+        asked.set()
+        go_on.wait(30)
+        return TOKEN
+
+    slow = connect_async(scripted_ray, token=RotatingToken(hanging, "slow"), read_timeout=0.3)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))  # which looks names up, too
+        asking = [asyncio.create_task(slow.transport.run(protocol.get_version())) for _ in range(3)]
+        quick = AiohttpTransport(cluster_at(scripted_ray, token=RotatingToken(lambda: TOKEN, "quick")))
+        try:
+            await asyncio.wait_for(until(asked.is_set), 30)
+            assert await asyncio.wait_for(asyncio.to_thread(lambda: "done"), 5) == "done"
+            assert (await asyncio.wait_for(quick.run(protocol.get_version()), 10)).ray_version == "2.60.0"
+            errors_of = await asyncio.wait_for(asyncio.gather(*asking, return_exceptions=True), 20)
+        finally:
+            go_on.set()
+            await quick.close()
+        for error in errors_of:
+            assert isinstance(error, errors.RayClusterUnreachableError)
+            assert not error.maybe_sent
+            assert str(error) == f"{scripted_ray.url}: the connection's token did not come within 0.3 s"
+
+    slow.call(main())
+    assert len(scripted_ray.received) == 1  # of the other
+
+
 # Bounds
 
 
@@ -406,6 +527,36 @@ def test_a_compressed_answer_is_read(encoding: str, scripted_ray: ScriptedRay, c
     scripted_ray.script(".*", ".*", answers.Answer(200, packed, "application/json", headers=headers))
     assert connect(scripted_ray).run(protocol.get_version()).ray_version == "x" * 150
     assert scripted_ray.received[0].headers["accept-encoding"] == "gzip, deflate"
+
+
+@pytest.mark.parametrize("left", [12, 60, -9, -8, -1])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "raw deflate"])
+def test_a_compressed_answer_that_is_cut_is_an_error(
+    encoding: str, left: int, scripted_ray: ScriptedRay, connect: Connect
+) -> None:
+    """Even where all of its text is there: its end may be missing."""
+    job = {
+        "type": "SUBMISSION",
+        "submission_id": "a",
+        "status": "RUNNING",
+        "message": "".join(map(chr, range(33, 126))),
+    }
+    bodies = {"jobs/a": job, "jobs/a/logs": {"logs": job["message"]}, "jobs/": [job]}
+    headers = (("Content-Encoding", encoding.removeprefix("raw ")),)
+    for path, body in bodies.items():
+        pack = zlib.compressobj(wbits={"gzip": 31, "deflate": 15, "raw deflate": -15}[encoding])
+        data = pack.compress(json.dumps(body).encode()) + pack.flush()
+        scripted_ray.script("GET", f"/api/{path}", answers.Answer(200, data[:left], headers=headers))
+    client = connect(scripted_ray)
+    for flow in (
+        protocol.get_job_info("a"),
+        log_file.read_json_log("a", lambda: lambda text: None),
+        job_list.list_jobs(),
+    ):
+        error = failure(client, flow)
+        assert isinstance(error, errors.RayProtocolError)
+        assert "it is cut" in str(error)
+    assert len(scripted_ray.received) == 3
 
 
 @pytest.fixture
@@ -466,6 +617,86 @@ def test_a_stream_whose_opening_never_ends_is_given_up(
     client = connect_async(dribbler(b"HTTP/1.1 101 Yes\r\nX-Header: a"), connect_timeout=0.1, read_timeout=0.3)
     with pytest.raises(errors.RayClusterUnreachableError, match=r"no whole answer within 0\.4 s"):
         client.call(read_stream(client))
+
+
+# Uploads
+
+
+class Package(io.BytesIO):
+    """A body of so many bytes."""
+
+    def __len__(self) -> int:
+        return len(self.getbuffer())
+
+
+SIZE = 16 * 1024 * 1024
+
+
+@pytest.fixture
+def slow_reader() -> Iterator[Callable[[int], str]]:
+    """Starts servers that take a request's first bytes slowly, some 5 MB a second; gives their addresses."""
+    with contextlib.ExitStack() as stack:
+
+        def start(slow: int) -> str:
+            server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+            def serve() -> None:
+                with contextlib.suppress(OSError):
+                    while True:
+                        threading.Thread(target=take, args=[server.accept()[0]], daemon=True).start()
+
+            def take(client: socket.socket) -> None:
+                with client, contextlib.suppress(OSError), client.makefile("rb") as file:
+                    while (line := file.readline()).strip():
+                        if match := re.match(rb"content-length: (\d+)", line.lower()):
+                            left = int(match[1])
+                    taken = 0
+                    while taken < left and (data := file.read(min(256 * 1024, left - taken))):
+                        taken += len(data)
+                        if taken < slow:
+                            time.sleep(0.05)
+                    client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+            threading.Thread(target=serve, daemon=True).start()
+            stack.callback(server.shutdown, socket.SHUT_RDWR)
+            return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+        yield start
+
+
+def upload(address: str) -> bool:
+    client = RequestsClient(cluster_at(address, connect_timeout=0.1, read_timeout=0.9), FakeTime())
+    try:
+        return client.run(put_package("p.zip", lambda: Package(bytes(SIZE))))
+    finally:
+        client.close()
+
+
+def test_an_upload_is_granted_time_for_its_size(
+    slow_reader: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests_transport, "SLOWEST_HANDING_ON", 1_000_000_000)
+    monkeypatch.setattr(retries, "ATTEMPTS", 3)  # a busy machine
+    assert upload(slow_reader(8 * 1024 * 1024))
+
+
+def test_an_upload_that_is_slower_than_granted_is_ended(
+    slow_reader: Callable[[int], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests_transport, "SLOWEST_UPLOAD", 8 * SIZE)
+    monkeypatch.setattr(retries, "ATTEMPTS", 1)
+    with pytest.raises(errors.RayClusterUnreachableError, match=r"no whole answer within 1\.125 s"):
+        upload(slow_reader(SIZE))
+
+
+def test_an_answer_to_an_upload_is_waited_for_no_longer_than_a_proxy_may_take_to_hand_it_on(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests_transport, "SLOWEST_HANDING_ON", 10 * SIZE)
+    monkeypatch.setattr(retries, "ATTEMPTS", 1)
+    scripted_ray.script("PUT", ".*", answers.default(delay=8))
+    with pytest.raises(errors.RayClusterUnreachableError, match="no answer within"):
+        upload(scripted_ray.url)
 
 
 # A proxy's login

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import socket
 import subprocess
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import Connection
 
 from airflow_provider_rayjobs import exceptions as errors
-from airflow_provider_rayjobs import protocol
+from airflow_provider_rayjobs import protocol, retries
 from airflow_provider_rayjobs.connection import read_connection
+from tests.support.forward_proxy import ForwardProxy
 from tests.support.scripted_server import ScriptedRay
 
 if TYPE_CHECKING:
@@ -124,3 +129,47 @@ def test_a_client_certificate_is_checked_when_the_connection_is_read(private_ca:
 def test_https_towards_a_server_of_http_is_a_tls_error(scripted_ray: ScriptedRay, connect: Connect) -> None:
     error = failure(connect(scripted_ray.url.replace("http://", "https://"), **CREDENTIALS))
     assert "that the server speaks https" in str(error)
+
+
+@pytest.fixture
+def tls_dribbler(private_ca: PrivateCA) -> Iterator[str]:
+    """The address of a server whose answer comes byte by byte, for longer than anybody should wait."""
+    stop = threading.Event()
+    context = private_ca.server_context()
+
+    def dribble(client: socket.socket) -> None:
+        with contextlib.suppress(OSError), context.wrap_socket(client, server_side=True) as tls:
+            tls.recv(65536)
+            tls.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+            ends = time.monotonic() + 8
+            while time.monotonic() < ends and not stop.wait(0.05):
+                tls.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=dribble, args=[server.accept()[0]], daemon=True).start()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"https://127.0.0.1:{server.getsockname()[1]}"
+        stop.set()
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("proxy", [False, True], ids=["no proxy", "https proxy"])
+def test_an_answer_that_never_ends_is_cut_off_in_time_over_tls(
+    proxy: bool, tls_dribbler: str, private_ca: PrivateCA, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "ATTEMPTS", 1)
+    with contextlib.ExitStack() as stack:
+        if proxy:
+            forward = stack.enter_context(ForwardProxy(tls=private_ca.server_context()))
+            monkeypatch.setenv("HTTPS_PROXY", forward.url)
+        client = connect(tls_dribbler, verify=str(private_ca.ca_file), connect_timeout=0.5, read_timeout=0.5)
+        began = time.monotonic()
+        with pytest.raises(errors.RayClusterUnreachableError, match="no whole answer within 1 s"):
+            client.run(protocol.get_version())
+        assert time.monotonic() - began < 5
+        assert not proxy or len(forward.carried) == 1
