@@ -27,8 +27,8 @@ LONGEST_MESSAGE = 200
 
 #: Begins and ends each frame.
 FRAME_EDGE = "\x1e"
-#: The longest report has 200 characters that JSON escapes, and two numbers.
-_FRAME = re.compile(r"\x1erayjobs-progress ([0-9a-f]{8}) (\{[^\x1e]{1,2000}\})\x1e")
+#: The longest report has 200 characters, for each of which JSON needs up to 12 (two escapes), and two numbers.
+_FRAME = re.compile(r"\x1erayjobs-progress ([0-9a-f]{8}) (\{[^\x1e]{1,2600}\})\x1e")
 
 #: Airflow hands integers of 64 bits on, and none beyond.
 _LARGEST_INTEGER = 2**63 - 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import zlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +23,11 @@ from airflow_provider_rayjobs.progress import (
 )
 
 HALF = {"done": 5, "total": 10, "message": "half"}
+
+
+def frame(body: str) -> str:
+    """Return a report as somebody else might write it, with the right checksum."""
+    return f"\x1erayjobs-progress {zlib.crc32(body.encode()):08x} {body}\x1e"
 
 
 @given(st.text(), st.text(), st.integers(0, 10**15), st.none() | st.floats(0, 1e200), st.text(max_size=LONGEST_MESSAGE))
@@ -45,6 +53,42 @@ def test_a_report_is_found_wherever_it_stands(before: str, behind: str, done: in
 )
 def test_what_only_looks_like_a_report_stays_a_line(line: str) -> None:
     assert from_line(line) == (line, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"done": 1, "a": ' + "[" * 1_900 + "}",  # json may give up on it
+        '{"done": 1, "a": ' + "[" * 30_000 + "}",
+        json.dumps({**HALF, "a": "x" * 3_000}),
+        json.dumps({**HALF, "done": 10**400}),
+        '{"done": 1' + "0" * 2_900 + "}",
+    ],
+    ids=["deep", "deeper", "long", "large", "larger"],
+)
+def test_a_report_that_no_job_of_ours_writes_stays_a_line(body: str) -> None:
+    line = frame(body)
+    assert from_line(line) == (line, None)
+    assert from_line(line + frame(json.dumps(HALF))) == (line, HALF)
+
+
+@pytest.mark.parametrize("character", ["x", "\\", "ü", "\x1f", "\U0001f600"])
+def test_the_longest_report_is_a_report(character: str) -> None:
+    report = {"done": -1.2345678901234567e-200, "total": -(2**63) + 1, "message": character * LONGEST_MESSAGE}
+    assert from_line(to_line(report).rstrip("\n")) == ("", report)
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64, 10**40, -(2**63) - 1])
+def test_an_integer_beyond_64_bits_is_reported_as_a_float(number: int) -> None:
+    progress(number, number)
+    last = reporter().last
+    assert last is not None
+    _, found = from_line(frame(json.dumps({"done": number, "total": number, "message": ""})))
+    for report in (last, found):
+        assert report == {"done": float(number), "total": float(number), "message": ""}
+        assert [type(report[name]) for name in ("done", "total")] == [float, float]
+    progress(2**63 - 1, -(2**63) + 1)
+    assert repr(reporter().last) == repr({"done": 2**63 - 1, "total": -(2**63) + 1, "message": ""})
 
 
 def test_reports_leave_the_process_now_and_then_and_the_last_one_always(monkeypatch: pytest.MonkeyPatch) -> None:
