@@ -170,6 +170,25 @@ def test_a_named_part_of_the_context_that_has_no_json_form_is_refused(scripted_r
     assert scripted_ray.received == []
 
 
+def test_a_parameter_that_may_be_none_stays_none_where_the_context_has_no_json_form() -> None:
+    def work(ti: Any = None, ds: str | None = None, *, dag_run: Any = None, params: Any = None) -> None:
+        pass
+
+    def needs(ti: Any) -> None:
+        pass
+
+    context = {"ti": object(), "ds": "d", "dag_run": [object()], "params": {"a": 1}}
+    assert make(python_callable=work)._keywords(context) == {"ds": "d", "params": {"a": 1}}
+    assert make(python_callable=work, serializer="cloudpickle")._keywords(context) == context
+    with pytest.raises(TypeError) as refused:
+        make(python_callable=needs)._keywords(context)
+    assert str(refused.value) == (
+        "The context's 'ti', for the function's parameter, is of type object, which has no JSON form; convert it to "
+        "texts, numbers, lists and dicts"
+    )
+    assert make(python_callable=needs, serializer="cloudpickle")._keywords(context) == {"ti": context["ti"]}
+
+
 def submitted(server: ScriptedRay) -> dict[str, Any]:
     (request,) = server.received_on("POST", "/api/jobs/")
     body: dict[str, Any] = request.json
