@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,13 @@ import pytest
 
 from airflow_provider_rayjobs import exceptions as errors
 from airflow_provider_rayjobs import identity, job_list, log_file, protocol
-from airflow_provider_rayjobs.answers import Response, error_of
+from airflow_provider_rayjobs.answers import (
+    MOST_JSON_PARTS,
+    Response,
+    decode_json,
+    error_of,
+    has_too_many_parts,
+)
 from airflow_provider_rayjobs.protocol import (
     LONGEST_MESSAGE,
     LONGEST_NAME,
@@ -214,6 +221,45 @@ def test_details_without_type_or_status_are_no_answer_of_ray(
 def test_an_answer_of_another_form_is_a_protocol_error(flow: Callable[[], Any], answer: Answer) -> None:
     with pytest.raises(errors.RayProtocolError, match=r"http://ray:8265: .*check that host, port and path prefix"):
         outcome(flow(), answer.body)
+
+
+MANY = MOST_JSON_PARTS + 1
+
+
+@pytest.mark.parametrize(
+    "entrypoint",
+    ["," * MANY, "[{" * MANY, '\\",[' * MANY, "\\" * 2 * MANY + "," * MANY, '"' * MANY + "[" * MANY],
+    ids=["commas", "brackets", "escaped quotes", "backslashes", "quotes"],
+)
+def test_what_stands_in_a_string_is_no_part_of_an_answer(
+    entrypoint: str, scripted_ray: ScriptedRay, connect: Callable[..., Client]
+) -> None:
+    details = {"type": "SUBMISSION", "status": "RUNNING", "submission_id": "a", "entrypoint": entrypoint}
+    scripted_ray.script("GET", JOB, answers.as_json(details))
+    assert connect(scripted_ray).run(protocol.get_job_info("a")).entrypoint == entrypoint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps([1] * MANY),
+        json.dumps({str(number): "," for number in range(MANY)}),
+        json.dumps([[]] * MANY),
+        '["' + "[" * MANY + '"' + ",[]" * MANY + "]",
+    ],
+    ids=["items", "keys", "lists", "beside a string"],
+)
+def test_an_answer_of_too_many_parts_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^more than 40,000 parts$"):
+        decode_json(text)
+
+
+@pytest.mark.parametrize("text", ['"' * 1_000_001, '"' + "\\" * 1_000_001, '"\\' * 500_000, '"' + "," * 1_000_000])
+def test_strings_without_end_are_passed_over_at_once(text: str) -> None:
+    began = time.process_time()
+    assert has_too_many_parts("," * MANY + text)
+    assert not has_too_many_parts(text)
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize("wrong", ["a/b", "a b", "", ".", "..", "ä", "a\n"])
