@@ -16,6 +16,7 @@ from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator, ray_job
 from airflow_provider_rayjobs.driver import TASK_FILE
 from airflow_provider_rayjobs.events import JobEvent, Outcome
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
+from airflow_provider_rayjobs.progress import stored
 from tests.support.tries import Tries
 
 if TYPE_CHECKING:
@@ -223,13 +224,12 @@ def refused() -> Any:
 
 @pytest.mark.parametrize("outcome", [Outcome.STOPPED, Outcome.TIMEOUT, Outcome.LOST, Outcome.UNREACHABLE])
 def test_the_last_progress_is_an_xcom_however_the_job_ended(outcome: Outcome) -> None:
-    report = {"done": 3, "total": 4, "message": "x"}
-    event = JobEvent("j1", "http://ray", outcome, progress=report).to_json()
-    tries = Tries(make, "run")
-    context = tries.context()
-    with pytest.raises(RuntimeError, match="j1"):
-        make().execute_complete(context, event)
-    assert context["ti"].xcoms["progress"] == report
+    for report in ({"done": 3, "total": 4, "message": "x"}, {"done": 3, "total": 1e40, "message": "x"}):
+        event = JobEvent("j1", "http://ray", outcome, progress=report).to_json()
+        context = Tries(make, "run").context()
+        with pytest.raises(RuntimeError, match="j1"):
+            make().execute_complete(context, event)
+        assert context["ti"].xcoms["progress"] == stored(report)
 
 
 def test_the_plain_operator_still_returns_the_submission_id() -> None:

@@ -9,16 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_rayjobs.events import JobEvent, Outcome
 from airflow_provider_rayjobs.log_lines import LineWriter
 from airflow_provider_rayjobs.progress import (
     LONGEST_MESSAGE,
     SHOW_INTERVAL,
     ProgressLines,
     Reporter,
+    checked,
     describe,
     from_line,
     progress,
     reporter,
+    stored,
     to_line,
 )
 
@@ -89,6 +92,26 @@ def test_an_integer_beyond_64_bits_is_reported_as_a_float(number: int) -> None:
         assert [type(report[name]) for name in ("done", "total")] == [float, float]
     progress(2**63 - 1, -(2**63) + 1)
     assert repr(reporter().last) == repr({"done": 2**63 - 1, "total": -(2**63) + 1, "message": ""})
+
+
+@pytest.mark.parametrize("large", [2.0**64, -(2.0**63) * 1.5, 1e40, 9.9e299])
+def test_a_number_beyond_64_bits_is_stored_as_a_text_and_read_again(large: float) -> None:
+    """PostgreSQL makes an integer of such a float, which Airflow 3 can't hand on to a task that is resumed."""
+    report = {"done": large, "total": -large, "message": "x"}
+    kept = stored(report)
+    assert kept == {"done": repr(large), "total": repr(-large), "message": "x"}
+    assert checked(json.loads(json.dumps(kept))) == report
+    event = JobEvent("j1", "http://ray", Outcome.SUCCEEDED, progress=report)
+    assert event.to_json()["progress"] == kept
+    assert JobEvent.from_json(event.to_json()) == event
+    for small in (HALF, {"done": 0.5, "total": None, "message": ""}, {"done": 2**63 - 1, "total": 0, "message": ""}):
+        assert repr(stored(small)) == repr(small)
+
+
+@pytest.mark.parametrize("text", ["x", "", "nan", "inf", "1e300", "-1e999"])
+def test_a_text_that_is_no_number_is_no_report(text: str) -> None:
+    with pytest.raises(ValueError, match=r"progress report|could not convert"):
+        checked({"done": text, "total": None, "message": ""})
 
 
 def test_reports_leave_the_process_now_and_then_and_the_last_one_always(monkeypatch: pytest.MonkeyPatch) -> None:
