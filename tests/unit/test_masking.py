@@ -188,7 +188,7 @@ def test_airflow_is_asked_to_mask_what_is_sensitive_in_a_connection_and_no_more(
         "max_upload_size": 5,
         "verify": False,
         "token": "tok-8e21",
-        "headers": {"X-Api-Key": "key-8e21", "X-Team": "a"},
+        "headers": {"X-Secret": "key-8e21", "X-Team": "a"},
         "metadata": {"password": "meta-8e21", "n": "1"},
         "cookies": {"session": "c-8e21"},
     }
