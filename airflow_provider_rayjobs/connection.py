@@ -7,6 +7,7 @@ request is sent. It imports neither Airflow nor an HTTP library.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -23,6 +24,7 @@ from airflow_provider_rayjobs import authentication as auth
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayConnectionConfigError
 from airflow_provider_rayjobs.form import FIELDS
 from airflow_provider_rayjobs.identity import METADATA_PREFIX
+from airflow_provider_rayjobs.protocol import MOST_LEVELS, has_levels
 from airflow_provider_rayjobs.safe_text import is_safe, safe_text
 
 if TYPE_CHECKING:
@@ -289,11 +291,14 @@ def read_json(text: str) -> Any:
 
     Airflow's database class for connections (3.3, not 2.11) reads each value in a URI's query as JSON, where it can: a
     token of digits is a number then.
+
+    :raises ValueError: it is not JSON, or is nested so deeply that Python might give up on it later.
     """
-    try:
-        return json.loads(text, parse_int=str, parse_float=_Fraction, parse_constant=str)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    with contextlib.suppress(RecursionError):
+        value = json.loads(text, parse_int=str, parse_float=_Fraction, parse_constant=str)
+        if has_levels(value, MOST_LEVELS):
+            return value
+    raise ValueError("it is nested too deeply")
 
 
 class _Fraction(str):
@@ -325,8 +330,7 @@ class _Extra:
         except ValueError:
             _fail(conn_id, "extra", "is no JSON object")
         for key, value in self._extra.items():
-            if not is_safe(value):
-                _fail(conn_id, key, "holds a NUL character, or half of a surrogate pair")
+            self._check_safe(key, value)
             if key not in FIELDS:
                 _fail(conn_id, key, f"is not known; the extra takes {', '.join(sorted(FIELDS))}")
 
@@ -374,9 +378,15 @@ class _Extra:
         if not isinstance(value, str):
             return {} if value is None else value
         try:
-            return read_json(value)
+            found = read_json(value)
         except ValueError:
             self._wrong(key, "is not valid JSON")
+        self._check_safe(key, found)  # JSON in JSON may escape what the text does not hold
+        return found
+
+    def _check_safe(self, key: str, value: Any) -> None:
+        if not is_safe(value):
+            _fail(self._conn_id, key, "holds a NUL character, or half of a surrogate pair")
 
     def amount(self, key: str) -> float:
         value = self._get(key)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, DecoratedOperator, task_decorator_factory
 
-from airflow_provider_rayjobs import compat, shipping, values
+from airflow_provider_rayjobs import compat, progress, shipping, values
 from airflow_provider_rayjobs.exactly_once import find_job
 from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobResultError, RayJobsError
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
@@ -131,9 +131,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
             if name in given or name not in context or parameter.kind not in named:
                 continue
             if parameter.default is inspect.Parameter.empty:
-                wanted[name] = self._from_context(
-                    context[name], f"The context's {name!r}, for the function's parameter,"
-                )
+                wanted[name] = self._from_context(context[name], f"context[{name!r}]")
             elif parameter.default is None:  # as with `@task.virtualenv`, what can't be given stays None
                 with contextlib.suppress(TypeError):
                     wanted[name] = self._from_context(context[name], name)
@@ -273,8 +271,8 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
             self._push_progress(context, {**record.progress, "message": public(record.progress["message"])})
         return record
 
-    def _push_progress(self, context: Context, progress: dict[str, Any]) -> None:
-        compat.push_xcom(context, PROGRESS_XCOM, progress)
+    def _push_progress(self, context: Context, report: dict[str, Any]) -> None:
+        compat.push_xcom(context, PROGRESS_XCOM, progress.stored(report))
 
 
 def _has_short_integers(value: Any) -> bool:

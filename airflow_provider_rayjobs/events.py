@@ -74,6 +74,8 @@ class JobEvent:
     def to_json(self) -> dict[str, Any]:
         """Return the event as a JSON object that every database takes."""
         values = {**asdict(self), "outcome": str(self.outcome), "log_tail": list(self.log_tail)}
+        if self.progress is not None:
+            values["progress"] = progress.stored(self.progress)
         event: dict[str, Any] = safe_value({"version": EVENT_VERSION, **values})
         return event
 

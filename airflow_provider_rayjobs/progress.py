@@ -27,10 +27,10 @@ LONGEST_MESSAGE = 200
 
 #: Begins and ends each frame.
 FRAME_EDGE = "\x1e"
-#: The longest report has 200 characters that JSON escapes, and two numbers.
-_FRAME = re.compile(r"\x1erayjobs-progress ([0-9a-f]{8}) (\{[^\x1e]{1,2000}\})\x1e")
+#: The longest report has 200 characters, for each of which JSON needs up to 12 (two escapes), and two numbers.
+_FRAME = re.compile(r"\x1erayjobs-progress ([0-9a-f]{8}) (\{[^\x1e]{1,2600}\})\x1e")
 
-#: Airflow hands integers of 64 bits on, and none beyond.
+#: Airflow hands on no larger integer than one of 64 bits.
 _LARGEST_INTEGER = 2**63 - 1
 
 
@@ -144,10 +144,25 @@ def checked(report: Any) -> dict[str, Any]:
     """
     if not isinstance(report, dict):
         raise ValueError(f"not a progress report: {report!r}"[:200])
-    done, total, message = report.get("done"), report.get("total"), report.get("message")
+    done, total, message = _number(report.get("done")), _number(report.get("total")), report.get("message")
     if not _is_number(done) or not (total is None or _is_number(total)):
         raise ValueError(f"not a progress report: {report!r}"[:200])
     return {"done": _short(done), "total": _short(total), "message": str(message or "")[:LONGEST_MESSAGE]}
+
+
+def stored(report: dict[str, Any]) -> dict[str, Any]:
+    """
+    Return a report as Airflow can store it; :func:`checked` reads it again.
+
+    A number of more than 64 bits becomes a text: PostgreSQL gives a float such as 1e40 back as an integer (its JSONB
+    knows no floats), and Airflow 3 can't hand such an integer on to the task that is to be resumed.
+    """
+    large = [name for name in ("done", "total") if abs(report[name] or 0) > _LARGEST_INTEGER]
+    return {**report, **{name: repr(report[name]) for name in large}}
+
+
+def _number(value: Any) -> Any:
+    return float(value) if isinstance(value, str) else value
 
 
 def describe(report: dict[str, Any]) -> str:

@@ -59,7 +59,7 @@ _JOB_ID = re.compile("[0-9a-f]{8}")
 #: Unix milliseconds that a job may have begun or ended at, at most: the end of the year 9999.
 LATEST_TIME = 253_402_300_799_999
 
-#: Containers in containers of a ``runtime_env`` or other object of a job, at most.
+#: Containers in containers of a ``runtime_env`` or other object of a job, or of a connection's extra, at most.
 MOST_LEVELS = 100
 
 #: Seconds after which a submission gives up when it is certain that none of its attempts left this machine.
@@ -194,15 +194,15 @@ def _milliseconds(value: Any) -> int:
 def _object(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"is not an object but {type(value).__name__}")
-    if not _has_levels(value, MOST_LEVELS):
+    if not has_levels(value, MOST_LEVELS):
         raise ValueError(f"has more than {MOST_LEVELS} levels")
     return value
 
 
-def _has_levels(value: Any, most: int) -> bool:
+def has_levels(value: Any, most: int) -> bool:
     """Whether a JSON value has at most ``most`` containers in containers."""
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return most > 0 and all(_has_levels(item, most - 1) for item in items)
+    return most > 0 and all(has_levels(item, most - 1) for item in items)
 
 
 def _strings(value: Any) -> Mapping[str, str]:

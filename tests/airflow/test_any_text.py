@@ -50,8 +50,22 @@ def test_no_text_of_a_job_ends_the_triggerer_or_another_task(airflow: AirflowEnv
         airflow.wait_task(DAG, "any", f"raises_{how}", "failed", timeout=240)
         assert r"ValueError: \x00 \udcff" in airflow.task_log(DAG, "any", f"raises_{how}")
 
+        airflow.wait_task(DAG, "any", f"counts_{how}", "success", timeout=240)
+        last = airflow.xcom(DAG, "any", f"counts_{how}", key="progress")
+        assert last == {"done": "1e+40", "total": "1e+40", "message": "whole"}
+        log = airflow.task_log(DAG, "any", f"counts_{how}")
+        assert "Progress: 1e+40/1e+41 (10 %), by hand" in log
+        assert "Progress: 1e+40/1e+40 (100 %), whole" in log
+
+    airflow.wait_task(DAG, "any", "fails_quietly", "failed", timeout=240)
+    log = airflow.task_log(DAG, "any", "fails_quietly")
+    error = log[log.index("ended FAILED") :]
+    assert "exit code 3" in error
+    assert r"reason: \x00 binary" in error
+
     airflow.wait_task(DAG, "any", "bad_field", "failed")
-    assert "Nothing was submitted: entrypoint holds a NUL" in airflow.task_log(DAG, "any", "bad_field")
+    log = airflow.task_log(DAG, "any", "bad_field")
+    assert "Template field 'entrypoint' of task 'bad_field' holds a NUL character" in log
 
     gate.touch()
     airflow.wait_task("rj_innocent", "any", "job", "success")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from datetime import timedelta, timezone
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
 from airflow_provider_rayjobs.values import KIND
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _TEXTS = st.text() | st.text(st.characters(codec=None)) | st.sampled_from([KIND, "\x00", "\ud800", "<frame>\n"])
 _OFFSETS = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
@@ -57,3 +60,14 @@ def same(a: Any, b: Any) -> bool:
     if hasattr(a, "utcoffset"):
         return a == b and a.utcoffset() == b.utcoffset() and a.fold == b.fold
     return bool(a == b)
+
+
+def integers(value: Any) -> Iterator[int]:
+    """Yield the integers in a value, at any level."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            yield from integers(item)
+    elif isinstance(value, int):
+        yield value

@@ -135,6 +135,9 @@ class HostileHead:
     def __init__(self) -> None:
         self.port = free_port()
         self.url = f"http://{self.host}:{self.port}"
+        #: The jobs whose details, and whose logs, were asked for.
+        self.asked: set[str] = set()
+        self.followed: set[str] = set()
         self._thread = LoopThread("hostile-head")
         self._runner: web.AppRunner | None = None
 
@@ -168,6 +171,7 @@ class HostileHead:
 
     async def _details(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]
+        self.asked.add(name)
         if name in DETAILS:
             found = DETAILS[name]()
             return web.Response(
@@ -191,6 +195,7 @@ class HostileHead:
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         name = request.match_info["name"]
+        self.followed.add(name)
         text = "Traceback SUCCEEDED\n"
         if name in MESSAGES:
             text = MESSAGES[name]()

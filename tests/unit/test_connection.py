@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import Connection
 
+from airflow_provider_rayjobs import compat
 from airflow_provider_rayjobs.connection import ClusterConnection, read_connection
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayConnectionConfigError
 from airflow_provider_rayjobs.form import FIELDS
+from airflow_provider_rayjobs.protocol import MOST_LEVELS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.support.private_ca import PrivateCA
@@ -209,6 +212,42 @@ def test_an_extra_that_is_no_json_object_is_refused_and_never_ignored(extra: str
         read_connection("ray_x", connection, {})
 
 
+@pytest.mark.parametrize("depth", [MOST_LEVELS, 300, 600, 950, 100_000])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_an_extra_of_any_depth_is_refused_in_words(depth: int, opening: str, closing: str) -> None:
+    """Python's json gives up on the deepest; other code would on those that it takes."""
+    deep = opening * depth + "1" + closing * depth
+    unset = dict.fromkeys(("port", "schema", "login", "password"))
+    for extra, problem in (
+        (f'{{"headers": {deep}}}', "field 'extra': is no JSON object"),
+        (json.dumps({"headers": deep}), "field 'headers': (is not valid JSON|.*must be a string|is no object)"),
+    ):
+        connection = SimpleNamespace(conn_type="ray_jobs", host="head", extra=extra, **unset)
+        with pytest.raises(RayConnectionConfigError, match=problem):
+            compat.load_cluster("ray_x", connection)
+
+
+@pytest.mark.parametrize("nasty", ["a\0", "\ud800", "a\udcff"])
+@pytest.mark.parametrize(
+    ("field", "make"),
+    [
+        *((key, lambda text: text) for key in FIELDS),
+        *((key, lambda text: {"X": text}) for key in ("headers", "cookies", "metadata")),
+        *((key, lambda text: {text: "x"}) for key in ("headers", "cookies", "metadata")),
+        *((key, lambda text: json.dumps({"X": text})) for key in ("headers", "cookies", "metadata")),
+        ("metadata", lambda text: json.dumps({text: "x"})),
+        ("metadata", lambda text: {"X": ["x", {"y": text}]}),
+    ],
+)
+def test_what_airflow_can_not_store_is_refused_in_every_field(
+    nasty: str, field: str, make: Callable[[str], Any]
+) -> None:
+    message = refusal(field, {field: make(nasty)}, host="head")
+    assert message.endswith(": holds a NUL character, or half of a surrogate pair")
+    message.encode()
+    assert "\0" not in message
+
+
 def test_a_broken_extra_of_airflows_own_connection_is_refused() -> None:
     connection = airflow_connection(host="head")
     connection.extra = '{"verify": false'
@@ -377,6 +416,8 @@ def test_a_uri_without_a_cluster_is_no_other_cluster(uri: str, words: str, monke
         ({"schema": "https"}, "schema is set"),
         ({"host": " ", "password": "hunter2"}, "password is set"),
         ({"extra": {"token": "hunter2", "deployment": ""}}, "token is set"),
+        ({"extra": {"verify": False}}, "verify is set"),
+        ({"extra": {"verify": False, "token": "hunter2"}}, "verify, token are set"),
         ({"extra": {"headers": {"X": "hunter2"}, "unreachable_timeout": 3}}, "headers, unreachable_timeout are set"),
     ],
 )
@@ -417,9 +458,12 @@ def test_a_number_is_taken_for_its_text(given: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("given", ["1.10", "1e5", "-0.0"])
-@pytest.mark.parametrize("place", ['"token": {}', '"headers": {{"X": {}}}', '"metadata": "{{\\"m\\": {}}}"'])
+@pytest.mark.parametrize(
+    "place", ['"token": {}', '"deployment": {}', '"headers": {{"X": {}}}', '"metadata": "{{\\"m\\": {}}}"']
+)
 def test_a_number_whose_text_airflow_may_have_changed_is_refused(given: str, place: str) -> None:
-    with pytest.raises(RayConnectionConfigError, match=r"is a number, but must be a string; write .* as JSON"):
+    ends = r" is a number, but must be a string; write the connection as JSON, with quotes$"
+    with pytest.raises(RayConnectionConfigError, match=ends):
         read(f"{{{place.format(given)}}}", host="head")
     assert read(f'{{"read_timeout": {given.strip("-")}1}}', host="head").read_timeout > 0
 
@@ -435,7 +479,13 @@ def test_a_uri_says_the_same_however_airflow_reads_its_query() -> None:
 
 
 def test_a_password_that_no_header_can_carry_is_refused() -> None:
-    assert "or the login holds a NUL" in refusal("password", login="me", password="\ud800", host="head")
+    # Airflow's own connection can't hold these: 2.11 fails when it is to encrypt them.
+    for login, password in (("me", "\ud800"), ("me\0", "x"), ("\udcff", "x")):
+        fields = {"host": "head", "port": None, "schema": None, "login": login, "password": password, "extra": ""}
+        connection = SimpleNamespace(conn_type="ray_jobs", **fields)
+        with pytest.raises(RayConnectionConfigError, match="or the login holds a NUL") as caught:
+            read_connection("ray_x", connection, {})
+        assert caught.value.field == "password"
 
 
 # The folders from which credentials may come

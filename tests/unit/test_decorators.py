@@ -16,6 +16,7 @@ from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator, ray_job
 from airflow_provider_rayjobs.driver import TASK_FILE
 from airflow_provider_rayjobs.events import JobEvent, Outcome
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
+from airflow_provider_rayjobs.progress import stored
 from tests.support import answers
 from tests.support.tries import Tries
 
@@ -171,6 +172,25 @@ def test_a_named_part_of_the_context_that_has_no_json_form_is_refused(scripted_r
     assert scripted_ray.received == []
 
 
+def test_a_parameter_that_may_be_none_stays_none_where_the_context_has_no_json_form() -> None:
+    def work(ti: Any = None, ds: str | None = None, *, dag_run: Any = None, params: Any = None) -> None:
+        pass
+
+    def needs(ti: Any) -> None:
+        pass
+
+    context = {"ti": object(), "ds": "d", "dag_run": [object()], "params": {"a": 1}}
+    assert make(python_callable=work)._keywords(context) == {"ds": "d", "params": {"a": 1}}
+    assert make(python_callable=work, serializer="cloudpickle")._keywords(context) == context
+    with pytest.raises(TypeError) as refused:
+        make(python_callable=needs)._keywords(context)
+    assert str(refused.value) == (
+        "context['ti'] is of type object, which has no JSON form; convert it to "
+        "texts, numbers, lists and dicts"
+    )
+    assert make(python_callable=needs, serializer="cloudpickle")._keywords(context) == {"ti": context["ti"]}
+
+
 def submitted(server: ScriptedRay) -> dict[str, Any]:
     (request,) = server.received_on("POST", "/api/jobs/")
     body: dict[str, Any] = request.json
@@ -225,13 +245,12 @@ def test_a_result_whose_route_is_closed_fails_the_task_and_makes_no_second_job(
 
 @pytest.mark.parametrize("outcome", [Outcome.STOPPED, Outcome.TIMEOUT, Outcome.LOST, Outcome.UNREACHABLE])
 def test_the_last_progress_is_an_xcom_however_the_job_ended(outcome: Outcome) -> None:
-    report = {"done": 3, "total": 4, "message": "x"}
-    event = JobEvent("j1", "http://ray", outcome, progress=report).to_json()
-    tries = Tries(make, "run")
-    context = tries.context()
-    with pytest.raises(RuntimeError, match="j1"):
-        make().execute_complete(context, event)
-    assert context["ti"].xcoms["progress"] == report
+    for report in ({"done": 3, "total": 4, "message": "x"}, {"done": 3, "total": 1e40, "message": "x"}):
+        event = JobEvent("j1", "http://ray", outcome, progress=report).to_json()
+        context = Tries(make, "run").context()
+        with pytest.raises(RuntimeError, match="j1"):
+            make().execute_complete(context, event)
+        assert context["ti"].xcoms["progress"] == stored(report)
 
 
 def test_the_plain_operator_still_returns_the_submission_id() -> None:

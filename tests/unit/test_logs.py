@@ -9,13 +9,14 @@ import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_rayjobs import log_lines, logs
 from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
 from airflow_provider_rayjobs.answer_body import AnswerBodyError
-from airflow_provider_rayjobs.json_text import JsonTextReader
+from airflow_provider_rayjobs.job_secrets import JobSecrets
+from airflow_provider_rayjobs.json_text import LONGEST_ESCAPE, JsonTextReader
 from airflow_provider_rayjobs.log_lines import LONGEST_LINE, TAIL_CHARACTERS, TAIL_LINES, LineWriter
 from airflow_provider_rayjobs.logs import LogFollower
 from tests.support import answers
@@ -103,12 +104,16 @@ def test_a_huge_line_costs_memory_and_time_in_proportion() -> None:
 # The text inside {"logs": "..."}
 
 
+def feed(reader: JsonTextReader, *chunks: bytes) -> None:
+    for chunk in chunks:
+        for _ in reader.feed(chunk):
+            pass
+
+
 def decoded(body: bytes, size: int) -> str:
     parts: list[str] = []
     reader = JsonTextReader("logs", parts.append)
-    for start in range(0, len(body), size):
-        for _ in reader.feed(body[start : start + size]):
-            pass
+    feed(reader, *(body[start : start + size] for start in range(0, len(body), size)))
     reader.close()
     return "".join(parts)
 
@@ -141,6 +146,11 @@ def test_a_surrogate_pair_is_joined_wherever_it_is_cut() -> None:
         b"[]",
         b"<html>" + b"x" * 5000,
         b'{"logs": "\\x"}',
+        b'{"logs": "x"} y',
+        b'{"logs": "x" y}',
+        b'{"logs": "x", "more": "y"}',
+        b'{"logs": "x"}{"logs": "y"}',
+        b'{"logs": "x"}' + b" " * 5000 + b'"',
     ],
 )
 @pytest.mark.parametrize("size", [1, 4, 100_000])
@@ -153,13 +163,47 @@ def test_decoding_a_huge_body_needs_little_memory() -> None:
     reader = JsonTextReader("logs", LineWriter(lambda line: None).steps)
     tracemalloc.start()
     try:
-        for chunk in (b'{"logs": "', *[b"x" * 65_536] * 300, b'"}'):
-            for _ in reader.feed(chunk):
-                pass
+        feed(reader, b'{"logs": "', *[b"x" * 65_536] * 300, b'"}')
         reader.close()
         assert tracemalloc.get_traced_memory()[1] < 4_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_space_behind_the_end_is_not_kept() -> None:
+    assert decoded(b'{"logs": "x" }\r\n\t ', 1) == "x"
+    parts: list[str] = []
+    reader = JsonTextReader("logs", parts.append)
+    tracemalloc.start()
+    try:
+        feed(reader, b'{"logs": "x"}', *[b" " * 65_536] * 300)
+        reader.close()
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert parts == ["x"]
+
+
+@pytest.mark.parametrize("begin", [b"\\u", b"\\uZZZZ", b"a\\u12", b"\\ud83d\\u", b"\\ud83d\\ude0"])
+@pytest.mark.parametrize("more", [b" ", b"\\", b"Z"])
+@pytest.mark.parametrize("size", [1, 6, 16_384])
+def test_an_escape_without_end_is_an_error_after_a_few_characters(begin: bytes, more: bytes, size: int) -> None:
+    reader = JsonTextReader("logs", lambda text: None)
+    with pytest.raises(AnswerBodyError, match="it is malformed"):
+        feed(reader, b'{"logs": "' + begin, *[more * size] * LONGEST_ESCAPE)
+
+
+@pytest.mark.parametrize("size", [16_383, 16_384])
+def test_backslashes_without_end_need_little_memory(size: int) -> None:
+    sizes: list[int] = []
+    reader = JsonTextReader("logs", lambda text: sizes.append(len(text)))
+    tracemalloc.start()
+    try:
+        feed(reader, b'{"logs": "', *[b"\\" * size] * 100)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+    assert sum(sizes) == size * 100 // 2
 
 
 # Following
@@ -336,3 +380,38 @@ def test_what_is_secret_is_masked_across_messages_and_lines(secret: str, expecte
     writer.feed("ter2\n\nend\n")
     assert lines == expected
     assert writer.tail() == tuple(expected)
+
+
+@settings(deadline=None)
+@given(
+    before=st.integers(0, 60),
+    length=st.integers(5, 10),
+    behind=st.integers(0, 60),
+    cuts=st.lists(st.integers(0, 130), max_size=4),
+)
+def test_a_secret_across_the_cuts_of_a_long_line_is_never_shown(
+    before: int, length: int, behind: int, cuts: list[int]
+) -> None:
+    secret, line = "0123456789"[:length], "x" * before + "0123456789"[:length] + "x" * behind
+    lines: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log_lines, "LONGEST_LINE", 10)
+        writer = LineWriter(lines.append, public=JobSecrets([secret]).public)
+        ends = [*sorted(cuts), len(line)]
+        for start, end in zip([0, *ends], ends, strict=False):
+            writer.feed(line[start:end])
+        writer.feed("\n")
+    assert "".join(lines) == "x" * before + "***" + "x" * behind
+    assert all(len(piece) <= 10 for piece in lines)
+    assert writer.tail() == tuple(lines)
+
+
+@pytest.mark.parametrize("first", [LONGEST_LINE - 10, 2 * LONGEST_LINE - 10, 2 * LONGEST_LINE + 10, 5 * LONGEST_LINE])
+@pytest.mark.parametrize("half", [1, 12, 23])
+def test_a_secret_across_two_messages_in_a_line_of_any_length_is_never_shown(first: int, half: int) -> None:
+    secret = "0123456789-secret-value-"
+    lines: list[str] = []
+    writer = LineWriter(lines.append, public=JobSecrets([secret]).public)
+    for message in ("x" * first + secret[:half], secret[half:] + "x" * 3 * LONGEST_LINE, "\n"):
+        writer.feed(message)
+    assert "".join(lines) == "x" * first + "***" + "x" * 3 * LONGEST_LINE

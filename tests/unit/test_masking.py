@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -174,6 +175,31 @@ def test_a_jobs_secrets_are_masked_in_its_own_text_and_in_no_other() -> None:
     assert public("Traceback: dsn-3c9d large-one") == "***: *** large-one"
     assert redact("Traceback dsn-3c9d") == "Traceback dsn-3c9d"
     assert compat.public_for(None)("Traceback") == "Traceback"
+
+
+def test_airflow_is_asked_to_mask_what_is_sensitive_in_a_connection_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Airflow 3.1 and newer warn of each short value that they are asked to mask, under whatever name."""
+    masked: list[Any] = []
+    monkeypatch.setattr(compat, "mask_secret", masked.append)
+    extra = {
+        "unreachable_timeout": 30,
+        "max_upload_size": 5,
+        "verify": False,
+        "token": "tok-8e21",
+        "headers": {"X-Secret": "key-8e21", "X-Team": "a"},
+        "metadata": {"password": "meta-8e21", "n": "1"},
+        "cookies": {"session": "c-8e21"},
+    }
+    fields = {"host": "http://head:8265", "port": None, "schema": None, "login": None, "password": None}
+    connection: Any = SimpleNamespace(conn_type="ray_jobs", extra=json.dumps(extra), **fields)
+    cluster = compat.load_cluster("ray_x", connection)
+    assert masked == ["tok-8e21", "key-8e21", "meta-8e21"]
+    compat.register_cluster(cluster)
+    assert "meta-8e21" in masked
+    assert not {"30", "5", "False", "a", "1"}.intersection(masked)
+    assert all(isinstance(secret, str) and len(secret) > 5 for secret in masked)
 
 
 def test_what_airflow_masks_is_masked_in_a_jobs_text_too() -> None:

@@ -8,14 +8,29 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_provider_rayjobs import exceptions as errors
 from airflow_provider_rayjobs import identity, job_list, log_file, protocol
-from airflow_provider_rayjobs.answers import Response, error_of
-from airflow_provider_rayjobs.protocol import JobDetails, JobStatus, Submission
+from airflow_provider_rayjobs.answers import (
+    MOST_JSON_PARTS,
+    Response,
+    decode_json,
+    error_of,
+    has_too_many_parts,
+)
+from airflow_provider_rayjobs.protocol import (
+    LONGEST_MESSAGE,
+    LONGEST_NAME,
+    LONGEST_STATUS,
+    JobDetails,
+    JobStatus,
+    Submission,
+)
 from tests.support import answers, faults
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.flows import outcome
@@ -110,6 +125,75 @@ def test_details_drop_unknown_fields_and_take_none_for_absent() -> None:
     assert (job.status, dict(job.metadata), job.message) == (JobStatus.RUNNING, {}, None)
 
 
+@pytest.mark.parametrize(
+    "status", ["", "RUN\nNING", "\x1b[31mRUNNING", "\0", "X" * (LONGEST_STATUS + 1), "L\xc4UFT", "\ud800"]
+)
+def test_a_status_is_a_short_text_that_can_be_shown(status: str) -> None:
+    with pytest.raises(ValueError, match="is not a valid JobStatus"):
+        JobStatus(status)
+    with pytest.raises(ValueError, match="a job whose status is not a string of 1 to 64 printable ASCII characters"):
+        JobDetails.from_json({"type": "SUBMISSION", "status": status})
+    longest = "X" * LONGEST_STATUS
+    assert JobDetails.from_json({"type": "SUBMISSION", "status": longest}).status == longest
+
+
+def test_a_message_and_the_type_of_an_error_are_cut_to_their_longest() -> None:
+    def details(message: str, error_type: str = "E") -> JobDetails:
+        return JobDetails.from_json(
+            {"type": "SUBMISSION", "status": "FAILED", "message": message, "error_type": error_type}
+        )
+
+    whole = "m" * LONGEST_MESSAGE
+    assert details(whole).message == whole
+    message = details("first line\n" + "m" * 2**20 + "\nlast line").message or ""
+    assert message.startswith("first line\nmmm")
+    assert message.endswith("mmm\nlast line")
+    assert message.count("\n… (cut) …\n") == 1
+    assert len(message) - len("\n… (cut) …\n") == LONGEST_MESSAGE
+    assert details("", "E" * (LONGEST_NAME + 1)).error_type == "E" * LONGEST_NAME
+
+
+def test_no_text_of_a_job_holds_what_can_not_be_stored() -> None:
+    nasty, safe = "a\0b\ud800", r"a\x00b\ud800"
+    texts = (
+        *("type", "submission_id", "job_id", "entrypoint", "message", "error_type"),
+        *("driver_agent_http_address", "driver_node_id"),
+    )
+    objects = {"runtime_env": {nasty: [nasty, {"k": {nasty: nasty}}]}, "driver_info": {nasty: {"id": nasty}}}
+    given = {**dict.fromkeys(texts, nasty), **objects, "metadata": {nasty: nasty}, "status": "FAILED"}
+    job = JobDetails.from_json(json.loads(json.dumps(given)))
+    assert {name: getattr(job, name) for name in texts} == dict.fromkeys(texts, safe)
+    assert job.metadata == {safe: safe}
+    assert job.runtime_env == {safe: [safe, {"k": {safe: safe}}]}
+    assert job.driver_info == {safe: {"id": safe}}
+    assert set(given) == {one.name for one in fields(JobDetails)} - {"start_time", "end_time", "driver_exit_code"}
+
+
+@pytest.mark.parametrize(
+    ("job_id", "found"),
+    [
+        ("02000000", True),
+        ("0200000a", True),
+        ("0200000", False),
+        ("020000000", False),
+        ("0200000A", False),
+        ("evil", False),
+    ],
+)
+def test_a_job_is_found_by_rays_own_id_only_where_that_is_one(
+    job_id: str, found: bool, scripted_ray: ScriptedRay, connect: Callable[..., Client]
+) -> None:
+    scripted_ray.script(
+        "GET", f"/api/jobs/{job_id}", answers.as_json({"type": "DRIVER", "status": "RUNNING", "job_id": job_id})
+    )
+    client = connect(scripted_ray)
+    if found:
+        assert client.run(protocol.get_job_info(job_id)).job_id == job_id
+    else:
+        with pytest.raises(errors.RayProtocolError, match=f"the details of another job \\('{job_id}'\\)"):
+            client.run(protocol.get_job_info(job_id))
+
+
 @pytest.mark.parametrize("data", [{"type": "SUBMISSION"}, {"status": "RUNNING"}, {"type": "S", "status": ""}])
 def test_details_without_type_or_status_are_no_answer_of_ray(
     data: dict[str, str], scripted_ray: ScriptedRay, connect: Callable[..., Client]
@@ -137,6 +221,45 @@ def test_details_without_type_or_status_are_no_answer_of_ray(
 def test_an_answer_of_another_form_is_a_protocol_error(flow: Callable[[], Any], answer: Answer) -> None:
     with pytest.raises(errors.RayProtocolError, match=r"http://ray:8265: .*check that host, port and path prefix"):
         outcome(flow(), answer.body)
+
+
+MANY = MOST_JSON_PARTS + 1
+
+
+@pytest.mark.parametrize(
+    "entrypoint",
+    ["," * MANY, "[{" * MANY, '\\",[' * MANY, "\\" * 2 * MANY + "," * MANY, '"' * MANY + "[" * MANY],
+    ids=["commas", "brackets", "escaped quotes", "backslashes", "quotes"],
+)
+def test_what_stands_in_a_string_is_no_part_of_an_answer(
+    entrypoint: str, scripted_ray: ScriptedRay, connect: Callable[..., Client]
+) -> None:
+    details = {"type": "SUBMISSION", "status": "RUNNING", "submission_id": "a", "entrypoint": entrypoint}
+    scripted_ray.script("GET", JOB, answers.as_json(details))
+    assert connect(scripted_ray).run(protocol.get_job_info("a")).entrypoint == entrypoint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps([1] * MANY),
+        json.dumps({str(number): "," for number in range(MANY)}),
+        json.dumps([[]] * MANY),
+        '["' + "[" * MANY + '"' + ",[]" * MANY + "]",
+    ],
+    ids=["items", "keys", "lists", "beside a string"],
+)
+def test_an_answer_of_too_many_parts_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^more than 40,000 parts$"):
+        decode_json(text)
+
+
+@pytest.mark.parametrize("text", ['"' * 1_000_001, '"' + "\\" * 1_000_001, '"\\' * 500_000, '"' + "," * 1_000_000])
+def test_strings_without_end_are_passed_over_at_once(text: str) -> None:
+    began = time.process_time()
+    assert has_too_many_parts("," * MANY + text)
+    assert not has_too_many_parts(text)
+    assert time.process_time() - began < 1
 
 
 @pytest.mark.parametrize("wrong", ["a/b", "a b", "", ".", "..", "ä", "a\n"])

@@ -9,7 +9,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowSkipException, XComArg
 
 from airflow_provider_rayjobs import validation
-from airflow_provider_rayjobs.decorators import ray_job_task
+from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator, ray_job_task
 from airflow_provider_rayjobs.operators import RayDeleteJobOperator, RayStopJobOperator, RaySubmitJobOperator
 from airflow_provider_rayjobs.sensors import RESOURCE_FIELDS, RayClusterSensor, RayJobSensor
 from tests.support.tries import TaskInstance
@@ -262,6 +262,74 @@ def test_a_wrong_amount_of_the_sensor_is_named_when_it_is_known(monkeypatch: pyt
     dag_run = SimpleNamespace(start_date=None)
     with pytest.raises(AirflowFailException, match=r"entrypoint_num_cpus must be a number, not '3\.10x'"):
         sensor.execute({"ti": Instance(), "dag_run": dag_run})
+
+
+# What Airflow can't store
+
+
+def function(*args: Any, **kwargs: Any) -> None:
+    pass
+
+
+FUNCTION = {"python_callable": function, "op_args": [], "op_kwargs": {}}
+WITH_FIELDS: dict[Any, dict[str, Any]] = {
+    RaySubmitJobOperator: {"entrypoint": "true"},
+    RayStopJobOperator: {"submission_id": "a"},
+    RayDeleteJobOperator: {"submission_id": "a"},
+    RayJobSensor: {"submission_id": "a"},
+    RayClusterSensor: {},
+    RayJobDecoratedOperator: FUNCTION,
+}
+#: Fields that take no text.
+IN_FIELDS = {"op_args": lambda text: [1, {text}], "op_kwargs": lambda text: {"shard": {"x": (text,)}}}
+
+
+@BOTH
+@pytest.mark.parametrize("nasty", ["a\0b", "a\ud800"])
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [
+        (kind, field)
+        for kind in WITH_FIELDS
+        for field in kind.template_fields
+        if kind is not RayJobDecoratedOperator or field not in ("entrypoint", *RaySubmitJobOperator.template_fields)
+    ],
+)
+def test_no_rendered_field_holds_what_airflow_can_not_store(native: bool, kind: Any, field: str, nasty: str) -> None:
+    def make(text: str) -> Any:
+        value = IN_FIELDS.get(field, str)(text)
+        return kind(task_id="t", **{**WITH_FIELDS[kind], field: value})
+
+    words = f"Template field '{field}' of task 't' holds a NUL character, or half of a surrogate pair"
+    with pytest.raises(AirflowFailException, match=f"^{words}"):
+        rendered(lambda: make("{{ nasty }}"), native=native, nasty=nasty)
+    rendered(lambda: make("{{ nasty }}"), native=native, nasty=r"a\x00b")
+
+
+@BOTH
+def test_no_part_of_a_rendered_field_holds_what_airflow_can_not_store(native: bool) -> None:
+    for fields in (
+        {"runtime_env": {"env_vars": {"A": "{{ nasty }}"}}},
+        {"runtime_env": {"pip": ["x", "{{ nasty }}"]}},
+        {"metadata": {"a\0": "x"}},
+        {"entrypoint": ["echo", "{{ nasty }}"]},
+        {"entrypoint_resources": {"a\ud800": "1"}},
+    ):
+        (field,) = fields
+        with pytest.raises(AirflowFailException, match=f"^Template field '{field}' of task 't' holds a NUL"):
+            rendered(
+                lambda: RaySubmitJobOperator(task_id="t", **{"entrypoint": "true", **fields}),  # noqa: B023
+                native=native,
+                nasty="\0",
+            )
+
+
+def test_a_mapped_task_is_refused_as_well() -> None:
+    with DAG("mapped", schedule=None):
+        mapped = RayStopJobOperator.partial(task_id="t").expand(submission_id=["a", "b"])
+    operator = mapped.unmap({**mapped.partial_kwargs, "task_id": "t", "submission_id": "a\0"})
+    with pytest.raises(AirflowFailException, match=r"^Template field 'submission_id' of task 't' holds"):
+        operator.render_template_fields({})
 
 
 # A submission that never had a job

@@ -33,9 +33,23 @@ with DAG("rj_any_text", schedule=None):
         def raises():
             raise ValueError("\0 " + b"\xff".decode(errors="surrogateescape"))
 
+        @task.ray_job(task_id=f"counts_{how}", deferrable=deferrable)
+        def counts():
+            import time
+
+            from airflow_provider_rayjobs.progress import progress, to_line
+
+            print(to_line({"done": 10**40, "total": 10**41, "message": "by hand"}), end="", flush=True)
+            time.sleep(2)
+            progress(10**40, 10**40, "whole")
+
         tells()
         outputs()
         raises()
+        counts()
+
+    # Without the log, the NUL comes in Ray's message alone.
+    RaySubmitJobOperator(task_id="fails_quietly", entrypoint=FAILS, stream_logs=False, deferrable=False)
 
     RaySubmitJobOperator(task_id="bad_field", entrypoint="echo {{ '\\0' }}", metadata={"a": "{{ 'b\\0' }}"})
 
