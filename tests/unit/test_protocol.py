@@ -250,11 +250,11 @@ def test_what_stands_in_a_string_is_no_part_of_an_answer(
     ids=["items", "keys", "lists", "beside a string"],
 )
 def test_an_answer_of_too_many_parts_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^more than 40,000 parts$"):
+    with pytest.raises(ValueError, match=r"^more than 60,000 parts$"):
         decode_json(text)
 
 
-@pytest.mark.parametrize("text", ['"' * 1_000_001, '"' + "\\" * 1_000_001, '"\\' * 500_000, '"' + "," * 1_000_000])
+@pytest.mark.parametrize("text", ['"' + "\\" * 1_000_001, '"\\' * 500_000, '"' + "," * 1_000_000])
 def test_strings_without_end_are_passed_over_at_once(text: str) -> None:
     began = time.process_time()
     assert has_too_many_parts("," * MANY + text)
