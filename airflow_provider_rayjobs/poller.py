@@ -343,7 +343,9 @@ class Poller:
             self._lost(error)
 
     def _lost(self, error: RayJobsError, since: float | None = None) -> None:
-        """Tell everybody that the cluster is away, or still is."""
+        """Tell everybody that the cluster is away, or still is; what was asked for those who have left tells nobody."""
+        if not self._jobs:
+            return
         if self._outage is not None:
             since = self._outage.since
         self._outage = Trouble(error, time.monotonic() if since is None else since)

@@ -344,6 +344,23 @@ def test_lost_contact_is_one_outage_for_all_and_asks_little(scripted_ray: Script
     polled(scripted_ray, work)
 
 
+def test_an_answer_that_comes_when_all_have_left_is_no_outage_for_who_comes_next(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("j0")
+    scripted_ray.script("GET", ".*", answers.internal_error().but(delay=0.4), forever=True)
+
+    async def work(one: Poller) -> None:
+        with one.subscribe("j0", lambda: 0.1) as job:
+            await trouble_of(job)
+            asked = looks(scripted_ray)
+            await until(lambda: looks(scripted_ray) > asked)  # and its answer is on the way
+        await asyncio.sleep(0.8)
+        scripted_ray.clear()
+        with one.subscribe("j0", lambda: 0.1) as job:
+            assert await status_of(job) == "RUNNING"
+
+    polled(scripted_ray, work)
+
+
 def test_each_task_log_tells_of_an_outage_and_each_gives_up(
     scripted_ray: ScriptedRay, caplog: pytest.LogCaptureFixture
 ) -> None:
