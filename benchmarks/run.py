@@ -67,8 +67,8 @@ NOTES = {
     "measured before compression.",
     "hostile": "Each case in a process of its own, three times; the most memory and the shortest of the three longest "
     "pauses count, because other work on the machine makes pauses too. The good job must be told of as in the first "
-    "row. What the process has loaded is kept out of Python's garbage collections (`gc.freeze`): one of all that Airflow "
-    "loads takes 0.1 s here, whoever makes the garbage.",
+    "row. What the process has loaded is kept out of Python's garbage collections (`gc.freeze`): one of all that "
+    "Airflow loads takes 0.1 s here, whoever makes the garbage.",
 }
 
 
