@@ -14,6 +14,8 @@ import pytest
 from tests.support.command_line import MODULE, Done, call, environment, finish, start
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.support.ray_head import RayHead
 
 # On Python 3.14 `airflow` warns of itself, on stdout.
@@ -21,30 +23,29 @@ AIRFLOW = (sys.executable, "-W", "ignore", str(Path(sys.executable).parent / "ai
 KNOWN_TO_AIRFLOW = tuple(map(int, version("apache-airflow").split(".")[:2])) >= (3, 2)
 
 
-@pytest.fixture(autouse=True)
-def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "home"))
-    # Without it Airflow 2.11 warns in every process that imports it.
-    monkeypatch.setenv("AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY", "True")
+@pytest.fixture(scope="module", autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("home")))
+        # Without it Airflow 2.11 warns in every process that imports it.
+        patch.setenv("AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY", "True")
+        yield
 
 
-def run(head: RayHead, verb: str, *args: str) -> Done:
-    """Run a command the way that this Airflow version has."""
-    return call(head, verb, *args, program=AIRFLOW if KNOWN_TO_AIRFLOW else MODULE)
-
-
-@pytest.mark.timeout(600)  # a dozen starts of Airflow
+@pytest.mark.timeout(600)
 def test_a_job_from_submission_to_deletion(ray_head: RayHead, tmp_path: Path) -> None:
     (tmp_path / "code").mkdir()
     (tmp_path / "code/job.py").write_text("import os, sys\nprint(os.environ['MY_TOKEN'], sys.argv[1:])\nsys.exit(3)\n")
     env = json.dumps({"env_vars": {"MY_TOKEN": "t0ken-value"}})
     options = ["--submission-id", "cli-failed", "--working-dir", str(tmp_path / "code"), "--runtime-env-json", env]
-    failed = run(ray_head, "submit", "--follow", *options, "--", "python", "job.py", "a b", "--c")
+    # Started the way that this Airflow version has.
+    program = AIRFLOW if KNOWN_TO_AIRFLOW else MODULE
+    failed = call(ray_head, "submit", "--follow", *options, "--", "python", "job.py", "a b", "--c", program=program)
     assert failed.code == 1, failed
     assert "*** ['a b', '--c']" in failed.out.splitlines()  # Ray's own lines may come before or after
     assert failed.err.splitlines()[-1] == "Ray job cli-failed ended FAILED with exit code 3"
 
-    submitted = run(ray_head, "submit", "--submission-id", "cli-sleeps", "--", "echo begun; sleep 1000")
+    submitted = call(ray_head, "submit", "--submission-id", "cli-sleeps", "--", "echo begun; sleep 1000")
     assert submitted == Done(0, "cli-sleeps\n", "")
     ray_head.wait_job("cli-sleeps", until={"RUNNING"})
     followed = start(ray_head, "logs", "--follow", "cli-sleeps")
@@ -56,24 +57,24 @@ def test_a_job_from_submission_to_deletion(ray_head: RayHead, tmp_path: Path) ->
     assert "Traceback" not in interrupted.err
     assert interrupted.err.splitlines()[-1].startswith("Ray job cli-sleeps is left as it is. To follow it again: ")
 
-    listed = run(ray_head, "list", "-o", "json", "--status", "RUNNING", "--status", "FAILED")
+    listed = call(ray_head, "list", "-o", "json", "--status", "RUNNING", "--status", "FAILED")
     found = {job["submission_id"]: job["status"] for job in json.loads(listed.out)}
     assert (listed.code, found["cli-sleeps"], found["cli-failed"]) == (0, "RUNNING", "FAILED")
-    shown = run(ray_head, "status", "cli-failed", "-o", "json")
+    shown = call(ray_head, "status", "cli-failed", "-o", "json")
     (details,) = json.loads(shown.out)
     assert (shown.code, details["status"], details["driver_exit_code"]) == (0, "FAILED", "3")
     assert details["runtime_env"]["env_vars"] == {"MY_TOKEN": "***"}
     assert "t0ken" not in shown.out
-    live = run(ray_head, "delete", "cli-sleeps")
+    live = call(ray_head, "delete", "cli-sleeps")
     assert (live.code, live.out) == (1, "")
     assert live.err.startswith("Ray job cli-sleeps is RUNNING, and only a job that has ended can be deleted; ")
-    assert run(ray_head, "stop", "cli-sleeps") == Done(0, "STOPPED\n", "")
-    written = run(ray_head, "logs", "cli-sleeps")
+    assert call(ray_head, "stop", "cli-sleeps") == Done(0, "STOPPED\n", "")
+    written = call(ray_head, "logs", "cli-sleeps")
     assert (written.code, written.err) == (0, "")
     assert "begun\n" in written.out
-    assert run(ray_head, "delete", "cli-sleeps") == Done(0, "", "Ray job cli-sleeps is deleted\n")
+    assert call(ray_head, "delete", "cli-sleeps") == Done(0, "", "Ray job cli-sleeps is deleted\n")
     assert ray_head.job("cli-sleeps") is None
-    assert run(ray_head, "status", "cli-sleeps").code == 4
+    assert call(ray_head, "status", "cli-sleeps").code == 4
 
 
 @pytest.mark.skipif(not KNOWN_TO_AIRFLOW, reason="Airflow asks providers for commands from 3.2 on")
@@ -88,7 +89,7 @@ def test_both_ways_do_the_same(ray_head: RayHead) -> None:
         ["submit", "--help"],
     ):
         results = []
-        for program, name in ((MODULE, "python -m airflow_provider_rayjobs"), (AIRFLOW, "airflow ray-jobs")):
+        for program, name in ((None, "python -m airflow_provider_rayjobs"), (AIRFLOW, "airflow ray-jobs")):
             process = start(ray_head, verb, *args, program=program, env=environment(ray_head, COLUMNS="300"))
             done = finish(process)
             # The name's length decides how the usage is indented.

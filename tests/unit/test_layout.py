@@ -8,14 +8,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 import airflow_provider_rayjobs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.support.reach import imported
 
 PACKAGE = "airflow_provider_rayjobs"
 FOLDER = Path(airflow_provider_rayjobs.__file__).parent
@@ -70,19 +67,6 @@ HEAVY = {
 }
 
 
-def imported(tree: ast.AST) -> Iterator[str]:
-    """Yield the full names that are imported when the code runs, in functions too."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-            yield from imported(ast.Module(node.orelse, []))
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        else:
-            yield from imported(node)
-
-
 @functools.cache
 def imports_of(module: str) -> frozenset[str]:
     return frozenset(imported(ast.parse((FOLDER / f"{module}.py").read_text())))
@@ -130,33 +114,66 @@ def test_the_protocol_knows_neither_airflow_nor_a_transport() -> None:
         assert not roots(module) & {"airflow", "requests", "aiohttp", "tenacity", "asyncio", "socket", "ssl"}
 
 
-def loaded_by(*statements: str) -> list[set[str]]:
-    """Run statements in a fresh interpreter; return what each one loaded besides what was loaded before it."""
-    code = ["import json, sys", "seen = [set(sys.modules)]"]
-    for statement in statements:
-        code += [statement, "seen.append(set(sys.modules))"]
-    code.append("print(chr(10) + json.dumps([sorted(b - a) for a, b in zip(seen, seen[1:])]))")
-    command = [sys.executable, "-W", "ignore", "-c", "\n".join(code)]
+#: For each import: what Airflow has loaded before it, and what is run.
+IMPORTS = {
+    "plugin": (
+        "import airflow.configuration, airflow.plugins_manager, airflow.providers.common.compat.version_compat",
+        f"import {PACKAGE}.plugin",
+    ),
+    "commands": (
+        f"import airflow.cli.cli_config, {PACKAGE}",
+        f"import {PACKAGE}.cli; {PACKAGE}.cli.get_ray_jobs_cli_commands()",
+    ),
+    "operators": (
+        "import airflow.providers.standard.operators.bash",
+        f"import {PACKAGE}.operators, {PACKAGE}.sensors",
+    ),
+    # A decorator costs what Airflow's own do: 2.11 loads all of them together.
+    "decorators": ("import airflow.providers.standard.decorators.python", f"import {PACKAGE}.decorators"),
+}
+
+#: Runs each pair of statements in a fork, and prints what the second one loads.
+MEASURE = """
+import json, os, sys
+first, pairs = json.loads(sys.argv[1])
+exec(first)
+for name, (before, statement) in pairs.items():
+    if os.fork() == 0:
+        exec(before)
+        seen = set(sys.modules)
+        exec(statement)
+        print(chr(10) + "LOADED", json.dumps([name, sorted(set(sys.modules) - seen)]), flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0, name
+"""
+
+
+def measured(first: str, pairs: dict[str, tuple[str, str]]) -> dict[str, set[str]]:
+    """Return what the second statement of each pair loads in a fresh interpreter, after ``first`` and the other one."""
+    command = [sys.executable, "-W", "ignore", "-c", MEASURE, json.dumps([first, pairs])]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return [set(names) for names in json.loads(done.stdout.splitlines()[-1])]
+    found = [line.removeprefix("LOADED ") for line in done.stdout.splitlines() if line.startswith("LOADED ")]
+    return {name: set(modules) for name, modules in map(json.loads, found)}
+
+
+@functools.cache
+def loaded_after_airflow() -> dict[str, set[str]]:
+    """Return what each of ``IMPORTS`` loads; Airflow takes long to load, so this is done once."""
+    return measured("import airflow", IMPORTS)
 
 
 def test_the_protocol_loads_neither_airflow_nor_a_library() -> None:
-    (loaded,) = loaded_by(f"import {PACKAGE}.protocol, {PACKAGE}.connection, {PACKAGE}.validation, {PACKAGE}.events")
+    names = ("protocol", "connection", "validation", "events")
+    statement = "import " + ", ".join(f"{PACKAGE}.{name}" for name in names)
+    loaded = measured("", {"protocol": ("", statement)})["protocol"]
+    assert {f"{PACKAGE}.{name}" for name in names} <= loaded
     assert {name.split(".")[0] for name in loaded} <= {PACKAGE, *sys.stdlib_module_names}
 
 
-@pytest.mark.parametrize(
-    ("airflows", "ours"),
-    [
-        ("import airflow.providers.standard.operators.bash", ("operators", "sensors")),
-        # A decorator costs what Airflow's own do: 2.11 loads all of them together.
-        ("import airflow.providers.standard.decorators.python", ("decorators",)),
-    ],
-    ids=["operators", "decorators"],
-)
-def test_importing_costs_no_more_than_importing_airflows_own(airflows: str, ours: tuple[str, ...]) -> None:
-    _, more = loaded_by(airflows, f"import {', '.join(f'{PACKAGE}.{name}' for name in ours)}")
+@pytest.mark.parametrize("ours", ["operators", "decorators"])
+def test_importing_costs_no_more_than_importing_airflows_own(ours: str) -> None:
+    more = loaded_after_airflow()[ours]
+    assert f"{PACKAGE}.{ours}" in more
     # Airflow's own common.compat, which every provider of today imports, compares versions with `packaging`.
     foreign = {name.split(".")[0] for name in more} - {PACKAGE, "airflow", "packaging", *sys.stdlib_module_names}
     assert not foreign

@@ -10,16 +10,14 @@ from typing import Any
 import pytest
 
 from airflow_provider_rayjobs.plugin import RayJobsPlugin, path_of_the_ui
-from tests.unit.test_layout import PACKAGE, loaded_by
+from tests.unit.test_layout import PACKAGE, loaded_after_airflow
 
 WITH_PAGES = tuple(map(int, version("apache-airflow").split(".")[:2])) >= (3, 1)
 
-#: What Airflow loads before it looks for plugins.
-AIRFLOWS = "import airflow.configuration, airflow.plugins_manager, airflow.providers.common.compat.version_compat"
-
 
 def test_loading_the_plugin_loads_nothing_else() -> None:
-    _, more = loaded_by(AIRFLOWS, f"import {PACKAGE}.plugin")
+    more = loaded_after_airflow()["plugin"]
+    assert f"{PACKAGE}.plugin" in more
     assert {name.split(".")[0] for name in more} <= {PACKAGE, *sys.stdlib_module_names}
     assert f"{PACKAGE}.jobs_page" not in more
 
