@@ -1,8 +1,7 @@
 """
-Tests of the built wheel, on each supported Airflow, Python and Ray; `make test` and `make matrix` call this.
+Tests of the built wheel, on each supported Airflow, Python and Ray; `make matrix` calls this.
 
     nox --list                          what there is
-    nox -s test                         the default pair: the newest and the oldest Airflow, with the newest Ray
     nox -t matrix                       every cell
     nox -s "matrix(3.1, 3.12, 2.40)"    one: Airflow, Python, Ray; and ", token" where the head asks for one
     nox -s report                       the table of what was run
@@ -31,7 +30,7 @@ import environment  # noqa: E402
 environment.use(environment.for_installers())
 # An environment that another Python made is made anew.
 os.environ["NOX_ENABLE_STALENESS_CHECK"] = "1"
-nox.options.sessions = ["test"]
+nox.options.tags = ["matrix"]
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
 nox.options.default_venv_backend = "uv"
@@ -56,20 +55,13 @@ CELLS = (
 #: Cells whose Airflows are on SQLite; those of all others are on PostgreSQL.
 ON_SQLITE = (("2.11", "3.11", OLDEST_RAY, ""), ("3.3", "3.13", NEWEST_RAY, ""))
 
+#: The cell in which the coverage is measured, and what it must at least be, in percent of lines and branches.
+#: CONTRIBUTING.md shows it. Raise both when it has grown.
+MEASURED = ("3.3", "3.13", NEWEST_RAY, "")
+LEAST_COVERAGE = 92
+
 #: What other targets of the Makefile run: what is slow, wants several environments, or a browser.
 OTHERS = "not faults and not parity and not ui and not upgrade"
-#: What does not differ between versions of Airflow: Ray alone, and the harness of the tests.
-OF_AIRFLOW = "(airflow or not integration)"
-
-
-@nox.session
-@nox.parametrize("airflow", ["3.3", "2.11"], ids=["airflow-3.3", "airflow-2.11"])
-def test(session: nox.Session, airflow: str) -> None:
-    """Test the wheel on the newest and on the oldest Airflow, with the Python that runs nox."""
-    if airflow == "2.11" and sys.version_info >= (3, 13):
-        session.error("Airflow 2.11 needs Python 3.11 or 3.12; name one: make PYTHON=python3.12 test")
-    marks = OTHERS if airflow == "3.3" else f"{OF_AIRFLOW} and {OTHERS}"
-    run(session, airflow, NEWEST_RAY, marks)
 
 
 @nox.session(tags=["matrix"])
@@ -81,6 +73,8 @@ def matrix(session: nox.Session, airflow: str, ray: str, auth: str) -> None:
     # Some tests say nothing of the cell.
     whole = [] if session.posargs else [f"--junit-xml={results}"]
     env = {"RAYJOBS_TEST_AUTH": auth}
+    if (airflow, session.python, ray, auth) == MEASURED and not session.posargs:
+        whole += ["--cov=airflow_provider_rayjobs", "--cov-branch", f"--cov-fail-under={LEAST_COVERAGE}"]
     if (airflow, session.python, ray, auth) in ON_SQLITE:
         env["RAYJOBS_TEST_DATABASE"] = "sqlite"
     run(session, airflow, ray, OTHERS, *whole, env=env)

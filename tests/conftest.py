@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import atexit
-import itertools
 import os
 import platform
+import secrets
 import tempfile
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import environment
+from tests.support import environment, reach, shared
 from tests.support.databases import Database, PostgresDatabase, SqliteDatabase, wants_sqlite
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.postgres import Postgres
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+#: Characters of a parameter in the name of a test.
+LONGEST_NAME = 100
+
 environment.clean()
 
 # Airflow reads and writes its configuration where this says, when it is first imported, be it while tests are
@@ -33,11 +36,29 @@ os.environ["AIRFLOW_HOME"] = _home.name
 atexit.register(_home.cleanup)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the head of this session, directly or through another fixture."""
+    """Mark what needs the head of this session, directly or through another fixture, and what is told by its file."""
     for item in items:
         if "ray_head" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.integration)
+        if item.path.name == "test_harness.py" or item.path.name.startswith("test_support_"):
+            item.add_marker(pytest.mark.harness)
+        if item.path.parent.name == "unit" and not reach.knows_airflow(item.path):
+            item.add_marker(pytest.mark.any_airflow)
+        if (group := worker_of(item)) and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a long parameter by its length: all names go to all workers, and into the results."""
+    return f"{argname} of {len(val)}" if isinstance(val, (str, bytes)) and len(val) > LONGEST_NAME else None
+
+
+def worker_of(item: pytest.Item) -> str:
+    """Return the name of the tests that run on the same worker as this one; empty, if it may run on any."""
+    # Tests with the Airflow and the head that all workers share run side by side; others share what a module starts.
+    return "" if item.path.parent.name in ("airflow", "integration") else item.path.stem
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,6 +78,9 @@ def ray_head() -> Iterator[RayHead]:
 
     A test that kills or restarts a head makes one with :class:`RayHead`.
     """
+    if shared.are_wanted():
+        yield shared.get("ray_head")
+        return
     with RayHead(num_cpus=4, ray_bin=require_ray()) as head:
         yield head
 
@@ -64,6 +88,9 @@ def ray_head() -> Iterator[RayHead]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A server that all tests share: a test that stops it makes one of its own."""
+    if shared.are_wanted():
+        yield shared.get("postgres")
+        return
     with Postgres() as server:
         yield server
 
@@ -74,8 +101,7 @@ def new_database(request: pytest.FixtureRequest) -> Callable[[Path], Database]:
     if wants_sqlite():
         return lambda home: SqliteDatabase(home / "airflow.db")
     server: Postgres = request.getfixturevalue("postgres")
-    numbers = itertools.count(1)
-    return lambda _home: PostgresDatabase(server.url(f"airflow_{next(numbers)}"))
+    return lambda _home: PostgresDatabase(server.url(f"airflow_{secrets.token_hex(4)}"))
 
 
 @pytest.fixture

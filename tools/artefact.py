@@ -84,6 +84,23 @@ def test(env: str, file: str) -> None:
         raise ToolError(f"{file} failed in .envs/{env}.")
 
 
+def build_and_test(names: list[str]) -> dict[str, str]:
+    """
+    Build the files, test them, and install the wheel.
+
+    :param names: keys of `envs.ALL_ENVS`, beside whose packages it is installed.
+    :return: for each the name of the environment that was made.
+    :raises ToolError: a test has failed.
+    """
+    envs.ensure("dist")
+    wheel = build()
+    test("dist", "test_files.py")
+    made = {name: install(name, wheel) for name in names}
+    for env in made.values():
+        test(env, "test_installed.py")
+    return made
+
+
 def main(arguments: list[str]) -> int:
     """Do what the module's docstring says."""
     parser = argparse.ArgumentParser(description="Build the sdist and the wheel into dist/, and test these files.")
@@ -100,11 +117,7 @@ def main(arguments: list[str]) -> int:
         check_release(options.release)
     for name in options.environments:
         envs.check_name(name)
-    envs.ensure("dist")
-    wheel = build()
-    test("dist", "test_files.py")
-    for name in options.environments:
-        test(install(name, wheel), "test_installed.py")
+    build_and_test(options.environments)
     return 0
 
 

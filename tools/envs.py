@@ -112,13 +112,19 @@ def check_name(name: str) -> None:
     if name not in ALL_ENVS:
         raise ToolError(f"There is no environment {name!r}; there are {', '.join(ALL_ENVS)}.")
     below = ALL_ENVS[name].python_below
-    if below and sys.version_info >= below:
+    if below and not can_be_made(name):
         newest = version((below[0], below[1] - 1))
         raise ToolError(
             f"The environment {name} needs Python {version(check_python.OLDEST)} to {newest}, "
             f"and this is {version(sys.version_info)} ({sys.executable}).\n"
             f"Name another: make PYTHON=python{newest} <target>"
         )
+
+
+def can_be_made(name: str) -> bool:
+    """Tell whether an environment exists for this Python."""
+    below = ALL_ENVS[name].python_below
+    return below is None or sys.version_info < below
 
 
 def version(info: Sequence[object]) -> str:

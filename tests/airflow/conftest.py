@@ -1,20 +1,21 @@
-"""An Airflow of its own for the tests in this directory, started once."""
+"""The Airflow of the tests in this directory: that which all share, or one of this run of pytest."""
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.airflow_env import AirflowEnv
+from tests.support import shared
 from tests.support.airflow_processes import airflow_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.support.airflow_env import AirflowEnv
     from tests.support.databases import Database
+    from tests.support.ray_head import RayHead
 
 HERE = Path(__file__).parent
 
@@ -38,13 +39,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="package")
 def airflow_env(
-    tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[Path], Database]
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead
 ) -> Iterator[AirflowEnv]:
-    """All processes of an Airflow whose DAGs are a copy of ``dags``."""
+    """All processes of an Airflow whose DAGs are a copy of ``dags``, and whose ``ray_default`` is the head."""
+    if shared.are_wanted():
+        env = shared.get("airflow_env")
+        yield env
+        env.stop_own()
+        return
+    new_database: Callable[[Path], Database] = request.getfixturevalue("new_database")
     home = tmp_path_factory.mktemp("airflow")
-    dags = home / "dags"
-    shutil.copytree(HERE / "dags", dags, ignore=shutil.ignore_patterns("__pycache__"))
-    env = AirflowEnv(home, dags, new_database(home))
+    env = shared.airflow_of_the_tests(home, new_database(home))
     env.start()
+    env.add_connection("ray_default", **ray_head.connection())
     yield env
     env.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from tests.support.databases import Database
     from tests.support.ray_head import RayHead
+
+pytestmark = pytest.mark.xdist_group("function_example")  # they share an Airflow
 
 REPO = Path(__file__).parents[2]
 DAG = "ray_job_function"
@@ -27,10 +29,14 @@ def airflow(
     return CommandAirflow(home, new_database(home), REPO / "example_dags" / f"{DAG}.py", ray_head)
 
 
+def jobs_of_the_example(head: RayHead) -> list[dict[str, Any]]:
+    return [job for job in head.jobs() if (job["metadata"] or {}).get("airflow_dag_id") == DAG]
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])
 def test_values_go_through_ray_and_back(airflow: CommandAirflow, ray_head: RayHead, deferrable: bool) -> None:
-    before = {job["submission_id"] for job in ray_head.jobs()}
+    before = {job["submission_id"] for job in jobs_of_the_example(ray_head)}
     output = airflow.run("dags", "test", DAG, AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE=str(deferrable))
 
     (finished,) = [line for line in output.splitlines() if "DagRun Finished" in line]
@@ -42,6 +48,6 @@ def test_values_go_through_ray_and_back(airflow: CommandAirflow, ray_head: RayHe
     assert found == [{"shard": [0, 100000], "primes": 9592}, {"shard": [100000, 200000], "primes": 8392}]
     reported = airflow.xcom(DAG, run["id"], "count_primes", key="progress", map_index=0)
     assert reported == {"done": 8, "total": 8, "message": "9592 primes"}
-    jobs = [job for job in ray_head.jobs() if job["submission_id"] not in before]
+    jobs = [job for job in jobs_of_the_example(ray_head) if job["submission_id"] not in before]
     assert {job["status"] for job in jobs} == {"SUCCEEDED"}
     assert sorted(job["metadata"]["airflow_map_index"] for job in jobs) == ["0", "1"]

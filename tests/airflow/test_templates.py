@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.airflow.command_airflow import CommandAirflow
+from tests.support.databases import wants_sqlite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.support.databases import Database
     from tests.support.ray_head import RayHead
+
+pytestmark = pytest.mark.xdist_group("templates")  # they share runs
 
 HERE = Path(__file__).parent
 DAGS = ("rj_texts", "rj_native")
@@ -28,8 +32,10 @@ def runs(
     """Run the DAGs to their ends."""
     home = tmp_path_factory.mktemp("templates")
     airflow = CommandAirflow(home, new_database(home), HERE / "dags" / "templates.py", ray_head)
-    for dag in (*DAGS, "rj_context"):
-        airflow.run("dags", "test", dag)
+    airflow.run("dags", "test", "rj_context")  # writes all DAGs of the file into the database
+    # Side by side, where the database takes that: they wait most of the time.
+    with ThreadPoolExecutor(1 if wants_sqlite() else 2) as side_by_side:
+        list(side_by_side.map(lambda dag: airflow.run("dags", "test", dag), DAGS))
     return airflow
 
 

@@ -25,8 +25,7 @@ KILL_LIMIT = 15
 
 
 @pytest.fixture
-def airflow(airflow_env: AirflowEnv, ray_head: RayHead) -> AirflowEnv:
-    airflow_env.add_connection("ray_default", **ray_head.connection())
+def airflow(airflow_env: AirflowEnv) -> AirflowEnv:
     airflow_env.wait_dag(DAG)
     return airflow_env
 
@@ -122,6 +121,7 @@ def test_timeouts_stop_the_job(airflow: AirflowEnv, ray_head: RayHead, tmp_path:
             assert "passed its job_timeout" in airflow.task_log(dag_id, dag_id, "job", row.try_number)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_lost_triggerer_stops_nothing_and_runs_nothing_twice(
     airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path
@@ -147,6 +147,7 @@ def test_lost_triggerer_stops_nothing_and_runs_nothing_twice(
     assert [(starts(trace), ends(trace)) for trace in traces] == [(1, 1)] * number
 
 
+@pytest.mark.alone
 def test_stopped_triggerer_stops_nothing(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
     trace, gate = tmp_path / "trace", tmp_path / "gate"
     start(airflow, DAG, "redeployed", driver(trace, gate))
@@ -164,6 +165,7 @@ def test_stopped_triggerer_stops_nothing(airflow: AirflowEnv, ray_head: RayHead,
     assert (starts(trace), ends(trace)) == (1, 1)
 
 
+@pytest.mark.xdist_group("ray_proxied")
 def test_unreachable_cluster_is_ridden_out(
     airflow: AirflowEnv, ray_head: RayHead, faulty_proxy: FaultyProxy, tmp_path: Path
 ) -> None:
@@ -184,6 +186,7 @@ def test_unreachable_cluster_is_ridden_out(
     assert airflow.task_log("rj_proxied", "outage", "job").count("bye from the driver") == 1
 
 
+@pytest.mark.xdist_group("ray_proxied")
 def test_retry_after_too_long_an_outage_follows_the_same_job(
     airflow: AirflowEnv, ray_head: RayHead, faulty_proxy: FaultyProxy, tmp_path: Path
 ) -> None:

@@ -18,8 +18,7 @@ DAG = "rj_sync"
 
 
 @pytest.fixture
-def airflow(airflow_env: AirflowEnv, ray_head: RayHead) -> AirflowEnv:
-    airflow_env.add_connection("ray_default", **ray_head.connection())
+def airflow(airflow_env: AirflowEnv) -> AirflowEnv:
     airflow_env.wait_dag(DAG)
     return airflow_env
 
@@ -124,6 +123,7 @@ def test_clear_runs_a_new_job(airflow: AirflowEnv, ray_head: RayHead, tmp_path: 
     trace = tmp_path / "trace"
     airflow.trigger(DAG, "worker-cleared", {"command": driver(trace, 1)})
     airflow.wait_task(DAG, "worker-cleared", "job", "success")
+    airflow.wait_run(DAG, "worker-cleared", "success")  # else the scheduler may end it after the clear
 
     airflow.clear(DAG, "worker-cleared", "job")
     airflow.wait_task(DAG, "worker-cleared", "job", "success", try_number=2)

@@ -11,7 +11,8 @@ import pytest
 
 from tests.support.ray_head import RayHead, require_ray
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+# Heads of the tests' own start one at a time.
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900), pytest.mark.xdist_group("heads")]
 
 ROOT = Path(__file__).parents[2]
 

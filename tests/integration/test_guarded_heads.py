@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
     from tests.support.private_ca import PrivateCA
 
-pytestmark = pytest.mark.integration
+# Heads of the tests' own start one at a time.
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("heads")]
 
 TOKEN = secrets.token_hex(32)
 

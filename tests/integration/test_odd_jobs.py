@@ -77,7 +77,8 @@ def test_the_error_of_a_failed_job_has_its_last_lines_whatever_bytes_they_are(
     text = str(caught.value)
     # Older Rays read the log as UTF-8 for their message, fail at that, and so lose the exit code.
     assert ("exit code 3" if ray_head.version >= (2, 60) else "UnicodeDecodeError") in text
-    assert text.rstrip().endswith("before\nna�ve \\x00\nValueError: the reason")
+    # Ray's own line on the entrypoint may come behind them, where the machine is busy.
+    assert "\nbefore\nna�ve \\x00\nValueError: the reason" in text
     assert "\\u0000" not in json.dumps(task.events)
 
 
@@ -159,7 +160,6 @@ def test_what_fits_into_a_process_runs_and_what_does_not_is_refused(hook: RayJob
         {"entrypoint": "true", "runtime_env": {"env_vars": fits | {"C": "z" * 2_000}}},
         {"entrypoint": "true", "metadata": {"a": "x" * 1_100_000}},
     ):
-        before = len(ray_head.jobs())
         with pytest.raises(ValueError, match=r"131,071|130,047"):
-            hook.submit_job(**arguments)  # type: ignore[arg-type]
-        assert len(ray_head.jobs()) == before
+            hook.submit_job(submission_id="too-large", **arguments)  # type: ignore[arg-type]
+        assert ray_head.job("too-large") is None

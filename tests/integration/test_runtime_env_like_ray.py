@@ -15,7 +15,7 @@ from tests.support.ray_head import CLIENT_FOLLOWED, require_ray_since
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("runtime_env_like_ray")]
 
 WHY = "held against the client's own code, which is followed in its newest form"
 

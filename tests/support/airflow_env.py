@@ -25,6 +25,7 @@ from tests.support.ports import free_port
 from tests.support.processes import output_of, wait_gone
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from tests.support.databases import Database
@@ -82,14 +83,18 @@ class AirflowEnv(AirflowRecords):
 
     # Processes
 
+    def prepare(self) -> None:
+        """Make the database, or upgrade that of an older version."""
+        airflow_processes.write_home(self.home)
+        self.database.migrate(lambda: self.cli("db", "migrate", timeout=300), airflow_processes.migrated_as())
+
     def start(self, timeout: float = 240.0) -> None:
         """Make the database, or upgrade that of an older version, start all processes and wait until they work.
 
         :param timeout: seconds.
         :raises RuntimeError: if a process ends, with the last lines that it printed.
         """
-        airflow_processes.write_home(self.home)
-        self.database.migrate(lambda: self.cli("db", "migrate", timeout=300), airflow_processes.migrated_as())
+        self.prepare()
         try:
             for component in self.components.values():
                 component.start()
@@ -104,15 +109,14 @@ class AirflowEnv(AirflowRecords):
 
         :param grace: seconds between SIGTERM and SIGKILL.
         """
-        deadline = time.monotonic() + grace
+        _end(self.components.values(), grace)
 
-        def end(component: Component) -> None:
-            component.end(max(0.0, deadline - time.monotonic()))
+    def stop_own(self, grace: float = 5.0) -> None:
+        """End what this process has started anew of an Airflow that another process started.
 
-        with contextlib.ExitStack() as ends:  # one that cannot be ended does not keep the others alive
-            for component in self.components.values():
-                component.terminate()
-                ends.callback(end, component)
+        :param grace: seconds between SIGTERM and SIGKILL.
+        """
+        _end([component for component in self.components.values() if component.is_ours], grace)
 
     def start_process(self, name: str, timeout: float = 120.0) -> None:
         """Start one process again and wait until it works.
@@ -334,6 +338,18 @@ class AirflowEnv(AirflowRecords):
             victim.signal(sig)
         if sig == signal.SIGKILL and (left := wait_gone(victims, 10)):
             raise TimeoutError(f"still alive after SIGKILL: {left}")
+
+
+def _end(components: Iterable[Component], grace: float) -> None:
+    deadline = time.monotonic() + grace
+
+    def end(component: Component) -> None:
+        component.end(max(0.0, deadline - time.monotonic()))
+
+    with contextlib.ExitStack() as ends:  # one that cannot be ended does not keep the others alive
+        for component in components:
+            component.terminate()
+            ends.callback(end, component)
 
 
 def _forget_triggers(database: SqliteDatabase, dag_id: str, run_id: str, task_id: str) -> None:

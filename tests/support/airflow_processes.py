@@ -170,13 +170,24 @@ class Component:
 
     The session is what tells its children: they stay in it whatever process group they make, whatever
     title they give themselves, and even when their parents are dead.
+
+    A pickled copy stands for the same processes in another process.
     """
 
     name: str
     command: tuple[str, ...]
     environment: dict[str, str]
     log_path: Path
-    _popen: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _leader: int | None = field(default=None, init=False)  # the command's pid
+    _popen: subprocess.Popen[bytes] | None = field(default=None, init=False)  # where this process has started it
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_popen": None}
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process has started it."""
+        return self._popen is not None
 
     def start(self) -> None:
         """Start the command; its output is appended to the log file."""
@@ -192,22 +203,24 @@ class Component:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._leader = self._popen.pid
 
     def check(self) -> None:
         """Raise if the command has ended by itself.
 
         :raises RuntimeError: with the end of its log.
         """
-        if self._popen is not None and self._popen.poll() is not None:
-            code = self._popen.returncode
+        if self._leader is not None and self._command() is None:
+            code = self._popen.returncode if self._popen is not None else "an unknown code"
             raise RuntimeError(f"airflow {self.name} ended with {code}; {self.log_path}:\n{tail(self.log_path)}")
 
     def members(self) -> set[Process]:
         """Return the command's live processes."""
-        if self._popen is None:
+        if self._leader is None:
             return set()
-        self._popen.poll()  # lets go of a zombie
-        return {stat.process for stat in _live_processes() if stat.session == self._popen.pid}
+        if self._popen is not None:
+            self._popen.poll()  # lets go of a zombie
+        return {stat.process for stat in _live_processes() if stat.session == self._leader}
 
     def signal(self, signum: int) -> None:
         """Send a signal to all its processes, say SIGSTOP and SIGCONT, and do not wait."""
@@ -216,20 +229,25 @@ class Component:
 
     def terminate(self) -> None:
         """Ask the command to end, as an orderly shutdown does, and do not wait."""
-        if self._popen is not None and self._popen.poll() is None:
-            self._popen.send_signal(signal.SIGTERM)
+        if (command := self._command()) is not None:
+            command.signal(signal.SIGTERM)
 
     def end(self, grace: float = 0.0) -> None:
         """Wait for its end, then kill what is left of it.
 
         :param grace: seconds to wait before SIGKILL.
         """
-        if self._popen is None:
+        if self._leader is None:
             return
         wait_gone(self.members(), grace)
         kill_all(self.members)
-        self._popen.wait()
-        self._popen = None
+        if self._popen is not None:
+            self._popen.wait()
+        self._leader = self._popen = None
+
+    def _command(self) -> Process | None:
+        """Return the command's own process; None when it has ended."""
+        return next((member for member in self.members() if member.pid == self._leader), None)
 
 
 @dataclass(frozen=True)

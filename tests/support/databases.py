@@ -156,6 +156,9 @@ class PostgresDatabase(Database):
         self._connection: Any = None
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[type[PostgresDatabase], tuple[str]]:
+        return PostgresDatabase, (self.url,)  # another process has a connection of its own
+
     def disconnect(self) -> None:
         """Close the connection that queries share; the next one opens another."""
         connection, self._connection = self._connection, None

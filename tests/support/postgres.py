@@ -78,6 +78,10 @@ class Postgres:
         self._guard: subprocess.Popen[bytes] | None = None
         self._mark = ""
 
+    def __getstate__(self) -> dict[str, object]:
+        # A pickled copy tells another process how to connect, and can't end the server.
+        return self.__dict__ | {"_process": None, "_guard": None}
+
     def __enter__(self) -> Postgres:
         try:
             self.start()

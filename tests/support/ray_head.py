@@ -111,6 +111,8 @@ class RayHead(Witness):
     :param ray_bin: the ``ray`` executable; default :func:`require_ray`.
     :param token: what the head asks for (Ray 2.52 and later), and this object's own requests carry; an empty text lets
         everybody in. By default :data:`AUTH_VARIABLE` decides.
+
+    A pickled copy speaks to the same head from another process, and can't end it.
     """
 
     host = "127.0.0.1"
@@ -135,6 +137,9 @@ class RayHead(Witness):
         self._guard: subprocess.Popen[bytes] | None = None
         self._mark = ""
         self._dir: Path | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_process": None, "_guard": None, "_dir": None}
 
     def __enter__(self) -> RayHead:
         self.start()

@@ -228,7 +228,7 @@ class ScriptedJobs:
         job = self.jobs.get(name.removeprefix("job-driver-").removesuffix(".log"))
         if job is None or not name.endswith(".log"):
             return answers.text(500, f"A file is not found at: /tmp/ray/{name}")
-        content = b"".join(chunk.encode("utf-8", "surrogateescape") for chunk in job.log)
+        content = b"".join(map(_encoded, job.log))
         if lines != -1:
             content = b"".join(content.splitlines(keepends=True)[-lines:])
         return Answer(200, content, "text/plain")
@@ -271,3 +271,9 @@ def _details(submission_id: str, request: dict[str, Any]) -> dict[str, Any]:
         "driver_node_id": None,
         "driver_exit_code": None,
     }
+
+
+def _encoded(text: str) -> bytes:
+    """Return the bytes of a text, in which bytes that are not UTF-8 are lone surrogates, and pairs are a character."""
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    return whole.encode("utf-8", "surrogateescape")

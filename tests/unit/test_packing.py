@@ -325,6 +325,7 @@ def test_memory_stays_bounded(tmp_path: Path) -> None:
         (b"header\n" * 10 + os.urandom(1_000_000), False),
         (bytes(range(256)) * 1000, True),
     ],
+    ids=["source", "zeros", "random", "nothing", "a header", "all bytes"],
 )
 def test_the_sample_tells_what_shrinks(tmp_path: Path, data: bytes, pays: bool) -> None:
     (tmp_path / "file").write_bytes(data)

@@ -15,6 +15,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.y*ml"))
 
+pytestmark = pytest.mark.skipif(not WORKFLOWS, reason="an sdist has none; `make lint` runs these on the source")
+
 
 def steps(workflow: Path) -> list[dict[str, Any]]:
     jobs = yaml.safe_load(workflow.read_text())["jobs"].values()

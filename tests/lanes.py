@@ -1,0 +1,105 @@
+"""
+Run the tests of one lane: those that compute, or those that wait for Airflow's and Ray's processes.
+
+    python -m tests.lanes LANE RESULTS MARKS [OPTIONS of pytest]
+
+The lanes, `computes` and `waits`, can run at once. Those that wait share an Airflow, a Ray head and a PostgreSQL,
+several tests at a time; those that kill what they share come last, alone. The results are left in the folder RESULTS,
+as JUnit's XML.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.support import shared
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+NO_TESTS = 5  # pytest's exit code where nothing was selected
+
+
+class Part(NamedTuple):
+    """
+    One run of pytest.
+
+    :param name: in the results.
+    :param marks: which tests.
+    :param workers: how many run at once; 0: no workers.
+    :param nice: how much it leaves to others.
+    """
+
+    name: str
+    marks: str
+    workers: int
+    nice: int = 0
+
+
+LANES = {
+    # An Airflow that gets no CPU takes its own tasks for lost, so those that wait for one come first.
+    "computes": (Part("computes", "not airflow and not integration", workers=2, nice=5),),
+    # As many at once as an Airflow on two cores can serve.
+    "waits": (
+        Part("waits", "(airflow or integration) and not alone", workers=5),
+        Part("waits, alone", "alone", workers=0),
+    ),
+}
+
+
+def run(part: Part, results: Path, marks: str, options: Sequence[str]) -> int:
+    """Run pytest once; return its exit code."""
+    command = ["nice", "-n", str(part.nice), sys.executable, "-m", "pytest", *options]
+    command += ["-m", f"({marks}) and {part.marks}", f"--numprocesses={part.workers}", "--dist=loadgroup"]
+    with subprocess.Popen([*command, f"--junit-xml={results / part.name}.xml"]) as process:
+        try:
+            return process.wait()
+        except SystemExit:
+            process.send_signal(signal.SIGINT)  # as Ctrl-C, which pytest itself gets: it ends what it has started
+            raise
+
+
+@contextmanager
+def shared_services() -> Iterator[None]:
+    """Start what is shared; the pytest that wants it waits for it."""
+    with tempfile.TemporaryDirectory(prefix="shared-", dir="/tmp") as folder:
+        command = [sys.executable, "-m", "tests.support.shared", folder]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
+        os.environ[shared.VARIABLE] = folder
+        try:
+            yield
+        finally:
+            process.communicate()  # closes its input, at which it ends what it has started
+
+
+def main(lane: str, results: Path, marks: str, options: Sequence[str]) -> int:
+    """
+    Run a lane.
+
+    :param lane: a key of :data:`LANES`.
+    :param results: the folder for the results.
+    :param marks: which tests, as pytest's option ``-m`` takes it.
+    :param options: more options of pytest.
+    :return: 0 if all tests passed, `NO_TESTS` if none was selected.
+    """
+    with shared_services() if lane == "waits" else nullcontext():
+        codes = {run(part, results, marks, options) for part in LANES[lane]}
+    if codes == {NO_TESTS}:
+        return NO_TESTS
+    return 0 if codes <= {0, NO_TESTS} else 1
+
+
+def _end(_signal: int, _frame: object) -> None:
+    raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _end)
+    sys.exit(main(sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4:]))

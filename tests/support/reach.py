@@ -1,0 +1,77 @@
+"""What code a test reaches, told from what its module imports, and what that imports."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import airflow_provider_rayjobs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Whose code is followed, and where it is; of all other packages the name is enough.
+_OURS = {
+    "airflow_provider_rayjobs": Path(airflow_provider_rayjobs.__file__).parents[1],
+    "tests": Path(__file__).parents[2],
+}
+
+
+def knows_airflow(test_module: Path) -> bool:
+    """
+    Return whether a test module or anything that it reaches imports Airflow.
+
+    A module of the tests that starts programs counts, too: they may be Airflow's.
+
+    :param test_module: a file below the project's folder.
+    """
+    tests = _OURS["tests"] / "tests"
+    for file in reached(test_module):
+        telling = {"airflow", "subprocess"} if file.is_relative_to(tests) else {"airflow"}
+        if not telling.isdisjoint(name.partition(".")[0] for name in _imported(file)):
+            return True
+    return False
+
+
+def reached(file: Path) -> set[Path]:
+    """Return a file, all files of ours that it imports, in functions too, and all that those import."""
+    seen: set[Path] = set()
+    ahead = {file}
+    while ahead:
+        seen |= ahead
+        ahead = {found for known in ahead for name in _imported(known) if (found := _file_of(name))} - seen
+    return seen
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Yield the full names that are imported when the code runs, in functions too."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            yield from imported(ast.Module(node.orelse, []))
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        else:
+            yield from imported(node)
+
+
+@functools.cache
+def _imported(file: Path) -> frozenset[str]:
+    return frozenset(imported(ast.parse(file.read_text())))
+
+
+@functools.cache
+def _file_of(name: str) -> Path | None:
+    """Return the file of a module of ours, or of the module that has the name; None for those of others."""
+    parts = name.split(".")
+    if parts[0] not in _OURS:
+        return None
+    for length in range(len(parts), 0, -1):
+        place = _OURS[parts[0]].joinpath(*parts[:length])
+        for file in (place.with_suffix(".py"), place / "__init__.py"):
+            if file.is_file():
+                return file
+    return None

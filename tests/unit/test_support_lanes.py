@@ -1,0 +1,53 @@
+"""What decides which tests run, and whether they passed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import lanes
+from tests.support.reach import knows_airflow, reached
+
+ROOT = Path(__file__).parents[2]
+UNIT = Path(__file__).parent
+
+
+@pytest.mark.parametrize(
+    ("codes", "wanted"),
+    [((0, 0), 0), ((5, 0), 0), ((5, 5), 5), ((1, 0), 1), ((0, 2), 1), ((-9, 0), 1), ((0, -11), 1), ((5, 1), 1)],
+)
+def test_a_lane_passes_if_each_run_of_pytest_does(
+    codes: tuple[int, int], wanted: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ends = iter(codes)
+    monkeypatch.setattr(lanes, "run", lambda *_: next(ends))
+    monkeypatch.setitem(lanes.LANES, "two", lanes.LANES["waits"])
+    assert lanes.main("two", tmp_path, "any", []) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "knows"),
+    [("test_safe_text", False), ("test_poller", False), ("test_hooks", True), ("test_cli", True)],
+)
+def test_what_reaches_airflow_is_told_by_the_imports(name: str, knows: bool) -> None:
+    file = UNIT / f"{name}.py"
+    assert knows_airflow(file) is knows
+
+
+def test_imports_are_followed_through_modules_and_functions() -> None:
+    names = {file.name for file in reached(UNIT / "test_poller.py")}
+    assert {"test_poller.py", "poller.py", "protocol.py", "aiohttp_transport.py"} <= names
+    assert "operators.py" not in names
+
+
+@pytest.mark.parametrize(("most", "code", "wanted"), [("1", 0, 0), ("1", 3, 3), ("0", 0, 1), ("0", 3, 3)])
+def test_too_much_cpu_is_a_failure(most: str, code: int, wanted: int) -> None:
+    work = f"import sys\nfor _ in range(200_000): pass\nsys.exit({code})"
+    command = [sys.executable, str(ROOT / "tools" / "cpu_limit.py"), most, sys.executable, "-c", work]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == wanted
+    assert f"minutes of CPU, of at most {most}." in done.stdout
+    assert ("This takes too much CPU" in done.stderr) is (wanted == 1)

@@ -1,0 +1,156 @@
+"""Test the wheel on the newest and the oldest Airflow: `make test`.
+
+    python tools/wheel_tests.py                                on both, or on what this Python can run of them
+    python tools/wheel_tests.py --on airflow-2.11 -- -k hook   on one; what follows the dashes goes to pytest
+
+The wheel is built once. The tests are those of the sdist, which are run where the package's source is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import tarfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
+from xml.etree import ElementTree
+
+import artefact
+import environment
+import envs
+from console import ToolError, run_main
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+#: What other targets of the Makefile run: what is slow, wants several environments, or a browser.
+ELSEWHERE = "not faults and not parity and not ui and not upgrade and not harness"
+
+#: Which tests run on each Airflow. On the oldest one only what can differ there.
+MARKS = {
+    "airflow-3.3": ELSEWHERE,
+    "airflow-2.11": f"(airflow or not integration) and not any_airflow and {ELSEWHERE}",
+}
+
+RAY = "ray-2.60"
+
+#: Those of `tests/lanes.py`, and its exit code when no test was selected.
+LANES = ("computes", "waits")
+NO_TESTS = 5
+
+RESULTS = envs.ROOT / "build" / "tests"
+SLOWEST = 25
+
+
+class Timed(NamedTuple):
+    """What one test took."""
+
+    seconds: float
+    run: str
+    name: str
+
+
+class Lanes:
+    """
+    Both lanes of the tests, run at once, each on one Airflow after the other.
+
+    :param installed: the environment for each name of `MARKS`.
+    :param source: the folder of the tests.
+    :param options: of pytest.
+    """
+
+    def __init__(self, installed: Mapping[str, str], source: Path, options: Sequence[str]) -> None:
+        self._installed, self._source, self._options = installed, source, options
+        self._running: list[subprocess.Popen[bytes]] = []
+        self._stopped = threading.Event()
+        self.codes: dict[Path, int] = {}  # by the file that has what was printed
+
+    def run(self) -> None:
+        """Run all tests."""
+        with ThreadPoolExecutor() as lanes:
+            try:
+                for followed in [lanes.submit(self._follow, lane) for lane in LANES]:
+                    followed.result()
+            except BaseException:  # Ctrl-C for one
+                self._stopped.set()
+                for process in self._running:
+                    process.terminate()
+                raise
+
+    def _follow(self, lane: str) -> None:
+        environ = environment.for_installers() | {"PYTHONPATH": str(self._source)}
+        environ["RAYJOBS_RAY_BIN"] = envs.program(RAY, "ray")
+        for name, env in self._installed.items():
+            if self._stopped.is_set():
+                return
+            results = RESULTS / name
+            results.mkdir(parents=True, exist_ok=True)
+            command = [envs.program(env, "python"), "-m", "tests.lanes", lane, str(results), MARKS[name]]
+            log = results / f"{lane}.log"
+            with log.open("wb") as out:
+                process = subprocess.Popen(
+                    [*command, *self._options], cwd=self._source, env=environ, stdout=out, stderr=subprocess.STDOUT
+                )
+            self._running.append(process)
+            self.codes[log] = process.wait()
+            print(f"{name}, {lane}: {log.read_text(errors='replace').rstrip().rpartition(chr(10))[2]}", flush=True)
+
+
+def unpacked() -> Path:
+    """Unpack the sdist, and take the package out of it: what is tested is the installed one."""
+    stage = RESULTS / "source"
+    with tarfile.open(next(artefact.DIST.glob("*.tar.gz"))) as archive:
+        archive.extractall(stage, filter="data")
+    (folder,) = stage.iterdir()
+    shutil.rmtree(folder / "airflow_provider_rayjobs")
+    return folder
+
+
+def report() -> str:
+    """Return how many tests ran where, and the slowest of them."""
+    lines, tests = ["tests  minutes  run"], []
+    for file in sorted(RESULTS.glob("*/*.xml")):
+        run = f"{file.parent.name}, {file.stem}"
+        cases = list(ElementTree.parse(file).getroot().iter("testcase"))  # noqa: S314 - our own file
+        times = [float(case.get("time", "0")) for case in cases]
+        names = [f"{case.get('classname')}::{case.get('name')}" for case in cases]
+        tests += [Timed(seconds, run, name) for seconds, name in zip(times, names, strict=True)]
+        lines.append(f"{len(cases):5}  {sum(times) / 60:7.1f}  {run}")
+    lines += [f"{len(tests):5}  {sum(test.seconds for test in tests) / 60:7.1f}  in all", ""]
+    lines += [f"{test.seconds:5.0f} s  {test.run}: {test.name}" for test in sorted(tests, reverse=True)[:SLOWEST]]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the module's docstring says."""
+    parser = argparse.ArgumentParser(description="Test the wheel.")
+    parser.add_argument("--on", choices=MARKS, help="default: each that this Python can run")
+    parser.add_argument("options", nargs="*", help="of pytest, after --")
+    options = parser.parse_args(arguments)
+    names = [options.on] if options.on else [name for name in MARKS if envs.can_be_made(name)]
+    for name in names:
+        envs.check_name(name)
+
+    shutil.rmtree(RESULTS, ignore_errors=True)
+    envs.ensure(RAY)
+    lanes = Lanes(artefact.build_and_test(names), unpacked(), options.options)
+    print(f"\nTwo lanes at once, minutes without a word; what they print is in {RESULTS}/*/*.log", flush=True)
+    lanes.run()
+    print(f"\n{report()}")
+    failed = [log for log, code in lanes.codes.items() if code not in (0, NO_TESTS)]
+    for log in failed:
+        print(f"\n{log.parent.name}, {log.stem}:\n{log.read_text(errors='replace')}")
+    if left_out := [name for name in MARKS if name not in names and not options.on]:
+        print(f"\nLeft out: {', '.join(left_out)}, which needs an older Python: make PYTHON=python3.12 test")
+    if failed:
+        raise ToolError(f"Tests failed: {', '.join(str(log) for log in failed)}")
+    if set(lanes.codes.values()) == {NO_TESTS}:
+        raise ToolError("No test was selected.")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
