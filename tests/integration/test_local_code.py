@@ -47,7 +47,8 @@ def test_files_modes_links_and_modules_arrive(hook: RayJobHook, ray_head: RayHea
     (code / "grüße.txt").symlink_to(tmp_path / "outside.txt")
     (tmp_path / "outside.txt").write_text("from outside\n" * 100)
     (code / "run.sh").write_text(
-        "find . -mindepth 1 | sort | tr '\\n' ' '; tail -1 grüße.txt\n"
+        # Written at once: Ray's own line on the entrypoint may come in between.
+        "echo $(find . -mindepth 1 | sort) $(tail -1 grüße.txt)\n"
         "python -c 'import mod.sub, single, my_wheel; print(mod.sub.X, single.X, my_wheel.X)'\n"
     )
     (code / "run.sh").chmod(0o755)

@@ -341,7 +341,7 @@ UNDONE = {
 DONE = {f"{name}, yet accepted": answer.but(applies=True) for name, answer in UNDONE.items() if not answer.drop} | {
     "answer lost": answers.lost(),
     "answer cut": answers.default().but(cut_after=9),
-    "answer late": answers.default(delay=0.6),
+    "answer late": answers.default(delay=2.0),
 }
 
 
