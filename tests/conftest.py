@@ -8,10 +8,12 @@ import platform
 import secrets
 import tempfile
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lanes import FAILED_VARIABLE
 from tests.support import environment, reach, shared
 from tests.support.databases import Database, PostgresDatabase, SqliteDatabase, wants_sqlite
 from tests.support.faulty_proxy import FaultyProxy
@@ -22,7 +24,6 @@ from tests.support.scripted_server import ScriptedRay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 #: Characters of a parameter in the name of a test.
 LONGEST_NAME = 100
@@ -48,6 +49,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.any_airflow)
         if (group := worker_of(item)) and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note the name of a test that fails where `tests/lanes.py` looks for it, without its group."""
+    file = os.environ.get(FAILED_VARIABLE)
+    if file and report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        name, at, group = report.nodeid.rpartition("@")
+        with Path(file).open("a") as failed:
+            failed.write(f"{report.nodeid if not at or set(group) & set(']:') else name}\n")
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

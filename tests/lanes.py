@@ -24,7 +24,15 @@ from tests.support import shared
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-NO_TESTS = 5  # pytest's exit code where nothing was selected
+# Exit codes of pytest: a test failed, none was selected.
+TESTS_FAILED = 1
+NO_TESTS = 5
+
+#: A machine that others use, too, makes a test or two too slow. More failures than this are none of that kind.
+MOST_AGAIN = 5
+
+#: Names the file for the names of the tests that fail.
+FAILED_VARIABLE = "RAYJOBS_TEST_FAILED"
 
 
 class Part(NamedTuple):
@@ -55,10 +63,22 @@ LANES = {
 
 
 def run(part: Part, results: Path, marks: str, options: Sequence[str]) -> int:
-    """Run pytest once; return its exit code."""
-    command = ["nice", "-n", str(part.nice), sys.executable, "-m", "pytest", *options]
-    command += ["-m", f"({marks}) and {part.marks}", f"--numprocesses={part.workers}", "--dist=loadgroup"]
-    with subprocess.Popen([*command, f"--junit-xml={results / part.name}.xml"]) as process:
+    """Run the tests of a part; those that fail beside others are tried once more, alone. Return the exit code."""
+    failed = results / f"{part.name}.failed"
+    options = [*options, "-m", f"({marks}) and {part.marks}"]
+    side_by_side = [f"--numprocesses={part.workers}", "--dist=loadgroup", f"--junit-xml={results / part.name}.xml"]
+    code = run_pytest(part.nice, [*options, *side_by_side], failed)
+    if code != TESTS_FAILED or len(failed.read_text().splitlines()) > MOST_AGAIN:
+        return code
+    print(f"\n{part.name}: what failed, once more, alone", flush=True)
+    again = [f"--junit-xml={results / part.name}, again.xml", f"@{failed}"]
+    return TESTS_FAILED if run_pytest(0, [*options, *again], Path(os.devnull)) else 0
+
+
+def run_pytest(nice: int, options: Sequence[str], failed: Path) -> int:
+    """Run pytest once; return its exit code, and leave the names of the tests that failed in a file."""
+    command = ["nice", "-n", str(nice), sys.executable, "-m", "pytest", *options]
+    with subprocess.Popen(command, env=os.environ | {FAILED_VARIABLE: str(failed)}) as process:
         try:
             return process.wait()
         except SystemExit:

@@ -120,6 +120,7 @@ def report() -> str:
         tests += [Timed(seconds, run, name) for seconds, name in zip(times, names, strict=True)]
         lines.append(f"{len(cases):5}  {sum(times) / 60:7.1f}  {run}")
     lines += [f"{len(tests):5}  {sum(test.seconds for test in tests) / 60:7.1f}  in all", ""]
+    lines += [f"failed at first: {file.read_text().rstrip()}" for file in sorted(RESULTS.glob("*/*.failed"))]
     lines += [f"{test.seconds:5.0f} s  {test.run}: {test.name}" for test in sorted(tests, reverse=True)[:SLOWEST]]
     return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,31 @@ def test_a_lane_passes_if_each_run_of_pytest_does(
     monkeypatch.setattr(lanes, "run", lambda *_: next(ends))
     monkeypatch.setitem(lanes.LANES, "two", lanes.LANES["waits"])
     assert lanes.main("two", tmp_path, "any", []) == wanted
+
+
+@pytest.mark.parametrize(("again", "wanted"), [("assert True", 0), ("assert False", 1)])
+def test_what_fails_beside_others_is_tried_once_more(again: str, wanted: int, tmp_path: Path) -> None:
+    name = "a@b[c@d"  # as groups and parameters may look
+    (tmp_path / "test_it.py").write_text(
+        "import os, pathlib, pytest\n"
+        f"@pytest.mark.xdist_group('g')\n@pytest.mark.parametrize('p', [{name!r}])\n"
+        "def test_twice(p):\n"
+        "    been = pathlib.Path(__file__).with_name('been')\n"
+        f"    if been.exists():\n        {again}\n    else:\n        been.touch()\n        assert False\n"
+        "def test_once(): pass\n"
+    )
+    (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_runtest_logreport\n")
+    options = [f"--rootdir={tmp_path}", "-c", os.devnull, "-p", "no:cacheprovider", str(tmp_path)]
+    code = (
+        "import sys; from pathlib import Path; from tests import lanes\n"
+        "sys.exit(lanes.run(lanes.Part('p', 'not airflow', 2), Path(sys.argv[1]), 'not x', sys.argv[2:]))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), *options]
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, check=False, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert done.returncode == wanted, done.stdout + done.stderr
+    assert "1 failed, 1 passed" in done.stdout
+    assert "what failed, once more, alone" in done.stdout
 
 
 @pytest.mark.parametrize(
