@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tests.support import shared
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 # Exit codes of pytest: a test failed, none was selected.
 TESTS_FAILED = 1
@@ -67,18 +67,20 @@ def run(part: Part, results: Path, marks: str, options: Sequence[str]) -> int:
     failed = results / f"{part.name}.failed"
     options = [*options, "-m", f"({marks}) and {part.marks}"]
     side_by_side = [f"--numprocesses={part.workers}", "--dist=loadgroup", f"--junit-xml={results / part.name}.xml"]
-    code = run_pytest(part.nice, [*options, *side_by_side], failed)
+    code = run_pytest(part.nice, [*options, *side_by_side], os.environ | {FAILED_VARIABLE: str(failed)})
     if code != TESTS_FAILED or len(failed.read_text().splitlines()) > MOST_AGAIN:
         return code
     print(f"\n{part.name}: what failed, once more, alone", flush=True)
     again = [f"--junit-xml={results / part.name}, again.xml", f"@{failed}"]
-    return TESTS_FAILED if run_pytest(0, [*options, *again], Path(os.devnull)) else 0
+    # What is shared has their runs already, under the same ids.
+    unshared = {name: value for name, value in os.environ.items() if name != shared.VARIABLE}
+    return TESTS_FAILED if run_pytest(0, [*options, *again], unshared) else 0
 
 
-def run_pytest(nice: int, options: Sequence[str], failed: Path) -> int:
-    """Run pytest once; return its exit code, and leave the names of the tests that failed in a file."""
+def run_pytest(nice: int, options: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run pytest once; return its exit code."""
     command = ["nice", "-n", str(nice), sys.executable, "-m", "pytest", *options]
-    with subprocess.Popen(command, env=os.environ | {FAILED_VARIABLE: str(failed)}) as process:
+    with subprocess.Popen(command, env=environ) as process:
         try:
             return process.wait()
         except SystemExit:

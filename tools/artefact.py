@@ -32,6 +32,8 @@ TAG_VARIABLE = "GITHUB_REF_NAME"
 
 DIST = envs.ROOT / "dist"
 TESTS = envs.ROOT / "tests" / "artefact"
+#: The tests that run where the wheel is installed.
+INSTALLED = "test_installed.py"
 
 
 def build() -> Path:
@@ -73,20 +75,25 @@ def install(name: str, wheel: Path) -> str:
     return made
 
 
+def test_command(env: str, file: str) -> list[str]:
+    """Return the command that runs tests in an environment, below the root."""
+    return [envs.program(env, "pytest"), f"--confcutdir={TESTS}", str(TESTS / file)]
+
+
 def test(env: str, file: str) -> None:
     """Run tests in an environment.
 
     :raises ToolError: one has failed.
     """
-    command = [envs.program(env, "pytest"), f"--confcutdir={TESTS}", str(TESTS / file)]
+    command = test_command(env, file)
     print(f"{file} in .envs/{env}:", flush=True)
     if subprocess.run(command, check=False, cwd=envs.ROOT, env=environment.for_installers()).returncode:
         raise ToolError(f"{file} failed in .envs/{env}.")
 
 
-def build_and_test(names: list[str]) -> dict[str, str]:
+def build_and_install(names: list[str]) -> dict[str, str]:
     """
-    Build the files, test them, and install the wheel.
+    Build the files, test them as files, and install the wheel.
 
     :param names: keys of `envs.ALL_ENVS`, beside whose packages it is installed.
     :return: for each the name of the environment that was made.
@@ -95,10 +102,7 @@ def build_and_test(names: list[str]) -> dict[str, str]:
     envs.ensure("dist")
     wheel = build()
     test("dist", "test_files.py")
-    made = {name: install(name, wheel) for name in names}
-    for env in made.values():
-        test(env, "test_installed.py")
-    return made
+    return {name: install(name, wheel) for name in names}
 
 
 def main(arguments: list[str]) -> int:
@@ -117,7 +121,8 @@ def main(arguments: list[str]) -> int:
         check_release(options.release)
     for name in options.environments:
         envs.check_name(name)
-    build_and_test(options.environments)
+    for env in build_and_install(options.environments).values():
+        test(env, INSTALLED)
     return 0
 
 

@@ -14,7 +14,7 @@ import subprocess
 import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from xml.etree import ElementTree
 
 import artefact
@@ -37,8 +37,9 @@ MARKS = {
 
 RAY = "ray-2.60"
 
-#: Those of `tests/lanes.py`, and its exit code when no test was selected.
-LANES = ("computes", "waits")
+#: That of the installed files, and those of `tests/lanes.py`; its exit code when no test was selected.
+INSTALLED = "installed"
+LANES = (INSTALLED, "computes", "waits")
 NO_TESTS = 5
 
 RESULTS = envs.ROOT / "build" / "tests"
@@ -55,7 +56,7 @@ class Timed(NamedTuple):
 
 class Lanes:
     """
-    Both lanes of the tests, run at once, each on one Airflow after the other.
+    The lanes of the tests, run at once, each on one Airflow after the other.
 
     :param installed: the environment for each name of `MARKS`.
     :param source: the folder of the tests.
@@ -81,22 +82,26 @@ class Lanes:
                 raise
 
     def _follow(self, lane: str) -> None:
-        environ = environment.for_installers() | {"PYTHONPATH": str(self._source)}
-        environ["RAYJOBS_RAY_BIN"] = envs.program(RAY, "ray")
-        for name, env in self._installed.items():
+        for name in self._installed:
             if self._stopped.is_set():
                 return
-            results = RESULTS / name
-            results.mkdir(parents=True, exist_ok=True)
-            command = [envs.program(env, "python"), "-m", "tests.lanes", lane, str(results), MARKS[name]]
-            log = results / f"{lane}.log"
+            log = RESULTS / name / f"{lane}.log"
+            log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("wb") as out:
-                process = subprocess.Popen(
-                    [*command, *self._options], cwd=self._source, env=environ, stdout=out, stderr=subprocess.STDOUT
-                )
+                process = self._start(lane, name, out)
             self._running.append(process)
             self.codes[log] = process.wait()
             print(f"{name}, {lane}: {log.read_text(errors='replace').rstrip().rpartition(chr(10))[2]}", flush=True)
+
+    def _start(self, lane: str, name: str, out: BinaryIO) -> subprocess.Popen[bytes]:
+        env, environ = self._installed[name], environment.for_installers()
+        if lane == INSTALLED:
+            command, folder = artefact.test_command(env, artefact.INSTALLED), envs.ROOT
+        else:
+            command, folder = [envs.program(env, "python"), "-m", "tests.lanes", lane], self._source
+            command += [str(RESULTS / name), MARKS[name], *self._options]
+            environ |= {"PYTHONPATH": str(self._source), "RAYJOBS_RAY_BIN": envs.program(RAY, "ray")}
+        return subprocess.Popen(command, cwd=folder, env=environ, stdout=out, stderr=subprocess.STDOUT)
 
 
 def unpacked() -> Path:
@@ -137,8 +142,8 @@ def main(arguments: list[str]) -> int:
 
     shutil.rmtree(RESULTS, ignore_errors=True)
     envs.ensure(RAY)
-    lanes = Lanes(artefact.build_and_test(names), unpacked(), options.options)
-    print(f"\nTwo lanes at once, minutes without a word; what they print is in {RESULTS}/*/*.log", flush=True)
+    lanes = Lanes(artefact.build_and_install(names), unpacked(), options.options)
+    print(f"\nAll lanes at once, minutes without a word; what they print is in {RESULTS}/*/*.log", flush=True)
     lanes.run()
     print(f"\n{report()}")
     failed = [log for log, code in lanes.codes.items() if code not in (0, NO_TESTS)]
@@ -148,7 +153,7 @@ def main(arguments: list[str]) -> int:
         print(f"\nLeft out: {', '.join(left_out)}, which needs an older Python: make PYTHON=python3.12 test")
     if failed:
         raise ToolError(f"Tests failed: {', '.join(str(log) for log in failed)}")
-    if set(lanes.codes.values()) == {NO_TESTS}:
+    if {code for log, code in lanes.codes.items() if log.stem != INSTALLED} == {NO_TESTS}:
         raise ToolError("No test was selected.")
     return 0
 

@@ -40,8 +40,8 @@ def blocker(head: RayHead) -> str:
 def sensors(airflow_env: AirflowEnv, ray_head: RayHead) -> dict[str, str]:
     """Run the DAG to its end; the submission ids that it was given."""
     ids = {
-        "short": ray_head.submit("sleep 40"),
-        "failing": ray_head.submit("sleep 30; echo a word of its own; exit 3"),
+        "short": ray_head.submit("sleep 30"),
+        "failing": ray_head.submit("sleep 20; echo a word of its own; exit 3"),
         "blocking": blocker(ray_head),
     }
     airflow_env.wait_dag(DAG)
