@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from tests.support.clients import Client
     from tests.support.scripted_server import ScriptedRay
 
-LOG = logging.getLogger("tests.hostile")
+#: Not one of the loggers that pytest knows, which would keep each of millions of records.
+LOG = logging.Logger("tests.hostile", logging.INFO)  # noqa: LOG001 - so that it is not one of those
 
 #: Bytes that following all cases together may take; the head's own are among them, for it runs in this process.
 MOST_MEMORY = 400 * 2**20
@@ -37,7 +38,7 @@ MOST_MEMORY = 400 * 2**20
 #: Jobs of one cluster whose logs flow without end.
 TALKERS = tuple(f"{TALKATIVE} {number}" for number in range(5))
 
-#: Jobs that failed, whose logs have so many lines that Airflow takes minutes to write them.
+#: Jobs that failed, whose logs have millions of lines: Airflow takes minutes to write them.
 LONG_LOGS = {"log of line ends", "log of pairs", "log of CRLF"}
 
 #: Jobs that have failed, as far as their details can be read, and that are told to have.
@@ -63,11 +64,7 @@ class Lines(logging.Handler):
 def lines() -> Iterator[set[str]]:
     handler = Lines()
     LOG.addHandler(handler)
-    LOG.setLevel(logging.INFO)
-    LOG.propagate = False
     yield handler.seen
-    LOG.propagate = True
-    LOG.setLevel(logging.NOTSET)
     LOG.removeHandler(handler)
 
 
