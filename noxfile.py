@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "tools"))
+import artefact  # noqa: E402
 import environment  # noqa: E402
 
 environment.use(environment.for_installers())
@@ -60,9 +60,6 @@ ON_SQLITE = (("2.11", "3.11", OLDEST_RAY, ""), ("3.3", "3.13", NEWEST_RAY, ""))
 MEASURED = ("3.3", "3.13", NEWEST_RAY, "")
 LEAST_COVERAGE = 92
 
-#: What other targets of the Makefile run: what is slow, wants several environments, or a browser.
-OTHERS = "not faults and not parity and not ui and not upgrade"
-
 
 @nox.session(tags=["matrix"])
 @nox.parametrize("airflow,python,ray,auth", CELLS, ids=[", ".join(filter(None, cell)) for cell in CELLS])
@@ -77,7 +74,7 @@ def matrix(session: nox.Session, airflow: str, ray: str, auth: str) -> None:
         whole += ["--cov=airflow_provider_rayjobs", "--cov-branch", f"--cov-fail-under={LEAST_COVERAGE}"]
     if (airflow, session.python, ray, auth) in ON_SQLITE:
         env["RAYJOBS_TEST_DATABASE"] = "sqlite"
-    run(session, airflow, ray, OTHERS, *whole, env=env)
+    run(session, airflow, ray, artefact.NOT_ELSEWHERE, *whole, env=env)
 
 
 @nox.session(tags=["matrix"], venv_backend="none")
@@ -104,21 +101,11 @@ def run(
     session.run_install("uv", "build", "--quiet", "--out-dir", str(built), external=True)
     session.install("--no-deps", *map(str, built.glob("*.whl")))
 
-    stage = unpacked(built)
+    stage = artefact.unpacked(built, built / "unpacked")
     session.chdir(stage)
     session.run("pytest", "--quiet", "--confcutdir=tests/artefact", "tests/artefact/test_installed.py")
     found = {"PYTHONPATH": str(stage), "RAYJOBS_RAY_BIN": str(ray_bin)}
     session.run("pytest", "-m", marks, *options, *session.posargs, env=found | dict(env or {}))
-
-
-def unpacked(built: Path) -> Path:
-    """Unpack the sdist, and take the package out of it: what is tested is the installed one."""
-    stage = built / "unpacked"
-    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
-        archive.extractall(stage, filter="data")
-    (folder,) = stage.iterdir()
-    shutil.rmtree(folder / "airflow_provider_rayjobs")
-    return folder
 
 
 def ray_environment(session: nox.Session, ray: str) -> Path:

@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ TAG_VARIABLE = "GITHUB_REF_NAME"
 
 DIST = envs.ROOT / "dist"
 TESTS = envs.ROOT / "tests" / "artefact"
+#: What other targets of the Makefile run: what is slow, wants several environments, or a browser.
+NOT_ELSEWHERE = "not faults and not parity and not ui and not upgrade"
 #: The tests that run where the wheel is installed.
 INSTALLED = "test_installed.py"
 
@@ -73,6 +76,21 @@ def install(name: str, wheel: Path) -> str:
         pins = ["--requirement", str(envs.requirements(name))]
         envs.run([uv, "pip", "install", "--python", target, "--no-deps", *pins, str(wheel)], log)
     return made
+
+
+def unpacked(dist: Path, stage: Path) -> Path:
+    """
+    Unpack the sdist, and take the package out of it: what is tested is the installed one.
+
+    :param dist: where the sdist is.
+    :param stage: an absent folder.
+    :return: the folder of the tests.
+    """
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
+        archive.extractall(stage, filter="data")
+    (folder,) = stage.iterdir()
+    shutil.rmtree(folder / "airflow_provider_rayjobs")
+    return folder
 
 
 def test_command(env: str, file: str) -> list[str]:

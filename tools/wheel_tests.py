@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import subprocess
-import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
@@ -26,13 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-#: What other targets of the Makefile run: what is slow, wants several environments, or a browser.
-ELSEWHERE = "not faults and not parity and not ui and not upgrade and not harness"
-
 #: Which tests run on each Airflow. On the oldest one only what can differ there.
 MARKS = {
-    "airflow-3.3": ELSEWHERE,
-    "airflow-2.11": f"(airflow or not integration) and not any_airflow and {ELSEWHERE}",
+    "airflow-3.3": f"{artefact.NOT_ELSEWHERE} and not harness",
+    "airflow-2.11": f"(airflow or not integration) and not any_airflow and {artefact.NOT_ELSEWHERE} and not harness",
 }
 
 RAY = "ray-2.60"
@@ -104,16 +100,6 @@ class Lanes:
         return subprocess.Popen(command, cwd=folder, env=environ, stdout=out, stderr=subprocess.STDOUT)
 
 
-def unpacked() -> Path:
-    """Unpack the sdist, and take the package out of it: what is tested is the installed one."""
-    stage = RESULTS / "source"
-    with tarfile.open(next(artefact.DIST.glob("*.tar.gz"))) as archive:
-        archive.extractall(stage, filter="data")
-    (folder,) = stage.iterdir()
-    shutil.rmtree(folder / "airflow_provider_rayjobs")
-    return folder
-
-
 def report() -> str:
     """Return how many tests ran where, and the slowest of them."""
     lines, tests = ["tests  minutes  run"], []
@@ -142,7 +128,9 @@ def main(arguments: list[str]) -> int:
 
     shutil.rmtree(RESULTS, ignore_errors=True)
     envs.ensure(RAY)
-    lanes = Lanes(artefact.build_and_install(names), unpacked(), options.options)
+    lanes = Lanes(
+        artefact.build_and_install(names), artefact.unpacked(artefact.DIST, RESULTS / "source"), options.options
+    )
     print(f"\nAll lanes at once, minutes without a word; what they print is in {RESULTS}/*/*.log", flush=True)
     lanes.run()
     print(f"\n{report()}")
