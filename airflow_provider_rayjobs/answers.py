@@ -39,8 +39,8 @@ CHECK_ADDRESS = "check that host, port and path prefix are those of the Ray dash
 #: What the web servers of Ray, and of its agent behind the head, raise for a body that is too large.
 TOO_LARGE = "HTTPRequestEntityTooLarge"
 
-#: Objects, lists, items and strings that one JSON document may have; 60,000 take some 30 ms. A process takes no
-#: third of so many variables.
+#: Objects, lists, items and strings that one JSON document may have; 60,000 take some 30 ms. The variables of a
+#: process have less than a third of that.
 MOST_JSON_PARTS = 60_000
 
 #: What begins an object, a list or the next item; or a string, or the beginning of one that does not end, which is read

@@ -131,13 +131,13 @@ def names_no_job(submission_id: object) -> bool:
 def is_submission_id(value: object) -> bool:
     """Whether a cluster may call a job so: what :func:`check_submission_id` takes."""
     try:
-        check_submission_id(value)  # type: ignore[arg-type]
+        check_submission_id(value)
     except (TypeError, ValueError):
         return False
     return True
 
 
-def check_submission_id(submission_id: str) -> str:
+def check_submission_id(submission_id: object) -> str:
     """
     Return the id when Ray can route it.
 

@@ -63,13 +63,14 @@ def log_file_path(submission_id: str, node_id: str, extension: str = "log", line
 
 def file_error(response: Response) -> RayJobsError:
     """Return what an answer of the route means that is not the file."""
-    if response.status in (403, 404) and isinstance(error_of(response), RayProtocolError | RayAuthError):
+    error = error_of(response)
+    if response.status in (403, 404) and isinstance(error, RayProtocolError | RayAuthError):
         return RayRequestRefusedError(
             f"{response.address}: HTTP {response.status}: this cluster, or a proxy before it, does not serve GET "
             "/api/v0/logs/file; let the proxy pass it",
             status=response.status,
         )
-    return error_of(response)
+    return error
 
 
 def read_file(

@@ -154,8 +154,8 @@ def stored(report: dict[str, Any]) -> dict[str, Any]:
     """
     Return a report as Airflow can store it; :func:`checked` reads it again.
 
-    A number of more than 64 bits becomes a text: PostgreSQL gives a float such as 1e40 back as an integer (its JSONB
-    knows no floats), and Airflow 3 can't hand such an integer on to the task that is to be resumed.
+    A number of more than 64 bits becomes a text: PostgreSQL's JSONB has no floats and gives 1e40 back as an integer,
+    and Airflow 3 can't hand such an integer on to the task that resumes.
     """
     large = [name for name in ("done", "total") if abs(report[name] or 0) > _LARGEST_INTEGER]
     return {**report, **{name: repr(report[name]) for name in large}}

@@ -154,12 +154,13 @@ def test_what_fits_into_a_process_runs_and_what_does_not_is_refused(hook: RayJob
         entrypoint="true #" + "x" * 131_065, runtime_env={"env_vars": fits}, metadata={"note": "z" * 500}
     )
     ray_head.wait_job(job, until={"SUCCEEDED"})
-    for arguments in (
+    too_large: tuple[dict[str, Any], ...] = (
         {"entrypoint": "true #" + "x" * 131_066},
         {"entrypoint": "true", "runtime_env": {"env_vars": {"A": "x" * 131_070}}},
         {"entrypoint": "true", "runtime_env": {"env_vars": fits | {"C": "z" * 2_000}}},
         {"entrypoint": "true", "metadata": {"a": "x" * 1_100_000}},
-    ):
+    )
+    for arguments in too_large:
         with pytest.raises(ValueError, match=r"131,071|130,047"):
-            hook.submit_job(submission_id="too-large", **arguments)  # type: ignore[arg-type]
+            hook.submit_job(submission_id="too-large", **arguments)
         assert ray_head.job("too-large") is None

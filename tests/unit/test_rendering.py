@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -318,7 +319,7 @@ def test_no_part_of_a_rendered_field_holds_what_airflow_can_not_store(native: bo
         (field,) = fields
         with pytest.raises(AirflowFailException, match=f"^Template field '{field}' of task 't' holds a NUL"):
             rendered(
-                lambda: RaySubmitJobOperator(task_id="t", **{"entrypoint": "true", **fields}),  # noqa: B023
+                functools.partial(RaySubmitJobOperator, task_id="t", **{"entrypoint": "true", **fields}),
                 native=native,
                 nasty="\0",
             )

@@ -559,6 +559,20 @@ def test_a_compressed_answer_that_is_cut_is_an_error(
     assert len(scripted_ray.received) == 3
 
 
+def listening(stack: contextlib.ExitStack, answer: Callable[[socket.socket], None]) -> str:
+    """Start a server that answers each connection in a thread, until the stack is closed; return its address."""
+    server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=[server.accept()[0]], daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    stack.callback(server.shutdown, socket.SHUT_RDWR)
+    return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
 @pytest.fixture
 def dribbler() -> Iterator[Callable[[bytes], str]]:
     """Starts servers that send a text's last byte over and over, a few times in a second; gives their addresses."""
@@ -566,14 +580,6 @@ def dribbler() -> Iterator[Callable[[bytes], str]]:
     with contextlib.ExitStack() as stack:
 
         def start(text: bytes) -> str:
-            server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-
-            def serve() -> None:
-                with contextlib.suppress(OSError):
-                    while True:
-                        client, _ = server.accept()
-                        threading.Thread(target=dribble, args=[client], daemon=True).start()
-
             def dribble(client: socket.socket) -> None:
                 with client, contextlib.suppress(OSError):
                     client.recv(65536)
@@ -581,9 +587,7 @@ def dribbler() -> Iterator[Callable[[bytes], str]]:
                     while not stop.wait(0.05):
                         client.sendall(text[-1:])
 
-            threading.Thread(target=serve, daemon=True).start()
-            stack.callback(server.shutdown, socket.SHUT_RDWR)
-            return f"http://127.0.0.1:{server.getsockname()[1]}"
+            return listening(stack, dribble)
 
         yield start
         stop.set()
@@ -623,7 +627,7 @@ def test_a_stream_whose_opening_never_ends_is_given_up(
 
 
 class Package(io.BytesIO):
-    """A body of so many bytes."""
+    """A body of a given size."""
 
     def __len__(self) -> int:
         return len(self.getbuffer())
@@ -638,13 +642,6 @@ def slow_reader() -> Iterator[Callable[[int], str]]:
     with contextlib.ExitStack() as stack:
 
         def start(slow: int) -> str:
-            server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-
-            def serve() -> None:
-                with contextlib.suppress(OSError):
-                    while True:
-                        threading.Thread(target=take, args=[server.accept()[0]], daemon=True).start()
-
             def take(client: socket.socket) -> None:
                 with client, contextlib.suppress(OSError), client.makefile("rb") as file:
                     while (line := file.readline()).strip():
@@ -657,9 +654,7 @@ def slow_reader() -> Iterator[Callable[[int], str]]:
                             time.sleep(0.05)
                     client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
-            threading.Thread(target=serve, daemon=True).start()
-            stack.callback(server.shutdown, socket.SHUT_RDWR)
-            return f"http://127.0.0.1:{server.getsockname()[1]}"
+            return listening(stack, take)
 
         yield start
 
