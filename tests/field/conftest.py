@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
@@ -65,7 +63,7 @@ def sessions_of(cases: list[Case]) -> list[list[Case]]:
 def facts_of(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Facts]]:
     """A function that returns what became of a case, and plays its session at need."""
     from tests.field import session, table
-    from tests.field.bench import Bench
+    from tests.field.bench import Bench, new_folder
 
     cases = [_case(item) for item in request.session.items if item.path.is_relative_to(HERE)]
     sessions = sessions_of(cases)
@@ -75,23 +73,17 @@ def facts_of(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Facts]
     def say(text: str) -> None:
         print(f"\n{time.strftime('%H:%M:%S')} {text}", flush=True)
 
-    # Below /tmp, and open to pass through: PostgreSQL may run as another user.
-    keep = os.environ.get("FIELD_FOLDER")
-    with tempfile.TemporaryDirectory(prefix="field-", dir="/tmp") as made:
-        folder = Path(keep or made)
-        folder.mkdir(exist_ok=True)
-        folder.chmod(0o711)
-        with Bench(folder) as bench:
-            say(f"the bench is up: {bench.seconds}")
+    with new_folder() as folder, Bench(folder) as bench:
+        say(f"the bench is up after {bench.seconds:.0f} s")
 
-            def facts(case: Case) -> Facts:
-                if case.name not in known:
-                    number, chosen = next((n, each) for n, each in enumerate(sessions) if case in each)
-                    begun = time.monotonic()
-                    known.update(session.play(bench, chosen, f"s{number}"))
-                    table.record(RESULTS, version, [(each, known[each.name]) for each in chosen])
-                    names = dict.fromkeys(f"{each.fault.hits}: {each.fault.name}" for each in chosen)
-                    say(f"{'; '.join(names)}: {len(chosen)} cases in {time.monotonic() - begun:.0f} s")
-                return known[case.name]
+        def facts(case: Case) -> Facts:
+            if case.name not in known:
+                number, chosen = next((n, each) for n, each in enumerate(sessions) if case in each)
+                begun = time.monotonic()
+                known.update(session.play(bench, chosen, f"s{number}"))
+                table.record(RESULTS, version, [(each, known[each.name]) for each in chosen])
+                names = dict.fromkeys(f"{each.fault.hits}: {each.fault.name}" for each in chosen)
+                say(f"{'; '.join(names)}: {len(chosen)} cases in {time.monotonic() - begun:.0f} s")
+            return known[case.name]
 
-            yield facts
+        yield facts

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tests.field.airflow import WORKERS
 from tests.field.broker import LATER
+from tests.field.faults import FAULTS
 from tests.field.run import Run
 from tests.support.airflow_records import wait
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from tests.field.bench import Bench
     from tests.field.case import Case, Facts, Fault
@@ -33,18 +35,17 @@ def play(bench: Bench, cases: Sequence[Case], name: str) -> dict[str, Facts]:
     :param name: no other session's on this bench.
     """
     runs = [Run(bench, case, name) for case in cases]
-    faults = {run.case.fault.name + run.case.fault.hits: run.case.fault for run in runs}.values()
-    trouble = ""
-    try:
+    faults = [fault for fault in FAULTS if any(run.case.fault is fault for run in runs)]
+    troubles: dict[Fault | None, str] = {}
+    with _noted(troubles, None):
         for fault in faults:
             fault.prepare(bench)
         _bring_there(bench, runs)
-        with ThreadPoolExecutor(len(runs) + 1) as threads:
-            fired = [threads.submit(fault.fire, bench, _of(fault, runs)) for fault in faults]
+        with ThreadPoolExecutor(len(faults)) as threads:
+            for fault in faults:
+                threads.submit(_fire, bench, fault, _of(fault, runs), troubles)
             time.sleep(HELD_ON)
             bench.uploads_let_go.set()
-            for each in fired:
-                each.result()
         bench.heal()
         _let_end(bench, runs)
         wait(
@@ -52,13 +53,28 @@ def play(bench: Bench, cases: Sequence[Case], name: str) -> dict[str, Facts]:
             LONGEST_END,
             lambda: f"do not end: {[run.case.name for run in runs if not run.is_over()]}",
         )
-    except (AssertionError, OSError, RuntimeError) as error:
-        trouble = f"{type(error).__name__}: {error}"
-    finally:
+    if None in troubles:
         bench.heal()
         _let_end(bench, runs)
     orphans = _orphans(bench, runs)
-    return {run.case.name: run.facts(orphans[run.run_id], trouble) for run in runs}
+    return {
+        run.case.name: run.facts(orphans[run.run_id], troubles.get(run.case.fault) or troubles.get(None, ""))
+        for run in runs
+    }
+
+
+@contextmanager
+def _noted(troubles: dict[Fault | None, str], fault: Fault | None) -> Iterator[None]:
+    """Note an error as the trouble of a fault, or of the session; each of its cases tells it."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001
+        troubles[fault] = f"{type(error).__name__}: {error}"
+
+
+def _fire(bench: Bench, fault: Fault, runs: Sequence[Run], troubles: dict[Fault | None, str]) -> None:
+    with _noted(troubles, fault):
+        fault.fire(bench, runs)
 
 
 def _of(fault: Fault, runs: Sequence[Run]) -> list[Run]:
@@ -110,10 +126,12 @@ def _let_end(bench: Bench, runs: Sequence[Run]) -> None:
 def _orphans(bench: Bench, runs: Sequence[Run]) -> dict[str, int]:
     """Return how many jobs of each run are alive too long after its end, and stop them."""
     deadline = time.monotonic() + ORPHAN_AFTER
-    while any(run.alive(bench.ray.jobs()) for run in runs) and time.monotonic() < deadline:
+    while True:
+        jobs = bench.ray.jobs()
+        alive = {run.run_id: run.alive(jobs) for run in runs}
+        if not any(alive.values()) or time.monotonic() > deadline:
+            break
         time.sleep(1)
-    jobs = bench.ray.jobs()
-    alive = {run.run_id: run.alive(jobs) for run in runs}
     for ids in alive.values():
         for submission_id in ids:
             bench.ray.stop_job(submission_id)

@@ -3,13 +3,15 @@ Ends the processes of a test run that is itself killed, which runs no clean-up.
 
     python -m tests.support.guard
 
-reads lines, ``watch PID`` or ``forget PID``, and when its input closes kills what lives of the sessions that these
-processes lead. :func:`watch` and :func:`forget` start such a guard for this process, at need, and write to it.
+reads lines, ``watch PID``, ``forget PID`` or ``remove FOLDER``. When its input closes it kills what lives of the
+sessions that these processes lead, and removes the folders. The functions of these names start such a guard for this
+process, at need, and write to it.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -36,6 +38,11 @@ def forget(leader: int | None) -> None:
     _say(f"forget {leader}")
 
 
+def remove(folder: Path) -> None:
+    """Have a folder removed, if it is still there, when this process has ended."""
+    _say(f"remove {folder}")
+
+
 def _say(line: str) -> None:
     with _lock:
         guard = _guards.get(os.getpid())
@@ -55,10 +62,16 @@ def _say(line: str) -> None:
 
 def _main() -> None:
     watched: set[int] = set()
+    folders: list[str] = []
     for line in sys.stdin:
-        word, _, pid = line.partition(" ")
-        (watched.add if word == "watch" else watched.discard)(int(pid))
+        word, _, what = line.rstrip("\n").partition(" ")
+        if word == "remove":
+            folders.append(what)
+        else:
+            (watched.add if word == "watch" else watched.discard)(int(what))
     kill_all(lambda: set().union(*map(session, watched)))
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
