@@ -85,6 +85,7 @@ def _bring_there(bench: Bench, runs: Sequence[Run]) -> None:
     """Start the runs and wait until each is at its moment, but for the last seconds."""
     uploading = [run for run in runs if run.moment == "uploading"]
     others = [run for run in runs if run.moment != "uploading"]
+    bench.airflow.broker.cease(LATER, WORKERS)
     if any(run.moment == "pending" for run in runs):
         bench.hold_resource()
     _trigger(bench, others)
