@@ -92,11 +92,16 @@ def _of_tasks() -> list[Fault]:
 
 
 def _stopped(bench: Bench, runs: Sequence[Run]) -> None:
-    """Wait until no job of a run is alive, or it has taken too long."""
+    """Wait until no job of a run is alive, or it has taken too long.
+
+    Ray stops a job that waits for resources only when it gets them: it is asked to when the others have stopped.
+    """
+    at_once = [run for run in runs if run.moment not in ("queued", "pending")]
+    time.sleep(10)
     deadline = time.monotonic() + STOPPED_WITHIN
     while time.monotonic() < deadline:
         jobs = bench.ray.jobs()
-        if all(run.moment == "queued" or (run.jobs(jobs) and not run.alive(jobs)) for run in runs):
+        if all(not run.alive(jobs) and (run.jobs(jobs) or run.moment == "uploading") for run in at_once):
             return
         time.sleep(1)
 
@@ -114,13 +119,14 @@ def _act(act: Callable[[Run], None], *, then_stops: bool = True) -> Fire:
 
 
 def _cleared(bench: Bench, runs: Sequence[Run]) -> None:
-    """Have a user clear all tasks at once; wait until the jobs that there were have stopped."""
-    old = {run.run_id: run.alive(bench.ray.jobs()) for run in runs}
+    """Have a user clear all tasks at once; wait until the jobs that there were have stopped, see :func:`_stopped`."""
+    old = {run.run_id: run.alive(bench.ray.jobs()) for run in runs if run.moment != "pending"}
     _act(lambda run: run.airflow.clear(run.dag_id, run.run_id, TASK), then_stops=False)(bench, runs)
+    time.sleep(10)
     deadline = time.monotonic() + STOPPED_WITHIN
     while time.monotonic() < deadline:
         jobs = bench.ray.jobs()
-        if not any(set(old[run.run_id]) & set(run.alive(jobs)) for run in runs):
+        if not any(set(old.get(run.run_id, ())) & set(run.alive(jobs)) for run in runs):
             return
         time.sleep(1)
 
@@ -130,9 +136,9 @@ def _ended_by_user(state: str) -> Callable[[str, str], Expected]:
 
     def expected(moment: str, _mode: str) -> Expected:
         must = Expected(state=state, starts=1, ends=0, whole=False)
-        if moment in ("queued", "pending"):
+        if moment == "queued":
             return replace(must, starts=0)
-        if moment == "uploading":  # the job may have begun before the task is told
+        if moment in ("uploading", "pending"):  # the job may begin before it is stopped
             return replace(must, starts=(0, 1))
         if moment == "ending":
             return replace(must, ends=(0, 1))
@@ -144,9 +150,9 @@ def _ended_by_user(state: str) -> Callable[[str, str], Expected]:
 def _run_anew(moment: str, _mode: str) -> Expected:
     """Return what must come of a task that a user clears: its job ends, and another one runs."""
     must = Expected(starts=2, ends=1)
-    if moment in ("queued", "pending"):
+    if moment == "queued":
         return replace(must, starts=1)
-    if moment == "uploading":
+    if moment in ("uploading", "pending"):
         return replace(must, starts=(1, 2))
     if moment == "ending":
         return replace(must, ends=(1, 2))
