@@ -267,7 +267,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
             finally:
                 await transport.close()
 
-        record = (self._guard or self._new_guard()).run(read())
+        record = (self._guard or self._new_guard(context)).run(read())
         if record.progress is not None:
             public = compat.public_for(job)
             self._push_progress(context, {**record.progress, "message": public(record.progress["message"])})

@@ -1,5 +1,5 @@
 """
-At most one Ray job per try, and at most one alive per task instance.
+At most one Ray job per submission of a try, and at most one alive per task instance.
 
 Before a try submits, it looks at the jobs of the earlier ones. What a crashed worker left running is followed on; what
 an earlier generation (before a user's clear) left running is stopped.
@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import math
 import time
+from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs import protocol
@@ -33,14 +35,15 @@ STOP_PATIENCE = 60.0
 
 
 def settle_earlier_jobs(
-    hook: RayJobHook, identity: TaskIdentity, *, explicit_id: str | None, reattach: bool
+    hook: RayJobHook, identity: TaskIdentity, *, explicit_id: str | None, entrypoint: str, reattach: bool
 ) -> JobDetails | None:
     """
     Find the job that this try goes on with, and stop whatever else earlier tries left alive.
 
     :param hook: the cluster.
-    :param identity: this try.
+    :param identity: this submission.
     :param explicit_id: the submission id that the DAG author chose, if any.
+    :param entrypoint: what is to be submitted.
     :param reattach: whether a job of an earlier try may be followed on.
     :return: a job of this generation that runs or has SUCCEEDED, or None: then a new one is to be submitted.
     :raises RayJobTimeoutError: a job that was asked to stop did not end.
@@ -48,7 +51,11 @@ def settle_earlier_jobs(
     found: JobDetails | None = None
     for job in _earlier_jobs(hook, identity, explicit_id):
         usable = not job.status.is_terminal or job.status is JobStatus.SUCCEEDED
-        if found is None and reattach and usable and identity.same_generation(job):
+        if reattach and identity.same_generation(job) and not identity.same_number(job):
+            continue  # it is for another submission of this try
+        # A task that submits several times may do so in another order, or stop before some.
+        same_work = identity.number == 1 or job.entrypoint == entrypoint
+        if found is None and reattach and usable and same_work and identity.same_generation(job):
             found = job
         elif not job.status.is_terminal:
             log.info("Stopping Ray job %s, which an earlier attempt of this task left running", job.submission_id)
@@ -65,16 +72,27 @@ def _earlier_jobs(hook: RayJobHook, identity: TaskIdentity, explicit_id: str | N
         jobs = [job for job in hook.list_jobs() if _is_earlier(identity, job)]
         yield from sorted(jobs, key=_try_of, reverse=True)
         return
-    for number in range(identity.try_number - 1, 0, -1):
-        first = identity.submission_id(number)
-        job = find_job(hook, first)
-        if job is None or not identity.owns(job):
-            continue
-        if not identity.same_run(job):
-            second = find_job(hook, identity.second_submission_id(first, number))
-            if second is not None and identity.owns(second):
-                yield second
-        yield job
+    for try_number in range(identity.try_number - 1, 0, -1):
+        # With the first submission goes a look at the later ones of a task that submits several times.
+        numbers = count(1) if identity.number == 1 else (identity.number,)
+        for submission in (replace(identity, number=number) for number in numbers):
+            jobs = list(_jobs_of_try(hook, submission, try_number))
+            yield from jobs
+            if not jobs:
+                break
+
+
+def _jobs_of_try(hook: RayJobHook, identity: TaskIdentity, try_number: int) -> Iterator[JobDetails]:
+    """Yield what an earlier try made of its submission with this number, the latest first."""
+    first = identity.submission_id(try_number)
+    job = find_job(hook, first)
+    if job is None or not identity.owns(job):
+        return
+    if not identity.same_run(job):
+        second = find_job(hook, identity.second_submission_id(first, try_number))
+        if second is not None and identity.owns(second):
+            yield second
+    yield job
 
 
 def _is_earlier(identity: TaskIdentity, job: JobDetails) -> bool:
@@ -106,10 +124,10 @@ def submit_once(
     **job: Any,
 ) -> str:
     """
-    Submit this try's job, or adopt it when this same try has submitted it before.
+    Submit a job, or adopt it when another process has made this same submission before.
 
     :param hook: the cluster.
-    :param identity: this try.
+    :param identity: this submission.
     :param submission_id: the id that the DAG author chose, if any.
     :param metadata: the DAG author's metadata.
     :param announce: takes the id before it is submitted.
@@ -136,7 +154,8 @@ def submit_once(
                 candidate,
                 taken.status,
             )
-            if not taken.status.is_terminal:  # of a DAG run that was deleted and made anew
+            # Alive, it is of a DAG run that was deleted and made anew; or of this try, which submits several times.
+            if not taken.status.is_terminal and not identity.same_try(taken):
                 stop_and_wait(hook, candidate, patience=STOP_PATIENCE)
     raise AssertionError("unreachable: the second id is returned or raised")
 

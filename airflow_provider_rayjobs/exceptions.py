@@ -133,6 +133,10 @@ class RayJobStoppedError(RayJobError):
     """The job ended STOPPED."""
 
 
+class RayJobInterruptedError(RayJobError):
+    """The process that followed the job was asked to end, and not its task: the job goes on, or was not submitted."""
+
+
 class RayJobLostError(RayJobError):
     """The cluster no longer knows the job: its head restarted, or somebody deleted the job."""
 

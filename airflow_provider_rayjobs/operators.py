@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
+    AirflowTaskTimeout,
     BaseOperator,
     conf,
     get_current_context,
@@ -32,11 +35,11 @@ from airflow_provider_rayjobs.logs import DRAIN_TOTAL
 from airflow_provider_rayjobs.rendering import RendersTexts
 from airflow_provider_rayjobs.runtime_env import expanded_on_the_node
 from airflow_provider_rayjobs.stop_delete import RayDeleteJobOperator, RayStopJobOperator
+from airflow_provider_rayjobs.task_end import TaskProcess
 from airflow_provider_rayjobs.task_log import log_group, submission_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -164,6 +167,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         self.reattach = reattach
         validation.check_operator(self)
         self._guard: JobGuard | None = None
+        self._identity: TaskIdentity | None = None
         self._killed = False
 
     @cached_property
@@ -203,20 +207,26 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         """Submit the job, or take over the one that an earlier try left, and see it to its end."""
         with refused_for_good():
             try:
-                explicit_id = validation.job_arguments(self)["submission_id"]
+                job = validation.job_arguments(self)
             except (TypeError, ValueError) as e:
                 raise AirflowFailException(f"Nothing was submitted: {e}") from e
-            guard = self._new_guard()
+            guard = self._new_guard(context)
             if self.deferrable:
                 compat.note_deferral(context)
-            identity = compat.task_identity(context, self.hook.cluster.deployment)
+            number = compat.next_submission(context)
+            identity = self._identity = compat.task_identity(context, self.hook.cluster.deployment, number)
 
             def settle(reattach: bool) -> JobDetails | None:
-                return settle_earlier_jobs(self.hook, identity, explicit_id=explicit_id, reattach=reattach)
+                return settle_earlier_jobs(
+                    self.hook,
+                    identity,
+                    explicit_id=job["submission_id"],
+                    entrypoint=job["entrypoint"],
+                    reattach=reattach,
+                )
 
             guard.stop_earlier = lambda: settle(reattach=False)
             with guard.guarding():
-                guard.preparing()  # a kill breaks the wait for an absent cluster off
                 with self._waiting_for_cluster():
                     session = self.hook.get_version_info().session_name
                     found = settle(self.reattach)
@@ -230,9 +240,9 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
                 started = (found.start_time or now * 1000) / 1000
                 return self._wait(context, self._watch(context, submission_id, started, session, now))
 
-    def _new_guard(self) -> JobGuard:
-        guard = JobGuard(self.hook, self.log, enabled=self.stop_on_kill)
-        guard.killed = self._killed and self.stop_on_kill  # a kill that came before there was a guard
+    def _new_guard(self, context: Context) -> JobGuard:
+        guard = JobGuard(self.hook, self.log, TaskProcess(context["ti"]), enabled=self.stop_on_kill)
+        guard.killed = self._killed  # a kill that came before there was a guard
         self._guard = guard
         return guard
 
@@ -260,13 +270,21 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         log_group(self.log, f"What was submitted as Ray job {submission_id}", what)
         return self._wait(context, self._watch(context, submission_id, now, session))
 
-    def _waiting_for_cluster(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def _waiting_for_cluster(self) -> Iterator[None]:
         """
-        Have the requests inside wait for an absent cluster.
+        Have the requests inside wait for an absent cluster; a kill breaks them off.
 
         Those that end a task have no part in it: they stop its job in the little time that is left.
         """
-        return self.hook.get_conn().waiting_for_cluster(self.log)
+        if self._guard is not None:
+            self._guard.breakable()
+        try:
+            with self.hook.get_conn().waiting_for_cluster(self.log):
+                yield
+        finally:
+            if self._guard is not None:
+                self._guard.unbreakable()
 
     def _warn_of_expansion(self, runtime_env: Mapping[str, Any] | None) -> None:
         env_vars = (runtime_env or {}).get("env_vars") or {}
@@ -282,7 +300,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
     def _prepare(self, runtime_env: dict[str, Any] | None) -> dict[str, Any] | None:
         """Upload local files, before there is a submission that a kill would have to look for."""
         if self._guard is not None:
-            self._guard.preparing()
+            self._guard.breakable()
         try:
             return self.hook.prepare_runtime_env(runtime_env)
         except RayPackageError as e:
@@ -294,7 +312,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
             self._guard.announce(submission_id)
         self._push_id(context, submission_id)
         if self._guard is not None:
-            self._guard.submitting()
+            self._guard.breakable()
 
     def _push_id(self, context: Context, submission_id: str) -> None:
         compat.push_xcom(context, compat.SUBMISSION_ID_XCOM, submission_id)
@@ -341,7 +359,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
             else:
                 if job is not None and not job.status.is_terminal:
                     self._defer(watch)
-        return self._conclude(context, self._follow_here(watch))
+        return self._conclude(context, self._follow_here(context, watch))
 
     def _defer(self, watch: Watch) -> None:
         from airflow_provider_rayjobs.triggers import RayJobTrigger
@@ -362,7 +380,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
 
         checked = JobEvent.from_json(event)
         with refused_for_good():
-            guard = self._new_guard()
+            guard = self._new_guard(context)
             guard.announce(checked.submission_id, exists=True)
             with guard.guarding():
                 return self._conclude(context, checked)
@@ -399,7 +417,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
 
     def _submit_again(self, context: Context) -> Any:
         """Submit this try's own job after all, in place of an earlier try's that it had taken over."""
-        identity = compat.task_identity(context, self.hook.cluster.deployment)
+        identity = self._identity or compat.task_identity(context, self.hook.cluster.deployment)
         with self._waiting_for_cluster():
             session = self.hook.get_version_info().session_name
         return self._submit_and_wait(context, identity, session)
@@ -408,7 +426,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         """Return what the task returns for a job that SUCCEEDED."""
         return event.submission_id
 
-    def _follow_here(self, watch: Watch) -> JobEvent:
+    def _follow_here(self, context: Context, watch: Watch) -> JobEvent:
         """Follow the job in this process; a kill cancels it."""
         from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
         from airflow_provider_rayjobs.follow import JobWatcher
@@ -418,21 +436,22 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
             async with Poller(AiohttpTransport(self.hook.cluster)) as poller:
                 return await JobWatcher(poller, watch, self.log, compat.public_for).run()
 
-        guard = self._guard or self._new_guard()
+        guard = self._guard or self._new_guard(context)
         return guard.run(follow())
 
     def on_kill(self) -> None:
         """
-        Stop the job: one request, short enough for a signal handler.
+        Note that the process is asked to end, and break off the wait.
 
-        Airflow 3 calls this inside the handler of SIGTERM and sends SIGKILL 5 s later. The interrupted ``execute``
-        confirms afterwards that the job has stopped.
+        Airflow calls this inside the handler of SIGTERM; Airflow 3 sends SIGKILL 5 s later. The interrupted ``execute``
+        asks Airflow why, and stops the job if the task was ended.
         """
         self._killed = True
-        if self._guard is None and self.stop_on_kill and compat.KILLS_UNSTARTED_TASKS:
-            self._new_guard().submission_id = self._known_id(get_current_context())
         if self._guard is not None:
             self._guard.kill()
+        elif self.stop_on_kill and isinstance(sys.exception(), AirflowTaskTimeout):
+            # Airflow 2 calls this on a fresh instance when a deferred task's execution_timeout has passed.
+            self._stop_left_behind(get_current_context())
 
     def _known_id(self, context: Context) -> str:
         """Return the id of the job that this try follows, in an instance that did not submit it."""

@@ -67,7 +67,7 @@ def left_by(
 def settle(
     hook: RayJobHook, identity: TaskIdentity, explicit_id: str | None = None, reattach: bool = True
 ) -> JobDetails | None:
-    return settle_earlier_jobs(hook, identity, explicit_id=explicit_id, reattach=reattach)
+    return settle_earlier_jobs(hook, identity, explicit_id=explicit_id, entrypoint="true", reattach=reattach)
 
 
 def submit(hook: RayJobHook, identity: TaskIdentity, submission_id: str | None = None, **job: Any) -> str:

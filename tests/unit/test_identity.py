@@ -142,7 +142,8 @@ def test_a_clear_or_a_new_run_begins_a_new_generation_and_a_retry_does_not() -> 
     later = replace(BASE, try_number=2)
     assert later.same_generation(job_of(BASE))
     assert not replace(later, max_tries=4).same_generation(job_of(BASE))  # a clear
-    assert not replace(later, retries=3).same_generation(job_of(BASE))
+    assert replace(later, retries=3).same_generation(job_of(BASE))  # an edit of the DAG file
+    assert replace(later, retries=0).same_generation(job_of(BASE))
     assert not replace(later, run_started="x").same_generation(job_of(BASE))
     assert not later.same_generation(JobDetails("SUBMISSION", JobStatus.RUNNING))
 

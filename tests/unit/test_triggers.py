@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_rayjobs import compat, triggers
+from airflow_provider_rayjobs import triggers
 from airflow_provider_rayjobs.conditions import ClusterRunsJobs, JobReaches
 from airflow_provider_rayjobs.events import JobEvent, Outcome
 from airflow_provider_rayjobs.triggers import RayConditionTrigger, RayJobTrigger
@@ -149,7 +149,7 @@ def test_kill_stops_the_job_once_however_often_it_is_cancelled(
         await asyncio.sleep(0.2)
         return True
 
-    monkeypatch.setattr(compat, "was_killed", killed)
+    monkeypatch.setattr(triggers, "was_killed", killed)
     scripted_ray.add_job("j1")
     asyncio.run(cancelled(trigger_of(conn_id, stream_logs=False), cancellations, on_kill=on_kill))
     assert stops(scripted_ray) == 1
@@ -167,7 +167,7 @@ def test_what_is_no_kill_stops_nothing(
             await asyncio.sleep(60)
         return why in ("not wanted", "no task")
 
-    monkeypatch.setattr(compat, "was_killed", was_killed)
+    monkeypatch.setattr(triggers, "was_killed", was_killed)
     monkeypatch.setattr("airflow_provider_rayjobs.triggers.KILL_CHECK_TIMEOUT", 0.5)
     scripted_ray.add_job("j1")
     trigger = trigger_of(conn_id, stream_logs=False, stop_on_kill=why != "not wanted")
