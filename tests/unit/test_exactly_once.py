@@ -55,12 +55,17 @@ def hook(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def left_by(
-    server: ScriptedRay, identity: TaskIdentity, status: str, submission_id: str | None = None, **metadata: str
+    server: ScriptedRay,
+    identity: TaskIdentity,
+    status: str,
+    submission_id: str | None = None,
+    entrypoint: str = "true",
+    **metadata: str,
 ) -> str:
     """Put the job of an earlier try on record."""
     made = submission_id or identity.submission_id()
     own = {**identity.metadata(), SUBMISSION_KEY: identity.attempt_key, **metadata}
-    server.add_job(made, status, metadata=own)
+    server.add_job(made, status, metadata=own, entrypoint=entrypoint)
     return made
 
 
@@ -291,6 +296,59 @@ def test_a_second_id_that_is_taken_too_is_an_error(scripted_ray: ScriptedRay, ho
     scripted_ray.add_job(SECOND.second_submission_id("mine"), "RUNNING", metadata={})
     with pytest.raises(RayJobExistsError):
         submit(hook, SECOND, "mine")
+
+
+# Several submissions within one try
+
+FIRST_2ND, SECOND_2ND = replace(FIRST, number=2), replace(SECOND, number=2)
+
+
+@pytest.mark.parametrize("explicit", [None, "mine"])
+def test_each_submission_of_a_try_has_a_job(explicit: str | None, scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
+    """The first may still run: a task need not wait for it."""
+    first = submit(hook, FIRST, explicit)
+    second = submit(hook, FIRST_2ND, explicit)
+    assert list(scripted_ray.jobs) == [first, second]
+    assert scripted_ray.jobs[first].status == "PENDING"
+    assert submit(hook, FIRST_2ND, explicit) == second  # another process of this try
+    assert len(scripted_ray.jobs) == 2
+
+
+@pytest.mark.parametrize("explicit", [None, "mine"])
+def test_each_submission_goes_on_with_its_own_job(
+    explicit: str | None, scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    first = left_by(scripted_ray, FIRST, "SUCCEEDED", explicit)
+    second = left_by(scripted_ray, FIRST_2ND, "RUNNING", explicit and "mine-2", entrypoint="true")
+    assert settled_id(hook, SECOND, explicit) == first
+    assert settled_id(hook, SECOND_2ND, explicit) == second
+    assert settled_id(hook, replace(SECOND, number=3), explicit) is None
+    assert scripted_ray.jobs[second].status == "RUNNING"
+
+
+@pytest.mark.parametrize("explicit", [None, "mine"])
+def test_a_later_submission_does_not_go_on_with_other_work(
+    explicit: str | None, scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    """The loop around it may run in another order."""
+    second = left_by(scripted_ray, FIRST_2ND, "RUNNING", explicit, entrypoint="false")
+    assert settle(hook, SECOND_2ND, explicit) is None
+    assert scripted_ray.jobs[second].status == "STOPPED"
+
+
+@pytest.mark.parametrize("explicit", [None, "mine"])
+def test_a_clear_stops_all_jobs_of_the_try_before(
+    explicit: str | None, scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    left_by(scripted_ray, FIRST, "SUCCEEDED", explicit)
+    second = left_by(scripted_ray, FIRST_2ND, "RUNNING", explicit and "mine-2")
+    assert settle(hook, CLEARED, explicit) is None
+    assert scripted_ray.jobs[second].status == "STOPPED"
+
+
+def settled_id(hook: RayJobHook, identity: TaskIdentity, explicit: str | None) -> str | None:
+    found = settle(hook, identity, explicit)
+    return None if found is None else found.submission_id
 
 
 # Stopping
