@@ -299,7 +299,10 @@ def test_a_job_of_a_cluster_that_stays_away_is_an_error(make: Callable[[], Any],
 def test_the_wait_for_the_cluster_is_not_taken_from_the_time_for_the_jobs_end(
     make: Any, away: Away, scripted_ray: ScriptedRay
 ) -> None:
-    scripted_ray.add_job("j1", "RUNNING").reads.extend(["RUNNING"] * 2 + ["SUCCEEDED"])
+    scripted_ray.stop_takes = 1.0
+    scripted_ray.add_job("j1", "RUNNING")
+    if make is RayDeleteJobOperator:
+        scripted_ray.jobs["j1"].reads.extend(["RUNNING"] * 2 + ["SUCCEEDED"])
     name = "stop_timeout" if make is RayStopJobOperator else "end_timeout"
     away.leave(3.0)
     make(task_id="t", submission_id="j1", **{name: 2.5}).execute({})
