@@ -48,7 +48,7 @@ def _version() -> list[Case]:
     }
     cases = [Case("version", name, meeting(VERSION, fault)) for name, fault in named.items()]
     # More often than a request is tried again at once.
-    cases.append(Case("version", "refused nine times", meeting(VERSION, faults.refuse(), times=ALL_ATTEMPTS + 4)))
+    cases.append(Case("version", "refused seven times", meeting(VERSION, faults.refuse(), times=ALL_ATTEMPTS + 2)))
     cases.append(Case("version", "cut off for 10 s", _cut_off(VERSION, 10, "received")))
     cases.append(Case("version", "cut off for too long", _cut_off(VERSION, None, "received")))
     return cases
