@@ -8,6 +8,7 @@ an earlier generation (before a user's clear) left running is stopped.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import replace
 from itertools import count
@@ -163,7 +164,7 @@ def stop_and_wait(hook: RayJobHook, submission_id: str, patience: float, appear:
     """
     Stop a job and wait until it has ended.
 
-    :param patience: seconds.
+    :param patience: seconds, from the first answer on.
     :param appear: seconds within which a job that the cluster does not know may still appear.
     :return: its last status, or None when the cluster does not know it.
     :raises RayJobTimeoutError: it has not ended after ``patience`` seconds.
@@ -178,13 +179,14 @@ def wait_until_ended(hook: RayJobHook, submission_id: str, patience: float) -> J
     """
     Wait until a job has ended.
 
-    :param patience: seconds.
+    :param patience: seconds, from the first answer on.
     :return: its last status.
     :raises RayJobNotFoundError: no such job.
     :raises RayJobTimeoutError: it has not ended after ``patience`` seconds.
     """
-    give_up = time.monotonic() + patience
+    give_up = math.inf
     while not (status := hook.get_job_status(submission_id)).is_terminal:
+        give_up = min(give_up, time.monotonic() + patience)
         if time.monotonic() >= give_up:
             raise _still_live(hook, submission_id, status, patience)
         time.sleep(0.5)

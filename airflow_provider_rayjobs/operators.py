@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -38,7 +39,7 @@ from airflow_provider_rayjobs.task_end import TaskProcess
 from airflow_provider_rayjobs.task_log import log_group, submission_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -226,10 +227,9 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
 
             guard.stop_earlier = lambda: settle(reattach=False)
             with guard.guarding():
-                guard.breakable()
-                session = self.hook.get_version_info().session_name
-                found = settle(self.reattach)
-                guard.unbreakable()
+                with self._waiting_for_cluster():
+                    session = self.hook.get_version_info().session_name
+                    found = settle(self.reattach)
                 if found is None:
                     return self._submit_and_wait(context, identity, session)
                 now, submission_id = time.time(), str(found.submission_id)
@@ -249,25 +249,42 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
     def _submit_and_wait(self, context: Context, identity: TaskIdentity, session: str | None) -> Any:
         job = validation.job_arguments(self)
         self._warn_of_expansion(job["runtime_env"])
-        job["runtime_env"] = self._prepare(job["runtime_env"])
-        what = submission_lines(job, compat.public)
-        now = time.time()
         try:
-            submission_id = submit_once(
-                self.hook,
-                identity,
-                announce=lambda submission_id: self._announce(context, submission_id),
-                **job,
-            )
+            with self._waiting_for_cluster():
+                job["runtime_env"] = self._prepare(job["runtime_env"])
+                what = submission_lines(job, compat.public)
+                submission_id = submit_once(
+                    self.hook,
+                    identity,
+                    announce=lambda submission_id: self._announce(context, submission_id),
+                    **job,
+                )
         except RayJobsError:
             raise
         except ValueError as e:  # what became of the runtime_env is too large
             raise AirflowFailException(f"Nothing was submitted: {e}") from e
+        now = time.time()  # limits count from here: a wait for an absent cluster is not the job's
         if self._guard is not None:
             self._guard.accept()
         self.log.info("Submitted Ray job %s: %s", submission_id, self.hook.cluster.job_page(submission_id))
         log_group(self.log, f"What was submitted as Ray job {submission_id}", what)
         return self._wait(context, self._watch(context, submission_id, now, session))
+
+    @contextmanager
+    def _waiting_for_cluster(self) -> Iterator[None]:
+        """
+        Have the requests inside wait for an absent cluster; a kill breaks them off.
+
+        Those that end a task have no part in it: they stop its job in the little time that is left.
+        """
+        if self._guard is not None:
+            self._guard.breakable()
+        try:
+            with self.hook.get_conn().waiting_for_cluster(self.log):
+                yield
+        finally:
+            if self._guard is not None:
+                self._guard.unbreakable()
 
     def _warn_of_expansion(self, runtime_env: Mapping[str, Any] | None) -> None:
         env_vars = (runtime_env or {}).get("env_vars") or {}
@@ -338,7 +355,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
             try:
                 job = find_job(self.hook, watch.submission_id)
             except RayJobsError:
-                self._defer(watch)  # the trigger bears with an unreachable cluster
+                self._defer(watch)  # the trigger waits for an absent cluster, and needs no worker for that
             else:
                 if job is not None and not job.status.is_terminal:
                     self._defer(watch)
@@ -401,7 +418,9 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
     def _submit_again(self, context: Context) -> Any:
         """Submit this try's own job after all, in place of an earlier try's that it had taken over."""
         identity = self._identity or compat.task_identity(context, self.hook.cluster.deployment)
-        return self._submit_and_wait(context, identity, self.hook.get_version_info().session_name)
+        with self._waiting_for_cluster():
+            session = self.hook.get_version_info().session_name
+        return self._submit_and_wait(context, identity, session)
 
     def _result(self, context: Context, event: JobEvent) -> Any:
         """Return what the task returns for a job that SUCCEEDED."""
