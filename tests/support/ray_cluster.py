@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING

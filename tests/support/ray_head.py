@@ -197,6 +197,9 @@ class RayHead(Witness):
         if self._process is not None:
             raise RuntimeError("the head is started already")
         self._dir = self.folder or Path(tempfile.mkdtemp(prefix="rj", dir=environment.SHORT_TMP))
+        # Left by a head that was killed. With it, and with other nodes of the cluster alive on this machine, Ray takes
+        # the head for running.
+        (self._dir / "r" / "ray_current_cluster").unlink(missing_ok=True)
         self._mark = f"{_MARK}={uuid.uuid4().hex}"
         with (self._dir / "start.log").open("wb") as log:
             self._process = subprocess.Popen(
