@@ -77,14 +77,12 @@ class RayCluster:
 
     def __init__(self, redis: Redis | None = None) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="rj", dir=environment.SHORT_TMP))
-        env, arguments = {}, []
-        if redis is not None:
-            env["RAY_REDIS_ADDRESS"] = redis.address
-            env["RAY_external_storage_namespace"] = f"rj{uuid.uuid4().hex}"
-            arguments = ["--redis-password", redis.password]
+        env = {"RAY_REDIS_ADDRESS": redis.address} if redis else {}
+        arguments = ["--redis-password", redis.password] if redis else []
         # Other nodes have files below the head's folder: it stays when the head is killed.
         self.head = RayHead(num_cpus=1, env=env, extra_args=arguments, folder=self._folder)
         self.nodes: list[RayNode] = []
+        self.forget()
 
     def __enter__(self) -> RayCluster:
         try:
@@ -97,6 +95,10 @@ class RayCluster:
             self.__exit__()
             raise
         return self
+
+    def forget(self) -> None:
+        """Have the head's next start find nothing of its jobs."""
+        self.head.extra_env["RAY_external_storage_namespace"] = f"rj{uuid.uuid4().hex}"
 
     def __exit__(self, *_: object) -> None:
         for one in (*self.nodes, self.head):
