@@ -346,14 +346,15 @@ class JobWatcher:
         A job that was stopped for a limit ended after it. Of one that was stopped while PENDING Ray tells no more than
         of one that ran, so for ``pending_timeout`` it must have ended while that watcher waited for its end.
         """
-        watch, ended_at = self._watch, self._ended_at or 0.0
-        if job.start_time is not None and job.end_time is not None:  # of which the head's clock tells the difference
-            ended_at = max(ended_at, watch.submitted_at + (job.end_time - job.start_time) / 1000)
-        ended_at = min(ended_at, time.time())
+        watch = self._watch
+        ends = [self._ended_at or time.time()]  # by the head's clock, which may be wrong
+        if job.start_time is not None and job.end_time is not None:  # right but for the time that the submission took
+            ends.append(watch.submitted_at + (job.end_time - job.start_time) / 1000)
+        ended_at = min(max(ends), time.time())
         passed = [(deadline, name) for name, deadline in watch.deadlines.items() if deadline <= ended_at]
         ran = any(status != JobStatus.PENDING for status, _ in self._spent)
         pending = math.inf if watch.pending_deadline is None or ran else watch.pending_deadline
-        if pending <= ended_at < pending + STOP_PATIENCE:
+        if pending <= ended_at and min(ends) < pending + STOP_PATIENCE:
             passed.append((pending, "pending_timeout"))
         if not passed:
             return None

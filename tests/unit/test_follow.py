@@ -376,7 +376,7 @@ def limits(**seconds: float) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("clock", [0.0, -50.0, 50.0], ids=["", "a head that is behind", "a head that is ahead"])
+@pytest.mark.parametrize("clock", [0.0, -30.0, 30.0], ids=["", "a head that is behind", "a head that is ahead"])
 @pytest.mark.parametrize("name", ["job_timeout", "execution_timeout", "pending_timeout"])
 def test_a_stop_for_a_limit_is_told_as_such_by_the_next_watcher(
     name: str, clock: float, scripted_ray: ScriptedRay
@@ -385,8 +385,8 @@ def test_a_stop_for_a_limit_is_told_as_such_by_the_next_watcher(
     others = {"job_timeout": 950.0, "execution_timeout": 990.0} | {name: 900.0}
     event = run(scripted_ray, **limits(**others))
     assert event.outcome is Outcome.TIMEOUT
-    if not clock:
-        assert event.detail == f"passed its {name}: it ended 905 s after its submission; it was stopped"
+    said = f"passed its {name}: it ended {935 if clock > 0 else 905} s after its submission; it was stopped"
+    assert event.detail == said
     assert scripted_ray.received_on("POST") == []
 
 
