@@ -25,6 +25,7 @@ from airflow_provider_rayjobs.exceptions import (
 )
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 from tests.support.ray_cluster import RayCluster, RayNode
+from tests.support.ray_head import require_ray_since
 from tests.support.redis_server import Redis
 from tests.support.tries import Tries
 
@@ -53,6 +54,9 @@ def trace(tmp_path: Path) -> Path:
     """A file to which each process of :data:`RUNS` writes its pid."""
     return tmp_path / "trace"
 
+
+#: Tried with this Ray, and with 2.8, whose head looks for nodes of its earlier life and gives new jobs to them.
+MEMORY_SINCE, MEMORY = (2, 60), "a head that comes back while its nodes live takes new jobs at once"
 
 #: Runs until the file "<trace>.go" appears.
 RUNS = """
@@ -188,6 +192,7 @@ def test_a_stop_for_a_limit_is_told_as_such_after_a_restart_of_the_triggerer(clu
 
 
 def test_a_job_is_followed_on_when_the_head_comes_back_with_its_memory(cluster: RayCluster, trace: Path) -> None:
+    require_ray_since(MEMORY_SINCE, MEMORY)
     tries = submitted(trace, cluster.nodes[0])
     running = in_the_background(tries.run)
     pid = pid_of(trace)
@@ -215,6 +220,7 @@ def test_a_job_whose_node_is_killed_fails_and_says_so(cluster: RayCluster, trace
 
 def test_a_job_is_lost_when_the_head_comes_back_without_its_memory(cluster: RayCluster, trace: Path) -> None:
     """Its process runs on, and the error says where. This ends the cluster: the nodes don't join the new head."""
+    require_ray_since(MEMORY_SINCE, MEMORY)
     tries = submitted(trace, cluster.nodes[0])
     running = in_the_background(tries.run)
     pid = pid_of(trace)
@@ -222,7 +228,7 @@ def test_a_job_is_lost_when_the_head_comes_back_without_its_memory(cluster: RayC
     job = job_of(cluster, tries)
     cluster.forget()
     cluster.head.restart()
-    with pytest.raises(RayJobLostError, match="or the head restarted|: the head restarted") as caught:
+    with pytest.raises(RayJobLostError, match="the head restarted") as caught:
         running.result(120)
     error = caught.value
     assert (error.submission_id, error.may_run, error.node_id) == (job["submission_id"], True, job["driver_node_id"])
