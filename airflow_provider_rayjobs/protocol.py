@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from itertools import chain, repeat
 from typing import Any, Protocol, TypeGuard, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from airflow_provider_rayjobs.answer_body import ANSWER_LIMIT, TakePiece
 from airflow_provider_rayjobs.answers import Response, no_jobs_api, read_object
@@ -123,6 +123,14 @@ class JobDetails:
     driver_node_id: str | None = None
     driver_exit_code: int | None = None
 
+    @property
+    def driver_ip(self) -> str | None:
+        """The address of the node that runs the job's process, or ran it; None when it is not known."""
+        try:
+            return urlsplit(self.driver_agent_http_address or "").hostname
+        except ValueError:  # "http://[": the cluster may say anything
+            return None
+
     @classmethod
     def from_json(cls, data: Any) -> JobDetails:
         """
@@ -143,6 +151,21 @@ class JobDetails:
             except (TypeError, ValueError, OverflowError) as e:
                 raise ValueError(f"a job whose {name} {e}") from None
         return cls(**values)
+
+
+def may_run_hint(submission_id: str, job: JobDetails | None) -> str:
+    """
+    Say that the process of a job may still run which a restarted head has forgotten, where, and what to do.
+
+    :param job: what the last look saw; None when there was none.
+    """
+    where = "the job's node"
+    if job is not None and job.driver_node_id:
+        where = f"node {job.driver_ip or 'of an unknown address'} (node id {job.driver_node_id})"
+    return (
+        f"Its process may still run on {where}: one on a worker node outlives the head. Look there for a process with "
+        f"{submission_id} in its environment, and end it."
+    )
 
 
 def _text(value: Any) -> str:
@@ -222,8 +245,8 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "metadata": _strings,
     "runtime_env": _object,
     "driver_info": _object,
-    "driver_agent_http_address": _text,
-    "driver_node_id": _text,
+    "driver_agent_http_address": _name,
+    "driver_node_id": _name,
     "driver_exit_code": _exit_code,
 }
 
