@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
-# Heads of the tests' own start one at a time, and the tests of this file in their order: the last one ends the cluster.
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("heads"), pytest.mark.timeout(600)]
+# The tests run in their order: the last one ends the cluster.
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
