@@ -2,6 +2,7 @@
 PYTHON ?= python3
 KEEP ?=
 ARGS ?=
+AIRFLOW ?= 3.3
 # Minutes of CPU that `make test` may take; it takes 14 on a virtual machine with two cores of 2025, of which wall time
 # would say less: others may use the machine, too.
 MOST_CPU := 20
@@ -19,7 +20,7 @@ NOX := $(CHECK) && $(PYTHON) tools/envs.py --tools && exec .envs/tools/bin/nox
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo ui ui-test envs test lint types docs check unit integration harness parity faults fuzz benchmarks
-.PHONY: test-wheel test-3.3 test-2.11 matrix artefact resolve upgrade samples format lock clean
+.PHONY: test-wheel test-3.3 test-2.11 matrix artefact resolve field upgrade samples format lock clean
 
 help: ## Show this help
 	@echo 'Usage: make [PYTHON=python3.12] TARGET     (pytest gets what ARGS="..." holds)'
@@ -82,7 +83,7 @@ unit: ## Run the tests that need nothing but Python
 
 integration: ## Run the tests on a real Ray head and in real Airflow processes
 	@$(ENVS) airflow-3.3 ray-2.60
-	$(MAIN)/pytest -m '(integration or airflow) and not faults and not parity and not ui' $(ARGS)
+	$(MAIN)/pytest -m '(integration or airflow) and not faults and not field and not parity and not ui' $(ARGS)
 
 harness: ## Test what the other tests rest on: their heads, their Airflows, their PostgreSQL
 	@$(ENVS) airflow-3.3 ray-2.60
@@ -99,6 +100,10 @@ fuzz: ## Feed a hundred thousand odd answers, events and connections to the code
 faults: ## Run the tests that kill, cut and restart things
 	@$(ENVS) airflow-3.3 ray-2.60
 	$(MAIN)/pytest -m faults tests/faults $(ARGS)
+
+field: ## Break things in a distributed Airflow (ARGS=--slice: for 20 minutes; AIRFLOW=2.11; KEEP=1: look at it until Ctrl-C)
+	@$(ENVS) field-$(AIRFLOW) ray-2.60
+	.envs/field-$(AIRFLOW)/bin/$(if $(KEEP),python -m tests.field,pytest tests/field $(ARGS))
 
 upgrade: ## Upgrade an Airflow from 2.11 to 3.3, version by version, with tasks that are deferred meanwhile
 	@$(ENVS) airflow-2.11 airflow-3.0 airflow-3.1 airflow-3.2 airflow-3.3 ray-2.60

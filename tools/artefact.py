@@ -34,7 +34,7 @@ TAG_VARIABLE = "GITHUB_REF_NAME"
 DIST = envs.ROOT / "dist"
 TESTS = envs.ROOT / "tests" / "artefact"
 #: What other targets of the Makefile run: what is slow, wants several environments, or a browser.
-NOT_ELSEWHERE = "not faults and not parity and not ui and not upgrade"
+NOT_ELSEWHERE = "not faults and not field and not parity and not ui and not upgrade"
 #: The tests that run where the wheel is installed.
 INSTALLED = "test_installed.py"
 

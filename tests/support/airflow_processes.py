@@ -16,9 +16,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support import environment
+from tests.support import environment, guard
 from tests.support.airflow_records import tail
-from tests.support.processes import Process, kill_all, wait_gone
+from tests.support.processes import Process, kill_all, parent, session, wait_gone
 
 if TYPE_CHECKING:
     from tests.support.databases import Database
@@ -204,13 +204,14 @@ class Component:
                 start_new_session=True,
             )
         self._leader = self._popen.pid
+        guard.watch(self._leader)
 
     def check(self) -> None:
         """Raise if the command has ended by itself.
 
         :raises RuntimeError: with the end of its log.
         """
-        if self._leader is not None and self._command() is None:
+        if self._leader is not None and self.main() is None:
             code = self._popen.returncode if self._popen is not None else "an unknown code"
             raise RuntimeError(f"airflow {self.name} ended with {code}; {self.log_path}:\n{tail(self.log_path)}")
 
@@ -220,7 +221,7 @@ class Component:
             return set()
         if self._popen is not None:
             self._popen.poll()  # lets go of a zombie
-        return {stat.process for stat in _live_processes() if stat.session == self._leader}
+        return session(self._leader)
 
     def signal(self, signum: int) -> None:
         """Send a signal to all its processes, say SIGSTOP and SIGCONT, and do not wait."""
@@ -229,7 +230,7 @@ class Component:
 
     def terminate(self) -> None:
         """Ask the command to end, as an orderly shutdown does, and do not wait."""
-        if (command := self._command()) is not None:
+        if (command := self.main()) is not None:
             command.signal(signal.SIGTERM)
 
     def end(self, grace: float = 0.0) -> None:
@@ -243,51 +244,29 @@ class Component:
         kill_all(self.members)
         if self._popen is not None:
             self._popen.wait()
+            guard.forget(self._leader)
         self._leader = self._popen = None
 
-    def _command(self) -> Process | None:
+    def main(self) -> Process | None:
         """Return the command's own process; None when it has ended."""
         return next((member for member in self.members() if member.pid == self._leader), None)
-
-
-@dataclass(frozen=True)
-class _Stat:
-    process: Process
-    parent: int
-    session: int
-
-
-def _live_processes() -> list[_Stat]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            text = (entry / "stat").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended in between
-        # The second field is the name in brackets and may hold blanks and brackets itself.
-        fields = text.rpartition(")")[2].split()
-        if fields[0] not in "ZX":
-            found.append(_Stat(Process(int(entry.name), int(fields[19])), int(fields[1]), int(fields[3])))
-    return found
 
 
 def task_processes(pid: int, owners: list[Component]) -> tuple[Process, Process]:
     """Return the process that runs a task's code, and its supervisor.
 
     On both lines of Airflow the task instance's pid is that of the process that runs the task's code.
-    Its parent watches it, sends the heartbeats and takes the outcome back: on 3.x the LocalExecutor's own
-    worker process, on 2.11 an ``airflow tasks run --local`` below that.
+    Its parent watches it, sends the heartbeats and takes the outcome back: on 3.x a worker process of the
+    executor, on 2.11 an ``airflow tasks run --local`` below that.
 
     :param pid: the ``pid`` of the task instance.
     :param owners: the components that may have started it; the task of nobody else is ever named.
     :raises ProcessLookupError: if there is no such process, or not of ours.
     """
     ours = set().union(*(component.members() for component in owners))
-    by_pid = {stat.process.pid: stat for stat in _live_processes() if stat.process in ours}
+    by_pid = {process.pid: process for process in ours}
     runner = by_pid.get(pid)
-    supervisor = by_pid.get(runner.parent) if runner else None
+    supervisor = by_pid.get(parent(runner)) if runner else None
     if runner is None or supervisor is None:
         raise ProcessLookupError(f"no task of this Airflow runs as process {pid}")
-    return runner.process, supervisor.process
+    return runner, supervisor

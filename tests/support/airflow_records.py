@@ -29,6 +29,7 @@ class TaskRow:
     try_number: int
     max_tries: int
     pid: int | None
+    hostname: str | None
     trigger_id: int | None
     next_method: str | None
 
@@ -53,7 +54,7 @@ class AirflowRecords:
         :raises LookupError: if the run has no such task instance (yet).
         """
         rows = self.query(
-            "SELECT state, try_number, max_tries, pid, trigger_id, next_method FROM task_instance"
+            "SELECT state, try_number, max_tries, pid, hostname, trigger_id, next_method FROM task_instance"
             " WHERE dag_id = ? AND run_id = ? AND task_id = ? AND map_index = ?",
             *(dag_id, run_id, task_id, map_index),
         )

@@ -40,6 +40,7 @@ class _Stat:
     state: str
     parent: int
     group: int
+    session: int
 
 
 def _read_stat(pid: int) -> _Stat | None:
@@ -49,7 +50,7 @@ def _read_stat(pid: int) -> _Stat | None:
         return None
     # The second field is the name in brackets and may hold blanks and brackets itself.
     fields = text.rpartition(")")[2].split()
-    return _Stat(Process(pid, int(fields[19])), fields[0], int(fields[1]), int(fields[2]))
+    return _Stat(Process(pid, int(fields[19])), fields[0], *map(int, fields[1:4]))
 
 
 def _has_mark(pid: int, mark: bytes) -> bool:
@@ -57,6 +58,21 @@ def _has_mark(pid: int, mark: bytes) -> bool:
         return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return False
+
+
+def _all_stats() -> list[_Stat]:
+    return [stat for entry in Path("/proc").iterdir() if entry.name.isdigit() and (stat := _read_stat(int(entry.name)))]
+
+
+def session(leader: int) -> set[Process]:
+    """Return the live processes of a session, whose leader may have ended."""
+    return {stat.process for stat in _all_stats() if stat.session == leader and stat.state not in "ZX"}
+
+
+def parent(process: Process) -> int:
+    """Return the pid of a process' parent; 0 if it has ended."""
+    stat = _read_stat(process.pid)
+    return stat.parent if stat is not None and stat.process == process else 0
 
 
 def family(root: int, mark: str) -> set[Process]:
@@ -70,9 +86,7 @@ def family(root: int, mark: str) -> set[Process]:
     :param root: pid of the first process, which leads its own process group.
     :param mark: ``NAME=value`` put into the environment of ``root``, unique to it.
     """
-    stats = [
-        stat for entry in Path("/proc").iterdir() if entry.name.isdigit() and (stat := _read_stat(int(entry.name)))
-    ]
+    stats = _all_stats()
     found = {
         stat.process.pid
         for stat in stats

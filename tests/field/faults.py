@@ -1,0 +1,524 @@
+"""The faults, and what must come of each. Everything is to be as without the fault, unless it says otherwise here."""
+
+from __future__ import annotations
+
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tests.field.airflow import SCHEDULERS, TRIGGERERS, WORKERS
+from tests.field.broker import DEFAULT, LATER
+from tests.field.case import MOMENTS, Expected, Fault
+from tests.field.run import TASK
+from tests.support import faults as network
+from tests.support.airflow_processes import COMPONENT_HEARTBEAT_TIMEOUT, TASK_HEARTBEAT_TIMEOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tests.field.bench import Bench
+    from tests.field.run import Run
+
+    Fire = Callable[[Bench, Sequence[Run]], None]
+
+KILL, TERM, QUIT, STOP, CONT = signal.SIGKILL, signal.SIGTERM, signal.SIGQUIT, signal.SIGSTOP, signal.SIGCONT
+
+ONCE = Expected()
+
+# Seconds.
+#: A pause after which Airflow takes a task, or a component, for dead, and has acted on it.
+LONG_PAUSE = 10 + max(TASK_HEARTBEAT_TIMEOUT, COMPONENT_HEARTBEAT_TIMEOUT)
+#: How long a job may take to stop after a user's act; Airflow 2 gives a task marked as a success 20 s.
+STOPPED_WITHIN = 50
+
+
+def _once(_moment: str, _mode: str) -> Expected:
+    return ONCE
+
+
+# Processes of one task
+
+
+def _has_process(moment: str, mode: str) -> bool:
+    """Return whether a task has a process; a deferred one has none, and a queued one has none yet."""
+    return moment == "uploading" or (mode == "sync" and moment != "queued")
+
+
+def _task_process(sig: int, *, supervisor: bool, pause: float = 0.0) -> Fire:
+    """Send a signal to the tasks' processes, or to their supervisors; after a pause let them go on."""
+
+    def fire(_bench: Bench, runs: Sequence[Run]) -> None:
+        # That of a job that has ended may have ended, too.
+        found = [processes[supervisor] for run in runs if (processes := run.processes())]
+        for process in found:
+            process.signal(sig)
+        if pause:
+            time.sleep(pause)
+            for process in found:
+                process.signal(CONT)
+
+    return fire
+
+
+def _of_tasks() -> list[Fault]:
+    def fault(hits: str, name: str, fire: Fire, sliced: tuple[str, str]) -> Fault:
+        return Fault(
+            name,
+            hits,
+            fire,
+            lambda moment, mode: ONCE if _has_process(moment, mode) else None,
+            shared=True,
+            slice=sliced,
+        )
+
+    def pair(hits: str, *, supervisor: bool) -> list[Fault]:
+        return [
+            fault(hits, "kill -9", _task_process(KILL, supervisor=supervisor), ("running", "sync")),
+            fault(hits, "SIGTERM", _task_process(TERM, supervisor=supervisor), ("running", "sync")),
+            fault(
+                hits,
+                f"paused for {LONG_PAUSE} s",
+                _task_process(STOP, supervisor=supervisor, pause=LONG_PAUSE),
+                ("running", "sync"),
+            ),
+        ]
+
+    return [*pair("task process", supervisor=False), *pair("task supervisor", supervisor=True)]
+
+
+# A user's acts
+
+
+def _stopped(bench: Bench, runs: Sequence[Run]) -> None:
+    """Wait until no job of a run is alive, or it has taken too long.
+
+    Ray stops a job that waits for resources only when it gets them: it is asked to when the others have stopped.
+    """
+    at_once = [run for run in runs if run.moment not in ("queued", "pending")]
+    time.sleep(10)
+    deadline = time.monotonic() + STOPPED_WITHIN
+    while time.monotonic() < deadline:
+        jobs = bench.ray.jobs()
+        if all(not run.alive(jobs) and (run.jobs(jobs) or run.moment == "uploading") for run in at_once):
+            return
+        time.sleep(1)
+
+
+def _act(act: Callable[[Run], None], *, then_stops: bool = True) -> Fire:
+    """Have a user act on all runs at once, and wait until the jobs have stopped."""
+
+    def fire(bench: Bench, runs: Sequence[Run]) -> None:
+        with ThreadPoolExecutor(len(runs)) as users:
+            list(users.map(act, runs))
+        if then_stops:
+            _stopped(bench, runs)
+
+    return fire
+
+
+def _cleared(bench: Bench, runs: Sequence[Run]) -> None:
+    """Have a user clear all tasks at once; wait until the jobs that there were have stopped, see :func:`_stopped`."""
+    old = {run.run_id: run.alive(bench.ray.jobs()) for run in runs if run.moment != "pending"}
+    _act(lambda run: run.airflow.clear(run.dag_id, run.run_id, TASK), then_stops=False)(bench, runs)
+    time.sleep(10)
+    deadline = time.monotonic() + STOPPED_WITHIN
+    while time.monotonic() < deadline:
+        jobs = bench.ray.jobs()
+        if not any(set(old.get(run.run_id, ())) & set(run.alive(jobs)) for run in runs):
+            return
+        time.sleep(1)
+
+
+def _ended_by_user(state: str) -> Callable[[str, str], Expected]:
+    """Return what must come of a task that a user ends: its job, if there is one, ends with it."""
+
+    def expected(moment: str, _mode: str) -> Expected:
+        must = Expected(state=state, starts=1, ends=0, whole=False)
+        if moment == "queued":
+            return replace(must, starts=0)
+        if moment in ("uploading", "pending"):  # the job may begin before it is stopped
+            return replace(must, starts=(0, 1))
+        if moment == "ending":
+            return replace(must, ends=(0, 1))
+        return replace(must, ends=1) if moment == "ended" else must
+
+    return expected
+
+
+def _run_anew(moment: str, _mode: str) -> Expected:
+    """Return what must come of a task that a user clears: its job ends, and another one runs."""
+    must = Expected(starts=2, ends=1)
+    if moment == "queued":
+        return replace(must, starts=1)
+    if moment in ("uploading", "pending"):
+        return replace(must, starts=(1, 2))
+    if moment == "ending":
+        return replace(must, ends=(1, 2))
+    return replace(must, ends=2) if moment == "ended" else must
+
+
+def _by_users() -> list[Fault]:
+    def marks(state: str) -> Fire:
+        return _act(lambda run: run.airflow.set_task_state(run.dag_id, run.run_id, TASK, state))  # type: ignore[arg-type]
+
+    acts: list[tuple[str, Fire, Callable[[str, str], Expected], tuple[str, str]]] = [
+        ("marks the task failed", marks("failed"), _ended_by_user("failed"), ("running", "sync")),
+        ("marks the task a success", marks("success"), _ended_by_user("success"), ("running", "deferrable")),
+        ("clears the task", _cleared, _run_anew, ("running", "deferrable")),
+        ("deletes the run", _act(lambda run: run.delete()), _ended_by_user("deleted"), ("running", "deferrable")),
+        (
+            "marks the run failed",
+            _act(lambda run: run.airflow.set_run_state(run.dag_id, run.run_id, "failed")),
+            _ended_by_user("failed"),
+            ("running", "sync"),
+        ),
+    ]
+    # A mark of the run as failed ends unfinished tasks only, and that of a task that has ended is its own.
+    single = [
+        Fault(
+            name,
+            "user",
+            fire,
+            expected,
+            shared=True,
+            slice=sliced,
+            moments=("queued", "uploading", "pending", "running", "ending", "ended"),
+        )
+        for name, fire, expected, sliced in acts
+    ]
+    twenty = tuple(f"running {number:02}" for number in range(1, 11))
+    many = [
+        Fault(
+            f"{name}, twenty at once",
+            "user",
+            fire,
+            lambda _moment, mode, expected=expected: expected("running", mode),  # type: ignore[misc]
+            moments=twenty,
+        )
+        for name, fire, expected, _ in acts
+    ]
+    return [*single, *many]
+
+
+# Time-outs
+
+
+def _timeouts() -> list[Fault]:
+    def over(_bench: Bench, runs: Sequence[Run]) -> None:
+        deadline = time.monotonic() + 60
+        while not all(run.is_over() for run in runs) and time.monotonic() < deadline:
+            time.sleep(1)
+
+    def fault(kind: str, state: str, error: tuple[str, ...]) -> Fault:
+        must = Expected(state=state, ends=0, tries=1, error=error, whole=False)
+        return Fault(
+            f"{kind} passes",
+            "time-out",
+            over,
+            lambda _moment, _mode: must,
+            shared=True,
+            moments=("running",),
+            kind=kind,
+            slice=("running", "deferrable"),
+        )
+
+    return [
+        fault("execution_timeout", "failed", ("AirflowTaskTimeout", "RayJobTimeoutError")),
+        fault("job_timeout", "failed", ("RayJobTimeoutError",)),
+        fault("dagrun_timeout", "skipped", ()),
+    ]
+
+
+# Components
+
+
+def _killed(names: Sequence[str], sig: int = KILL, away: float = 0.0) -> Fire:
+    """Kill components, or shut them down in good order; start them again."""
+
+    def fire(bench: Bench, _runs: Sequence[Run]) -> None:
+        for name in names:
+            bench.airflow.components[name].signal(KILL) if sig == KILL else bench.airflow.components[name].terminate()
+        for name in names:
+            bench.airflow.components[name].end(0 if sig == KILL else 20)
+        time.sleep(away)
+        bench.airflow.heal()
+
+    return fire
+
+
+def _paused(names: Sequence[str], seconds: float) -> Fire:
+    def fire(bench: Bench, _runs: Sequence[Run]) -> None:
+        for name in names:
+            bench.airflow.signal_process(name, STOP)
+        time.sleep(seconds)
+        for name in names:
+            bench.airflow.signal_process(name, CONT)
+
+    return fire
+
+
+def _only_first(bench: Bench) -> None:
+    """Have all tasks run on the first worker."""
+    bench.airflow.broker.cease(DEFAULT, [WORKERS[1]])
+
+
+def _first_worker(strike: Fire) -> Fire:
+    """Strike the first worker, on which all tasks are, while the second one takes what comes."""
+
+    def fire(bench: Bench, runs: Sequence[Run]) -> None:
+        strike(bench, runs)
+        bench.airflow.broker.consume(DEFAULT, [WORKERS[1]])
+
+    return fire
+
+
+def _workers() -> list[Fault]:
+    first = WORKERS[0]
+
+    def warm(bench: Bench, _runs: Sequence[Run]) -> None:
+        bench.airflow.components[first].terminate()  # waits for its tasks; a later session starts it anew
+
+    def cold(bench: Bench, _runs: Sequence[Run]) -> None:
+        main = bench.airflow.components[first].main()
+        assert main is not None
+        main.signal(QUIT)
+
+    def all_processes(bench: Bench, _runs: Sequence[Run]) -> None:
+        bench.airflow.signal_process(first, TERM)
+
+    def lost(bench: Bench, _runs: Sequence[Run]) -> None:
+        bench.airflow.kill_process(first)
+
+    def pause(bench: Bench, _runs: Sequence[Run]) -> None:
+        bench.airflow.signal_process(first, STOP)
+
+    def after_grace(strike: Fire) -> Fire:
+        """Strike, and kill what is left after a grace period, as orchestrators do; then start it anew."""
+
+        def fire(bench: Bench, runs: Sequence[Run]) -> None:
+            _first_worker(strike)(bench, runs)
+            bench.airflow.components[first].end(15)
+            bench.airflow.heal()
+
+        return fire
+
+    def paused(bench: Bench, runs: Sequence[Run]) -> None:
+        _first_worker(pause)(bench, runs)
+        time.sleep(LONG_PAUSE)
+        bench.airflow.signal_process(first, CONT)
+
+    def fault(name: str, fire: Fire, sliced: tuple[str, str] | None) -> Fault:
+        return Fault(name, "worker", fire, _once, prepare=_only_first, slice=sliced)
+
+    return [
+        fault("kill -9", after_grace(lost), ("running", "sync")),
+        fault("warm shutdown (SIGTERM)", _first_worker(warm), None),
+        fault("warm shutdown, killed after 15 s", after_grace(warm), ("running", "sync")),
+        fault("cold shutdown (SIGQUIT)", after_grace(cold), ("running", "sync")),
+        fault("SIGTERM to all its processes", after_grace(all_processes), ("pending", "sync")),
+        fault(f"paused for {LONG_PAUSE} s", paused, ("ending", "sync")),
+    ]
+
+
+def _triggerers() -> list[Fault]:
+    def busiest(bench: Bench) -> str:
+        rows = bench.airflow.query(
+            "SELECT j.hostname AS name FROM trigger t JOIN job j ON j.id = t.triggerer_id"
+            " GROUP BY j.hostname ORDER BY count(*) DESC"
+        )
+        return str(rows[0]["name"]) if rows else TRIGGERERS[0]
+
+    def one(strike: Callable[[Sequence[str]], Fire]) -> Fire:
+        return lambda bench, runs: strike([busiest(bench)])(bench, runs)
+
+    def expected(_moment: str, mode: str) -> Expected:
+        # The next triggerer reads the log from its first line.
+        return replace(ONCE, repeats=mode == "deferrable")
+
+    def fault(hits: str, name: str, fire: Fire, sliced: tuple[str, str] | None) -> Fault:
+        return Fault(name, hits, fire, expected, slice=sliced)
+
+    gone = COMPONENT_HEARTBEAT_TIMEOUT + 5
+    running = ("running", "deferrable")
+    return [
+        fault("one triggerer", "kill -9", one(lambda names: _killed(names, KILL, gone)), running),
+        fault("one triggerer", "SIGTERM", one(lambda names: _killed(names, TERM, gone)), None),
+        fault("one triggerer", f"paused for {LONG_PAUSE} s", one(lambda names: _paused(names, LONG_PAUSE)), running),
+        fault("both triggerers", "kill -9", _killed(TRIGGERERS), ("ending", "deferrable")),
+        fault("both triggerers", "SIGTERM", _killed(TRIGGERERS, TERM), running),
+        fault("both triggerers", f"paused for {LONG_PAUSE} s", _paused(TRIGGERERS, LONG_PAUSE), None),
+    ]
+
+
+def _schedulers() -> list[Fault]:
+    first = SCHEDULERS[:1]
+    gone = COMPONENT_HEARTBEAT_TIMEOUT + 5
+    faults = [
+        ("one scheduler", "kill -9", _killed(first, KILL, gone), ("queued", "sync")),
+        ("one scheduler", "SIGTERM", _killed(first, TERM, gone), None),
+        ("one scheduler", f"paused for {LONG_PAUSE} s", _paused(first, LONG_PAUSE), None),
+        ("both schedulers", "kill -9", _killed(SCHEDULERS), ("ending", "sync")),
+        ("both schedulers", "SIGTERM", _killed(SCHEDULERS, TERM), None),
+        ("both schedulers", f"paused for {LONG_PAUSE} s", _paused(SCHEDULERS, LONG_PAUSE), None),
+    ]
+    return [Fault(name, hits, fire, _once, slice=sliced) for hits, name, fire, sliced in faults]
+
+
+def _api_servers() -> list[Fault]:
+    name = ["api-server"]
+    faults = [
+        ("kill -9, started again at once", _killed(name), None),
+        ("away for 30 s", _killed(name, KILL, 30), ("running", "sync")),
+        ("paused for 10 s", _paused(name, 10), None),
+    ]
+    return [Fault(what, "API server", fire, _once, slice=sliced) for what, fire, sliced in faults]
+
+
+def _stores() -> list[Fault]:
+    def postgres_restarted(away: float, *, crash: bool = False) -> Fire:
+        def fire(bench: Bench, _runs: Sequence[Run]) -> None:
+            bench.postgres.kill() if crash else bench.postgres.stop()
+            time.sleep(away)
+            bench.postgres.start()
+
+        return fire
+
+    def postgres_paused(bench: Bench, _runs: Sequence[Run]) -> None:
+        bench.postgres.pause()
+        time.sleep(10)
+        bench.postgres.resume()
+
+    def redis_restarted(away: float, sig: int) -> Fire:
+        def fire(bench: Bench, _runs: Sequence[Run]) -> None:
+            bench.redis.stop(sig)
+            time.sleep(away)
+            bench.redis.start()
+
+        return fire
+
+    def redis_paused(bench: Bench, _runs: Sequence[Run]) -> None:
+        bench.redis.signal(STOP)
+        time.sleep(15)
+        bench.redis.signal(CONT)
+
+    faults = [
+        ("PostgreSQL", "paused for 10 s", postgres_paused, None),
+        ("PostgreSQL", "crashes, started again at once", postgres_restarted(0, crash=True), ("running", "sync")),
+        ("PostgreSQL", "away for 15 s", postgres_restarted(15), None),
+        ("Redis", "crashes, started again at once", redis_restarted(0, KILL), None),
+        ("Redis", "away for 15 s", redis_restarted(15, TERM), ("queued", "sync")),
+        ("Redis", "paused for 15 s", redis_paused, None),
+    ]
+    return [Fault(name, hits, fire, _once, slice=sliced) for hits, name, fire, sliced in faults]
+
+
+def _deliveries() -> list[Fault]:
+    def again(bench: Bench, _runs: Sequence[Run]) -> None:
+        assert bench.airflow.broker.deliver_again() > 0
+        time.sleep(10)
+
+    must = replace(ONCE, tries=1)
+    return [
+        Fault(
+            "delivers the message of a running task again",
+            "broker",
+            again,
+            lambda moment, mode: must if _has_process(moment, mode) else None,
+            slice=("running", "sync"),
+        )
+    ]
+
+
+# The cluster
+
+
+def _clusters() -> list[Fault]:
+    def away(seconds: float, *, tasks_start: bool = False) -> Fire:
+        def fire(bench: Bench, _runs: Sequence[Run]) -> None:
+            bench.proxy.down()
+            if tasks_start:
+                bench.airflow.broker.consume(LATER, WORKERS)
+            time.sleep(seconds)
+            bench.proxy.up()
+
+        return fire
+
+    def slow(bench: Bench, _runs: Sequence[Run]) -> None:
+        bench.proxy.on(network.delay_response(3))
+        time.sleep(20)
+        bench.proxy.clear()
+
+    def lost(bench: Bench, _runs: Sequence[Run]) -> None:
+        bench.ray.restart()
+
+    def forgotten(moment: str, _mode: str) -> Expected:
+        # A head without fault tolerance forgets its jobs: one that it had is lost, and the next try's is another.
+        if moment == "queued":
+            return replace(ONCE, tries=1)
+        if moment == "uploading":
+            return ONCE
+        if moment in ("pending", "running"):
+            return Expected(starts=1 + (moment == "running"), tries=2, error=("RayJobLostError",), whole=False)
+        return Expected(starts=(1, 2), ends=(1, 2), whole=False)
+
+    faults = [
+        ("unreachable for 10 s", away(10), _once, tuple(MOMENTS), ("running", "deferrable")),
+        ("unreachable for 30 s", away(30), _once, tuple(MOMENTS), None),
+        ("unreachable for 30 s when tasks start", away(30, tasks_start=True), _once, ("queued",), ("queued", "sync")),
+        ("answers 3 s late for 20 s", slow, _once, tuple(MOMENTS), ("ending", "sync")),
+        ("killed and started again", lost, forgotten, tuple(MOMENTS), ("running", "deferrable")),
+    ]
+    return [Fault(name, "Ray", fire, must, moments=at, slice=sliced) for name, fire, must, at, sliced in faults]
+
+
+# The DAG file
+
+
+def _edits() -> list[Fault]:
+    def edited(new: int) -> Fire:
+        def fire(bench: Bench, runs: Sequence[Run]) -> None:
+            bench.set_retries(new)
+            _task_process(KILL, supervisor=False)(bench, runs)
+
+        return fire
+
+    return [
+        Fault(
+            f"edited to {new} retries, then kill -9 of the task",
+            "DAG file",
+            edited(new),
+            lambda moment, mode: (
+                ONCE if _has_process(moment, mode) and moment in ("uploading", "pending", "running") else None
+            ),
+            slice=("running", "sync") if new == 5 else None,
+        )
+        for new in (5, 1)
+    ]
+
+
+def _nothing(_bench: Bench, _runs: Sequence[Run]) -> None:
+    """Let nothing happen: what a session does by itself must change nothing."""
+
+
+FAULTS = [
+    Fault(
+        "nothing happens",
+        "nobody",
+        _nothing,
+        lambda _moment, _mode: replace(ONCE, tries=1),
+        slice=("ended", "deferrable"),
+    ),
+    *_of_tasks(),
+    *_by_users(),
+    *_timeouts(),
+    *_edits(),
+    *_deliveries(),
+    *_workers(),
+    *_triggerers(),
+    *_schedulers(),
+    *_api_servers(),
+    *_stores(),
+    *_clusters(),
+]

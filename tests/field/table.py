@@ -1,0 +1,72 @@
+"""What came of the cases, as JSON and as a Markdown table."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from tests.field.case import MODES, MOMENTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from tests.field.case import Case, Facts
+
+
+def record(folder: Path, version: str, played: Iterable[tuple[Case, Facts]]) -> None:
+    """Add cases to the results of an Airflow version, in place of earlier results of the same; write the table anew.
+
+    :param folder: for ``VERSION.json``, ``table.md``, and in ``VERSION/`` the logs of each case.
+    """
+    (folder / version).mkdir(parents=True, exist_ok=True)
+    file = folder / f"{version}.json"
+    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    for case, facts in played:
+        (folder / version / (re.sub(r"[^\w.]+", "-", case.name) + ".log")).write_text(facts.story)
+        results[case.name] = {
+            "hits": case.fault.hits,
+            "fault": case.fault.name,
+            "moment": case.moment,
+            "mode": case.mode,
+            "expected": asdict(case.expected),
+            "facts": asdict(facts) | {"story": ""},
+            "problems": case.problems(facts),
+        }
+    file.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    versions = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"), reverse=True)}
+    (folder / "table.md").write_text(render(versions))
+
+
+def render(versions: dict[str, dict[str, Any]]) -> str:
+    """Return the Markdown table.
+
+    :param versions: the results by Airflow version.
+    """
+    text = []
+    for version, results in versions.items():
+        wrong = sum(bool(result["problems"]) for result in results.values())
+        text += [f"### Airflow {version}", "", f"{len(results)} cases, {len(results) - wrong} as expected.", ""]
+        text += ["| hit | fault | mode | " + " | ".join(MOMENTS) + " |", "|---" * (3 + len(MOMENTS)) + "|"]
+        rows: dict[tuple[str, str, str], dict[str, list[str]]] = {}
+        for result in results.values():
+            cells = rows.setdefault((result["hits"], result["fault"], result["mode"]), {})
+            cells.setdefault(result["moment"].split()[0], []).append(_verdict(result))
+        for (hits, fault, mode), cells in sorted(rows.items(), key=lambda row: (row[0][:2], MODES.index(row[0][2]))):
+            columns = [_summary(cells.get(moment, [])) for moment in MOMENTS]
+            text.append(f"| {hits} | {fault} | {mode} | " + " | ".join(columns) + " |")
+        text.append("")
+    return "\n".join(text)
+
+
+def _verdict(result: dict[str, Any]) -> str:
+    return "ok" if not result["problems"] else "**" + "; ".join(result["problems"]) + "**"
+
+
+def _summary(verdicts: list[str]) -> str:
+    """Return the cell of a moment, at which there may be several tasks."""
+    if len(set(verdicts)) == 1 and len(verdicts) > 1:
+        return f"{verdicts[0]} ({len(verdicts)} tasks)"
+    return ", ".join(verdicts) or "-"
