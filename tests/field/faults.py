@@ -390,25 +390,25 @@ def _stores() -> list[Fault]:
         time.sleep(10)
         bench.postgres.resume()
 
-    def redis_restarted(away: float, sig: int) -> Fire:
+    def redis_restarted(away: float, *, crash: bool = False) -> Fire:
         def fire(bench: Bench, _runs: Sequence[Run]) -> None:
-            bench.redis.stop(sig)
+            bench.redis.kill() if crash else bench.redis.stop()
             time.sleep(away)
             bench.redis.start()
 
         return fire
 
     def redis_paused(bench: Bench, _runs: Sequence[Run]) -> None:
-        bench.redis.signal(STOP)
+        bench.redis.freeze()
         time.sleep(15)
-        bench.redis.signal(CONT)
+        bench.redis.resume()
 
     faults = [
         ("PostgreSQL", "paused for 10 s", postgres_paused, None),
         ("PostgreSQL", "crashes, started again at once", postgres_restarted(0, crash=True), ("running", "sync")),
         ("PostgreSQL", "away for 15 s", postgres_restarted(15), None),
-        ("Redis", "crashes, started again at once", redis_restarted(0, KILL), None),
-        ("Redis", "away for 15 s", redis_restarted(15, TERM), ("queued", "sync")),
+        ("Redis", "crashes, started again at once", redis_restarted(0, crash=True), None),
+        ("Redis", "away for 15 s", redis_restarted(15), ("queued", "sync")),
         ("Redis", "paused for 15 s", redis_paused, None),
     ]
     return [Fault(name, hits, fire, _once, slice=sliced) for hits, name, fire, sliced in faults]
