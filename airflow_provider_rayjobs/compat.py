@@ -38,6 +38,13 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.connection import AirflowConnection
     from airflow_provider_rayjobs.protocol import JobDetails
 
+#: What the signal handler of Airflow 2 raises after ``on_kill``; an operator within another task gets this only.
+TERMINATED: tuple[type[BaseException], ...] = ()
+if not AIRFLOW_V_3_0_PLUS:
+    from airflow.exceptions import AirflowTaskTerminated
+
+    TERMINATED = (AirflowTaskTerminated,)
+
 ONLY_3_0 = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
 
 #: Airflow 3.0's decorated operators hand on a method that its operators do not have, to nobody who calls it.
@@ -83,7 +90,6 @@ def task_identity(context: Context, deployment: str, number: int = 1) -> TaskIde
         map_index=-1 if ti.map_index is None else ti.map_index,
         try_number=ti.try_number,
         max_tries=ti.max_tries,
-        retries=ti.task.retries or 0,
         run_started=started.astimezone(UTC).isoformat() if started else "",
         number=number,
     )

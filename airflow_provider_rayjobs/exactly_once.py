@@ -48,19 +48,33 @@ def settle_earlier_jobs(
     :return: a job of this generation that runs or has SUCCEEDED, or None: then a new one is to be submitted.
     :raises RayJobTimeoutError: a job that was asked to stop did not end.
     """
-    found: JobDetails | None = None
-    for job in _earlier_jobs(hook, identity, explicit_id):
-        usable = not job.status.is_terminal or job.status is JobStatus.SUCCEEDED
-        if reattach and identity.same_generation(job) and not identity.same_number(job):
-            continue  # it is for another submission of this try
-        # A task that submits several times may do so in another order, or stop before some.
-        same_work = identity.number == 1 or job.entrypoint == entrypoint
-        if found is None and reattach and usable and same_work and identity.same_generation(job):
-            found = job
-        elif not job.status.is_terminal:
+    jobs = list(_earlier_jobs(hook, identity, explicit_id))
+    several = identity.number > 1 or any(map(identity.is_of_several, jobs))
+    found = _job_to_follow(jobs, identity, entrypoint if several else None) if reattach else None
+    for job in jobs:
+        # Another submission of this try may go on with it.
+        kept = reattach and several and identity.same_generation(job) and (found or not identity.same_number(job))
+        if job is not found and not kept and not job.status.is_terminal:
             log.info("Stopping Ray job %s, which an earlier attempt of this task left running", job.submission_id)
             stop_and_wait(hook, str(job.submission_id), patience=STOP_PATIENCE)
     return found
+
+
+def _job_to_follow(jobs: list[JobDetails], identity: TaskIdentity, entrypoint: str | None) -> JobDetails | None:
+    """
+    Return the job of this generation that does what is to be submitted.
+
+    :param entrypoint: what is to be submitted, by a task that submits several times: it may do so in another order.
+        None for a task that submits once: it goes on with the job that is there, whose entrypoint may hold the try's
+        number.
+    """
+    usable = [
+        job
+        for job in jobs
+        if identity.same_generation(job) and (not job.status.is_terminal or job.status is JobStatus.SUCCEEDED)
+    ]
+    usable.sort(key=identity.same_number, reverse=True)  # a loop may submit the same several times
+    return next((job for job in usable if entrypoint in (None, job.entrypoint)), None)
 
 
 def _earlier_jobs(hook: RayJobHook, identity: TaskIdentity, explicit_id: str | None) -> Iterator[JobDetails]:
@@ -73,12 +87,10 @@ def _earlier_jobs(hook: RayJobHook, identity: TaskIdentity, explicit_id: str | N
         yield from sorted(jobs, key=_try_of, reverse=True)
         return
     for try_number in range(identity.try_number - 1, 0, -1):
-        # With the first submission goes a look at the later ones of a task that submits several times.
-        numbers = count(1) if identity.number == 1 else (identity.number,)
-        for submission in (replace(identity, number=number) for number in numbers):
-            jobs = list(_jobs_of_try(hook, submission, try_number))
+        for number in count(1):
+            jobs = list(_jobs_of_try(hook, replace(identity, number=number), try_number))
             yield from jobs
-            if not jobs:
+            if not jobs and number >= identity.number:
                 break
 
 

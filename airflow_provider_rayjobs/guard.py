@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
+from airflow_provider_rayjobs import compat
 from airflow_provider_rayjobs.exactly_once import stop_and_wait
 from airflow_provider_rayjobs.exceptions import (
     RayConnectionConfigError,
@@ -72,34 +73,41 @@ class JobGuard:
         Name the job, before it is submitted or followed on.
 
         :param exists: whether the cluster has the job already, so that a kill is to stop it.
-        :raises RayJobInterruptedError: the process is to end, or another one runs the task by now; nothing is to be
-            submitted or followed.
+        :raises RayJobInterruptedError: the process is to end; nothing is to be submitted or followed.
         """
-        self._breakable = False
-        if not exists and self._process.is_replaced():
-            raise RayJobInterruptedError(
-                "Nothing was submitted: the task was ended, or another process runs it by now",
-                submission_id=submission_id,
-            )
         if exists or not self.killed:
             self.submission_id, self.accepted = submission_id, exists
         self._check()
 
-    def breakable(self) -> None:
+    def before_submission(self) -> None:
         """
-        Note that a kill breaks off what follows.
+        See that the task still is this process's own, before a job is submitted, or submitted again after a doubt.
 
-        That is the wait for an absent cluster, an upload, or a submission: nothing is to be submitted any more, and an
-        answer that does not come must not use up the few seconds that are left to stop the job.
+        :raises RayJobInterruptedError: the task was ended, or another process runs it.
+        """
+        if self._process.is_replaced():
+            raise RayJobInterruptedError(
+                "Nothing was submitted: the task was ended, or another process runs it by now",
+                submission_id=self.submission_id or "",
+            )
 
-        :raises RayJobInterruptedError: the process is to end; nothing is to be submitted.
+    @contextlib.contextmanager
+    def breakable(self) -> Iterator[None]:
+        """
+        Have a kill break off what is inside: a request to the cluster, or the wait before the next one.
+
+        Nothing is to be submitted any more, and an answer that does not come must not use up the few seconds that are
+        left to stop the job. Nothing else is to be inside: Airflow's channel must not be left between a question and
+        its answer, and loggers swallow what is raised in them.
+
+        :raises RayJobInterruptedError: the process is to end.
         """
         self._breakable = True
-        self._check()
-
-    def unbreakable(self) -> None:
-        """Note that what follows may ask Airflow, whose channel must not be left between question and answer."""
-        self._breakable = False
+        try:
+            self._check()
+            yield
+        finally:
+            self._breakable = False
 
     def _check(self) -> None:
         if self.killed:
@@ -109,7 +117,7 @@ class JobGuard:
 
     def accept(self) -> None:
         """Note that the cluster has the job."""
-        self.accepted, self._breakable = True, False
+        self.accepted = True
 
     def kill(self) -> None:
         """
@@ -118,14 +126,13 @@ class JobGuard:
         Nothing is asked or logged here, by nobody: the signal may have interrupted Airflow's channel or its logger
         inside its lock.
 
-        :raises RayJobInterruptedError: the job is being prepared or submitted, which this breaks off.
+        :raises RayJobInterruptedError: a request is under way, which this breaks off.
         """
         self.killed = True
         if self._running is not None:
             loop, task = self._running
             loop.call_soon_threadsafe(task.cancel)
         elif self._breakable:
-            self._breakable = False
             self._check()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -154,24 +161,24 @@ class JobGuard:
         try:
             yield
         except BaseException as e:
-            self._breakable = False
-            if self.killed:
+            if self.killed or isinstance(e, compat.TERMINATED):
                 self._end(e)
             elif not isinstance(e, Exception | TaskDeferred):
                 # A timeout, or Ctrl-C. A deferral, and errors of the job or of contact, leave the job as it is.
                 self._confirm_stopped()
             raise
         else:
-            if self.killed and self._job_is_to_stop():
-                self._confirm_stopped()
-                raise self._stopped()
+            if self.killed:
+                self._end(None)
 
-    def _end(self, error: BaseException) -> None:
+    def _end(self, error: BaseException | None) -> None:
         """Stop the job or leave it; raise what the task ends with, unless it is the error."""
         broken_off = isinstance(error, asyncio.CancelledError | RayJobInterruptedError)
-        if self._job_is_to_stop():
+        # A result, an error of the job's own or a deferral needs nobody to follow the job.
+        followed = broken_off or not (error is None or isinstance(error, Exception | TaskDeferred))
+        if self._job_is_to_stop(followed=followed):
             self._confirm_stopped()
-            if broken_off:
+            if broken_off or error is None:
                 raise self._stopped() from None
         elif broken_off:
             what = f"Ray job {self.submission_id} goes on" if self.submission_id else "it had no job yet"
@@ -186,15 +193,22 @@ class JobGuard:
             f"{what} because its task was ended from outside", submission_id=self.submission_id or ""
         )
 
-    def _job_is_to_stop(self) -> bool:
-        """Whether the process was asked to end because the task is over, or nobody would follow its job."""
+    def _job_is_to_stop(self, *, followed: bool) -> bool:
+        """
+        Whether the process was asked to end because the task is over, or nobody would follow its job.
+
+        :param followed: whether this process still followed it.
+        """
         if not self._enabled:
             return False
-        reason, job = self._process.reason(), f"Ray job {self.submission_id}" if self.submission_id else "It has no job"
+        job = f"Ray job {self.submission_id}" if self.submission_id else "It has no job"
+        reason = self._process.reason(self.submission_id)
         if reason is Reason.TASK_ENDED:
             return True
+        if not followed:
+            return False
         if reason is Reason.REPLACED:
-            self._log.warning("This process was asked to end: another one runs the task by now, with its job")
+            self._log.warning("This process was asked to end: another one runs the task by now. %s is left to it", job)
             return False
         why = (
             "Airflow did not answer why"

@@ -52,7 +52,6 @@ class TaskIdentity:
     :param map_index: -1 for a task that is not mapped.
     :param try_number: from 1.
     :param max_tries: Airflow's ``max_tries``; a user's clear raises it.
-    :param retries: the task's ``retries``.
     :param run_started: start of the DAG run, which tells a deleted and recreated run from the first one.
     :param number: which of its try's submissions it is, from 1.
     """
@@ -64,7 +63,6 @@ class TaskIdentity:
     map_index: int
     try_number: int
     max_tries: int
-    retries: int
     run_started: str
     number: int = 1
 
@@ -107,7 +105,6 @@ class TaskIdentity:
             "airflow_map_index": str(self.map_index),
             "airflow_try_number": str(self.try_number),
             "airflow_max_tries": str(self.max_tries),
-            "airflow_retries": str(self.retries),
             "airflow_run_started": self.run_started,
             **number,
         }
@@ -128,6 +125,11 @@ class TaskIdentity:
     def same_number(self, job: JobDetails) -> bool:
         """Whether a job of this task instance has the number of this submission in its own try."""
         return job.metadata.get(_NUMBER_KEY, "1") == str(self.number)
+
+    @staticmethod
+    def is_of_several(job: JobDetails) -> bool:
+        """Whether the try of a job made several submissions, and this is not the first."""
+        return _NUMBER_KEY in job.metadata
 
     def same_try(self, job: JobDetails) -> bool:
         """Whether a job of this task instance was submitted by this try."""

@@ -277,14 +277,12 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
 
         Those that end a task have no part in it: they stop its job in the little time that is left.
         """
-        if self._guard is not None:
-            self._guard.breakable()
-        try:
-            with self.hook.get_conn().waiting_for_cluster(self.log):
-                yield
-        finally:
-            if self._guard is not None:
-                self._guard.unbreakable()
+        guard = self._guard
+        signals: Any = (
+            {} if guard is None else {"breakable": guard.breakable, "before_submission": guard.before_submission}
+        )
+        with self.hook.get_conn().waiting_for_cluster(self.log, **signals):
+            yield
 
     def _warn_of_expansion(self, runtime_env: Mapping[str, Any] | None) -> None:
         env_vars = (runtime_env or {}).get("env_vars") or {}
@@ -299,8 +297,6 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
 
     def _prepare(self, runtime_env: dict[str, Any] | None) -> dict[str, Any] | None:
         """Upload local files, before there is a submission that a kill would have to look for."""
-        if self._guard is not None:
-            self._guard.breakable()
         try:
             return self.hook.prepare_runtime_env(runtime_env)
         except RayPackageError as e:
@@ -311,8 +307,6 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         if self._guard is not None:
             self._guard.announce(submission_id)
         self._push_id(context, submission_id)
-        if self._guard is not None:
-            self._guard.breakable()
 
     def _push_id(self, context: Context, submission_id: str) -> None:
         compat.push_xcom(context, compat.SUBMISSION_ID_XCOM, submission_id)
@@ -381,8 +375,8 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         checked = JobEvent.from_json(event)
         with refused_for_good():
             guard = self._new_guard(context)
-            guard.announce(checked.submission_id, exists=True)
             with guard.guarding():
+                guard.announce(checked.submission_id, exists=True)
                 return self._conclude(context, checked)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:

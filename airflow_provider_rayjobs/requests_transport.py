@@ -30,6 +30,7 @@ from airflow_provider_rayjobs.retries import TOKEN_PAUSE, absence_waits, drop_ou
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     import requests
 
@@ -46,6 +47,10 @@ SLOWEST_UPLOAD = 100_000
 SLOWEST_HANDING_ON = 1_000_000
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class RequestsTransport:
     """
     Drives flows with ``requests``; one session, which is not to be shared by threads.
@@ -60,6 +65,8 @@ class RequestsTransport:
         self.cluster = cluster
         self._sleep = sleep
         self._contact: Contact | None = None
+        self._breakable: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+        self._before_submission: Callable[[], None] = _nothing
         self._session = requests.Session()
         # Of the environment only what `network` reads counts; a ~/.netrc would replace our Authorization.
         self._session.trust_env = False
@@ -71,7 +78,13 @@ class RequestsTransport:
             self._session.mount(scheme, self._connection.adapter())
 
     @contextlib.contextmanager
-    def waiting_for_cluster(self, log: Any) -> Iterator[None]:
+    def waiting_for_cluster(
+        self,
+        log: Any,
+        *,
+        breakable: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        before_submission: Callable[[], None] = _nothing,
+    ) -> Iterator[None]:
         """
         Wait for an absent cluster inside, for the connection's ``unreachable_timeout`` instead of some quick retries.
 
@@ -79,12 +92,16 @@ class RequestsTransport:
         does, want a soon answer.
 
         :param log: where the loss and the return of contact are told.
+        :param breakable: entered around each request, and each wait between two: where a signal may break it off.
+        :param before_submission: called each time before a job is submitted; may raise.
         """
-        before, self._contact = self._contact, Contact(self.cluster.unreachable_timeout, log)
+        before = self._contact, self._breakable, self._before_submission
+        self._contact = Contact(self.cluster.unreachable_timeout, log)
+        self._breakable, self._before_submission = breakable, before_submission
         try:
             yield
         finally:
-            self._contact = before
+            self._contact, self._breakable, self._before_submission = before
 
     def run(self, flow: Flow[T]) -> T:
         """
@@ -111,9 +128,10 @@ class RequestsTransport:
 
     def _perform(self, step: Request | Pause) -> Response:
         if isinstance(step, Pause):
-            self._sleep(step.seconds)
+            self._pause(step.seconds)
             return NO_RESPONSE
         if not step.repeatable:
+            self._before_submission()
             return self._answer(step)
         if self._contact is not None:
             return self._awaited(step, self._contact)
@@ -145,10 +163,14 @@ class RequestsTransport:
             except RayClusterUnreachableError as e:
                 if detail := contact.failed(e):
                     raise RayClusterUnreachableError(f"{self.cluster.address}: {detail}") from e
-                self._sleep(max(0.0, min(next(waits), contact.left)))
+                self._pause(max(0.0, min(next(waits), contact.left)))
             else:
                 contact.back()
                 return answer
+
+    def _pause(self, seconds: float) -> None:
+        with self._breakable():
+            self._sleep(seconds)
 
     def _ask(self, request: Request) -> Response:
         return settled(self._answer(request))
@@ -173,7 +195,7 @@ class RequestsTransport:
         headers, proxy = cluster.request_headers(fresh=fresh), network.http_proxy(cluster)
         upload = None if request.upload is None else request.upload()
         connect, read, total = _timeouts(cluster, request, upload, timeout)
-        with self._connection.cut_after(total) as is_cut:
+        with self._breakable(), self._connection.cut_after(total) as is_cut:
             try:
                 with self._session.request(
                     request.method,

@@ -7,7 +7,6 @@ newer try that runs elsewhere. None of these ends the job.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from enum import Enum, auto
@@ -36,11 +35,12 @@ _ALIVE = frozenset(
 class Reason(Enum):
     """Why a task's process is asked to end."""
 
-    #: The task is over: a user marked, cleared or deleted it, or Airflow failed it for good.
+    #: The task is over: a user marked, cleared or deleted it, or Airflow failed it for good. Or another process runs it
+    #: by now, with another job.
     TASK_ENDED = auto()
     #: The task goes on, and only this process ends.
     PROCESS_ENDS = auto()
-    #: Another process runs the task by now.
+    #: Another process runs the task by now, and follows the job.
     REPLACED = auto()
     #: Airflow did not answer.
     UNKNOWN = auto()
@@ -56,12 +56,14 @@ class TaskProcess:
     def __init__(self, ti: Any) -> None:
         self._ti = ti
         self._try_number, self._max_tries = ti.try_number, ti.max_tries
-        self._began = time.time()  # the monotonic clock may stand still while a virtual machine is paused
+        self._retries = self._max_tries if AIRFLOW_V_3_0_PLUS else ti.task.retries
+        self._place = None if AIRFLOW_V_3_0_PLUS else (ti.hostname, ti.pid)
+        self._sure_at = time.time()  # the monotonic clock may stand still while a virtual machine is paused
 
     @property
     def has_next_try(self) -> bool:
         """Whether Airflow starts another try when this one fails."""
-        return bool(self._max_tries) and bool(self._try_number <= self._max_tries)
+        return bool(self._retries) and bool(self._try_number <= self._max_tries)
 
     def is_replaced(self) -> bool:
         """
@@ -69,38 +71,49 @@ class TaskProcess:
 
         A process that was paused, or waited long for the cluster, must not submit after its successor.
         """
-        if time.time() - self._began < SURE_FOR:
+        if time.time() - self._sure_at < SURE_FOR or getattr(self._ti, "test_mode", False):
             return False
-        return self.reason() in (Reason.TASK_ENDED, Reason.REPLACED)
+        asked_at, reason = time.time(), self._ask("")
+        if reason is Reason.PROCESS_ENDS:
+            self._sure_at = asked_at
+        return reason in (Reason.TASK_ENDED, Reason.REPLACED)
 
-    def reason(self) -> Reason:
-        """Ask Airflow for the state of the task; UNKNOWN when there is no answer within :data:`ANSWER_LIMIT`."""
+    def reason(self, submission_id: str | None) -> Reason:
+        """
+        Ask Airflow why this process is to end; UNKNOWN when there is no answer within :data:`ANSWER_LIMIT`.
+
+        :param submission_id: the job that this process follows, if it has one.
+        """
         found = [Reason.UNKNOWN]
 
         def ask() -> None:
-            try:
-                found[0] = self._reason_3() if AIRFLOW_V_3_0_PLUS else self._reason_2()
-            except Exception:  # noqa: BLE001 - of whatever database or service: there is no answer
-                found[0] = Reason.UNKNOWN
+            found[0] = self._ask(submission_id)
 
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()
         asking.join(ANSWER_LIMIT)
         return found[0]
 
+    def _ask(self, submission_id: str | None) -> Reason:
+        try:
+            reason = self._reason_3() if AIRFLOW_V_3_0_PLUS else self._reason_2()
+            if reason is Reason.REPLACED and submission_id and _follows_another_job(self._ti, submission_id):
+                return Reason.TASK_ENDED
+        except Exception:  # noqa: BLE001 - of whatever database or service: there is no answer
+            return Reason.UNKNOWN
+        return reason
+
     def _reason_3(self) -> Reason:
-        if _state_3(self._ti) not in _ALIVE:
+        # Without a state it is to run again: its scheduler died, and no executor knew of it.
+        if _state_3(self._ti) not in {*_ALIVE, None}:
             return Reason.TASK_ENDED
         return Reason.PROCESS_ENDS if _is_current_try_3(self._ti) else Reason.REPLACED
 
     def _reason_2(self) -> Reason:
-        from airflow.utils import net
-
-        hostname: Any = net.get_hostname
         now = _row_2(self._ti)
-        if now is None or now.state not in _ALIVE or now.max_tries != self._max_tries:
+        if now is None or now.state not in {*_ALIVE, None} or now.max_tries != self._max_tries:
             return Reason.TASK_ENDED
-        elsewhere = now.state == "running" and (now.hostname, now.pid) != (hostname(), os.getpid())
+        elsewhere = now.state == "running" and (now.hostname, now.pid) != self._place
         return Reason.REPLACED if now.try_number != self._try_number or elsewhere else Reason.PROCESS_ENDS
 
 
@@ -125,6 +138,16 @@ def _was_killed_3(ti: Any, submission_id: str) -> bool:
         return True
     # It is to run again, or runs, or was deferred anew. After a clear it follows another job: a new one, once it has
     # stopped this one. A retry, or another triggerer, follows this job.
+    return _follows_another_job(ti, submission_id)
+
+
+def _was_killed_2(ti: Any, _submission_id: str) -> bool:
+    now = _row_2(ti)
+    return now is None or now.state not in _ALIVE or bool(now.max_tries != ti.max_tries)  # which a clear changes
+
+
+def _follows_another_job(ti: Any, submission_id: str) -> bool:
+    """Tell whether the task keeps another submission id than this as its own, whatever its try."""
     current = XCom.get_one(
         key=compat.SUBMISSION_ID_XCOM,
         dag_id=ti.dag_id,
@@ -135,17 +158,12 @@ def _was_killed_3(ti: Any, submission_id: str) -> bool:
     return current is not None and current != submission_id
 
 
-def _was_killed_2(ti: Any, _submission_id: str) -> bool:
-    now = _row_2(ti)
-    return now is None or now.state not in _ALIVE or bool(now.max_tries != ti.max_tries)  # which a clear changes
-
-
 def _map_index(ti: Any) -> int:
     return -1 if ti.map_index is None else int(ti.map_index)
 
 
 def _state_3(ti: Any) -> str | None:
-    """Return the state of the task instance, whatever its try; None: it has none, or is not there any more."""
+    """Return the state of the task instance, whatever its try; ``absent`` when it is not there any more."""
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     map_index = _map_index(ti)
@@ -154,7 +172,7 @@ def _state_3(ti: Any) -> str | None:
     )
     # Mapped task instances are keyed with their index.
     name = ti.task_id if map_index < 0 else f"{ti.task_id}_{map_index}"
-    state = (states.get(ti.run_id) or {}).get(name)
+    state = (states.get(ti.run_id) or {}).get(name, "absent")
     return None if state is None else str(getattr(state, "value", state))
 
 

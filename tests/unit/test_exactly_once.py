@@ -20,6 +20,7 @@ from airflow_provider_rayjobs.exactly_once import (
 )
 from airflow_provider_rayjobs.exceptions import (
     RayJobExistsError,
+    RayJobInterruptedError,
     RayJobNotFoundError,
     RayJobTimeoutError,
     RayProtocolError,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.protocol import JobDetails
     from tests.support.scripted_server import ScriptedRay
 
-FIRST = TaskIdentity("prod", "dag", "run", "task", -1, try_number=1, max_tries=2, retries=2, run_started="2026-01-01")
+FIRST = TaskIdentity("prod", "dag", "run", "task", -1, try_number=1, max_tries=2, run_started="2026-01-01")
 SECOND = replace(FIRST, try_number=2)
 THIRD = replace(FIRST, try_number=3)
 CLEARED = replace(FIRST, try_number=2, max_tries=3)
@@ -70,9 +71,13 @@ def left_by(
 
 
 def settle(
-    hook: RayJobHook, identity: TaskIdentity, explicit_id: str | None = None, reattach: bool = True
+    hook: RayJobHook,
+    identity: TaskIdentity,
+    explicit_id: str | None = None,
+    reattach: bool = True,
+    entrypoint: str = "true",
 ) -> JobDetails | None:
-    return settle_earlier_jobs(hook, identity, explicit_id=explicit_id, entrypoint="true", reattach=reattach)
+    return settle_earlier_jobs(hook, identity, explicit_id=explicit_id, entrypoint=entrypoint, reattach=reattach)
 
 
 def submit(hook: RayJobHook, identity: TaskIdentity, submission_id: str | None = None, **job: Any) -> str:
@@ -207,7 +212,7 @@ def test_an_explicit_id_of_a_later_try_is_not_taken_for_an_earlier_one(
     scripted_ray: ScriptedRay, hook: RayJobHook
 ) -> None:
     left_by(scripted_ray, THIRD, "RUNNING", "later")
-    left_by(scripted_ray, FIRST, "RUNNING", "odd", airflow_try_number="2", airflow_retries="x")
+    left_by(scripted_ray, FIRST, "RUNNING", "odd", airflow_try_number="2", airflow_max_tries="x")
     assert settle(hook, SECOND, "mine") is None
     assert scripted_ray.jobs["later"].status == "RUNNING"
 
@@ -257,6 +262,27 @@ def test_a_lost_answer_leaves_one_job(scripted_ray: ScriptedRay, hook: RayJobHoo
     scripted_ray.script("POST", "/api/jobs/", answers.lost())
     assert submit(hook, FIRST) == FIRST.submission_id()
     assert list(scripted_ray.jobs) == [FIRST.submission_id()]
+
+
+def test_before_each_attempt_it_is_seen_that_the_task_is_still_our_own(
+    scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    """A process that was paused, or waited long, must not submit after its successor."""
+    asked: list[str] = []
+
+    def before_submission() -> None:
+        asked.append("")
+        if len(asked) == 2:
+            raise RayJobInterruptedError("another process runs it")
+
+    scripted_ray.script("POST", "/api/jobs/", answers.bad_gateway())
+    with (
+        pytest.raises(RayJobInterruptedError),
+        hook.get_conn().waiting_for_cluster(hook.log, before_submission=before_submission),
+    ):
+        submit(hook, FIRST)
+    assert len(asked) == 2
+    assert scripted_ray.jobs == {}
 
 
 def test_a_later_try_with_the_same_explicit_id_uses_the_second_id(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
@@ -322,7 +348,18 @@ def test_each_submission_goes_on_with_its_own_job(
     second = left_by(scripted_ray, FIRST_2ND, "RUNNING", explicit and "mine-2", entrypoint="true")
     assert settled_id(hook, SECOND, explicit) == first
     assert settled_id(hook, SECOND_2ND, explicit) == second
-    assert settled_id(hook, replace(SECOND, number=3), explicit) is None
+    assert settle(hook, replace(SECOND, number=3), explicit, entrypoint="other") is None
+    assert scripted_ray.jobs[second].status == "RUNNING"
+
+
+@pytest.mark.parametrize("explicit", [None, "mine"])
+def test_another_order_finds_each_submission_s_job(
+    explicit: str | None, scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    first = left_by(scripted_ray, FIRST, "SUCCEEDED", explicit, entrypoint="false")
+    second = left_by(scripted_ray, FIRST_2ND, "RUNNING", explicit and "mine-2", entrypoint="true")
+    assert settled_id(hook, SECOND, explicit) == second
+    assert settle(hook, replace(SECOND, number=3), explicit, entrypoint="false").submission_id == first  # type: ignore[union-attr]
     assert scripted_ray.jobs[second].status == "RUNNING"
 
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobInterruptedError, RayJobStoppedError
 from airflow_provider_rayjobs.guard import JobGuard
@@ -45,7 +46,7 @@ def hook(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def guard_of(hook: RayJobHook, reason: Reason, next_try: bool, *, replaced: bool = False, enabled: bool = True) -> Any:
-    process: Any = SimpleNamespace(reason=lambda: reason, has_next_try=next_try, is_replaced=lambda: replaced)
+    process: Any = SimpleNamespace(reason=lambda _: reason, has_next_try=next_try, is_replaced=lambda: replaced)
     return JobGuard(hook, logging.getLogger("task"), process, enabled=enabled)
 
 
@@ -78,11 +79,11 @@ def test_a_wait_that_is_interrupted(
     assert (stops(scripted_ray) > 0) is stopped
 
 
-@pytest.mark.parametrize(("reason", "next_try", "stopped"), CASES)
+@pytest.mark.parametrize(("reason", "next_try"), [case[:2] for case in CASES])
 def test_a_work_that_ended_nevertheless(
-    scripted_ray: ScriptedRay, hook: RayJobHook, reason: Reason, next_try: bool, stopped: bool
+    scripted_ray: ScriptedRay, hook: RayJobHook, reason: Reason, next_try: bool
 ) -> None:
-    """A result that is there is returned, unless the job is to be stopped; an error of the job stays."""
+    """A result that is there is returned, unless the task was ended; an error of the job stays, as does a deferral."""
     scripted_ray.add_job("j1")
     guard = guard_of(hook, reason, next_try)
 
@@ -92,17 +93,20 @@ def test_a_work_that_ended_nevertheless(
             guard.kill()
             return "result"
 
-    if stopped:
+    if reason is Reason.TASK_ENDED:
         with pytest.raises(RayJobStoppedError):
             work()
     else:
         assert work() == "result"
     with pytest.raises(RayJobFailedError), guard.guarding():
         raise RayJobFailedError("its own")
+    with pytest.raises(TaskDeferred), guard.guarding():
+        raise TaskDeferred(trigger=None, method_name="execute_complete")
+    assert (scripted_ray.jobs["j1"].status == "STOPPED") is (reason is Reason.TASK_ENDED)
 
 
 def test_nothing_is_asked_in_the_signal_handler(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
-    def reason() -> Reason:
+    def reason(_: str | None) -> Reason:
         raise AssertionError("asked")
 
     process: Any = SimpleNamespace(reason=reason, has_next_try=True, is_replaced=lambda: False)
@@ -134,6 +138,6 @@ def test_a_timeout_stops_the_job_whatever_airflow_says(scripted_ray: ScriptedRay
 
 def test_a_process_that_was_replaced_submits_nothing(hook: RayJobHook) -> None:
     guard = guard_of(hook, Reason.REPLACED, next_try=True, replaced=True)
+    guard.announce("j1")
     with pytest.raises(RayJobInterruptedError, match="another process runs it by now"):
-        guard.announce("j1")
-    guard.announce("j1", exists=True)  # to follow is no harm
+        guard.before_submission()

@@ -69,7 +69,11 @@ def test_a_kill_breaks_the_upload_off(operator: Any, scripted_ray: ScriptedRay, 
     scripted_ray.script("PUT", ".*", answers.default(delay=8))
     started = time.monotonic()
     guard = operator._new_guard(CONTEXT)
-    with pytest.raises(RayJobInterruptedError, match="it had no job yet"), guard.guarding():
+    with (
+        pytest.raises(RayJobInterruptedError, match="it had no job yet"),
+        guard.guarding(),
+        operator._waiting_for_cluster(),
+    ):
         operator._prepare({"working_dir": str(tmp_path)})
     assert time.monotonic() - started < 7
     assert not scripted_ray.received_on("POST")
@@ -78,7 +82,11 @@ def test_a_kill_breaks_the_upload_off(operator: Any, scripted_ray: ScriptedRay, 
 def test_after_a_kill_nothing_is_packed(operator: Any, scripted_ray: ScriptedRay, tmp_path: Path) -> None:
     guard = operator._new_guard(CONTEXT)
     operator.on_kill()
-    with pytest.raises(RayJobInterruptedError, match="it had no job yet"), guard.guarding():
+    with (
+        pytest.raises(RayJobInterruptedError, match="it had no job yet"),
+        guard.guarding(),
+        operator._waiting_for_cluster(),
+    ):
         operator._prepare({"working_dir": str(tmp_path)})
     assert not scripted_ray.received
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from types import SimpleNamespace
@@ -14,12 +13,13 @@ import pytest
 from airflow_provider_rayjobs import task_end
 from airflow_provider_rayjobs.task_end import Reason, TaskProcess, was_killed
 
-ALIVE = ["running", "deferred", "queued", "scheduled", "up_for_retry"]
-OVER = ["failed", "success", "skipped", "restarting", "removed", None]
+ALIVE = ["running", "deferred", "queued", "scheduled", "up_for_retry", None]  # None: its scheduler died
+OVER = ["failed", "success", "skipped", "restarting", "removed", "absent"]
 
 
 def instance(**fields: Any) -> Any:
-    fields = {"try_number": 2, "max_tries": 3, **fields}
+    task = SimpleNamespace(retries=fields.get("max_tries", 3))
+    fields = {"try_number": 2, "max_tries": 3, "hostname": "here", "pid": 7, "task": task, **fields}
     return SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1, id="an id", **fields)
 
 
@@ -38,10 +38,10 @@ def airflow_3(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 @pytest.fixture
 def airflow_2(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What the database says."""
-    net = pytest.importorskip("airflow.utils.net")
-    row = SimpleNamespace(state="running", try_number=2, max_tries=3, hostname=net.get_hostname(), pid=os.getpid())
+    row = SimpleNamespace(state="running", try_number=2, max_tries=3, hostname="here", pid=7)
     monkeypatch.setattr(task_end, "AIRFLOW_V_3_0_PLUS", False)
     monkeypatch.setattr(task_end, "_row_2", lambda _: row if row.pid else None)
+    monkeypatch.setattr(task_end, "XCom", SimpleNamespace(get_one=lambda **_: "j1"))
     monkeypatch.setattr(task_end.compat, "triggerer_ends", lambda: False)
     return row
 
@@ -49,16 +49,19 @@ def airflow_2(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 @pytest.mark.parametrize("state", ALIVE)
 @pytest.mark.parametrize("current", [True, False])
 def test_a_task_that_lives_is_this_process_s_or_another_s(
-    airflow_3: SimpleNamespace, state: str, current: bool
+    airflow_3: SimpleNamespace, state: str | None, current: bool
 ) -> None:
     airflow_3.state, airflow_3.current = state, current
-    assert TaskProcess(instance()).reason() is (Reason.PROCESS_ENDS if current else Reason.REPLACED)
+    assert TaskProcess(instance()).reason("j1") is (Reason.PROCESS_ENDS if current else Reason.REPLACED)
+    # Nobody follows a job that another process of the task does not know as its own.
+    assert TaskProcess(instance()).reason("j0") is (Reason.PROCESS_ENDS if current else Reason.TASK_ENDED)
+    assert TaskProcess(instance()).reason(None) is (Reason.PROCESS_ENDS if current else Reason.REPLACED)
 
 
 @pytest.mark.parametrize("state", OVER)
 def test_a_task_that_is_over_was_ended(airflow_3: SimpleNamespace, state: str | None) -> None:
     airflow_3.state = state
-    assert TaskProcess(instance()).reason() is Reason.TASK_ENDED
+    assert TaskProcess(instance()).reason("j1") is Reason.TASK_ENDED
 
 
 @pytest.mark.parametrize(
@@ -68,7 +71,7 @@ def test_a_task_that_is_over_was_ended(airflow_3: SimpleNamespace, state: str | 
         ({"state": "up_for_retry"}, Reason.PROCESS_ENDS),
         ({"state": "failed"}, Reason.TASK_ENDED),
         ({"state": "restarting"}, Reason.TASK_ENDED),
-        ({"state": None}, Reason.TASK_ENDED),
+        ({"state": None}, Reason.PROCESS_ENDS),
         ({"pid": None}, Reason.TASK_ENDED),  # the row is gone
         ({"max_tries": 5}, Reason.TASK_ENDED),  # cleared
         ({"try_number": 3}, Reason.REPLACED),
@@ -79,7 +82,7 @@ def test_a_task_that_is_over_was_ended(airflow_3: SimpleNamespace, state: str | 
 )
 def test_airflow_2_is_asked_by_its_database(airflow_2: SimpleNamespace, now: dict[str, Any], reason: Reason) -> None:
     vars(airflow_2).update(now)
-    assert TaskProcess(instance()).reason() is reason
+    assert TaskProcess(instance()).reason("j1") is reason
 
 
 def test_no_answer_is_waited_for_a_short_time_only(airflow_3: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +90,7 @@ def test_no_answer_is_waited_for_a_short_time_only(airflow_3: SimpleNamespace, m
     monkeypatch.setattr(task_end, "_state_3", lambda _: gate.wait(30))
     monkeypatch.setattr(task_end, "ANSWER_LIMIT", 0.2)
     began = time.monotonic()
-    assert TaskProcess(instance()).reason() is Reason.UNKNOWN
+    assert TaskProcess(instance()).reason("j1") is Reason.UNKNOWN
     assert time.monotonic() - began < 5
     gate.set()
 
@@ -97,7 +100,7 @@ def test_an_error_is_no_answer(airflow_3: SimpleNamespace, monkeypatch: pytest.M
         raise ConnectionError("the API server is away")
 
     monkeypatch.setattr(task_end, "_state_3", away)
-    assert TaskProcess(instance()).reason() is Reason.UNKNOWN
+    assert TaskProcess(instance()).reason("j1") is Reason.UNKNOWN
 
 
 @pytest.mark.parametrize(("try_number", "max_tries", "follows"), [(1, 0, False), (1, 1, True), (2, 1, False)])
@@ -113,8 +116,12 @@ def test_only_a_process_that_is_old_asks_whether_it_was_replaced(
     assert not process.is_replaced()
     monkeypatch.setattr(task_end, "SURE_FOR", 0.0)
     assert process.is_replaced()
+    assert not TaskProcess(instance(test_mode=True)).is_replaced()  # `airflow tasks test` keeps no state
     airflow_3.current = True
     assert not process.is_replaced()
+    monkeypatch.setattr(task_end, "SURE_FOR", 60.0)
+    airflow_3.current = False
+    assert not process.is_replaced()  # it was asked just now
 
 
 # A cancelled trigger
