@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -125,20 +126,37 @@ class Case:
     def problems(self, facts: Facts) -> list[str]:
         """Compare what came of it with what must."""
         must = self.expected
-        found = [
-            ("session", facts.trouble, not facts.trouble),
-            ("state", facts.state, facts.state == must.state),
-            ("tries", facts.tries, must.tries is None or _is(facts.tries, must.tries)),
-            ("starts", facts.starts, _is(facts.starts, must.starts)),
-            ("ends", facts.ends, _is(facts.ends, must.ends)),
-            ("orphans", facts.orphans, facts.orphans == 0),
-            ("errors", facts.errors, not must.error or bool({*must.error} & {*facts.errors})),
-            ("lines missing", facts.missing, not must.whole or facts.missing == 0),
-            ("lines repeated", facts.repeated, must.repeats or facts.repeated == 0),
+        counted = [
+            ("tries", facts.tries, must.tries),
+            ("starts", facts.starts, must.starts),
+            ("ends", facts.ends, must.ends),
+            ("orphans", facts.orphans, 0),
+            ("lines missing", facts.missing, 0 if must.whole else None),
+            ("lines repeated", facts.repeated, None if must.repeats else 0),
         ]
-        return [f"{what}: {is_}" for what, is_, right in found if not right]
+        return [
+            *([f"session: {facts.trouble[:200]}"] if facts.trouble else []),
+            *([f"state {facts.state}, not {must.state}"] if facts.state != must.state else []),
+            *(
+                [f"error {facts.errors}, not {must.error}"]
+                if must.error and not {*must.error} & {*facts.errors}
+                else []
+            ),
+            *(f"{what} {number}, not {_text(due)}" for what, number, due in counted if not _is(number, due)),
+        ]
 
 
-def _is(number: int, amount: Amount) -> bool:
-    least, most = (amount, amount) if isinstance(amount, int) else amount
+def _is(number: int, amount: Amount | None) -> bool:
+    least, most = _bounds(amount)
     return least <= number <= most
+
+
+def _text(amount: Amount | None) -> str:
+    least, most = _bounds(amount)
+    return str(least) if least == most else f"{least} to {most}"
+
+
+def _bounds(amount: Amount | None) -> tuple[int, float]:
+    if amount is None:
+        return 0, math.inf
+    return amount if isinstance(amount, tuple) else (amount, amount)

@@ -106,12 +106,12 @@ def _stopped(bench: Bench, runs: Sequence[Run]) -> None:
         time.sleep(1)
 
 
-def _act(act: Callable[[Run], None], *, then_stops: bool = True) -> Fire:
-    """Have a user act on all runs at once, and wait until the jobs have stopped."""
+def _act(act: Callable[[Run], None], *, users: int = 20, then_stops: bool = True) -> Fire:
+    """Have users act on all runs at once, and wait until the jobs have stopped."""
 
     def fire(bench: Bench, runs: Sequence[Run]) -> None:
-        with ThreadPoolExecutor(len(runs)) as users:
-            list(users.map(act, runs))
+        with ThreadPoolExecutor(users) as threads:
+            list(threads.map(act, runs))
         if then_stops:
             _stopped(bench, runs)
 
@@ -147,6 +147,11 @@ def _ended_by_user(state: str) -> Callable[[str, str], Expected]:
     return expected
 
 
+def _run_failed(moment: str, mode: str) -> Expected:
+    """Return what must come of a task whose run a user marks as failed: Airflow skips what no worker has yet."""
+    return _ended_by_user("skipped" if moment == "queued" else "failed")(moment, mode)
+
+
 def _run_anew(moment: str, _mode: str) -> Expected:
     """Return what must come of a task that a user clears: its job ends, and another one runs."""
     must = Expected(starts=2, ends=1)
@@ -167,27 +172,22 @@ def _by_users() -> list[Fault]:
         ("marks the task failed", marks("failed"), _ended_by_user("failed"), ("running", "sync")),
         ("marks the task a success", marks("success"), _ended_by_user("success"), ("running", "deferrable")),
         ("clears the task", _cleared, _run_anew, ("running", "deferrable")),
-        ("deletes the run", _act(lambda run: run.delete()), _ended_by_user("deleted"), ("running", "deferrable")),
+        # One after another: when a dozen are deleted at a time, Airflow 3.3's API server runs out of connections to its
+        # database, and answers nobody for minutes.
+        (
+            "deletes the run",
+            _act(lambda run: run.delete(), users=1),
+            _ended_by_user("deleted"),
+            ("running", "deferrable"),
+        ),
         (
             "marks the run failed",
             _act(lambda run: run.airflow.set_run_state(run.dag_id, run.run_id, "failed")),
-            _ended_by_user("failed"),
+            _run_failed,
             ("running", "sync"),
         ),
     ]
-    # A mark of the run as failed ends unfinished tasks only, and that of a task that has ended is its own.
-    single = [
-        Fault(
-            name,
-            "user",
-            fire,
-            expected,
-            shared=True,
-            slice=sliced,
-            moments=("queued", "uploading", "pending", "running", "ending", "ended"),
-        )
-        for name, fire, expected, sliced in acts
-    ]
+    single = [Fault(name, "user", fire, expected, shared=True, slice=sliced) for name, fire, expected, sliced in acts]
     twenty = tuple(f"running {number:02}" for number in range(1, 11))
     many = [
         Fault(
@@ -206,10 +206,11 @@ def _by_users() -> list[Fault]:
 
 
 def _timeouts() -> list[Fault]:
-    def over(_bench: Bench, runs: Sequence[Run]) -> None:
+    def over(bench: Bench, runs: Sequence[Run]) -> None:
         deadline = time.monotonic() + 60
         while not all(run.is_over() for run in runs) and time.monotonic() < deadline:
             time.sleep(1)
+        _stopped(bench, runs)
 
     def fault(kind: str, state: str, error: tuple[str, ...]) -> Fault:
         must = Expected(state=state, ends=0, tries=1, error=error, whole=False)

@@ -8,12 +8,16 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tests.field.case import MODES, MOMENTS
+from tests.field.faults import FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from tests.field.case import Case, Facts
+
+#: The faults in their order.
+_KNOWN = dict.fromkeys((fault.hits, fault.name) for fault in FAULTS)
 
 
 def record(folder: Path, version: str, played: Iterable[tuple[Case, Facts]]) -> None:
@@ -35,6 +39,7 @@ def record(folder: Path, version: str, played: Iterable[tuple[Case, Facts]]) -> 
             "facts": asdict(facts) | {"story": ""},
             "problems": case.problems(facts),
         }
+    results = {name: result for name, result in results.items() if (result["hits"], result["fault"]) in _KNOWN}
     file.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
     versions = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"), reverse=True)}
     (folder / "table.md").write_text(render(versions))
@@ -45,7 +50,8 @@ def render(versions: dict[str, dict[str, Any]]) -> str:
 
     :param versions: the results by Airflow version.
     """
-    text = []
+    order = list(_KNOWN)
+    text = [*(f"- **{moment}**: {what}" for moment, what in MOMENTS.items()), ""]
     for version, results in versions.items():
         wrong = sum(bool(result["problems"]) for result in results.values())
         text += [f"### Airflow {version}", "", f"{len(results)} cases, {len(results) - wrong} as expected.", ""]
@@ -54,7 +60,9 @@ def render(versions: dict[str, dict[str, Any]]) -> str:
         for result in results.values():
             cells = rows.setdefault((result["hits"], result["fault"], result["mode"]), {})
             cells.setdefault(result["moment"].split()[0], []).append(_verdict(result))
-        for (hits, fault, mode), cells in sorted(rows.items(), key=lambda row: (row[0][:2], MODES.index(row[0][2]))):
+        for (hits, fault, mode), cells in sorted(
+            rows.items(), key=lambda row: (order.index(row[0][:2]), MODES.index(row[0][2]))
+        ):
             columns = [_summary(cells.get(moment, [])) for moment in MOMENTS]
             text.append(f"| {hits} | {fault} | {mode} | " + " | ".join(columns) + " |")
         text.append("")
