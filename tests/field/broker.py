@@ -29,16 +29,26 @@ class Broker:
 
     def queues(self, worker: str) -> set[str]:
         """Return the names of the queues that a worker consumes; none if it does not answer."""
-        answers = self._celery.control.inspect([f"celery@{worker}"], timeout=2).active_queues() or {}
+        with self._celery.connection_for_write() as connection:
+            asked = self._celery.control.inspect([f"celery@{worker}"], timeout=2, connection=connection)
+            answers = asked.active_queues() or {}
         return {queue["name"] for queues in answers.values() for queue in queues}
 
     def consume(self, queue: str, workers: Sequence[str]) -> None:
         """Let workers consume a queue."""
-        self._celery.control.add_consumer(queue, destination=[f"celery@{name}" for name in workers], reply=True)
+        self._tell("add_consumer", queue, workers)
 
     def cease(self, queue: str, workers: Sequence[str]) -> None:
         """Let workers consume a queue no more."""
-        self._celery.control.cancel_consumer(queue, destination=[f"celery@{name}" for name in workers], reply=True)
+        self._tell("cancel_consumer", queue, workers)
+
+    def _tell(self, command: str, queue: str, workers: Sequence[str]) -> None:
+        # By a connection of its own: one that is kept does not outlive a restart of the broker.
+        with self._celery.connection_for_write() as connection:
+            names = [f"celery@{name}" for name in workers]
+            self._celery.control.broadcast(
+                command, {"queue": queue}, names, reply=True, timeout=2, limit=len(names), connection=connection
+            )
 
     def deliver_again(self) -> int:
         """Put each message whose task runs into its queue once more, as the broker does after its visibility timeout.
