@@ -14,6 +14,7 @@ from tests.field.case import MOMENTS, Expected, Fault
 from tests.field.run import TASK
 from tests.support import faults as network
 from tests.support.airflow_processes import COMPONENT_HEARTBEAT_TIMEOUT, TASK_HEARTBEAT_TIMEOUT
+from tests.support.airflow_records import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -514,8 +515,13 @@ def _edits() -> list[Fault]:
         def fire(bench: Bench, runs: Sequence[Run]) -> None:
             bench.set_retries(new)
             _task_process(KILL, supervisor=False)(bench, runs)
+            wait(lambda: all(_is_at_second_try(run) for run in runs), 120, lambda: "no second try")
 
         return fire
+
+    def _is_at_second_try(run: Run) -> bool:
+        row = run.airflow.task(run.dag_id, run.run_id, TASK)
+        return row.try_number > 1 and row.state in ("running", "deferred", "success", "failed")
 
     return [
         Fault(
