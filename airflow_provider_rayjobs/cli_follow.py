@@ -114,7 +114,9 @@ def _what_became(event: JobEvent) -> str:
     """Tell in one line how a job ended; the traceback of one that FAILED is the end of its log."""
     job = f"Ray job {event.submission_id}"
     if event.outcome is Outcome.LOST:
-        return f"{job} is gone: the cluster's head restarted, or somebody deleted the job"
+        gone = f"{job} is gone: the cluster's head restarted, or somebody deleted the job"
+        node = event.node_ip or event.node_id
+        return f"{gone}; its process may still run on node {node}" if node else gone
     if event.outcome is Outcome.UNREACHABLE:
         timeout = "the cluster was unreachable for all of the connection's unreachable_timeout"
         return f"{job} can't be followed any longer, though it may still run: {timeout}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, XCom, conf, redact
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, conf, redact
 from airflow.providers.common.compat.version_compat import (
     AIRFLOW_V_3_0_PLUS,
     AIRFLOW_V_3_1_PLUS,
@@ -37,11 +38,14 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.connection import AirflowConnection
     from airflow_provider_rayjobs.protocol import JobDetails
 
-ONLY_3_0 = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
+#: What the signal handler of Airflow 2 raises after ``on_kill``; an operator within another task gets this only.
+TERMINATED: tuple[type[BaseException], ...] = ()
+if not AIRFLOW_V_3_0_PLUS:
+    from airflow.exceptions import AirflowTaskTerminated
 
-#: Airflow 2 calls ``on_kill`` on a fresh instance when a deferred task's ``execution_timeout`` has passed. (Airflow 3
-#: does not, and its signal handler could not ask for XComs.)
-KILLS_UNSTARTED_TASKS = not AIRFLOW_V_3_0_PLUS
+    TERMINATED = (AirflowTaskTerminated,)
+
+ONLY_3_0 = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
 
 #: Airflow 3.0's decorated operators hand on a method that its operators do not have, to nobody who calls it.
 DECORATORS_MISS_XCOM_PUSH = ONLY_3_0
@@ -69,11 +73,12 @@ def is_mapped(operator: Any) -> bool:
     return bool(getattr(operator, "_BaseOperator__from_mapped", False))
 
 
-def task_identity(context: Context, deployment: str) -> TaskIdentity:
+def task_identity(context: Context, deployment: str, number: int = 1) -> TaskIdentity:
     """
     Read from a task's context who it is.
 
     :param deployment: the connection's ``deployment``, or an empty text to derive one.
+    :param number: which of the submissions of this try it is, from 1.
     """
     ti: Any = context["ti"]
     started = getattr(context["dag_run"], "start_date", None)
@@ -85,9 +90,28 @@ def task_identity(context: Context, deployment: str) -> TaskIdentity:
         map_index=-1 if ti.map_index is None else ti.map_index,
         try_number=ti.try_number,
         max_tries=ti.max_tries,
-        retries=ti.task.retries or 0,
         run_started=started.astimezone(UTC).isoformat() if started else "",
+        number=number,
     )
+
+
+#: How many submissions the tries that run in this process have made, by the ``id()`` of their task instance and number.
+_submissions: dict[tuple[int, int], int] = {}
+
+
+def next_submission(context: Context) -> int:
+    """
+    Count the submissions of a try, from 1: a task may execute several operators.
+
+    Each process that runs the try counts anew, so the same submission has the same number in each.
+    """
+    ti: Any = context["ti"]
+    key = (id(ti), ti.try_number)
+    if key not in _submissions:
+        _submissions[key] = 0
+        weakref.finalize(ti, _submissions.pop, key)
+    _submissions[key] += 1
+    return _submissions[key]
 
 
 def own_xcom(context: Context, key: str) -> Any:
@@ -208,7 +232,7 @@ def _mask_sensitive(values: Mapping[str, Any]) -> None:
 
 def _mask(secret: Any) -> None:
     """Have Airflow mask a secret; a triggerer that ends is asked no more."""
-    if not _triggerer_ends():
+    if not triggerer_ends():
         mask_secret(secret)
 
 
@@ -299,24 +323,7 @@ async def read_cluster(hook: BaseHook, conn_id: str) -> ClusterConnection:
     return cluster
 
 
-async def was_killed(task_instance: Any, trigger_id: int | None, submission_id: str) -> bool:
-    """
-    Tell whether a deferred task is no longer deferred on its trigger by a user's act.
-
-    A cancelled trigger knows nothing of the reason: a user marked or cleared the task, or the triggerer shuts down, or
-    hands its triggers over. Only the first ends the job.
-
-    :param task_instance: the trigger's task instance.
-    :param trigger_id: the trigger's id.
-    :param submission_id: the job that the trigger follows.
-    """
-    if _triggerer_ends():
-        return False
-    check = _was_killed_3 if AIRFLOW_V_3_0_PLUS else _was_killed_2
-    return await in_airflows_thread(check, task_instance, trigger_id, submission_id)
-
-
-def _triggerer_ends() -> bool:
+def triggerer_ends() -> bool:
     """
     Tell whether this triggerer is shutting down and reads no answers any more.
 
@@ -328,37 +335,3 @@ def _triggerer_ends() -> bool:
 
     reader = getattr(getattr(task_runner, "SUPERVISOR_COMMS", None), "_reader_task", None)
     return reader is not None and reader.done()
-
-
-def _was_killed_3(ti: Any, _trigger_id: int | None, submission_id: str) -> bool:
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-
-    map_index = -1 if ti.map_index is None else ti.map_index
-    states = RuntimeTaskInstance.get_task_states(
-        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=map_index
-    )
-    # Mapped task instances are keyed with their index.
-    name = ti.task_id if map_index < 0 else f"{ti.task_id}_{map_index}"
-    state = states[ti.run_id][name] if states.get(ti.run_id) else None
-    if str(getattr(state, "value", state)) != "deferred":
-        return True
-    # Deferred again: by a new try, after a clear, which follows another job?
-    current = XCom.get_one(
-        key=SUBMISSION_ID_XCOM, dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=map_index
-    )
-    return current is not None and current != submission_id
-
-
-def _was_killed_2(ti: Any, trigger_id: int | None, _submission_id: str) -> bool:
-    from airflow.models.taskinstance import TaskInstance
-    from airflow.utils.session import create_session
-
-    with create_session() as session:
-        now = (
-            session.query(TaskInstance.state, TaskInstance.trigger_id, TaskInstance.try_number)
-            .filter_by(dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index)
-            .one_or_none()
-        )
-    if now is None or now.state != "deferred":
-        return True
-    return bool(now.trigger_id != trigger_id or now.try_number != ti.try_number)

@@ -62,8 +62,11 @@ class JobReaches:
         if self.job is None:
             return False  # it may be submitted later
         raise RayJobLostError(
-            f"{error}, although it did before: its head restarted, or the job was deleted",
+            f"{error}, although it did before: its head restarted, or the job was deleted. "
+            f"{protocol.may_run_hint(self.submission_id, self.job)}",
             submission_id=self.submission_id,
+            node_id=self.job.driver_node_id,
+            node_ip=self.job.driver_ip,
         ) from error
 
     def reached(self, job: JobDetails) -> bool:

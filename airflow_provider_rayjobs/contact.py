@@ -1,4 +1,4 @@
-"""Losing contact with a cluster, and for how long it is borne."""
+"""Losing contact with a cluster, and for how long a task waits until it is back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Contact:
     """
     Counts how long a cluster has been unreachable.
 
-    :param budget: seconds without contact that are borne.
+    :param budget: seconds without contact after which to give up.
     :param log: where the loss and the return of contact are told, once each.
     """
 

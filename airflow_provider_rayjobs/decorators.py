@@ -197,7 +197,8 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         from airflow_provider_rayjobs.results import traceback_of
 
         try:
-            job = self.hook.get_job_info(event.submission_id)
+            with self._waiting_for_cluster():
+                job = self.hook.get_job_info(event.submission_id)
             record = self._read(context, job, event.submission_id)
         except RayJobsError as e:
             self.log.debug("No traceback of the function: %s", e)
@@ -209,7 +210,8 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         return f"{event.address}: Ray job {event.submission_id} ended FAILED: {what}\n{traceback}"
 
     def _result(self, context: Context, event: JobEvent) -> Any:
-        job = find_job(self.hook, event.submission_id)
+        with self._waiting_for_cluster():
+            job = find_job(self.hook, event.submission_id)
         try:
             if job is None:
                 raise RayJobResultError(f"{event.address}: Ray job {event.submission_id} is gone, with its result")
@@ -265,7 +267,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
             finally:
                 await transport.close()
 
-        record = (self._guard or self._new_guard()).run(read())
+        record = (self._guard or self._new_guard(context)).run(read())
         if record.progress is not None:
             public = compat.public_for(job)
             self._push_progress(context, {**record.progress, "message": public(record.progress["message"])})

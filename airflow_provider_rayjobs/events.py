@@ -57,6 +57,9 @@ class JobEvent:
     :param reattached_at: Unix seconds at which a later try took over an earlier try's job, else None.
     :param ended_at: Unix seconds at which the end was noticed.
     :param progress: the last report of the job's function, as far as it was in the log that was followed.
+    :param may_run: for LOST: whether the job's process may still run.
+    :param node_id: for LOST: Ray's id of the node that ran the job's process, where known.
+    :param node_ip: for LOST: the address of this node, where known.
     """
 
     submission_id: str
@@ -70,6 +73,9 @@ class JobEvent:
     reattached_at: float | None = None
     ended_at: float = 0.0
     progress: dict[str, Any] | None = None
+    may_run: bool = True
+    node_id: str | None = None
+    node_ip: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the event as a JSON object that every database takes."""
@@ -151,7 +157,13 @@ def _raise(event: JobEvent) -> NoReturn:
     if event.outcome is Outcome.TIMEOUT:
         raise RayJobTimeoutError(f"{job} {event.detail}", submission_id=event.submission_id)
     if event.outcome is Outcome.LOST:
-        raise RayJobLostError(f"{job} {event.detail}", submission_id=event.submission_id)
+        raise RayJobLostError(
+            f"{job} {event.detail}",
+            submission_id=event.submission_id,
+            may_run=event.may_run,
+            node_id=event.node_id,
+            node_ip=event.node_ip,
+        )
     raise RayClusterUnreachableError(f"{job} {event.detail}")
 
 

@@ -1,5 +1,5 @@
 """
-At most one Ray job per try, and at most one alive per task instance.
+At most one Ray job per submission of a try, and at most one alive per task instance.
 
 Before a try submits, it looks at the jobs of the earlier ones. What a crashed worker left running is followed on; what
 an earlier generation (before a user's clear) left running is stopped.
@@ -8,7 +8,10 @@ an earlier generation (before a user's clear) left running is stopped.
 from __future__ import annotations
 
 import logging
+import math
 import time
+from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs import protocol
@@ -32,27 +35,46 @@ STOP_PATIENCE = 60.0
 
 
 def settle_earlier_jobs(
-    hook: RayJobHook, identity: TaskIdentity, *, explicit_id: str | None, reattach: bool
+    hook: RayJobHook, identity: TaskIdentity, *, explicit_id: str | None, entrypoint: str, reattach: bool
 ) -> JobDetails | None:
     """
     Find the job that this try goes on with, and stop whatever else earlier tries left alive.
 
     :param hook: the cluster.
-    :param identity: this try.
+    :param identity: this submission.
     :param explicit_id: the submission id that the DAG author chose, if any.
+    :param entrypoint: what is to be submitted.
     :param reattach: whether a job of an earlier try may be followed on.
     :return: a job of this generation that runs or has SUCCEEDED, or None: then a new one is to be submitted.
     :raises RayJobTimeoutError: a job that was asked to stop did not end.
     """
-    found: JobDetails | None = None
-    for job in _earlier_jobs(hook, identity, explicit_id):
-        usable = not job.status.is_terminal or job.status is JobStatus.SUCCEEDED
-        if found is None and reattach and usable and identity.same_generation(job):
-            found = job
-        elif not job.status.is_terminal:
+    jobs = list(_earlier_jobs(hook, identity, explicit_id))
+    several = identity.number > 1 or any(map(identity.is_of_several, jobs))
+    found = _job_to_follow(jobs, identity, entrypoint if several else None) if reattach else None
+    for job in jobs:
+        # Another submission of this try may go on with it.
+        kept = reattach and several and identity.same_generation(job) and (found or not identity.same_number(job))
+        if job is not found and not kept and not job.status.is_terminal:
             log.info("Stopping Ray job %s, which an earlier attempt of this task left running", job.submission_id)
             stop_and_wait(hook, str(job.submission_id), patience=STOP_PATIENCE)
     return found
+
+
+def _job_to_follow(jobs: list[JobDetails], identity: TaskIdentity, entrypoint: str | None) -> JobDetails | None:
+    """
+    Return the job of this generation that does what is to be submitted.
+
+    :param entrypoint: what is to be submitted, by a task that submits several times: it may do so in another order.
+        None for a task that submits once: it goes on with the job that is there, whose entrypoint may hold the try's
+        number.
+    """
+    usable = [
+        job
+        for job in jobs
+        if identity.same_generation(job) and (not job.status.is_terminal or job.status is JobStatus.SUCCEEDED)
+    ]
+    usable.sort(key=identity.same_number, reverse=True)  # a loop may submit the same several times
+    return next((job for job in usable if entrypoint in (None, job.entrypoint)), None)
 
 
 def _earlier_jobs(hook: RayJobHook, identity: TaskIdentity, explicit_id: str | None) -> Iterator[JobDetails]:
@@ -64,16 +86,25 @@ def _earlier_jobs(hook: RayJobHook, identity: TaskIdentity, explicit_id: str | N
         jobs = [job for job in hook.list_jobs() if _is_earlier(identity, job)]
         yield from sorted(jobs, key=_try_of, reverse=True)
         return
-    for number in range(identity.try_number - 1, 0, -1):
-        first = identity.submission_id(number)
-        job = find_job(hook, first)
-        if job is None or not identity.owns(job):
-            continue
-        if not identity.same_run(job):
-            second = find_job(hook, identity.second_submission_id(first, number))
-            if second is not None and identity.owns(second):
-                yield second
-        yield job
+    for try_number in range(identity.try_number - 1, 0, -1):
+        for number in count(1):
+            jobs = list(_jobs_of_try(hook, replace(identity, number=number), try_number))
+            yield from jobs
+            if not jobs and number >= identity.number:
+                break
+
+
+def _jobs_of_try(hook: RayJobHook, identity: TaskIdentity, try_number: int) -> Iterator[JobDetails]:
+    """Yield what an earlier try made of its submission with this number, the latest first."""
+    first = identity.submission_id(try_number)
+    job = find_job(hook, first)
+    if job is None or not identity.owns(job):
+        return
+    if not identity.same_run(job):
+        second = find_job(hook, identity.second_submission_id(first, try_number))
+        if second is not None and identity.owns(second):
+            yield second
+    yield job
 
 
 def _is_earlier(identity: TaskIdentity, job: JobDetails) -> bool:
@@ -105,10 +136,10 @@ def submit_once(
     **job: Any,
 ) -> str:
     """
-    Submit this try's job, or adopt it when this same try has submitted it before.
+    Submit a job, or adopt it when another process has made this same submission before.
 
     :param hook: the cluster.
-    :param identity: this try.
+    :param identity: this submission.
     :param submission_id: the id that the DAG author chose, if any.
     :param metadata: the DAG author's metadata.
     :param announce: takes the id before it is submitted.
@@ -135,7 +166,8 @@ def submit_once(
                 candidate,
                 taken.status,
             )
-            if not taken.status.is_terminal:  # of a DAG run that was deleted and made anew
+            # Alive, it is of a DAG run that was deleted and made anew; or of this try, which submits several times.
+            if not taken.status.is_terminal and not identity.same_try(taken):
                 stop_and_wait(hook, candidate, patience=STOP_PATIENCE)
     raise AssertionError("unreachable: the second id is returned or raised")
 
@@ -144,7 +176,7 @@ def stop_and_wait(hook: RayJobHook, submission_id: str, patience: float, appear:
     """
     Stop a job and wait until it has ended.
 
-    :param patience: seconds.
+    :param patience: seconds, from the first answer on.
     :param appear: seconds within which a job that the cluster does not know may still appear.
     :return: its last status, or None when the cluster does not know it.
     :raises RayJobTimeoutError: it has not ended after ``patience`` seconds.
@@ -159,13 +191,14 @@ def wait_until_ended(hook: RayJobHook, submission_id: str, patience: float) -> J
     """
     Wait until a job has ended.
 
-    :param patience: seconds.
+    :param patience: seconds, from the first answer on.
     :return: its last status.
     :raises RayJobNotFoundError: no such job.
     :raises RayJobTimeoutError: it has not ended after ``patience`` seconds.
     """
-    give_up = time.monotonic() + patience
+    give_up = math.inf
     while not (status := hook.get_job_status(submission_id)).is_terminal:
+        give_up = min(give_up, time.monotonic() + patience)
         if time.monotonic() >= give_up:
             raise _still_live(hook, submission_id, status, patience)
         time.sleep(0.5)

@@ -133,8 +133,36 @@ class RayJobStoppedError(RayJobError):
     """The job ended STOPPED."""
 
 
+class RayJobInterruptedError(RayJobError):
+    """The process that followed the job was asked to end, and not its task: the job goes on, or was not submitted."""
+
+
 class RayJobLostError(RayJobError):
-    """The cluster no longer knows the job: its head restarted, or somebody deleted the job."""
+    """
+    The cluster no longer knows the job: its head restarted, or somebody deleted the job.
+
+    :param message: the whole message.
+    :param submission_id: the job's submission id.
+    :param may_run: whether the job's process may still run: one on a worker node outlives the head. False when the job
+        was deleted, for Ray deletes only jobs that have ended.
+    :param node_id: Ray's id of the node on which the process was started, as the last look at the job told it; None
+        when no look did.
+    :param node_ip: the address of this node; None likewise.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        submission_id: str = "",
+        may_run: bool = True,
+        node_id: str | None = None,
+        node_ip: str | None = None,
+    ) -> None:
+        super().__init__(message, submission_id=submission_id)
+        self.may_run = may_run
+        self.node_id = node_id
+        self.node_ip = node_ip
 
 
 class RayJobResultError(RayJobError):

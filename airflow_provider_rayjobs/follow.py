@@ -119,6 +119,7 @@ class JobWatcher:
         self._stop_again = 0.0  # Unix seconds, after a stop that found no contact
         self._contact = Contact(poller.cluster.unreachable_timeout, log)
         self._began = time.time()
+        self._job: JobDetails | None = None  # what the last look saw
         self._node_id: str | None = None  # of the node that has the job's files
         self._public_for = public_for
         self._public = public_for(None)
@@ -256,7 +257,8 @@ class JobWatcher:
         return self._given_up()
 
     def _learn(self, job: JobDetails) -> None:
-        """Take from a look what the job's log and its secrets are found by."""
+        """Take from a look what the job's process, its log and its secrets are found by."""
+        self._job = job
         self._node_id = self._logs.node_id = job.driver_node_id or self._node_id
         if not self._prepared.is_set():
             self._public = self._public_for(job)
@@ -304,29 +306,59 @@ class JobWatcher:
     def _ended(self, job: JobDetails) -> JobEvent:
         self._report(job.status)
         self._ended_at = time.time() if job.end_time is None else job.end_time / 1000
-        if job.status is JobStatus.STOPPED and self._passed:
-            return self._event(Outcome.TIMEOUT, f"{self._passed}; it was stopped")
+        if job.status is JobStatus.STOPPED and (passed := self._passed or self._passed_before(job)):
+            return self._event(Outcome.TIMEOUT, f"{passed}; it was stopped")
         event = event_of_job(job, self._transport.cluster.address, reattached_at=self._watch.reattached_at)
         return replace(event, submission_id=self._watch.submission_id)
 
     async def _lost(self) -> JobEvent:
-        """Tell why the cluster does not know the job any more."""
-        before, detail = self._watch.session_name, "was deleted from the cluster, whose head did not restart"
+        """Tell why the cluster does not know the job any more, and whether its process may still run."""
+        before, reason = self._watch.session_name, ""
         try:
             now = (await self._transport.run(protocol.get_version())).session_name
             if not (before and now):  # Ray names its sessions since 2.35 or a little earlier
-                detail = "is gone: it was deleted from the cluster, or the head restarted and forgot its jobs"
+                reason = "it was deleted from the cluster, or the head restarted and forgot its jobs"
             elif before != now:
-                detail = f"is gone: the head restarted (session {before} became {now}) and forgot its jobs"
+                reason = f"the head restarted (session {before} became {now}) and forgot its jobs"
         except RayJobsError as e:
-            detail = f"is gone: the cluster answered 404, then nothing ({e})"
-        return self._event(Outcome.LOST, f"{detail}; a retry of this task submits it anew")
+            reason = f"the cluster answered 404, then nothing ({e})"
+        if not reason:  # and Ray deletes no job that has not ended
+            detail = (
+                "was deleted from the cluster, whose head did not restart. A retry of this task submits the job again."
+            )
+            return replace(self._event(Outcome.LOST, detail), may_run=False)
+        hint = protocol.may_run_hint(self._watch.submission_id, self._job)
+        event = self._event(Outcome.LOST, f"is gone: {reason}. {hint} A retry of this task submits the job again.")
+        if self._job is None:
+            return event
+        return replace(event, node_id=self._job.driver_node_id, node_ip=self._job.driver_ip)
 
     def _given_up(self) -> JobEvent | None:
         if (detail := self._contact.given_up()) is None:
             return None
         hint = "the job itself may still run; a retry of this task finds it"
         return self._event(Outcome.UNREACHABLE, f"could not be followed, {hint}: {detail}")
+
+    def _passed_before(self, job: JobDetails) -> str | None:
+        """
+        Name the limit for which an earlier watcher, in a triggerer that was restarted since, stopped a job.
+
+        A job that was stopped for a limit ended after it. Of one that was stopped while PENDING Ray tells no more than
+        of one that ran, so for ``pending_timeout`` it must have ended while that watcher waited for its end.
+        """
+        watch = self._watch
+        ends = [self._ended_at or time.time()]  # by the head's clock, which may be wrong
+        if job.start_time is not None and job.end_time is not None:  # right but for the time that the submission took
+            ends.append(watch.submitted_at + (job.end_time - job.start_time) / 1000)
+        ended_at = min(max(ends), time.time())
+        passed = [(deadline, name) for name, deadline in watch.deadlines.items() if deadline <= ended_at]
+        ran = any(status != JobStatus.PENDING for status, _ in self._spent)
+        pending = math.inf if watch.pending_deadline is None or ran else watch.pending_deadline
+        if pending <= ended_at and min(ends) < pending + STOP_PATIENCE:
+            passed.append((pending, "pending_timeout"))
+        if not passed:
+            return None
+        return f"passed its {min(passed)[1]}: it ended {ended_at - watch.submitted_at:.0f} s after its submission"
 
     def _passed_deadline(self) -> str | None:
         """Name the limit that has passed."""

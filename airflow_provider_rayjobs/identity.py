@@ -26,8 +26,12 @@ SECRET_ENV_VARS_KEY = "airflow_secret_env_vars"  # noqa: S105 - no secret, but a
 #: Digest of the task instance, without its try.
 TASK_KEY = "airflow_task"
 
-#: What tells the generations of a task instance apart; a user's clear begins a new one.
-_GENERATION = ("airflow_max_tries", "airflow_retries", "airflow_run_started")
+#: What tells the generations of a task instance apart. A user's clear begins a new one, and raises ``max_tries``;
+#: ``retries`` may be edited at any time.
+_GENERATION = ("airflow_max_tries", "airflow_run_started")
+
+#: Which of its try's submissions a job is; the first one has no such key.
+_NUMBER_KEY = "airflow_submission_number"
 
 #: Longest prefix of an id, before its digest; the whole stays under 100 characters.
 _LONGEST_PREFIX = 70
@@ -42,14 +46,14 @@ LONGEST_SUBMISSION_ID = 240
 @dataclass(frozen=True)
 class TaskIdentity:
     """
-    A try of a task instance.
+    A submission of a try of a task instance; most tries make one only.
 
     :param deployment: what tells two Airflow deployments apart that share a cluster.
     :param map_index: -1 for a task that is not mapped.
     :param try_number: from 1.
     :param max_tries: Airflow's ``max_tries``; a user's clear raises it.
-    :param retries: the task's ``retries``.
     :param run_started: start of the DAG run, which tells a deleted and recreated run from the first one.
+    :param number: which of its try's submissions it is, from 1.
     """
 
     deployment: str
@@ -59,8 +63,8 @@ class TaskIdentity:
     map_index: int
     try_number: int
     max_tries: int
-    retries: int
     run_started: str
+    number: int = 1
 
     @property
     def key(self) -> str:
@@ -69,23 +73,29 @@ class TaskIdentity:
 
     @property
     def attempt_key(self) -> str:
-        """Digest of this very try."""
-        return _digest(self.key, str(self.try_number), self.run_started)
+        """Digest of this very submission."""
+        return _digest(self.key, self._label(self.try_number), self.run_started)
 
     def submission_id(self, try_number: int | None = None) -> str:
-        """Return the submission id of a try, by default this one."""
-        number = self.try_number if try_number is None else try_number
+        """Return the id of the submission with the same number in a try, by default this one."""
+        label = self._label(try_number)
         mapped = f"-m{self.map_index}" if self.map_index >= 0 else ""
-        names = f"{_clean(self.dag_id, 18)}-{_clean(self.task_id, 16)}{mapped}-{_clean(self.run_id, 24)}-t{number}"
-        return f"{names[:_LONGEST_PREFIX]}-{_digest(self.key, str(number))}"
+        names = f"{_clean(self.dag_id, 18)}-{_clean(self.task_id, 16)}{mapped}-{_clean(self.run_id, 24)}-t{label}"
+        return f"{names[:_LONGEST_PREFIX]}-{_digest(self.key, label)}"
 
     def second_submission_id(self, first: str, try_number: int | None = None) -> str:
-        """Return the id for when the first one is taken by another attempt of this same task instance."""
+        """Return the id for when the first one is taken by another submission of this same task instance."""
+        label = self._label(try_number)
+        return f"{first[:_LONGEST_PREFIX]}-t{label}-{_digest(self.key, label, self.run_started)[:12]}"
+
+    def _label(self, try_number: int | None = None) -> str:
+        """Return what tells a try's submissions from others': 2, or 2.3 for the third one of the second try."""
         number = self.try_number if try_number is None else try_number
-        return f"{first[:_LONGEST_PREFIX]}-t{number}-{_digest(self.key, str(number), self.run_started)[:12]}"
+        return f"{number}.{self.number}" if self.number > 1 else f"{number}"
 
     def metadata(self) -> dict[str, str]:
-        """Return what every job of this try carries."""
+        """Return what the job of this submission carries."""
+        number = {_NUMBER_KEY: str(self.number)} if self.number > 1 else {}
         return {
             TASK_KEY: self.key,
             "airflow_deployment": self.deployment,
@@ -95,8 +105,8 @@ class TaskIdentity:
             "airflow_map_index": str(self.map_index),
             "airflow_try_number": str(self.try_number),
             "airflow_max_tries": str(self.max_tries),
-            "airflow_retries": str(self.retries),
             "airflow_run_started": self.run_started,
+            **number,
         }
 
     def owns(self, job: JobDetails) -> bool:
@@ -111,6 +121,19 @@ class TaskIdentity:
         """Whether a job of this task instance was submitted by an earlier try since the last clear."""
         mine: Mapping[str, str] = self.metadata()
         return all(job.metadata.get(name) == mine[name] for name in _GENERATION)
+
+    def same_number(self, job: JobDetails) -> bool:
+        """Whether a job of this task instance has the number of this submission in its own try."""
+        return job.metadata.get(_NUMBER_KEY, "1") == str(self.number)
+
+    @staticmethod
+    def is_of_several(job: JobDetails) -> bool:
+        """Whether the try of a job made several submissions, and this is not the first."""
+        return _NUMBER_KEY in job.metadata
+
+    def same_try(self, job: JobDetails) -> bool:
+        """Whether a job of this task instance was submitted by this try."""
+        return self.same_run(job) and job.metadata.get("airflow_try_number") == str(self.try_number)
 
 
 def _digest(*parts: str) -> str:

@@ -21,8 +21,8 @@ from airflow_provider_rayjobs.answers import error_of, unusable_body
 from airflow_provider_rayjobs.exceptions import (
     RayAPIError,
     RayAuthError,
+    RayClusterUnreachableError,
     RayJobsError,
-    RayProtocolError,
     RayRequestRefusedError,
 )
 from airflow_provider_rayjobs.json_text import JsonTextReader
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.protocol import Flow
 
     TakeText = Callable[[str], Iterable[None] | None]
+
+#: Where Ray's dashboard hands out the files of a node.
+LOG_FILE_ROUTE = "/api/v0/logs/file"
 
 #: Seconds that reading a log may take.
 LOG_WITHIN = 600.0
@@ -58,19 +61,25 @@ def log_file_path(submission_id: str, node_id: str, extension: str = "log", line
     :param lines: how many of the last lines; -1 for all.
     """
     query = {"node_id": node_id, "filename": f"job-driver-{submission_id}.{extension}", "lines": lines}
-    return f"/api/v0/logs/file?{urlencode(query)}"
+    return f"{LOG_FILE_ROUTE}?{urlencode(query)}"
 
 
 def file_error(response: Response) -> RayJobsError:
-    """Return what an answer of the route means that is not the file."""
+    """
+    Return what an answer of the route means that is not the file.
+
+    Ray itself answers with 500 when there is no such node or file. A proxy that passes the Jobs API only answers with
+    403, 404, 405, a redirect to a login page, …; or, with status 200, a web page.
+    """
     error = error_of(response)
-    if response.status in (403, 404) and isinstance(error, RayProtocolError | RayAuthError):
-        return RayRequestRefusedError(
-            f"{response.address}: HTTP {response.status}: this cluster, or a proxy before it, does not serve GET "
-            "/api/v0/logs/file; let the proxy pass it",
-            status=response.status,
-        )
-    return error
+    asks_for_login = isinstance(error, RayAuthError) and response.status == 401
+    if asks_for_login or isinstance(error, RayClusterUnreachableError) or response.status in (400, 500):
+        return error
+    return RayRequestRefusedError(
+        f"{response.address}: HTTP {response.status}: this cluster, or a proxy before it, does not serve GET "
+        "/api/v0/logs/file; let the proxy pass it",
+        status=response.status,
+    )
 
 
 def read_file(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
+    AirflowTaskTimeout,
     BaseOperator,
     conf,
     get_current_context,
@@ -32,10 +35,11 @@ from airflow_provider_rayjobs.logs import DRAIN_TOTAL
 from airflow_provider_rayjobs.rendering import RendersTexts
 from airflow_provider_rayjobs.runtime_env import expanded_on_the_node
 from airflow_provider_rayjobs.stop_delete import RayDeleteJobOperator, RayStopJobOperator
+from airflow_provider_rayjobs.task_end import TaskProcess
 from airflow_provider_rayjobs.task_log import log_group, submission_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -163,6 +167,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         self.reattach = reattach
         validation.check_operator(self)
         self._guard: JobGuard | None = None
+        self._identity: TaskIdentity | None = None
         self._killed = False
 
     @cached_property
@@ -202,21 +207,29 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         """Submit the job, or take over the one that an earlier try left, and see it to its end."""
         with refused_for_good():
             try:
-                explicit_id = validation.job_arguments(self)["submission_id"]
+                job = validation.job_arguments(self)
             except (TypeError, ValueError) as e:
                 raise AirflowFailException(f"Nothing was submitted: {e}") from e
-            guard = self._new_guard()
+            guard = self._new_guard(context)
             if self.deferrable:
                 compat.note_deferral(context)
-            identity = compat.task_identity(context, self.hook.cluster.deployment)
+            number = compat.next_submission(context)
+            identity = self._identity = compat.task_identity(context, self.hook.cluster.deployment, number)
 
             def settle(reattach: bool) -> JobDetails | None:
-                return settle_earlier_jobs(self.hook, identity, explicit_id=explicit_id, reattach=reattach)
+                return settle_earlier_jobs(
+                    self.hook,
+                    identity,
+                    explicit_id=job["submission_id"],
+                    entrypoint=job["entrypoint"],
+                    reattach=reattach,
+                )
 
             guard.stop_earlier = lambda: settle(reattach=False)
             with guard.guarding():
-                session = self.hook.get_version_info().session_name
-                found = settle(self.reattach)
+                with self._waiting_for_cluster():
+                    session = self.hook.get_version_info().session_name
+                    found = settle(self.reattach)
                 if found is None:
                     return self._submit_and_wait(context, identity, session)
                 now, submission_id = time.time(), str(found.submission_id)
@@ -227,34 +240,49 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
                 started = (found.start_time or now * 1000) / 1000
                 return self._wait(context, self._watch(context, submission_id, started, session, now))
 
-    def _new_guard(self) -> JobGuard:
-        guard = JobGuard(self.hook, self.log, enabled=self.stop_on_kill)
-        guard.killed = self._killed and self.stop_on_kill  # a kill that came before there was a guard
+    def _new_guard(self, context: Context) -> JobGuard:
+        guard = JobGuard(self.hook, self.log, TaskProcess(context["ti"]), enabled=self.stop_on_kill)
+        guard.killed = self._killed  # a kill that came before there was a guard
         self._guard = guard
         return guard
 
     def _submit_and_wait(self, context: Context, identity: TaskIdentity, session: str | None) -> Any:
         job = validation.job_arguments(self)
         self._warn_of_expansion(job["runtime_env"])
-        job["runtime_env"] = self._prepare(job["runtime_env"])
-        what = submission_lines(job, compat.public)
-        now = time.time()
         try:
-            submission_id = submit_once(
-                self.hook,
-                identity,
-                announce=lambda submission_id: self._announce(context, submission_id),
-                **job,
-            )
+            with self._waiting_for_cluster():
+                job["runtime_env"] = self._prepare(job["runtime_env"])
+                what = submission_lines(job, compat.public)
+                submission_id = submit_once(
+                    self.hook,
+                    identity,
+                    announce=lambda submission_id: self._announce(context, submission_id),
+                    **job,
+                )
         except RayJobsError:
             raise
         except ValueError as e:  # what became of the runtime_env is too large
             raise AirflowFailException(f"Nothing was submitted: {e}") from e
+        now = time.time()  # limits count from here: a wait for an absent cluster is not the job's
         if self._guard is not None:
             self._guard.accept()
         self.log.info("Submitted Ray job %s: %s", submission_id, self.hook.cluster.job_page(submission_id))
         log_group(self.log, f"What was submitted as Ray job {submission_id}", what)
         return self._wait(context, self._watch(context, submission_id, now, session))
+
+    @contextmanager
+    def _waiting_for_cluster(self) -> Iterator[None]:
+        """
+        Have the requests inside wait for an absent cluster; a kill breaks them off.
+
+        Those that end a task have no part in it: they stop its job in the little time that is left.
+        """
+        guard = self._guard
+        signals: Any = (
+            {} if guard is None else {"breakable": guard.breakable, "before_submission": guard.before_submission}
+        )
+        with self.hook.get_conn().waiting_for_cluster(self.log, **signals):
+            yield
 
     def _warn_of_expansion(self, runtime_env: Mapping[str, Any] | None) -> None:
         env_vars = (runtime_env or {}).get("env_vars") or {}
@@ -269,8 +297,6 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
 
     def _prepare(self, runtime_env: dict[str, Any] | None) -> dict[str, Any] | None:
         """Upload local files, before there is a submission that a kill would have to look for."""
-        if self._guard is not None:
-            self._guard.preparing()
         try:
             return self.hook.prepare_runtime_env(runtime_env)
         except RayPackageError as e:
@@ -281,8 +307,6 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         if self._guard is not None:
             self._guard.announce(submission_id)
         self._push_id(context, submission_id)
-        if self._guard is not None:
-            self._guard.submitting()
 
     def _push_id(self, context: Context, submission_id: str) -> None:
         compat.push_xcom(context, compat.SUBMISSION_ID_XCOM, submission_id)
@@ -325,11 +349,11 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
             try:
                 job = find_job(self.hook, watch.submission_id)
             except RayJobsError:
-                self._defer(watch)  # the trigger bears with an unreachable cluster
+                self._defer(watch)  # the trigger waits for an absent cluster, and needs no worker for that
             else:
                 if job is not None and not job.status.is_terminal:
                     self._defer(watch)
-        return self._conclude(context, self._follow_here(watch))
+        return self._conclude(context, self._follow_here(context, watch))
 
     def _defer(self, watch: Watch) -> None:
         from airflow_provider_rayjobs.triggers import RayJobTrigger
@@ -350,9 +374,9 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
 
         checked = JobEvent.from_json(event)
         with refused_for_good():
-            guard = self._new_guard()
-            guard.announce(checked.submission_id, exists=True)
+            guard = self._new_guard(context)
             with guard.guarding():
+                guard.announce(checked.submission_id, exists=True)
                 return self._conclude(context, checked)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -387,14 +411,16 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
 
     def _submit_again(self, context: Context) -> Any:
         """Submit this try's own job after all, in place of an earlier try's that it had taken over."""
-        identity = compat.task_identity(context, self.hook.cluster.deployment)
-        return self._submit_and_wait(context, identity, self.hook.get_version_info().session_name)
+        identity = self._identity or compat.task_identity(context, self.hook.cluster.deployment)
+        with self._waiting_for_cluster():
+            session = self.hook.get_version_info().session_name
+        return self._submit_and_wait(context, identity, session)
 
     def _result(self, context: Context, event: JobEvent) -> Any:
         """Return what the task returns for a job that SUCCEEDED."""
         return event.submission_id
 
-    def _follow_here(self, watch: Watch) -> JobEvent:
+    def _follow_here(self, context: Context, watch: Watch) -> JobEvent:
         """Follow the job in this process; a kill cancels it."""
         from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
         from airflow_provider_rayjobs.follow import JobWatcher
@@ -404,21 +430,22 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
             async with Poller(AiohttpTransport(self.hook.cluster)) as poller:
                 return await JobWatcher(poller, watch, self.log, compat.public_for).run()
 
-        guard = self._guard or self._new_guard()
+        guard = self._guard or self._new_guard(context)
         return guard.run(follow())
 
     def on_kill(self) -> None:
         """
-        Stop the job: one request, short enough for a signal handler.
+        Note that the process is asked to end, and break off the wait.
 
-        Airflow 3 calls this inside the handler of SIGTERM and sends SIGKILL 5 s later. The interrupted ``execute``
-        confirms afterwards that the job has stopped.
+        Airflow calls this inside the handler of SIGTERM; Airflow 3 sends SIGKILL 5 s later. The interrupted ``execute``
+        asks Airflow why, and stops the job if the task was ended.
         """
         self._killed = True
-        if self._guard is None and self.stop_on_kill and compat.KILLS_UNSTARTED_TASKS:
-            self._new_guard().submission_id = self._known_id(get_current_context())
         if self._guard is not None:
             self._guard.kill()
+        elif self.stop_on_kill and isinstance(sys.exception(), AirflowTaskTimeout):
+            # Airflow 2 calls this on a fresh instance when a deferred task's execution_timeout has passed.
+            self._stop_left_behind(get_current_context())
 
     def _known_id(self, context: Context) -> str:
         """Return the id of the job that this try follows, in an instance that did not submit it."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from itertools import chain, repeat
 from typing import Any, Protocol, TypeGuard, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from airflow_provider_rayjobs.answer_body import ANSWER_LIMIT, TakePiece
 from airflow_provider_rayjobs.answers import Response, no_jobs_api, read_object
@@ -61,9 +61,6 @@ LATEST_TIME = 253_402_300_799_999
 
 #: Containers in containers of a ``runtime_env`` or other object of a job, or of a connection's extra, at most.
 MOST_LEVELS = 100
-
-#: Seconds after which a submission gives up when it is certain that none of its attempts left this machine.
-SUBMIT_UNSENT_PATIENCE = 10.0
 
 
 class JobStatus(StrEnum):
@@ -126,6 +123,14 @@ class JobDetails:
     driver_node_id: str | None = None
     driver_exit_code: int | None = None
 
+    @property
+    def driver_ip(self) -> str | None:
+        """The address of the node that runs the job's process, or ran it; None when it is not known."""
+        try:
+            return urlsplit(self.driver_agent_http_address or "").hostname
+        except ValueError:  # "http://[": the cluster may say anything
+            return None
+
     @classmethod
     def from_json(cls, data: Any) -> JobDetails:
         """
@@ -146,6 +151,21 @@ class JobDetails:
             except (TypeError, ValueError, OverflowError) as e:
                 raise ValueError(f"a job whose {name} {e}") from None
         return cls(**values)
+
+
+def may_run_hint(submission_id: str, job: JobDetails | None) -> str:
+    """
+    Say that the process of a job may still run which a restarted head has forgotten, where, and what to do.
+
+    :param job: what the last look saw; None when there was none.
+    """
+    where = "the job's node"
+    if job is not None and job.driver_node_id:
+        where = f"node {job.driver_ip or 'of an unknown address'} (node id {job.driver_node_id})"
+    return (
+        f"Its process may still run on {where}: one on a worker node outlives the head. Look there for a process with "
+        f"{submission_id} in its environment, and end it."
+    )
 
 
 def _text(value: Any) -> str:
@@ -225,8 +245,8 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "metadata": _strings,
     "runtime_env": _object,
     "driver_info": _object,
-    "driver_agent_http_address": _text,
-    "driver_node_id": _text,
+    "driver_agent_http_address": _name,
+    "driver_node_id": _name,
     "driver_exit_code": _exit_code,
 }
 
@@ -333,15 +353,16 @@ def submit_job(
 
     :param submission: the job.
     :param is_ours: tells from the details of a job of this id whether this submission made it.
-    :param patience: seconds to go on while the job may have been accepted and the cluster can't be asked.
+    :param patience: seconds to go on while the answers leave a doubt. When none of the attempts left this machine, and
+        the cluster can't be asked either, there is no doubt, and it ends at once.
     :param clock: monotonic clock, in seconds.
     :return: the submission id.
     :raises RayJobExistsError: a job that is not ours has this id.
     :raises RayRequestRefusedError: Ray refused the request.
     :raises RayAPIError: Ray answered with the same error twice.
-    :raises RayClusterUnreachableError: the doubt could not be cleared.
+    :raises RayClusterUnreachableError: nothing was sent, or the doubt could not be cleared.
     """
-    started, maybe_sent, before = clock(), False, ""
+    started, maybe_sent, before, told = clock(), False, "", ""
     for grace in chain(SUBMIT_GRACE, repeat(SUBMIT_GRACE[-1])):
         try:
             _check_accepted((yield submission.request()), submission.submission_id)
@@ -350,13 +371,12 @@ def submit_job(
             raise
         except (RayClusterUnreachableError, RayAPIError) as e:
             doubt, exists = e, isinstance(e, RayJobExistsError)
+            waited = clock() - started  # until the attempt failed: a look-up that waited is followed by another one
             maybe_sent = maybe_sent or not isinstance(e, RayClusterUnreachableError) or e.maybe_sent
-            log.warning(
-                "Whether Ray job %s was accepted is not certain; looking it up: %s", submission.submission_id, e
-            )
+            told = _tell_doubt(submission, e, told)
         if not exists:
             yield Pause(grace)
-        accepted = yield from _was_accepted(submission, is_ours, doubt)
+        accepted = yield from _was_accepted(submission, is_ours, doubt, maybe_sent=maybe_sent)
         if accepted:
             return submission.submission_id
         if accepted is False and isinstance(doubt, RayAPIError):
@@ -365,13 +385,30 @@ def submit_job(
             before = str(doubt)
         if exists:  # and can't be read: a record without a job, or one that is being deleted
             yield Pause(grace)
-        if clock() - started > (patience if maybe_sent else min(patience, SUBMIT_UNSENT_PATIENCE)):
-            raise doubt
+        if waited >= patience:
+            raise _given_up(doubt, waited)
     raise AssertionError("unreachable: the loop has no end of its own")
 
 
+def _tell_doubt(submission: Submission, doubt: RayClusterUnreachableError | RayAPIError, told: str) -> str:
+    """Log a doubt, unless there is none, or it is the one that was told last; return what was told."""
+    if isinstance(doubt, RayClusterUnreachableError) and not doubt.maybe_sent:
+        return told
+    if str(doubt) != told:
+        log.warning(
+            "Whether Ray job %s was accepted is not certain; looking it up: %s", submission.submission_id, doubt
+        )
+    return str(doubt)
+
+
+def _given_up(doubt: RayClusterUnreachableError | RayAPIError, waited: float) -> RayJobsError:
+    if not isinstance(doubt, RayClusterUnreachableError) or waited < 1:
+        return doubt
+    return RayClusterUnreachableError(f"{doubt}; the submission was given up after {waited:.0f} s")
+
+
 def _was_accepted(
-    submission: Submission, is_ours: Callable[[JobDetails], bool], doubt: RayJobsError
+    submission: Submission, is_ours: Callable[[JobDetails], bool], doubt: RayJobsError, *, maybe_sent: bool
 ) -> Flow[bool | None]:
     """Look the id of a doubtful submission up; False when there is no job, None when that can't be seen."""
     try:
@@ -382,7 +419,11 @@ def _was_accepted(
         return None  # a token that has just run out; if not, the next attempt is refused
     except (RayRequestRefusedError, RayProtocolError):
         raise
-    except (RayClusterUnreachableError, RayAPIError):
+    except RayClusterUnreachableError:
+        if not maybe_sent:
+            raise
+        return None
+    except RayAPIError:
         return None
     if not is_ours(job):
         raise _foreign_job(doubt, submission.submission_id, job) from doubt
@@ -424,13 +465,13 @@ def stop_and_wait(
 
     The request is repeated: a job on record whose actor has not started yet does not hear a first one.
 
-    :param patience: seconds to wait for the job's end.
-    :param appear: seconds within which a job that the cluster does not know may still appear.
+    :param patience: seconds to wait for the job's end, from the first answer on.
+    :param appear: seconds within which a job that the cluster does not know may still appear, likewise.
     :param clock: monotonic clock, in seconds.
     :return: the job's last details, whose status is not terminal when the patience ran out; None when the cluster
         does not know the job.
     """
-    started, asked = clock(), -math.inf
+    answered, asked = math.inf, -math.inf
     while True:
         job = None
         try:
@@ -439,9 +480,10 @@ def stop_and_wait(
             job = yield from get_job_info(submission_id)
         except RayJobNotFoundError:
             asked = -math.inf
+        answered = min(answered, clock())
         if job is not None and job.status.is_terminal:
             return job
-        if clock() - started >= (appear if job is None else patience):
+        if clock() - answered >= (appear if job is None else patience):
             return job
         yield Pause(STOP_LOOK)
 

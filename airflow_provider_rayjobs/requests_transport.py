@@ -17,13 +17,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow_provider_rayjobs import network
 from airflow_provider_rayjobs.answer_body import ACCEPTED_ENCODINGS, AnswerBody, AnswerBodyError
 from airflow_provider_rayjobs.answers import NO_RESPONSE, Response, response_of, unusable_body
-from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayConnectionConfigError, RayJobsError
+from airflow_provider_rayjobs.contact import Contact
+from airflow_provider_rayjobs.exceptions import (
+    RayClusterUnreachableError,
+    RayConnectionConfigError,
+    RayJobsError,
+    RayTLSError,
+)
 from airflow_provider_rayjobs.foreign_errors import no_whole_answer, translate_requests
 from airflow_provider_rayjobs.protocol import Flow, Pause, Request
-from airflow_provider_rayjobs.retries import TOKEN_PAUSE, drop_outdated_token, retry_policy, settled
+from airflow_provider_rayjobs.retries import TOKEN_PAUSE, absence_waits, drop_outdated_token, retry_policy, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     import requests
 
@@ -40,6 +47,10 @@ SLOWEST_UPLOAD = 100_000
 SLOWEST_HANDING_ON = 1_000_000
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class RequestsTransport:
     """
     Drives flows with ``requests``; one session, which is not to be shared by threads.
@@ -53,6 +64,9 @@ class RequestsTransport:
 
         self.cluster = cluster
         self._sleep = sleep
+        self._contact: Contact | None = None
+        self._breakable: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+        self._before_submission: Callable[[], None] = _nothing
         self._session = requests.Session()
         # Of the environment only what `network` reads counts; a ~/.netrc would replace our Authorization.
         self._session.trust_env = False
@@ -62,6 +76,32 @@ class RequestsTransport:
         self._connection = _OpenConnection()
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, self._connection.adapter())
+
+    @contextlib.contextmanager
+    def waiting_for_cluster(
+        self,
+        log: Any,
+        *,
+        breakable: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        before_submission: Callable[[], None] = _nothing,
+    ) -> Iterator[None]:
+        """
+        Wait for an absent cluster inside, for the connection's ``unreachable_timeout`` instead of some quick retries.
+
+        A task's steps run inside, so that an outage does not use up the task's tries. Other callers, and what a kill
+        does, want a soon answer.
+
+        :param log: where the loss and the return of contact are told.
+        :param breakable: entered around each request, and each wait between two: where a signal may break it off.
+        :param before_submission: called each time before a job is submitted; may raise.
+        """
+        before = self._contact, self._breakable, self._before_submission
+        self._contact = Contact(self.cluster.unreachable_timeout, log)
+        self._breakable, self._before_submission = breakable, before_submission
+        try:
+            yield
+        finally:
+            self._contact, self._breakable, self._before_submission = before
 
     def run(self, flow: Flow[T]) -> T:
         """
@@ -76,6 +116,9 @@ class RequestsTransport:
                 try:
                     answer = self._perform(step)
                 except RayJobsError as e:
+                    if self._contact is not None and self._contact.given_up():
+                        flow.close()  # a flow would take the error for one attempt of several
+                        raise
                     step = flow.throw(e)
                 else:
                     step = flow.send(answer)
@@ -85,10 +128,13 @@ class RequestsTransport:
 
     def _perform(self, step: Request | Pause) -> Response:
         if isinstance(step, Pause):
-            self._sleep(step.seconds)
+            self._pause(step.seconds)
             return NO_RESPONSE
         if not step.repeatable:
+            self._before_submission()
             return self._answer(step)
+        if self._contact is not None:
+            return self._awaited(step, self._contact)
         try:
             return self._ask(step)
         except RayClusterUnreachableError as e:
@@ -105,6 +151,26 @@ class RequestsTransport:
             return self._ask(request)
 
         return Retrying(**retry_policy(), sleep=self._sleep)(attempt)
+
+    def _awaited(self, request: Request, contact: Contact) -> Response:
+        """Ask until the cluster answers, or contact has been lost for too long."""
+        waits = absence_waits()
+        while True:
+            try:
+                answer = self._ask(request)
+            except RayTLSError:
+                raise
+            except RayClusterUnreachableError as e:
+                if detail := contact.failed(e):
+                    raise RayClusterUnreachableError(f"{self.cluster.address}: {detail}") from e
+                self._pause(max(0.0, min(next(waits), contact.left)))
+            else:
+                contact.back()
+                return answer
+
+    def _pause(self, seconds: float) -> None:
+        with self._breakable():
+            self._sleep(seconds)
 
     def _ask(self, request: Request) -> Response:
         return settled(self._answer(request))
@@ -129,7 +195,7 @@ class RequestsTransport:
         headers, proxy = cluster.request_headers(fresh=fresh), network.http_proxy(cluster)
         upload = None if request.upload is None else request.upload()
         connect, read, total = _timeouts(cluster, request, upload, timeout)
-        with self._connection.cut_after(total) as is_cut:
+        with self._breakable(), self._connection.cut_after(total) as is_cut:
             try:
                 with self._session.request(
                     request.method,

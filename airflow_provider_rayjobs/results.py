@@ -24,7 +24,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayProtocolError,
     RayRequestRefusedError,
 )
-from airflow_provider_rayjobs.log_file import file_error, log_file_path
+from airflow_provider_rayjobs.log_file import LOG_FILE_ROUTE, file_error, log_file_path
 from airflow_provider_rayjobs.protocol import Request
 from airflow_provider_rayjobs.safe_text import for_terminal
 from airflow_provider_rayjobs.shipping import RESULT_LIMIT
@@ -85,7 +85,7 @@ async def read_record(transport: AiohttpTransport, submission_id: str, node_id: 
             if detail := contact.failed(e):
                 raise RayClusterUnreachableError(f"The result of {name}: {detail}") from e
         except RayRequestRefusedError as e:
-            raise type(e)(f"The result of {name} can't be read: {e}", status=e.status) from None
+            raise type(e)(f"The result of {name} can't be read (GET {LOG_FILE_ROUTE}): {e}", status=e.status) from None
         except RayProtocolError as e:
             raise RayJobResultError(f"{name}: its result is damaged: {e}", submission_id=submission_id) from None
         except RayAPIError as e:
@@ -109,6 +109,8 @@ def _fetch(submission_id: str, node_id: str) -> Flow[bytes]:
     path = log_file_path(submission_id, node_id, "result")
     response = yield Request("GET", path, receive=receive, limit=RESULT_LIMIT + _MARGIN)
     if response.status != 200:
+        raise file_error(response)
+    if data[:1] == b"<":  # a web page: no file of ours begins so
         raise file_error(response)
     if bytes(data[:1]) in (b"", b"0"):  # an error of an older Ray, which it does not always get to tell
         said = for_terminal(" ".join(data[1:1000].decode(errors="replace").split()))

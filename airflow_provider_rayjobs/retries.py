@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.answers import REFUSED_STATUSES, Response, error_of, is_transient
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayTLSError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow_provider_rayjobs.connection import ClusterConnection
 
 #: Attempts at a repeatable request, and the waits between them in seconds: about 4 s in all.
 ATTEMPTS = 5
 FIRST_WAIT = 0.25
 LONGEST_WAIT = 2.0
+
+#: Seconds between two attempts while a task waits for an absent cluster, at most.
+LONGEST_ABSENCE_WAIT = 5.0
 
 #: Seconds after which a request is sent once more when a token that changes was refused.
 TOKEN_PAUSE = 1.0
@@ -31,6 +37,14 @@ def retry_policy() -> dict[str, Any]:
         ),
         "reraise": True,
     }
+
+
+def absence_waits() -> Iterator[float]:
+    """Yield the seconds between two attempts at an absent cluster: short ones first, then longer, with jitter."""
+    wait = FIRST_WAIT
+    while True:
+        yield wait + random.uniform(0, FIRST_WAIT)  # noqa: S311 - jitter
+        wait = min(2 * wait, LONGEST_ABSENCE_WAIT - FIRST_WAIT)
 
 
 def drop_outdated_token(cluster: ClusterConnection, status: int) -> bool:

@@ -26,10 +26,11 @@ from airflow_provider_rayjobs.exceptions import (
     RayClusterUnreachableError,
     RayConnectionConfigError,
     RayJobError,
+    RayJobInterruptedError,
     RayJobsError,
     RayRequestRefusedError,
 )
-from airflow_provider_rayjobs.guard import JobGuard
+from airflow_provider_rayjobs.guard import ask_to_stop
 from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.identity import names_no_job
 from airflow_provider_rayjobs.protocol import JobStatus
@@ -96,7 +97,7 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
         if self.execution_timeout is not None and started is not None:
             # Airflow 3 does not enforce it while the task is deferred.
             deadline = min(deadline, started.timestamp() + self.execution_timeout.total_seconds())
-        condition = self.condition(context)
+        condition = self._waited_for or self.condition(context)
         compat.push_xcom(context, compat.SUBMISSION_ID_XCOM, condition.submission_id)
         trigger = RayConditionTrigger(
             ray_conn_id=self.ray_conn_id,
@@ -242,7 +243,8 @@ class RayClusterSensor(_RaySensor):
 
     def condition(self, context: Context) -> ClusterRunsJobs:
         """Return what is waited for."""
-        identity = compat.task_identity(context, self.hook.cluster.deployment)
+        number = compat.next_submission(context)
+        identity = compat.task_identity(context, self.hook.cluster.deployment, number)
         try:
             resources = validation.checked_fields(self, RESOURCE_FIELDS)
         except (TypeError, ValueError) as e:
@@ -269,14 +271,16 @@ class RayClusterSensor(_RaySensor):
         """Stop the trivial job: one request, short enough for a signal handler, and no other job after it."""
         waited_for, self._killed = self._waited_for, True
         if isinstance(waited_for, ClusterRunsJobs):
-            guard = JobGuard(self.hook, self.log, enabled=True)
-            guard.submission_id = waited_for.current_id
-            guard.kill()
+            ask_to_stop(self.hook, waited_for.current_id)
 
     def poke(self, context: Context) -> bool:
-        """Look once, as the base class does, unless the task was killed."""
+        """
+        Look once, as the base class does.
+
+        :raises RayJobInterruptedError: the process was asked to end; a retry waits on.
+        """
         if self._killed:
-            raise AirflowFailException("The task was killed")
+            raise RayJobInterruptedError("The process of the task was asked to end")
         return super().poke(context)
 
     def _clean_up(self) -> None:

@@ -104,7 +104,8 @@ class RayStopJobOperator(_JobOperator):
         """
         with refused_for_good():
             hook = self._hook()
-            status = stop_and_wait(hook, self.submission_id, patience=self.stop_timeout)
+            with hook.get_conn().waiting_for_cluster(self.log):
+                status = stop_and_wait(hook, self.submission_id, patience=self.stop_timeout)
             if status is None:
                 raise AirflowFailException(f"{hook.get_address()}: there is no Ray job {self.submission_id} to stop")
         self.log.info("Ray job %s is %s", self.submission_id, status)
@@ -145,9 +146,10 @@ class RayDeleteJobOperator(_JobOperator):
         with refused_for_good():
             hook = self._hook()
             try:
-                wait_until_ended(hook, self.submission_id, patience=self.end_timeout)
-                time.sleep(DELETE_DELAY)
-                hook.delete_job(self.submission_id)
+                with hook.get_conn().waiting_for_cluster(self.log):
+                    wait_until_ended(hook, self.submission_id, patience=self.end_timeout)
+                    time.sleep(DELETE_DELAY)
+                    hook.delete_job(self.submission_id)
             except RayJobNotFoundError:
                 self.log.info("Ray job %s is not on record", self.submission_id)
                 return

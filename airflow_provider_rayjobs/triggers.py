@@ -24,6 +24,7 @@ from airflow_provider_rayjobs.follow import STOP_PATIENCE, JobWatcher, Watch
 from airflow_provider_rayjobs.protocol import JobDetails
 from airflow_provider_rayjobs.safe_text import safe_value, without_logins
 from airflow_provider_rayjobs.sharing import cluster_of, poller_of
+from airflow_provider_rayjobs.task_end import was_killed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -77,7 +78,7 @@ class _StopsItsJob(BaseTrigger):
     async def _check_and_stop(self, submission_id: str) -> None:
         try:
             async with asyncio.timeout(KILL_CHECK_TIMEOUT):
-                if not await compat.was_killed(self.task_instance, self.trigger_id, self._known_as):
+                if not await was_killed(self.task_instance, self._known_as):
                     return
         except Exception as e:  # noqa: BLE001 - whatever hinders the check: a job is stopped only when the wish is certain
             self.log.warning("Ray job %s goes on: can't tell whether its task was killed (%r)", submission_id, e)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -104,6 +105,22 @@ def test_lost_worker_leaves_one_job_that_the_next_try_follows(
     gate.touch()
     airflow.wait_task(DAG, run_id, "job", "success", try_number=2)
     assert [job["status"] for job in jobs_of(ray_head, run_id)] == ["SUCCEEDED"]
+    assert (starts(trace), ends(trace)) == (1, 1)
+
+
+def test_process_that_is_asked_to_end_leaves_its_job_to_the_next_try(
+    airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path
+) -> None:
+    trace, gate = tmp_path / "trace", tmp_path / "gate"
+    airflow.trigger(DAG, "asked", {"command": driver(trace, gate)})
+    wait_statuses(ray_head, "asked", ["RUNNING"], 60)
+    airflow.kill_task(DAG, "asked", "job", signal.SIGTERM)
+
+    airflow.wait_log(DAG, "asked", "job", "Reattached", try_number=2, timeout=180)
+    assert "This process was asked to end" in airflow.task_log(DAG, "asked", "job")
+    gate.touch()
+    airflow.wait_task(DAG, "asked", "job", "success", try_number=2)
+    assert [job["status"] for job in jobs_of(ray_head, "asked")] == ["SUCCEEDED"]
     assert (starts(trace), ends(trace)) == (1, 1)
 
 

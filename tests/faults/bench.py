@@ -232,7 +232,7 @@ class Bench:
 
     def kill_at(
         self,
-        signum: int,
+        signum: int | None,
         request: tuple[str, str],
         at: Moment,
         *,
@@ -242,6 +242,7 @@ class Bench:
     ) -> None:
         """Signal the process that sends a request, at a moment of that request.
 
+        :param signum: as for :meth:`signal_current`.
         :param status: of the job, in the answer that counts.
         :param then: what becomes of the request.
         """
@@ -257,12 +258,20 @@ class Bench:
         # With a status, any of the requests may have the answer that counts.
         self.on(request, faults.call(kill, at, pattern, then), first, None if status else 1)
 
-    def signal_current(self, signum: int) -> None:
-        """Kill the process that runs now, and see it dead; or ask it to end, as Airflow does, and do not wait."""
+    def signal_current(self, signum: int | None) -> None:
+        """Signal the process that runs now.
+
+        :param signum: SIGKILL, and it is seen dead; SIGTERM, as of a worker that shuts down; None: a user clears the
+            task, so Airflow changes its state and sends SIGTERM.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self.current is not None, 30)
         assert self.current is not None
         if signum == signal.SIGKILL:
             self.current.kill()
-        else:
-            self.current.terminate()
+            return
+        if signum is None:
+            self._workers.database.execute(
+                "UPDATE task_instance SET state = 'restarting' WHERE dag_id = ? AND run_id = ?", DAG_ID, self.run_id
+            )
+        self.current.terminate()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING, Any
 
 from tests.faults.bench import LIST, STATUS, SUBMIT, Bench
@@ -84,8 +83,8 @@ def _ended_without_stopping(bench: Bench) -> None:
     bench.args |= {"stop_on_kill": False, "entrypoint": bench.job(LONG)}
     process = bench.start()
     bench.wait_job("RUNNING")
-    process.signal(signal.SIGTERM)
-    process.kill()
+    bench.signal_current(None)
+    process.wait()
     bench.until_success()
 
 
@@ -167,7 +166,7 @@ def _cases() -> list[Case]:
     plays: dict[tuple[str, str], tuple[Callable[[Bench], None], dict[str, Any]]] = {
         ("retry", "after the job FAILED"): (_failed, {"jobs": 2}),
         ("retry", "after kill -9, reattach=False"): (_killed_without_reattachment, {"jobs": 2}),
-        ("retry", "after SIGTERM, stop_on_kill=False"): (_ended_without_stopping, {}),
+        ("retry", "after a clear, stop_on_kill=False"): (_ended_without_stopping, {}),
         ("clear", "after success"): (_cleared, {"jobs": 2, "ends": 2}),
         ("clear", "a job left behind"): (_cleared_with_a_job_left_behind, {"jobs": 2}),
         ("clear", "before the dead worker was missed"): (_cleared_before_the_worker_was_missed, {}),

@@ -14,9 +14,9 @@ from tests.support import faults
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.support.faults import Fault
+    from tests.support.faults import Fault, Moment
 
-#: Attempts of one request before it is given up: all of them meet the fault, and the try fails.
+#: Attempts of one request before it is given up where nothing waits for an absent cluster.
 ALL_ATTEMPTS = 5
 
 #: Lines that a job prints for the log.
@@ -47,9 +47,10 @@ def _version() -> list[Case]:
         "forwarded, then 502": faults.forward_then_answer(502),
     }
     cases = [Case("version", name, meeting(VERSION, fault)) for name, fault in named.items()]
-    cases.append(
-        Case("version", "refused until the try fails", meeting(VERSION, faults.refuse(), times=ALL_ATTEMPTS, tries=2))
-    )
+    # More often than a request is tried again at once.
+    cases.append(Case("version", "refused seven times", meeting(VERSION, faults.refuse(), times=ALL_ATTEMPTS + 2)))
+    cases.append(Case("version", "cut off for 10 s", _cut_off(VERSION, 10, "received")))
+    cases.append(Case("version", "cut off for too long", _cut_off(VERSION, None, "received")))
     return cases
 
 
@@ -132,8 +133,8 @@ def _submit() -> list[Case]:
     return cases
 
 
-def _cut_off(request: tuple[str, str], seconds: float | None) -> Callable[[Bench], None]:
-    """Return a play in which the cluster can't be reached from the answer to a request on.
+def _cut_off(request: tuple[str, str], seconds: float | None, moment: Moment = "answered") -> Callable[[Bench], None]:
+    """Return a play in which the cluster can't be reached from a moment of a request on.
 
     :param seconds: for so long, or until the try has failed; the job goes on all the while.
     """
@@ -146,15 +147,19 @@ def _cut_off(request: tuple[str, str], seconds: float | None) -> Callable[[Bench
             if seconds is not None:
                 bench.later(seconds, bench.proxy.up)
 
-        bench.on(request, faults.call(cut, "answered"))
+        bench.on(request, faults.call(cut, moment, then=faults.hang() if moment == "received" else None))
         state = bench.attempt()
         if seconds is None:
             assert state == "up_for_retry", bench.story()
             assert bench.said("RayClusterUnreachableError"), bench.story()
+            assert bench.said("the cluster was unreachable for"), bench.story()
             bench.proxy.up()
             bench.until_success()
         else:
             assert state == "success", bench.story()
+            if request != STATUS:  # the quick retries of a first look, and a trigger's start, may take as long
+                assert bench.said("No contact with the cluster; trying on for 20 s"), bench.story()
+                assert bench.said("Contact with the cluster is back after"), bench.story()
 
     return play
 

@@ -1,4 +1,4 @@
-"""The task is ended from outside (SIGTERM), or its job by a time-out: the job is stopped, whatever hinders that."""
+"""The task is ended from outside, or its job by a time-out: the job is stopped, whatever hinders that."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def _stopped(bench: Bench) -> None:
 def _ended_at(
     request: tuple[str, str], at: Moment, *, status: str = "", first: int = 1, then: Fault | None = None
 ) -> Callable[[Bench], None]:
-    """Return a play in which the task gets SIGTERM at a moment of a request."""
+    """Return a play in which a user clears the task at a moment of a request."""
 
     def play(bench: Bench) -> None:
         bench.args["entrypoint"] = bench.job(FOR_EVER)
-        bench.kill_at(signal.SIGTERM, request, at, status=status, first=first, then=then)
+        bench.kill_at(None, request, at, status=status, first=first, then=then)
         bench.start().wait()
         _stopped(bench)
 
@@ -45,14 +45,14 @@ def _ended_at(
 
 
 def _ended_with(fault: Fault, times: int = 1) -> Callable[[Bench], None]:
-    """Return a play in which the task gets SIGTERM while its job runs, and the request to stop it meets a fault."""
+    """Return a play in which a user clears the task while its job runs, and the request to stop it meets a fault."""
 
     def play(bench: Bench) -> None:
         bench.args["entrypoint"] = bench.job(FOR_EVER)
         rule = bench.on(STOP, fault, times=times)
         process = bench.start()
         bench.wait_job("RUNNING")
-        process.terminate()
+        bench.signal_current(None)
         process.wait()
         assert rule.hits >= 1, "the fault was not met"
         _stopped(bench)
@@ -77,20 +77,20 @@ def _timed_out_with(fault: Fault, times: int = 1) -> Callable[[Bench], None]:
 def _succeeded_already(bench: Bench) -> None:
     """The job has succeeded before the task is ended: there is nothing to stop, and nothing to do again."""
     bench.args["entrypoint"] = bench.job(1)
-    bench.kill_at(signal.SIGTERM, STATUS, "answered", status="SUCCEEDED")
+    bench.kill_at(None, STATUS, "answered", status="SUCCEEDED")
     if bench.attempt() != "success":
         bench.until_success()
 
 
 def _second_try_ended(request: tuple[str, str], at: Moment, first: int = 1) -> Callable[[Bench], None]:
-    """Return a play in which the first try is killed, and the second one, which finds its job, gets SIGTERM."""
+    """Return a play in which the first try is killed, and the second one, which finds its job, is cleared."""
 
     def play(bench: Bench) -> None:
         bench.args["entrypoint"] = bench.job(FOR_EVER)
         process = bench.start()
         bench.wait_job("RUNNING")
         process.kill()
-        bench.kill_at(signal.SIGTERM, request, at, first=first)
+        bench.kill_at(None, request, at, first=first)
         bench.start().wait()
         _stopped(bench)
 
@@ -145,7 +145,7 @@ def _answer_hangs(bench: Bench) -> None:
     bench.extra["read_timeout"] = 60.0
 
     def end() -> None:
-        bench.signal_current(signal.SIGTERM)
+        bench.signal_current(None)
         time.sleep(1)
 
     bench.on(SUBMIT, faults.call(end, "received", then=faults.delay_response(KILL_DELAY + 3)))
@@ -153,7 +153,7 @@ def _answer_hangs(bench: Bench) -> None:
     _stopped(bench)
 
 
-def _sigterm() -> list[Case]:
+def _cleared() -> list[Case]:
     named = {
         "while the version is asked": _ended_at(VERSION, "forwarded"),
         "before the submission leaves": _ended_at(SUBMIT, "received", then=faults.cut_request_after(0)),
@@ -166,21 +166,21 @@ def _sigterm() -> list[Case]:
         "job RUNNING": _ended_at(STATUS, "delivered", status="RUNNING"),
         "log opened": _ended_at(LOG, "forwarded"),
     }
-    cases = [Case("SIGTERM", name, play, jobs=2) for name, play in named.items()]
-    cases.append(Case("SIGTERM", "answer to the submission hangs", _answer_hangs, jobs=2))
-    cases.append(Case("SIGTERM", "job SUCCEEDED, not yet told", _succeeded_already))
+    cases = [Case("cleared", name, play, jobs=2) for name, play in named.items()]
+    cases.append(Case("cleared", "answer to the submission hangs", _answer_hangs, jobs=2))
+    cases.append(Case("cleared", "job SUCCEEDED, not yet told", _succeeded_already))
     again = {
         "second look-up asked": _second_try_ended(STATUS, "forwarded"),
         "second look-up answered": _second_try_ended(STATUS, "delivered"),
         "reattached": _second_try_ended(STATUS, "delivered", first=3),
     }
-    cases += [Case("SIGTERM after kill -9", name, play, jobs=2) for name, play in again.items()]
+    cases += [Case("cleared after kill -9", name, play, jobs=2) for name, play in again.items()]
     cases += [
-        Case("SIGTERM, stop request", name, _ended_with(fault, times), jobs=2, thorough=name not in _ALWAYS)
+        Case("cleared, stop request", name, _ended_with(fault, times), jobs=2, thorough=name not in _ALWAYS)
         for name, (fault, times) in _HINDRANCES.items()
     ]
     for name in ("before the submission arrives", "answer to the submission delivered"):
-        cases.append(Case("SIGTERM", name, named[name], jobs=2, deferrable=True))
+        cases.append(Case("cleared", name, named[name], jobs=2, deferrable=True))
     return cases
 
 
@@ -202,4 +202,4 @@ def _timeouts() -> list[Case]:
     return cases
 
 
-CASES = [*_sigterm(), *_timeouts()]
+CASES = [*_cleared(), *_timeouts()]

@@ -6,14 +6,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults import cases_head, cases_kill, cases_meaning, cases_network, cases_stop
+from tests.faults import cases_head, cases_kill, cases_meaning, cases_network, cases_process, cases_stop
 from tests.support.witness import TERMINAL
 
 if TYPE_CHECKING:
     from tests.faults.case import Case
     from tests.faults.conftest import Stage
 
-CASES = [*cases_stop.CASES, *cases_kill.CASES, *cases_meaning.CASES, *cases_network.CASES, *cases_head.CASES]
+CASES = [
+    *cases_stop.CASES,
+    *cases_kill.CASES,
+    *cases_process.CASES,
+    *cases_meaning.CASES,
+    *cases_network.CASES,
+    *cases_head.CASES,
+]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -28,7 +28,7 @@ START = timezone.datetime(2026, 1, 1)
 
 def _dag(args: dict[str, Any]) -> DAG:
     with DAG(DAG_ID, schedule=None, start_date=START) as dag:
-        RaySubmitJobOperator(task_id=TASK_ID, retries=RETRIES, retry_delay=timedelta(0), **args)
+        RaySubmitJobOperator(task_id=TASK_ID, retry_delay=timedelta(0), **{"retries": RETRIES, **args})
     return dag
 
 
@@ -36,7 +36,7 @@ def prepare() -> None:
     """Make the database, and import what each try needs."""
     from airflow.utils.db import initdb
 
-    import airflow_provider_rayjobs.transport
+    import airflow_provider_rayjobs.requests_transport
     import airflow_provider_rayjobs.triggers  # noqa: F401
 
     for name in ("aiohttp", "requests", "tenacity"):

@@ -36,7 +36,7 @@ log = structlog.get_logger("faults")
 
 def _dag(args: dict[str, Any]) -> DAG:
     with DAG(DAG_ID, schedule=None) as dag:
-        RaySubmitJobOperator(task_id=TASK_ID, retries=RETRIES, retry_delay=timedelta(0), **args)
+        RaySubmitJobOperator(task_id=TASK_ID, retry_delay=timedelta(0), **{"retries": RETRIES, **args})
     return dag
 
 
@@ -46,7 +46,7 @@ def prepare() -> None:
     from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
     from airflow.utils.db import initdb
 
-    import airflow_provider_rayjobs.transport
+    import airflow_provider_rayjobs.requests_transport
     import airflow_provider_rayjobs.triggers  # noqa: F401
 
     for name in ("aiohttp", "requests", "tenacity", "a2wsgi", "airflow.sdk.serde"):

@@ -45,8 +45,8 @@ class DistributedAirflow(AirflowEnv):
             "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__CORE__HOSTNAME_CALLABLE": "field_hostname.name",
-            "AIRFLOW__CORE__MAX_ACTIVE_RUNS_PER_DAG": "64",
-            "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "64",
+            "AIRFLOW__CORE__MAX_ACTIVE_RUNS_PER_DAG": "128",
+            "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "128",
             "AIRFLOW__CELERY__BROKER_URL": broker,
             "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{database.url}",
             # Seconds; the machine has two cores.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import tempfile
 import threading
 import time
@@ -21,7 +20,7 @@ from tests.support.databases import PostgresDatabase
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.postgres import Postgres
 from tests.support.ray_head import RayHead
-from tests.support.redis import Redis
+from tests.support.redis_server import Redis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +59,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.postgres = Postgres(folder / "postgres")
-        self.redis = Redis(folder / "redis")
+        self.redis = Redis()
         self.ray = RayHead(num_cpus=4, extra_args=("--resources", f'{{"{HELD}": 1}}'))
         # What Airflow knows as the cluster.
         self.proxy = FaultyProxy(self.ray.host, self.ray.port)
@@ -151,6 +150,6 @@ class Bench:
         self.proxy.clear()
         self.proxy.up()
         self.postgres.resume()
-        self.redis.signal(signal.SIGCONT)
+        self.redis.resume()
         self.airflow.heal()
         self.set_retries(RETRIES)

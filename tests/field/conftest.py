@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in own:
         item.add_marker(pytest.mark.field)
         # The first test of a session waits for all of it, and that of the first for the bench.
-        item.add_marker(pytest.mark.timeout(1200))
+        item.add_marker(pytest.mark.timeout(2400))
     if config.getoption("slice", default=False):
         left_out = [item for item in own if not _case(item).in_slice]
         config.hook.pytest_deselected(items=left_out)

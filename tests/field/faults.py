@@ -14,6 +14,7 @@ from tests.field.case import MOMENTS, Expected, Fault
 from tests.field.run import TASK
 from tests.support import faults as network
 from tests.support.airflow_processes import COMPONENT_HEARTBEAT_TIMEOUT, TASK_HEARTBEAT_TIMEOUT
+from tests.support.airflow_records import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +31,9 @@ ONCE = Expected()
 # Seconds.
 #: A pause after which Airflow takes a task, or a component, for dead, and has acted on it.
 LONG_PAUSE = 10 + max(TASK_HEARTBEAT_TIMEOUT, COMPONENT_HEARTBEAT_TIMEOUT)
+#: Shorter than each grace period of Airflow and of the provider (the shortest: 5 s between SIGTERM and SIGKILL), and
+#: longer than each (the longest: a minute, in which a job that was stopped with its old try is made anew).
+PAUSES = (3, LONG_PAUSE, 75)
 #: How long a job may take to stop after a user's act; Airflow 2 gives a task marked as a success 20 s.
 STOPPED_WITHIN = 50
 
@@ -63,7 +67,7 @@ def _task_process(sig: int, *, supervisor: bool, pause: float = 0.0) -> Fire:
 
 
 def _of_tasks() -> list[Fault]:
-    def fault(hits: str, name: str, fire: Fire, sliced: tuple[str, str]) -> Fault:
+    def fault(hits: str, name: str, fire: Fire, sliced: tuple[str, str] | None) -> Fault:
         return Fault(
             name,
             hits,
@@ -77,11 +81,14 @@ def _of_tasks() -> list[Fault]:
         return [
             fault(hits, "kill -9", _task_process(KILL, supervisor=supervisor), ("running", "sync")),
             fault(hits, "SIGTERM", _task_process(TERM, supervisor=supervisor), ("running", "sync")),
-            fault(
-                hits,
-                f"paused for {LONG_PAUSE} s",
-                _task_process(STOP, supervisor=supervisor, pause=LONG_PAUSE),
-                ("running", "sync"),
+            *(
+                fault(
+                    hits,
+                    f"paused for {pause} s",
+                    _task_process(STOP, supervisor=supervisor, pause=pause),
+                    ("running", "sync") if pause == LONG_PAUSE else None,
+                )
+                for pause in PAUSES
             ),
         ]
 
@@ -275,6 +282,18 @@ def _first_worker(strike: Fire) -> Fire:
     return fire
 
 
+def _first_worker_paused(seconds: float) -> Fire:
+    def pause(bench: Bench, _runs: Sequence[Run]) -> None:
+        bench.airflow.signal_process(WORKERS[0], STOP)
+
+    def fire(bench: Bench, runs: Sequence[Run]) -> None:
+        _first_worker(pause)(bench, runs)
+        time.sleep(seconds)
+        bench.airflow.signal_process(WORKERS[0], CONT)
+
+    return fire
+
+
 def _workers() -> list[Fault]:
     first = WORKERS[0]
 
@@ -292,9 +311,6 @@ def _workers() -> list[Fault]:
     def lost(bench: Bench, _runs: Sequence[Run]) -> None:
         bench.airflow.kill_process(first)
 
-    def pause(bench: Bench, _runs: Sequence[Run]) -> None:
-        bench.airflow.signal_process(first, STOP)
-
     def after_grace(strike: Fire) -> Fire:
         """Strike, and kill what is left after a grace period, as orchestrators do; then start it anew."""
 
@@ -305,11 +321,6 @@ def _workers() -> list[Fault]:
 
         return fire
 
-    def paused(bench: Bench, runs: Sequence[Run]) -> None:
-        _first_worker(pause)(bench, runs)
-        time.sleep(LONG_PAUSE)
-        bench.airflow.signal_process(first, CONT)
-
     def fault(name: str, fire: Fire, sliced: tuple[str, str] | None) -> Fault:
         return Fault(name, "worker", fire, _once, prepare=_only_first, slice=sliced)
 
@@ -319,7 +330,14 @@ def _workers() -> list[Fault]:
         fault("warm shutdown, killed after 15 s", after_grace(warm), ("running", "sync")),
         fault("cold shutdown (SIGQUIT)", after_grace(cold), ("running", "sync")),
         fault("SIGTERM to all its processes", after_grace(all_processes), ("pending", "sync")),
-        fault(f"paused for {LONG_PAUSE} s", paused, ("ending", "sync")),
+        *(
+            fault(
+                f"paused for {seconds} s",
+                _first_worker_paused(seconds),
+                ("ending", "sync") if seconds == LONG_PAUSE else None,
+            )
+            for seconds in PAUSES
+        ),
     ]
 
 
@@ -341,9 +359,24 @@ def _triggerers() -> list[Fault]:
     def fault(hits: str, name: str, fire: Fire, sliced: tuple[str, str] | None) -> Fault:
         return Fault(name, hits, fire, expected, slice=sliced)
 
+    def killed_and_paused(bench: Bench, runs: Sequence[Run]) -> None:
+        bench.airflow.signal_process(TRIGGERERS[0], KILL)
+        _paused([TRIGGERERS[1]], LONG_PAUSE)(bench, runs)
+        bench.airflow.heal()
+
+    def hundred() -> Fault:
+        return Fault(
+            f"one killed with -9, the other one paused for {LONG_PAUSE} s, a hundred jobs",
+            "triggerers",
+            killed_and_paused,
+            lambda moment, mode: expected(moment, mode) if mode == "deferrable" else None,
+            moments=tuple(f"running {number:03}" for number in range(1, 101)),
+        )
+
     gone = COMPONENT_HEARTBEAT_TIMEOUT + 5
     running = ("running", "deferrable")
     return [
+        hundred(),
         fault("one triggerer", "kill -9", one(lambda names: _killed(names, KILL, gone)), running),
         fault("one triggerer", "SIGTERM", one(lambda names: _killed(names, TERM, gone)), None),
         fault("one triggerer", f"paused for {LONG_PAUSE} s", one(lambda names: _paused(names, LONG_PAUSE)), running),
@@ -396,25 +429,25 @@ def _stores() -> list[Fault]:
         time.sleep(10)
         bench.postgres.resume()
 
-    def redis_restarted(away: float, sig: int) -> Fire:
+    def redis_restarted(away: float, *, crash: bool = False) -> Fire:
         def fire(bench: Bench, _runs: Sequence[Run]) -> None:
-            bench.redis.stop(sig)
+            bench.redis.kill() if crash else bench.redis.stop()
             time.sleep(away)
             bench.redis.start()
 
         return fire
 
     def redis_paused(bench: Bench, _runs: Sequence[Run]) -> None:
-        bench.redis.signal(STOP)
+        bench.redis.freeze()
         time.sleep(15)
-        bench.redis.signal(CONT)
+        bench.redis.resume()
 
     faults = [
         ("PostgreSQL", "paused for 10 s", postgres_paused, _once, None),
         ("PostgreSQL", "crashes, started again at once", postgres_restarted(0, crash=True), _once, ("running", "sync")),
         ("PostgreSQL", "away for 15 s", postgres_restarted(15), _once, None),
-        ("Redis", "crashes, started again at once", redis_restarted(0, KILL), _once, None),
-        ("Redis", "away for 15 s", redis_restarted(15, TERM), without_broker, ("queued", "sync")),
+        ("Redis", "crashes, started again at once", redis_restarted(0, crash=True), _once, None),
+        ("Redis", "away for 15 s", redis_restarted(15), without_broker, ("queued", "sync")),
         ("Redis", "paused for 15 s", redis_paused, without_broker, None),
     ]
     return [Fault(name, hits, fire, must, slice=sliced) for hits, name, fire, must, sliced in faults]
@@ -487,8 +520,13 @@ def _edits() -> list[Fault]:
         def fire(bench: Bench, runs: Sequence[Run]) -> None:
             bench.set_retries(new)
             _task_process(KILL, supervisor=False)(bench, runs)
+            wait(lambda: all(_is_at_second_try(run) for run in runs), 120, lambda: "no second try")
 
         return fire
+
+    def _is_at_second_try(run: Run) -> bool:
+        row = run.airflow.task(run.dag_id, run.run_id, TASK)
+        return row.try_number > 1 and row.state in ("running", "deferred", "success", "failed")
 
     return [
         Fault(

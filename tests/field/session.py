@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # Seconds.
 LONGEST_START = 150.0
 LONGEST_END = 200.0
+#: More for each of many jobs: each has two processes to start, on two cores.
+FOR_EACH = 6.0
 #: How long a job may go on after the end of its DAG run before it counts as an orphan.
 ORPHAN_AFTER = 60.0
 #: How long uploads are held beyond the beginning of the fault.
@@ -50,7 +52,7 @@ def play(bench: Bench, cases: Sequence[Case], name: str) -> dict[str, Facts]:
         _let_end(bench, runs)
         wait(
             lambda: all(run.is_over() for run in runs),
-            LONGEST_END,
+            LONGEST_END + FOR_EACH * len(runs),
             lambda: f"do not end: {[run.case.name for run in runs if not run.is_over()]}",
         )
     if None in troubles:
@@ -112,7 +114,11 @@ def _trigger(bench: Bench, runs: Sequence[Run]) -> None:
         waiting[:] = [run for run in waiting if not run.is_there(jobs)]
         return not waiting
 
-    wait(all_there, LONGEST_START, lambda: f"not at their moments: {[run.case.name for run in waiting]}")
+    wait(
+        all_there,
+        LONGEST_START + FOR_EACH * len(runs),
+        lambda: f"not at their moments: {[run.case.name for run in waiting]}",
+    )
 
 
 def _let_end(bench: Bench, runs: Sequence[Run]) -> None:

@@ -12,12 +12,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 from hypothesis import HealthCheck, Phase, given, settings
 
 from airflow_provider_rayjobs import compat
 from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator
 from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobResultError
 from airflow_provider_rayjobs.safe_text import safe_value
+from tests.support import faults
 from tests.support.generated import VALUES, integers, same
 from tests.support.ray_head import CLOUDPICKLE_3_SINCE
 from tests.support.tries import Tries
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.support.faulty_proxy import FaultyProxy
     from tests.support.ray_head import RayHead
 
 BOTH = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])
@@ -225,6 +228,17 @@ def test_an_end_without_a_value_is_an_error_and_the_next_try_runs_anew(ray_head:
         tries.run()
     assert tries.run() == "second"
     assert [job["status"] for job in jobs_of(ray_head, tries)] == ["SUCCEEDED", "SUCCEEDED"]
+
+
+def test_a_proxy_that_passes_the_jobs_api_only_is_named_with_the_route_that_is_missing(
+    ray_head: RayHead, faulty_proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps(ray_head.connection(faulty_proxy.url)))
+    faulty_proxy.on(faults.answer(404), path="/api/(?!jobs/|packages/|version).*")
+    tries = task(echo, 1)
+    with pytest.raises(AirflowFailException, match="does not serve GET /api/v0/logs/file; let the proxy pass it"):
+        tries.run()
+    assert [job["status"] for job in jobs_of(ray_head, tries)] == ["SUCCEEDED"]
 
 
 def test_the_next_try_after_a_lost_worker_returns_the_value_of_the_job_that_ran(

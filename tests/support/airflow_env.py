@@ -272,8 +272,17 @@ class AirflowEnv(AirflowRecords):
                 raise RuntimeError(f"{error['filename']}: {error['stacktrace']}")
             return False
 
+        def unpaused() -> bool:
+            try:
+                self.api("PATCH", f"dags/{_quote(dag_id)}", {"is_paused": False})
+            except ApiError as error:  # 2.11 writes the serialized DAG first, and then the one that this finds
+                if error.status != 404:
+                    raise
+                return False
+            return True
+
         wait(known, timeout, lambda: f"no DAG {dag_id!r} in {self.dags_folder}\n{self.outputs()}")
-        self.api("PATCH", f"dags/{_quote(dag_id)}", {"is_paused": False})
+        wait(unpaused, timeout, lambda: f"the DAG {dag_id!r} can't be unpaused")
 
     def trigger(self, dag_id: str, run_id: str, conf: dict[str, Any] | None = None) -> None:
         """Start a DAG run."""

@@ -54,6 +54,10 @@ class Database(ABC):
         """
 
     @abstractmethod
+    def execute(self, sql: str, *parameters: object) -> None:
+        """Change something in it."""
+
+    @abstractmethod
     def migrate(self, command: Callable[[], object], template: str) -> None:
         """Make the tables, or those of an older Airflow into those of this one.
 
@@ -99,7 +103,6 @@ class SqliteDatabase(Database):
             return [dict(row) for row in database.execute(sql, parameters)]
 
     def execute(self, sql: str, *parameters: object) -> None:
-        """Change something in it."""
         with contextlib.closing(sqlite3.connect(self._path, timeout=30)) as database, database:
             database.execute(sql, parameters)
 
@@ -183,6 +186,9 @@ class PostgresDatabase(Database):
                 self.disconnect()
             self._connection = _connect(f"{self._server}/{self._name}")
             return _execute(self._connection, statement, parameters)
+
+    def execute(self, sql: str, *parameters: object) -> None:
+        self.query(sql, *parameters)
 
     def migrate(self, command: Callable[[], object], template: str) -> None:
         if self.exists():

@@ -109,6 +109,7 @@ class RayHead(Witness):
     :param env: variables for the head and its jobs.
     :param extra_args: more arguments for ``ray start``.
     :param ray_bin: the ``ray`` executable; default :func:`require_ray`.
+    :param folder: for its files, which stay when it ends; by default each start has a temporary one.
     :param token: what the head asks for (Ray 2.52 and later), and this object's own requests carry; an empty text lets
         everybody in. By default :data:`AUTH_VARIABLE` decides.
 
@@ -124,11 +125,13 @@ class RayHead(Witness):
         extra_args: Sequence[str] = (),
         ray_bin: Path | None = None,
         token: str | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.ray_bin = (ray_bin or require_ray()).absolute()  # the head has a current folder of its own
         self.num_cpus = num_cpus
         self.extra_env = dict(env or {})
         self.extra_args = tuple(extra_args)
+        self.folder = folder
         self.ports = {name: free_port() for name in (*_PORT_OPTIONS, *_PORT_VARIABLES)}
         super().__init__(f"http://{self.host}:{self.port}", default_token() if token is None else token)
         # What the processes of the head are given stays, whatever a test makes of this object's own token.
@@ -193,7 +196,10 @@ class RayHead(Witness):
         """Start the processes and return at once; :meth:`wait_ready` waits for them."""
         if self._process is not None:
             raise RuntimeError("the head is started already")
-        self._dir = Path(tempfile.mkdtemp(prefix="rj", dir=environment.SHORT_TMP))
+        self._dir = self.folder or Path(tempfile.mkdtemp(prefix="rj", dir=environment.SHORT_TMP))
+        # Left by a head that was killed. With it, and with other nodes of the cluster alive on this machine, Ray takes
+        # the head for running.
+        (self._dir / "r" / "ray_current_cluster").unlink(missing_ok=True)
         self._mark = f"{_MARK}={uuid.uuid4().hex}"
         with (self._dir / "start.log").open("wb") as log:
             self._process = subprocess.Popen(
@@ -256,7 +262,7 @@ class RayHead(Witness):
         self.kill()
 
     def kill(self) -> set[Process]:
-        """Crash: SIGKILL every process of this head at once, jobs too; return them. Removes its files."""
+        """Crash: SIGKILL every process of this head at once, jobs too; return them. Removes its temporary files."""
         killed: set[Process] = set()
         if self._process is not None:
             self._disarm_guard()
@@ -264,7 +270,8 @@ class RayHead(Witness):
             self._process.wait(10)
             self._process = None
         if self._dir is not None:
-            shutil.rmtree(self._dir, ignore_errors=True)
+            if self._dir != self.folder:
+                shutil.rmtree(self._dir, ignore_errors=True)
             self._dir = None
         return killed
 

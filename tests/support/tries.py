@@ -42,7 +42,7 @@ class Tries:
     """
 
     def __init__(self, make: Callable[[], RaySubmitJobOperator], run_id: str, retries: int = 3) -> None:
-        self._make = make
+        self.make = make
         self.run_id = run_id
         self._retries = retries
         self._number = 0
@@ -68,14 +68,14 @@ class Tries:
 
     def _run(self, context: dict[str, Any]) -> Any:
         try:
-            return self._make().execute(context)
+            return self.make().execute(context)
         except TaskDeferred as deferred:
             trigger = deferred.trigger
         while True:
             event = asyncio.run(self._event(trigger))
             self.events.append(event)
             try:
-                return self._make().execute_complete(context, event)
+                return self.make().execute_complete(context, event)
             except TaskDeferred as deferred:
                 trigger = deferred.trigger
 

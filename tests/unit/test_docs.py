@@ -128,6 +128,15 @@ def test_every_argument_of_the_decorator_is_told() -> None:
     assert own | {"multiple_outputs"} == rows("functions")
 
 
+def test_every_route_that_a_proxy_must_pass_is_told() -> None:
+    told = re.findall(r"`(/api/[^`{]*)`", page("connection").partition("## Routes")[2].partition("\n## ")[0])
+    of_ours = (PACKAGE / "jobs_page.py").read_text()  # Airflow serves these
+    used = {text for text in messages() if text.startswith("/api/") and text not in of_ours}
+    assert len(used) >= 6
+    assert {text for text in used if not text.startswith(tuple(told))} == set()
+    assert {route for route in told if not any(text.startswith(route) for text in used)} == set()
+
+
 def test_defaults_of_the_operator_are_told() -> None:
     told = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", page("operators"), re.MULTILINE)
     signatures = [

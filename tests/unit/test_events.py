@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from typing import Any
 
 import pytest
@@ -106,6 +107,14 @@ def test_every_other_outcome_has_its_error_with_address_and_id(outcome: Outcome,
         assert "passed its job_timeout" in str(caught.value)
     if isinstance(caught.value, errors.RayJobError):
         assert caught.value.submission_id == "a"
+
+
+def test_a_lost_job_tells_where_it_may_still_run() -> None:
+    event = JobEvent("a", "http://ray", Outcome.LOST, "is gone", may_run=True, node_id="ab12", node_ip="10.0.0.7")
+    with pytest.raises(errors.RayJobLostError) as caught:
+        raise_for_outcome(JobEvent.from_json(json.loads(json.dumps(event.to_json()))))
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert (error.submission_id, error.may_run, error.node_id, error.node_ip) == ("a", True, "ab12", "10.0.0.7")
 
 
 def test_losing_contact_is_never_a_failed_job() -> None:

@@ -20,6 +20,7 @@ from airflow_provider_rayjobs.exactly_once import (
 )
 from airflow_provider_rayjobs.exceptions import (
     RayJobExistsError,
+    RayJobInterruptedError,
     RayJobNotFoundError,
     RayJobTimeoutError,
     RayProtocolError,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.protocol import JobDetails
     from tests.support.scripted_server import ScriptedRay
 
-FIRST = TaskIdentity("prod", "dag", "run", "task", -1, try_number=1, max_tries=2, retries=2, run_started="2026-01-01")
+FIRST = TaskIdentity("prod", "dag", "run", "task", -1, try_number=1, max_tries=2, run_started="2026-01-01")
 SECOND = replace(FIRST, try_number=2)
 THIRD = replace(FIRST, try_number=3)
 CLEARED = replace(FIRST, try_number=2, max_tries=3)
@@ -55,19 +56,28 @@ def hook(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def left_by(
-    server: ScriptedRay, identity: TaskIdentity, status: str, submission_id: str | None = None, **metadata: str
+    server: ScriptedRay,
+    identity: TaskIdentity,
+    status: str,
+    submission_id: str | None = None,
+    entrypoint: str = "true",
+    **metadata: str,
 ) -> str:
     """Put the job of an earlier try on record."""
     made = submission_id or identity.submission_id()
     own = {**identity.metadata(), SUBMISSION_KEY: identity.attempt_key, **metadata}
-    server.add_job(made, status, metadata=own)
+    server.add_job(made, status, metadata=own, entrypoint=entrypoint)
     return made
 
 
 def settle(
-    hook: RayJobHook, identity: TaskIdentity, explicit_id: str | None = None, reattach: bool = True
+    hook: RayJobHook,
+    identity: TaskIdentity,
+    explicit_id: str | None = None,
+    reattach: bool = True,
+    entrypoint: str = "true",
 ) -> JobDetails | None:
-    return settle_earlier_jobs(hook, identity, explicit_id=explicit_id, reattach=reattach)
+    return settle_earlier_jobs(hook, identity, explicit_id=explicit_id, entrypoint=entrypoint, reattach=reattach)
 
 
 def submit(hook: RayJobHook, identity: TaskIdentity, submission_id: str | None = None, **job: Any) -> str:
@@ -202,7 +212,7 @@ def test_an_explicit_id_of_a_later_try_is_not_taken_for_an_earlier_one(
     scripted_ray: ScriptedRay, hook: RayJobHook
 ) -> None:
     left_by(scripted_ray, THIRD, "RUNNING", "later")
-    left_by(scripted_ray, FIRST, "RUNNING", "odd", airflow_try_number="2", airflow_retries="x")
+    left_by(scripted_ray, FIRST, "RUNNING", "odd", airflow_try_number="2", airflow_max_tries="x")
     assert settle(hook, SECOND, "mine") is None
     assert scripted_ray.jobs["later"].status == "RUNNING"
 
@@ -254,6 +264,27 @@ def test_a_lost_answer_leaves_one_job(scripted_ray: ScriptedRay, hook: RayJobHoo
     assert list(scripted_ray.jobs) == [FIRST.submission_id()]
 
 
+def test_before_each_attempt_it_is_seen_that_the_task_is_still_our_own(
+    scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    """A process that was paused, or waited long, must not submit after its successor."""
+    asked: list[str] = []
+
+    def before_submission() -> None:
+        asked.append("")
+        if len(asked) == 2:
+            raise RayJobInterruptedError("another process runs it")
+
+    scripted_ray.script("POST", "/api/jobs/", answers.bad_gateway())
+    with (
+        pytest.raises(RayJobInterruptedError),
+        hook.get_conn().waiting_for_cluster(hook.log, before_submission=before_submission),
+    ):
+        submit(hook, FIRST)
+    assert len(asked) == 2
+    assert scripted_ray.jobs == {}
+
+
 def test_a_later_try_with_the_same_explicit_id_uses_the_second_id(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
     submit(hook, FIRST, "mine")
     scripted_ray.set_status("mine", "FAILED")
@@ -291,6 +322,70 @@ def test_a_second_id_that_is_taken_too_is_an_error(scripted_ray: ScriptedRay, ho
     scripted_ray.add_job(SECOND.second_submission_id("mine"), "RUNNING", metadata={})
     with pytest.raises(RayJobExistsError):
         submit(hook, SECOND, "mine")
+
+
+# Several submissions within one try
+
+FIRST_2ND, SECOND_2ND = replace(FIRST, number=2), replace(SECOND, number=2)
+
+
+@pytest.mark.parametrize("explicit", [None, "mine"])
+def test_each_submission_of_a_try_has_a_job(explicit: str | None, scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
+    """The first may still run: a task need not wait for it."""
+    first = submit(hook, FIRST, explicit)
+    second = submit(hook, FIRST_2ND, explicit)
+    assert list(scripted_ray.jobs) == [first, second]
+    assert scripted_ray.jobs[first].status == "PENDING"
+    assert submit(hook, FIRST_2ND, explicit) == second  # another process of this try
+    assert len(scripted_ray.jobs) == 2
+
+
+@pytest.mark.parametrize("explicit", [None, "mine"])
+def test_each_submission_goes_on_with_its_own_job(
+    explicit: str | None, scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    first = left_by(scripted_ray, FIRST, "SUCCEEDED", explicit)
+    second = left_by(scripted_ray, FIRST_2ND, "RUNNING", explicit and "mine-2", entrypoint="true")
+    assert settled_id(hook, SECOND, explicit) == first
+    assert settled_id(hook, SECOND_2ND, explicit) == second
+    assert settle(hook, replace(SECOND, number=3), explicit, entrypoint="other") is None
+    assert scripted_ray.jobs[second].status == "RUNNING"
+
+
+@pytest.mark.parametrize("explicit", [None, "mine"])
+def test_another_order_finds_each_submission_s_job(
+    explicit: str | None, scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    first = left_by(scripted_ray, FIRST, "SUCCEEDED", explicit, entrypoint="false")
+    second = left_by(scripted_ray, FIRST_2ND, "RUNNING", explicit and "mine-2", entrypoint="true")
+    assert settled_id(hook, SECOND, explicit) == second
+    assert settle(hook, replace(SECOND, number=3), explicit, entrypoint="false").submission_id == first  # type: ignore[union-attr]
+    assert scripted_ray.jobs[second].status == "RUNNING"
+
+
+@pytest.mark.parametrize("explicit", [None, "mine"])
+def test_a_later_submission_does_not_go_on_with_other_work(
+    explicit: str | None, scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    """The loop around it may run in another order."""
+    second = left_by(scripted_ray, FIRST_2ND, "RUNNING", explicit, entrypoint="false")
+    assert settle(hook, SECOND_2ND, explicit) is None
+    assert scripted_ray.jobs[second].status == "STOPPED"
+
+
+@pytest.mark.parametrize("explicit", [None, "mine"])
+def test_a_clear_stops_all_jobs_of_the_try_before(
+    explicit: str | None, scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    left_by(scripted_ray, FIRST, "SUCCEEDED", explicit)
+    second = left_by(scripted_ray, FIRST_2ND, "RUNNING", explicit and "mine-2")
+    assert settle(hook, CLEARED, explicit) is None
+    assert scripted_ray.jobs[second].status == "STOPPED"
+
+
+def settled_id(hook: RayJobHook, identity: TaskIdentity, explicit: str | None) -> str | None:
+    found = settle(hook, identity, explicit)
+    return None if found is None else found.submission_id
 
 
 # Stopping

@@ -193,6 +193,10 @@ def test_a_restarted_head_that_forgot_the_job_is_told_as_such(stream_logs: bool,
     )
     assert event.outcome is Outcome.LOST
     assert f"the head restarted (session {before} became {scripted_ray.session_name})" in event.detail
+    # As the last look knew it.
+    assert (event.may_run, event.node_id, event.node_ip) == (True, "ab" * 28, "127.0.0.1")
+    assert f"may still run on node 127.0.0.1 (node id {'ab' * 28})" in event.detail
+    assert "a process with a in its environment, and end it" in event.detail
 
 
 @pytest.mark.parametrize(
@@ -203,7 +207,17 @@ def test_a_deleted_job_is_told_from_a_restarted_head(known: bool, told: str, scr
     event = run(scripted_ray, session_name=scripted_ray.session_name if known else None)
     assert event.outcome is Outcome.LOST
     assert told in event.detail
-    assert "a retry of this task submits it anew" in event.detail
+    assert "A retry of this task submits the job again" in event.detail
+    # Ray deletes only jobs that have ended. Nobody ever saw where this one ran.
+    assert (event.may_run, event.node_id, event.node_ip) == (not known, None, None)
+    assert ("may still run on the job's node" in event.detail) is not known
+
+
+@pytest.mark.parametrize("address", ["http://[", "", "x" * 1000])
+def test_a_node_whose_address_is_none_is_named_by_its_id(address: str) -> None:
+    data = {"type": "SUBMISSION", "status": "RUNNING", "driver_agent_http_address": address, "driver_node_id": "ab12"}
+    hint = protocol.may_run_hint("a", protocol.JobDetails.from_json(data))
+    assert "node of an unknown address (node id ab12)" in hint
 
 
 def test_a_job_that_survived_a_restart_is_followed_on(scripted_ray: ScriptedRay) -> None:
@@ -338,6 +352,74 @@ def test_the_pending_deadline_does_not_touch_a_job_that_runs(scripted_ray: Scrip
     job.reads.extend(["RUNNING"] * 5 + ["SUCCEEDED"])
     assert run(scripted_ray, pending_deadline=time.time() - 5, stream_logs=False).outcome is Outcome.SUCCEEDED
     assert scripted_ray.received_on("POST") == []
+
+
+# A limit for which an earlier watcher stopped the job
+
+
+def stopped(server: ScriptedRay, *, after: float, clock: float = 0.0, **fields: Any) -> None:
+    """Put a job on record that was submitted 1000 s ago and stopped so many seconds later, by a clock that is wrong."""
+    submitted = time.time() - 1000 + clock
+    times = {"start_time": int(submitted * 1000), "end_time": int((submitted + after) * 1000)}
+    server.add_job("a", "STOPPED", **times | fields)
+
+
+def limits(**seconds: float) -> dict[str, Any]:
+    """Return the limits of a watch on such a job, in seconds after its submission."""
+    submitted = time.time() - 1000
+    pending = seconds.pop("pending_timeout", None)
+    return {
+        "submitted_at": submitted,
+        "deadlines": {name: submitted + value for name, value in seconds.items()},
+        "pending_deadline": None if pending is None else submitted + pending,
+        "stream_logs": False,
+    }
+
+
+@pytest.mark.parametrize("clock", [0.0, -30.0, 30.0], ids=["", "a head that is behind", "a head that is ahead"])
+@pytest.mark.parametrize("name", ["job_timeout", "execution_timeout", "pending_timeout"])
+def test_a_stop_for_a_limit_is_told_as_such_by_the_next_watcher(
+    name: str, clock: float, scripted_ray: ScriptedRay
+) -> None:
+    stopped(scripted_ray, after=905, clock=clock)
+    others = {"job_timeout": 950.0, "execution_timeout": 990.0} | {name: 900.0}
+    event = run(scripted_ray, **limits(**others))
+    assert event.outcome is Outcome.TIMEOUT
+    said = f"passed its {name}: it ended {935 if clock > 0 else 905} s after its submission; it was stopped"
+    assert event.detail == said
+    assert scripted_ray.received_on("POST") == []
+
+
+def test_the_limit_that_passed_first_is_named(scripted_ray: ScriptedRay) -> None:
+    stopped(scripted_ray, after=905)
+    event = run(scripted_ray, **limits(job_timeout=903, execution_timeout=901, pending_timeout=902))
+    assert event.detail.startswith("passed its execution_timeout")
+
+
+@pytest.mark.parametrize("name", ["job_timeout", "execution_timeout", "pending_timeout"])
+@pytest.mark.parametrize("fields", [{}, {"end_time": None}], ids=["", "no time of the end"])
+def test_a_stop_by_a_user_before_a_limit_is_no_timeout(
+    name: str, fields: dict[str, Any], scripted_ray: ScriptedRay
+) -> None:
+    stopped(scripted_ray, after=890, **fields)
+    limit = 1100 if fields else 900  # then all that is known is that it has ended by now
+    event = run(scripted_ray, **limits(**{name: limit}))
+    assert event.outcome is Outcome.STOPPED
+
+
+def test_a_stop_long_after_the_pending_timeout_is_a_users(scripted_ray: ScriptedRay) -> None:
+    """Ray does not tell whether it ever ran, but the watcher that stops a PENDING job does not wait that long."""
+    stopped(scripted_ray, after=905)
+    assert run(scripted_ray, **limits(pending_timeout=800)).outcome is Outcome.STOPPED
+
+
+def test_a_stop_soon_after_the_pending_timeout_of_a_job_that_was_seen_to_run_is_a_users(
+    scripted_ray: ScriptedRay,
+) -> None:
+    job = scripted_ray.add_job("a")
+    job.reads.extend(["RUNNING", "RUNNING", "STOPPED"])
+    event = run(scripted_ray, pending_deadline=time.time() - 1, stream_logs=False)
+    assert event.outcome is Outcome.STOPPED
 
 
 # Stopping

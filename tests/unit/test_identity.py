@@ -21,7 +21,6 @@ BASE = TaskIdentity(
     map_index=-1,
     try_number=1,
     max_tries=2,
-    retries=2,
     run_started="2026-01-01T00:00:00+00:00",
 )
 
@@ -35,7 +34,6 @@ identities = st.builds(
     map_index=st.integers(-1, 10**6),
     try_number=st.integers(1, 10**4),
     max_tries=st.integers(0, 100),
-    retries=st.integers(0, 100),
     run_started=texts,
 )
 
@@ -120,7 +118,7 @@ def test_a_run_made_anew_shares_the_first_id_but_neither_the_second_nor_the_atte
 
 
 def test_an_attempt_is_a_try_of_a_run() -> None:
-    assert BASE.attempt_key == replace(BASE, max_tries=9, retries=9).attempt_key
+    assert BASE.attempt_key == replace(BASE, max_tries=9).attempt_key
     assert BASE.attempt_key != replace(BASE, try_number=2).attempt_key
 
 
@@ -142,7 +140,6 @@ def test_a_clear_or_a_new_run_begins_a_new_generation_and_a_retry_does_not() -> 
     later = replace(BASE, try_number=2)
     assert later.same_generation(job_of(BASE))
     assert not replace(later, max_tries=4).same_generation(job_of(BASE))  # a clear
-    assert not replace(later, retries=3).same_generation(job_of(BASE))
     assert not replace(later, run_started="x").same_generation(job_of(BASE))
     assert not later.same_generation(JobDetails("SUBMISSION", JobStatus.RUNNING))
 

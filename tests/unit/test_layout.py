@@ -40,7 +40,7 @@ LAYERS = (
         *{"task_log", "packing", "shipping", "log_file"},
     },
     {"requests_transport", "aiohttp_transport", "resources", "job_list", "followed", "submission", "spool"},
-    {"logs", "poller", "follow", "compat", "working_dir", "results"},
+    {"logs", "poller", "follow", "compat", "task_end", "working_dir", "results"},
     {"hooks", "links", "rendering"},
     {"exactly_once", "guard", "sharing", "jobs_table"},
     {"triggers", "stop_delete", "cli_output"},
@@ -49,8 +49,8 @@ LAYERS = (
 )
 RANK = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 
-#: Of these, those from `hooks` on and `compat` may know Airflow.
-WITH_AIRFLOW = {"compat"} | {module for module, rank in RANK.items() if rank >= RANK["hooks"]}
+#: Of these, those from `hooks` on and `compat` and `task_end` may know Airflow.
+WITH_AIRFLOW = {"compat", "task_end"} | {module for module, rank in RANK.items() if rank >= RANK["hooks"]}
 
 #: Each heavy library, and where it may be imported at all.
 HEAVY = {

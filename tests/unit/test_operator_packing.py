@@ -6,12 +6,13 @@ import json
 import os
 import signal
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_rayjobs.exceptions import RayJobStoppedError, RayPackageError
+from airflow_provider_rayjobs.exceptions import RayJobInterruptedError, RayPackageError
 from airflow_provider_rayjobs.guard import refused_for_good
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 from tests.support import answers
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.scripted_server import ScriptedRay
+
+
+#: Of a try that another will follow; no Airflow can be asked about it.
+CONTEXT: Any = {"ti": SimpleNamespace(try_number=1, max_tries=1)}
 
 
 @pytest.fixture
@@ -63,17 +68,25 @@ def test_a_kill_breaks_the_upload_off(operator: Any, scripted_ray: ScriptedRay, 
     (tmp_path / "main.py").write_text("print(1)")
     scripted_ray.script("PUT", ".*", answers.default(delay=8))
     started = time.monotonic()
-    guard = operator._new_guard()
-    with pytest.raises(RayJobStoppedError, match="killed"), guard.guarding():
+    guard = operator._new_guard(CONTEXT)
+    with (
+        pytest.raises(RayJobInterruptedError, match="it had no job yet"),
+        guard.guarding(),
+        operator._waiting_for_cluster(),
+    ):
         operator._prepare({"working_dir": str(tmp_path)})
     assert time.monotonic() - started < 7
     assert not scripted_ray.received_on("POST")
 
 
 def test_after_a_kill_nothing_is_packed(operator: Any, scripted_ray: ScriptedRay, tmp_path: Path) -> None:
-    guard = operator._new_guard()
+    guard = operator._new_guard(CONTEXT)
     operator.on_kill()
-    with pytest.raises(RayJobStoppedError, match="killed before it had a job"), guard.guarding():
+    with (
+        pytest.raises(RayJobInterruptedError, match="it had no job yet"),
+        guard.guarding(),
+        operator._waiting_for_cluster(),
+    ):
         operator._prepare({"working_dir": str(tmp_path)})
     assert not scripted_ray.received
 

@@ -473,19 +473,21 @@ def test_a_submission_in_doubt_gives_up_when_its_patience_ends(
 ) -> None:
     scripted_ray.script(".*", ".*", answers.bad_gateway(), forever=True)
     client = connect(scripted_ray)
-    with pytest.raises(errors.RayClusterUnreachableError, match="HTTP 502"):
+    with pytest.raises(
+        errors.RayClusterUnreachableError, match=r"HTTP 502.*; the submission was given up after 1\d\d s"
+    ):
         submit(client, patience=100.0)
     waited = client.time.now - 1000.0
-    assert 100.0 < waited < 120.0
+    assert 100.0 < waited < 130.0
     assert len(scripted_ray.received_on("POST")) < 15
     assert_looked_up_between_submissions(exchange(scripted_ray))
 
 
-def test_a_submission_that_never_left_gives_up_sooner(connect: Callable[..., Client]) -> None:
+def test_a_submission_that_never_left_gives_up_when_the_look_up_does(connect: Callable[..., Client]) -> None:
     client = connect("http://127.0.0.1:9")
     with pytest.raises(errors.RayClusterUnreachableError, match="nothing accepts connections"):
         submit(client, patience=600.0)
-    assert protocol.SUBMIT_UNSENT_PATIENCE < client.time.now - 1000.0 < 3 * protocol.SUBMIT_UNSENT_PATIENCE
+    assert 4.0 < client.time.now - 1000.0 < 7.0
 
 
 def test_an_id_that_exists_and_cannot_be_read_is_asked_for_with_pauses(

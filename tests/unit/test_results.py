@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_rayjobs import results
-from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayJobResultError, RayRequestRefusedError
+from airflow_provider_rayjobs.exceptions import (
+    RayAuthError,
+    RayClusterUnreachableError,
+    RayJobResultError,
+    RayRequestRefusedError,
+)
 from airflow_provider_rayjobs.results import Record, parse_record, read_record, traceback_of, value_of
 from tests.support import answers
 
@@ -132,7 +137,8 @@ def test_a_missing_result_is_an_error_that_says_why(
     [
         answers.text(404, "404: Not Found"),
         answers.forbidden(),
-        *(answers.html(status) for status in (403, 404)),
+        *(answers.html(status) for status in (200, 302, 403, 404, 405)),
+        *(answers.text(status, "no") for status in (302, 405, 410, 451, 501)),
         *(answers.as_json({"detail": "RBAC: access denied"}, status) for status in (403, 404)),
         *(answers.text(status, "") for status in (403, 404)),
     ],
@@ -142,11 +148,19 @@ def test_a_route_that_nobody_serves_is_named(
     scripted_ray: ScriptedRay, connect_async: Callable[..., AiohttpClient], answer: answers.Answer
 ) -> None:
     scripted_ray.script("GET", FILE, answer, forever=True)
-    wanted = "can't be read: .* or a proxy before it, does not serve GET /api/v0/logs/file; let the proxy pass it"
+    wanted = r"can't be read .* or a proxy before it, does not serve GET /api/v0/logs/file; let the proxy pass it"
     with pytest.raises(RayRequestRefusedError, match=wanted) as raised:
         read(connect_async(scripted_ray))
     assert raised.value.status == answer.status
     assert len(scripted_ray.received) == 1
+
+
+def test_a_proxy_that_wants_a_login_for_the_route_is_told_as_such(
+    scripted_ray: ScriptedRay, connect_async: Callable[..., AiohttpClient]
+) -> None:
+    scripted_ray.script("GET", FILE, answers.html(401), forever=True)
+    with pytest.raises(RayAuthError, match=r"can't be read \(GET /api/v0/logs/file\): .*wants credentials"):
+        read(connect_async(scripted_ray))
 
 
 def test_an_unreachable_cluster_is_no_missing_result(

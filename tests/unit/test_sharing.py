@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_rayjobs import compat, protocol, sharing
+from airflow_provider_rayjobs import compat, protocol, sharing, triggers
 from airflow_provider_rayjobs.events import JobEvent, Outcome
 from airflow_provider_rayjobs.exceptions import RayConnectionConfigError
 from airflow_provider_rayjobs.sharing import cluster_of, poller_of
@@ -139,7 +139,7 @@ def test_a_kill_of_one_trigger_stops_its_job_and_disturbs_no_other(
     async def killed(*_: object) -> bool:
         return True
 
-    monkeypatch.setattr(compat, "was_killed", killed)
+    monkeypatch.setattr(triggers, "was_killed", killed)
     connection(monkeypatch, scripted_ray.url)
     for name in ("j0", "j1", "j2"):
         scripted_ray.add_job(name)

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_rayjobs import compat, triggers
+from airflow_provider_rayjobs import triggers
 from airflow_provider_rayjobs.conditions import ClusterRunsJobs, JobReaches
 from airflow_provider_rayjobs.events import JobEvent, Outcome
+from airflow_provider_rayjobs.exceptions import RayJobLostError, RayJobNotFoundError
+from airflow_provider_rayjobs.protocol import JobDetails
 from airflow_provider_rayjobs.triggers import RayConditionTrigger, RayJobTrigger
 
 if TYPE_CHECKING:
@@ -149,7 +151,7 @@ def test_kill_stops_the_job_once_however_often_it_is_cancelled(
         await asyncio.sleep(0.2)
         return True
 
-    monkeypatch.setattr(compat, "was_killed", killed)
+    monkeypatch.setattr(triggers, "was_killed", killed)
     scripted_ray.add_job("j1")
     asyncio.run(cancelled(trigger_of(conn_id, stream_logs=False), cancellations, on_kill=on_kill))
     assert stops(scripted_ray) == 1
@@ -167,7 +169,7 @@ def test_what_is_no_kill_stops_nothing(
             await asyncio.sleep(60)
         return why in ("not wanted", "no task")
 
-    monkeypatch.setattr(compat, "was_killed", was_killed)
+    monkeypatch.setattr(triggers, "was_killed", was_killed)
     monkeypatch.setattr("airflow_provider_rayjobs.triggers.KILL_CHECK_TIMEOUT", 0.5)
     scripted_ray.add_job("j1")
     trigger = trigger_of(conn_id, stream_logs=False, stop_on_kill=why != "not wanted")
@@ -202,3 +204,14 @@ def test_condition_trigger_waits_until_a_cluster_runs_a_job(scripted_ray: Script
     assert asyncio.run(first_event(trigger)).outcome is Outcome.SUCCEEDED
     (submitted,) = scripted_ray.received_on("POST", "/api/jobs/")
     assert submitted.json["entrypoint_num_cpus"] == 2
+
+
+def test_a_sensors_job_that_is_gone_is_told_with_the_node_where_it_may_still_run() -> None:
+    fields = {"driver_agent_http_address": "http://10.0.0.7:52365", "driver_node_id": "ab12"}
+    condition = JobReaches("a", ["SUCCEEDED"])
+    gone = RayJobNotFoundError("http://ray: there is no job a")
+    assert condition.missing(gone) is False
+    assert condition.reached(JobDetails.from_json({"type": "SUBMISSION", "status": "RUNNING", **fields})) is False
+    with pytest.raises(RayJobLostError, match=r"may still run on node 10\.0\.0\.7 \(node id ab12\)") as caught:
+        condition.missing(gone)
+    assert (caught.value.may_run, caught.value.node_id, caught.value.node_ip) == (True, "ab12", "10.0.0.7")

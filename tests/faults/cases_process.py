@@ -1,0 +1,99 @@
+"""The process of the task is asked to end (SIGTERM), and the task is not: its job goes on, and the next try follows it.
+
+So it is when a worker shuts down, when heartbeats had no answer, and for a process that another one has replaced.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tests.faults.bench import LOG, STATUS, SUBMIT, VERSION, Bench
+from tests.faults.case import Case
+from tests.faults.cases_kill import LONG
+from tests.faults.names import RETRIES
+from tests.support import faults
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.faults import Fault, Moment
+
+
+def _asked_at(
+    request: tuple[str, str], at: Moment, *, status: str = "", then: Fault | None = None
+) -> Callable[[Bench], None]:
+    """Return a play in which the first try's process gets SIGTERM at a moment of a request."""
+
+    def play(bench: Bench) -> None:
+        bench.args["entrypoint"] = bench.job(1 if status == "SUCCEEDED" else LONG)
+        bench.kill_at(signal.SIGTERM, request, at, status=status, then=then)
+        bench.start().wait()
+        time.sleep(1.5)  # what was under way arrives
+        if bench.state != "success":
+            bench.until_success()
+
+    return play
+
+
+def _asked_in_the_last_try(bench: Bench) -> None:
+    """Nobody would follow the job, so it is stopped; a clear then runs it anew."""
+    bench.args |= {"entrypoint": bench.job(3600)}
+    for _ in range(RETRIES):
+        process = bench.start()
+        bench.wait_job("RUNNING")
+        process.kill()
+    process = bench.start()
+    bench.wait(lambda: "Reattached" in bench.log.read_text(errors="replace").rpartition("TRY ")[2], 60, "no last try")
+    process.terminate()
+    process.wait()
+    assert bench.wait_quiet() == ["STOPPED"], bench.story()
+
+
+def _retries_edited(retries: int, status: str) -> Callable[[Bench], None]:
+    """Return a play in which the DAG file has other ``retries`` when the second try begins."""
+
+    def play(bench: Bench) -> None:
+        bench.args["entrypoint"] = bench.job(1 if status == "SUCCEEDED" else LONG)
+        process = bench.start()
+        bench.wait_job(status)
+        process.kill()
+        bench.args["retries"] = retries
+        bench.until_success()
+
+    return play
+
+
+def _cases() -> list[Case]:
+    named = {
+        "while the version is asked": _asked_at(VERSION, "forwarded"),
+        "before the submission leaves": _asked_at(SUBMIT, "received", then=faults.cut_request_after(0)),
+        "before the submission arrives": _asked_at(SUBMIT, "received", then=faults.delay_request(1)),
+        "before the submission is answered": _asked_at(SUBMIT, "forwarded"),
+        "answer to the submission delivered": _asked_at(SUBMIT, "delivered"),
+        "first look at the job": _asked_at(STATUS, "answered"),
+        "job PENDING": _asked_at(STATUS, "delivered", status="PENDING"),
+        "job RUNNING": _asked_at(STATUS, "delivered", status="RUNNING"),
+        "log opened": _asked_at(LOG, "forwarded"),
+        "job SUCCEEDED, not yet told": _asked_at(STATUS, "answered", status="SUCCEEDED"),
+    }
+    cases = [Case("SIGTERM", name, play) for name, play in named.items()]
+    cases += [
+        Case("SIGTERM", name, named[name], deferrable=True)
+        for name in ("before the submission arrives", "answer to the submission delivered")
+    ]
+    cases.append(Case("SIGTERM", "in the last try", _asked_in_the_last_try, ends=0, state="failed"))
+    cases += [
+        Case("retries edited", f"{RETRIES} to {retries}, job {status}", _retries_edited(retries, status))
+        for retries in (RETRIES + 2, 1)
+        for status in ("RUNNING", "SUCCEEDED")
+    ]
+    return cases
+
+
+#: Those that are played only on demand.
+_THOROUGH = {"before the submission is answered", "log opened", "first look at the job"}
+
+CASES = [replace(case, thorough=not case.deferrable and case.fault in _THOROUGH) for case in _cases()]
