@@ -20,7 +20,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayPackageTooLargeError,
     RayRequestRefusedError,
 )
-from airflow_provider_rayjobs.protocol import Request, job_path
+from airflow_provider_rayjobs.protocol import JobStatus, Request, job_path
 from airflow_provider_rayjobs.task_end import Reason
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class JobGuard:
         self.killed = False
         self.submission_id: str | None = None
         self.accepted = False  # by the cluster, for certain
+        self._cleared = False
 
     def announce(self, submission_id: str, *, exists: bool = False) -> None:
         """
@@ -203,7 +204,8 @@ class JobGuard:
             return False
         job = f"Ray job {self.submission_id}" if self.submission_id else "It has no job"
         reason = self._process.reason(self.submission_id)
-        if reason is Reason.TASK_ENDED:
+        self._cleared = reason is Reason.TASK_CLEARED
+        if reason in (Reason.TASK_ENDED, Reason.TASK_CLEARED):
             return True
         if not followed:
             return False
@@ -236,6 +238,10 @@ class JobGuard:
             appear = 0.0 if self.accepted else APPEAR_PATIENCE
             status = stop_and_wait(self._hook, self.submission_id, patience=STOP_PATIENCE, appear=appear)
             self._log.warning("Ray job %s is %s", self.submission_id, status or "not known to the cluster")
+            if status is JobStatus.SUCCEEDED and self._cleared:
+                # Airflow may not tell the next try from a retry, which would return this success.
+                self._log.warning("The task was cleared; deleting the record of Ray job %s", self.submission_id)
+                self._hook.delete_job(self.submission_id)
         except RayJobsError as e:
             self._log.error("Ray job %s could not be seen to stop: %s", self.submission_id, e)
 
