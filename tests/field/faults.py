@@ -341,6 +341,31 @@ def _workers() -> list[Fault]:
     ]
 
 
+def _clocks() -> list[Fault]:
+    def fault(name: str, offset: str) -> Fault:
+        def set_clock(bench: Bench) -> None:
+            bench.airflow.set_clock(WORKERS[0], offset)
+            _only_first(bench)
+
+        def until_the_end(bench: Bench, runs: Sequence[Run]) -> None:
+            for run in runs:
+                run.let_end()
+            wait(lambda: all(run.is_over() for run in runs), 150, lambda: "the tasks do not end")
+            bench.airflow.set_clock(WORKERS[0], "")
+
+        return Fault(
+            f"its clock is 10 minutes {name}",
+            "worker",
+            until_the_end,
+            _once,
+            prepare=set_clock,
+            moments=("uploading", "running"),
+            slice=("running", "deferrable") if name == "slow" else None,
+        )
+
+    return [fault("fast", "+10m"), fault("slow", "-10m")]
+
+
 def _triggerers() -> list[Fault]:
     def busiest(bench: Bench) -> str:
         rows = bench.airflow.query(
@@ -560,6 +585,7 @@ FAULTS = [
     *_edits(),
     *_deliveries(),
     *_workers(),
+    *_clocks(),
     *_triggerers(),
     *_schedulers(),
     *_api_servers(),
