@@ -68,6 +68,7 @@ class JobGuard:
         self.submission_id: str | None = None
         self.accepted = False  # by the cluster, for certain
         self._cleared = False
+        self._status = ""  # of the job, when it was asked to stop
 
     def announce(self, submission_id: str, *, exists: bool = False) -> None:
         """
@@ -189,10 +190,9 @@ class JobGuard:
             ) from None
 
     def _stopped(self) -> RayJobStoppedError:
-        what = f"Ray job {self.submission_id} was stopped" if self.submission_id else "No Ray job was submitted"
-        return RayJobStoppedError(
-            f"{what} because its task was ended from outside", submission_id=self.submission_id or ""
-        )
+        status = self._status or "not seen to stop"
+        what = f"Ray job {self.submission_id} is {status}" if self.submission_id else "no Ray job was submitted"
+        return RayJobStoppedError(f"The task was ended from outside: {what}", submission_id=self.submission_id or "")
 
     def _job_is_to_stop(self, *, followed: bool) -> bool:
         """
@@ -237,7 +237,8 @@ class JobGuard:
             # A submission whose answer was cut off by the kill may take effect a moment later.
             appear = 0.0 if self.accepted else APPEAR_PATIENCE
             status = stop_and_wait(self._hook, self.submission_id, patience=STOP_PATIENCE, appear=appear)
-            self._log.warning("Ray job %s is %s", self.submission_id, status or "not known to the cluster")
+            self._status = str(status or "not known to the cluster")
+            self._log.warning("Ray job %s is %s", self.submission_id, self._status)
             if status is JobStatus.SUCCEEDED and self._cleared:
                 # Airflow may not tell the next try from a retry, which would return this success.
                 self._log.warning("The task was cleared; deleting the record of Ray job %s", self.submission_id)
