@@ -537,6 +537,48 @@ def _clusters() -> list[Fault]:
     return [Fault(name, "Ray", fire, must, moments=at, slice=sliced) for name, fire, must, at, sliced in faults]
 
 
+# What is not promised: the job runs on, and nobody follows it
+
+
+def _not_promised() -> list[Fault]:
+    def without_triggerers(bench: Bench, runs: Sequence[Run]) -> None:
+        for name in TRIGGERERS:
+            bench.airflow.kill_process(name)
+        _act(lambda run: run.airflow.set_task_state(run.dag_id, run.run_id, TASK, "failed"), then_stops=False)(
+            bench, runs
+        )
+        time.sleep(2)
+        bench.airflow.heal()
+
+    def worker_lost(bench: Bench, runs: Sequence[Run]) -> None:
+        bench.airflow.kill_process(WORKERS[0])
+        wait(lambda: all(run.is_over() for run in runs), 120, lambda: "the task does not end")
+
+    must = Expected(state="failed", ends=1, tries=1, whole=False)
+
+    def only(mode: str) -> Callable[[str, str], Expected | None]:
+        return lambda _moment, played: must if played == mode else None
+
+    return [
+        Fault(
+            "marks the task failed while no triggerer runs (not promised: its job goes on)",
+            "user",
+            without_triggerers,
+            only("deferrable"),
+            moments=("running",),
+        ),
+        Fault(
+            "kill -9 in the last try (not promised: its job goes on)",
+            "worker",
+            worker_lost,
+            only("sync"),
+            prepare=_only_first,
+            moments=("running",),
+            kind="once",
+        ),
+    ]
+
+
 # The DAG file
 
 
@@ -582,6 +624,7 @@ FAULTS = [
     *_of_tasks(),
     *_by_users(),
     *_timeouts(),
+    *_not_promised(),
     *_edits(),
     *_deliveries(),
     *_workers(),
