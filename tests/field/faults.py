@@ -586,8 +586,9 @@ def _edits() -> list[Fault]:
     def edited(new: int) -> Fire:
         def fire(bench: Bench, runs: Sequence[Run]) -> None:
             bench.set_retries(new)
-            _task_process(KILL, supervisor=False)(bench, runs)
-            wait(lambda: all(_is_at_second_try(run) for run in runs), 120, lambda: "no second try")
+            killed = [run for run in runs if run.processes()]
+            _task_process(KILL, supervisor=False)(bench, killed)
+            wait(lambda: all(_is_at_second_try(run) for run in killed), 120, lambda: "no second try")
 
         return fire
 
