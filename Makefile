@@ -101,9 +101,10 @@ faults: ## Run the tests that kill, cut and restart things
 	@$(ENVS) airflow-3.3 ray-2.60
 	$(MAIN)/pytest -m faults tests/faults $(ARGS)
 
-field: ## Break things in a distributed Airflow (ARGS=--slice: for 20 minutes; AIRFLOW=2.11; KEEP=1: look at it until Ctrl-C)
+field: ## Break things in a distributed Airflow, then faults (ARGS=--slice: 20 minutes; AIRFLOW=2.11; KEEP=1: look at it)
 	@$(ENVS) field-$(AIRFLOW) ray-2.60
 	.envs/field-$(AIRFLOW)/bin/$(if $(KEEP),python -m tests.field,pytest tests/field $(ARGS))
+	@$(if $(KEEP)$(ARGS),,$(MAKE) --no-print-directory PYTHON='$(PYTHON)' faults)
 
 upgrade: ## Upgrade an Airflow from 2.11 to 3.3, version by version, with tasks that are deferred meanwhile
 	@$(ENVS) airflow-2.11 airflow-3.0 airflow-3.1 airflow-3.2 airflow-3.3 ray-2.60

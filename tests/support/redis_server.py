@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import shutil
@@ -16,74 +15,33 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import debian
 from tests.support.ports import free_port
 from tests.support.processes import Process, family, kill_all
 
 HOST = "127.0.0.1"
 
-_REPO = Path(__file__).resolve().parents[2]
 _MARK = "RAYJOBS_TEST_REDIS"
-_CACHE = _REPO / ".envs" / "redis"
 # Debian's: the program is in the second, the first has a link to it.
 _PACKAGES = ("redis-server", "redis-tools", "libatomic1", "libjemalloc2", "liblzf1")
-_APT_TIMEOUT = 300  # seconds, for one command
 
 
 def find_redis() -> Path | None:
     """Return the ``redis-server`` to test with, or None if there is none yet."""
     named = os.environ.get("RAYJOBS_REDIS_BIN") or shutil.which("redis-server")
-    path = Path(named) if named else _CACHE / "usr" / "bin" / "redis-server"
+    path = Path(named) if named else debian.folder(_PACKAGES) / "usr" / "bin" / "redis-server"
     return path if path.is_file() else None
 
 
 def require_redis() -> Path:
     """Return a ``redis-server``, Debian's if need be; where it can't be had, skip the test, or fail it under CI."""
     try:
-        return find_redis() or _unpack()
+        return find_redis() or debian.unpacked(_PACKAGES) / "usr" / "bin" / "redis-server"
     except (OSError, subprocess.SubprocessError) as e:
         reason = f"no redis-server: install it, or name it in RAYJOBS_REDIS_BIN ({e})"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
-
-
-def _unpack() -> Path:
-    """Unpack Debian's packages into a folder of this repository, which needs no root."""
-    _CACHE.parent.mkdir(exist_ok=True)
-    with _CACHE.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if found := find_redis():  # another process was first
-            return found
-        with tempfile.TemporaryDirectory(prefix="redis", dir=_CACHE.parent) as name:
-            work = Path(name)
-            for folder in ("lists/partial", "archives/partial", "root"):
-                (work / folder).mkdir(parents=True)
-            # Lists and archives of its own: those of the system belong to root, and may be old or absent.
-            own = ["-o", f"Dir::State::Lists={work / 'lists'}", "-o", f"Dir::Cache={work}", "-o", "APT::Sandbox::User="]
-            for command in (["update", "-q"], ["download", "-q", *_PACKAGES]):
-                _run(["apt-get", *own, *command], work)
-            for package in work.glob("*.deb"):
-                _run(["dpkg", "-x", str(package), "root"], work)
-            (work / "root").rename(_CACHE)
-    path = find_redis()
-    if path is None:
-        raise FileNotFoundError("Debian's packages hold no redis-server")
-    return path
-
-
-def _run(command: list[str], cwd: Path) -> None:
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=_APT_TIMEOUT,
-        check=False,
-    )
-    if done.returncode:
-        raise subprocess.SubprocessError(f"`{' '.join(command)}`: {done.stdout[-1000:]}")
 
 
 class Redis:
@@ -208,7 +166,7 @@ class Redis:
     def _environment(self) -> dict[str, str]:
         name, _, value = self._mark.partition("=")
         libraries = os.pathsep.join(str(folder) for folder in self.redis_bin.parents[1].glob("lib/*-linux-*"))
-        own = {"LD_LIBRARY_PATH": libraries} if self.redis_bin.is_relative_to(_CACHE) else {}
+        own = {"LD_LIBRARY_PATH": libraries} if self.redis_bin.is_relative_to(debian.folder(_PACKAGES)) else {}
         return {"PATH": os.defpath, "LC_ALL": "C", name: value, **own}
 
     def _start_guard(self) -> subprocess.Popen[bytes]:

@@ -27,6 +27,7 @@ class TaskInstance:
         self.map_index, self.try_number, self.max_tries = -1, try_number, retries
         self.task = SimpleNamespace(retries=retries)
         self.start_date = datetime.now(UTC)
+        self.hostname, self.pid = "here", 1
         self.xcoms: dict[str, Any] = {}
 
     def xcom_push(self, key: str, value: Any) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 CASES = [
     (Reason.TASK_ENDED, True, True),
     (Reason.TASK_ENDED, False, True),
+    (Reason.TASK_CLEARED, True, True),
     (Reason.PROCESS_ENDS, True, False),
     (Reason.PROCESS_ENDS, False, True),
     (Reason.REPLACED, True, False),
@@ -35,6 +36,8 @@ CASES = [
     (Reason.UNKNOWN, True, False),
     (Reason.UNKNOWN, False, True),
 ]
+
+ENDED = (Reason.TASK_ENDED, Reason.TASK_CLEARED)
 
 
 @pytest.fixture
@@ -93,7 +96,7 @@ def test_a_work_that_ended_nevertheless(
             guard.kill()
             return "result"
 
-    if reason is Reason.TASK_ENDED:
+    if reason in ENDED:
         with pytest.raises(RayJobStoppedError):
             work()
     else:
@@ -102,7 +105,18 @@ def test_a_work_that_ended_nevertheless(
         raise RayJobFailedError("its own")
     with pytest.raises(TaskDeferred), guard.guarding():
         raise TaskDeferred(trigger=None, method_name="execute_complete")
-    assert (scripted_ray.jobs["j1"].status == "STOPPED") is (reason is Reason.TASK_ENDED)
+    assert (scripted_ray.jobs["j1"].status == "STOPPED") is (reason in ENDED)
+
+
+@pytest.mark.parametrize("reason", ENDED)
+def test_a_clear_leaves_no_success_that_the_next_try_could_return(
+    scripted_ray: ScriptedRay, hook: RayJobHook, reason: Reason
+) -> None:
+    scripted_ray.add_job("j1", "SUCCEEDED")
+    guard = guard_of(hook, reason, next_try=True)
+    with pytest.raises(RayJobStoppedError):
+        wait_guarded(guard, guard.kill)  # it reads the last lines of the job's log, say
+    assert ("j1" in scripted_ray.jobs) is (reason is Reason.TASK_ENDED)
 
 
 def test_nothing_is_asked_in_the_signal_handler(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:

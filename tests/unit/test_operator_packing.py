@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 #: Of a try that another will follow; no Airflow can be asked about it.
-CONTEXT: Any = {"ti": SimpleNamespace(try_number=1, max_tries=1)}
+CONTEXT: Any = {"ti": SimpleNamespace(try_number=1, max_tries=1, hostname="", pid=1, task=SimpleNamespace(retries=1))}
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from airflow_provider_rayjobs import task_end
 from airflow_provider_rayjobs.task_end import Reason, TaskProcess, was_killed
 
 ALIVE = ["running", "deferred", "queued", "scheduled", "up_for_retry", None]  # None: its scheduler died
-OVER = ["failed", "success", "skipped", "restarting", "removed", "absent"]
+OVER = ["failed", "success", "skipped", "removed", "absent"]
 
 
 def instance(**fields: Any) -> Any:
@@ -64,13 +64,18 @@ def test_a_task_that_is_over_was_ended(airflow_3: SimpleNamespace, state: str | 
     assert TaskProcess(instance()).reason("j1") is Reason.TASK_ENDED
 
 
+def test_a_task_that_was_cleared_while_it_ran_is_to_run_anew(airflow_3: SimpleNamespace) -> None:
+    airflow_3.state, airflow_3.current = "restarting", False
+    assert TaskProcess(instance()).reason("j1") is Reason.TASK_CLEARED
+
+
 @pytest.mark.parametrize(
     ("now", "reason"),
     [
         ({}, Reason.PROCESS_ENDS),
         ({"state": "up_for_retry"}, Reason.PROCESS_ENDS),
         ({"state": "failed"}, Reason.TASK_ENDED),
-        ({"state": "restarting"}, Reason.TASK_ENDED),
+        ({"state": "restarting"}, Reason.TASK_CLEARED),
         ({"state": None}, Reason.PROCESS_ENDS),
         ({"pid": None}, Reason.TASK_ENDED),  # the row is gone
         ({"max_tries": 5}, Reason.TASK_ENDED),  # cleared

@@ -22,6 +22,7 @@ TASKS = {
     "uploading": {"runtime_env": {"working_dir": "{{ dag_run.conf['working_dir'] }}"}},
     # Waits on the cluster while another job holds what it asks for.
     "pending": {"entrypoint_resources": {"held": 0.01}},
+    "once": ONCE,
     "execution_timeout": {"execution_timeout": timedelta(seconds=20), **ONCE},
     "job_timeout": {"job_timeout": 15, **ONCE},
     "dagrun_timeout": ONCE,
