@@ -13,7 +13,11 @@ from tests.field.broker import DEFAULT, LATER
 from tests.field.case import MOMENTS, Expected, Fault
 from tests.field.run import TASK
 from tests.support import faults as network
-from tests.support.airflow_processes import COMPONENT_HEARTBEAT_TIMEOUT, TASK_HEARTBEAT_TIMEOUT
+from tests.support.airflow_processes import (
+    COMPONENT_HEARTBEAT_TIMEOUT,
+    TASK_HEARTBEAT_TIMEOUT,
+    airflow_version,
+)
 from tests.support.airflow_records import wait
 
 if TYPE_CHECKING:
@@ -364,7 +368,8 @@ def _clocks() -> list[Fault]:
             f"its clock is 10 minutes {name}",
             "worker",
             until_the_end,
-            _once,
+            # Airflow 2 itself runs no task on a worker whose clock is behind.
+            lambda _moment, _mode: None if name == "slow" and airflow_version() < (3, 0) else ONCE,
             prepare=set_clock,
             moments=("uploading", "running"),
             slice=("running", "deferrable") if name == "slow" else None,
