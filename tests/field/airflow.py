@@ -63,10 +63,13 @@ class DistributedAirflow(AirflowEnv):
         (self.home / "site" / "field_hostname.py").write_text(_HOSTNAME)
 
     def heal(self, timeout: float = 120.0) -> None:
-        """Start what has ended, let go on what is frozen, and let the workers consume what they do by default.
+        """Start what has ended, let go on what is frozen, set the clocks, and have the workers consume as by default.
 
         :param timeout: seconds for each.
         """
+        for name, component in self.components.items():
+            if "FAKETIME" in component.environment:
+                self.set_clock(name, "")
         (last,) = self.query("SELECT coalesce(max(id), 0) AS id FROM job")
         for component in self.components.values():
             component.signal(signal.SIGCONT)
