@@ -134,7 +134,7 @@ class JobGuard:
         if self._running is not None:
             loop, task = self._running
             loop.call_soon_threadsafe(task.cancel)
-        elif self._breakable:
+        elif self._breakable and not compat.TERMINATED:  # Airflow 2's handler itself raises, what it knows as a kill
             self._check()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:

@@ -41,12 +41,13 @@ def _asked_at(
 def _asked_in_the_last_try(bench: Bench) -> None:
     """Nobody would follow the job, so it is stopped; a clear then runs it anew."""
     bench.args |= {"entrypoint": bench.job(3600)}
-    for _ in range(RETRIES):
-        process = bench.start()
-        bench.wait_job("RUNNING")
-        process.kill()
     process = bench.start()
-    bench.wait(lambda: "Reattached" in bench.log.read_text(errors="replace").rpartition("TRY ")[2], 60, "no last try")
+    bench.wait_job("RUNNING")
+    for _ in range(RETRIES):
+        process.kill()
+        process = bench.start()
+        time.sleep(1)
+        bench.wait(lambda: "Reattached" in bench.log.read_text(errors="replace").rpartition("TRY ")[2], 60, "no try")
     process.terminate()
     process.wait()
     assert bench.wait_quiet() == ["STOPPED"], bench.story()

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import pytest
 
-from airflow_provider_rayjobs import retries
+from airflow_provider_rayjobs import compat, retries
 from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayJobError, RayTLSError
 from airflow_provider_rayjobs.hooks import RayJobHook
@@ -325,12 +325,18 @@ def test_a_users_own_call_keeps_the_quick_retries(away: Away) -> None:
 def test_a_kill_breaks_the_wait_off(step: str, away: Away, scripted_ray: ScriptedRay, tmp_path: Path) -> None:
     method, path, _ = STEPS[step]
     operator = submit(runtime_env=put_folder(tmp_path))
-    before = signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
+
+    def handler(*_: object) -> None:
+        operator.on_kill()
+        for terminated in compat.TERMINATED:  # as Airflow 2's own does
+            raise terminated("Task received SIGTERM signal")
+
+    before = signal.signal(signal.SIGALRM, handler)
     try:
         away.at(method, path, None)
         signal.setitimer(signal.ITIMER_REAL, 1.5)
         started = time.monotonic()
-        with pytest.raises(RayJobError):
+        with pytest.raises(compat.TERMINATED or RayJobError):
             Tries(lambda: operator, "run").run()
         assert time.monotonic() - started < 4.0
     finally:
