@@ -47,7 +47,7 @@ class JobGuard:
 
     The signal handler only notes the signal and breaks off what goes on. Then Airflow is asked why: a user's wish ends
     the job. When only this process ends (the worker shuts down, heartbeats had no answer), the job goes on for the next
-    try; after the last try it is stopped, because nobody would follow it.
+    try; after the last try it is stopped, because no other try follows it.
 
     :param hook: the cluster.
     :param log: the task's logger.
@@ -196,7 +196,7 @@ class JobGuard:
 
     def _job_is_to_stop(self, *, followed: bool) -> bool:
         """
-        Whether the process was asked to end because the task is over, or nobody would follow its job.
+        Whether the process was asked to end because the task is over, or no other try follows its job.
 
         :param followed: whether this process still followed it.
         """

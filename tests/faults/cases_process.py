@@ -39,7 +39,7 @@ def _asked_at(
 
 
 def _asked_in_the_last_try(bench: Bench) -> None:
-    """Nobody would follow the job, so it is stopped; a clear then runs it anew."""
+    """No other try follows the job, so it is stopped."""
     bench.args |= {"entrypoint": bench.job(3600)}
     process = bench.start()
     bench.wait_job("RUNNING")

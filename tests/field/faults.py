@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from tests.field.bench import Bench
     from tests.field.run import Run
+    from tests.support.postgres import Postgres
+    from tests.support.redis_server import Redis
 
     Fire = Callable[[Bench, Sequence[Run]], None]
 
@@ -453,26 +455,25 @@ def _stores() -> list[Fault]:
         ends_meanwhile = mode == "deferrable" and moment in ("ending", "ended")
         return replace(ONCE, state=("success", "failed")) if ends_meanwhile else ONCE
 
-    def postgres_restarted(away: float, *, crash: bool = False) -> Fire:
+    def restarted(of: Callable[[Bench], Postgres | Redis], away: float, *, crash: bool = False) -> Fire:
         def fire(bench: Bench, _runs: Sequence[Run]) -> None:
-            bench.postgres.kill() if crash else bench.postgres.stop()
+            server = of(bench)
+            server.kill() if crash else server.stop()
             time.sleep(away)
-            bench.postgres.start()
+            server.start()
 
         return fire
+
+    def postgres(bench: Bench) -> Postgres:
+        return bench.postgres
+
+    def redis(bench: Bench) -> Redis:
+        return bench.redis
 
     def postgres_paused(bench: Bench, _runs: Sequence[Run]) -> None:
         bench.postgres.pause()
         time.sleep(10)
         bench.postgres.resume()
-
-    def redis_restarted(away: float, *, crash: bool = False) -> Fire:
-        def fire(bench: Bench, _runs: Sequence[Run]) -> None:
-            bench.redis.kill() if crash else bench.redis.stop()
-            time.sleep(away)
-            bench.redis.start()
-
-        return fire
 
     def redis_paused(bench: Bench, _runs: Sequence[Run]) -> None:
         bench.redis.freeze()
@@ -484,13 +485,13 @@ def _stores() -> list[Fault]:
         (
             "PostgreSQL",
             "crashes, started again at once",
-            postgres_restarted(0, crash=True),
+            restarted(postgres, 0, crash=True),
             _may_be_handed_over,
             ("running", "sync"),
         ),
-        ("PostgreSQL", "away for 15 s", postgres_restarted(15), _may_be_handed_over, None),
-        ("Redis", "crashes, started again at once", redis_restarted(0, crash=True), _once, None),
-        ("Redis", "away for 15 s", redis_restarted(15), without_broker, ("queued", "sync")),
+        ("PostgreSQL", "away for 15 s", restarted(postgres, 15), _may_be_handed_over, None),
+        ("Redis", "crashes, started again at once", restarted(redis, 0, crash=True), _once, None),
+        ("Redis", "away for 15 s", restarted(redis, 15), without_broker, ("queued", "sync")),
         ("Redis", "paused for 15 s", redis_paused, without_broker, None),
     ]
     return [Fault(name, hits, fire, must, slice=sliced) for hits, name, fire, must, sliced in faults]

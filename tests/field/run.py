@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TASK = "job"
 #: Half-seconds after which a driver gives up.
 _LONGEST = 600
-#: States of a task for which something still happens, be it that its DAG run has ended.
+#: States in which a task goes on, even if its DAG run has ended.
 _ACTIVE = ("running", "queued", "deferred", "restarting")
 _LINE = re.compile(r"line (\d+) of (\d+) from the driver")
 _ERROR = re.compile(r"\b(?:Ray\w+Error|AirflowTaskTimeout|AirflowTaskTerminated|TaskDeferralTimeout)\b")
@@ -108,7 +108,7 @@ class Run:
             " ON t.dag_id = r.dag_id AND t.run_id = r.run_id WHERE r.run_id = ?",
             self.run_id,
         )
-        # Airflow may leave a task that is to be run in a run that a user has ended; it is not run any more.
+        # In a run that a user has ended, Airflow may leave a task scheduled that never runs.
         return not rows or (rows[0]["run"] in ("success", "failed") and rows[0]["task"] not in _ACTIVE)
 
     def log(self, try_number: int) -> str:

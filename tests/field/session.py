@@ -70,7 +70,7 @@ def _noted(troubles: dict[Fault | None, str], fault: Fault | None) -> Iterator[N
     """Note an error as the trouble of a fault, or of the session; each of its cases tells it."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001 - of whatever kind: the table tells it
         troubles[fault] = f"{type(error).__name__}: {error}"
 
 

@@ -358,7 +358,7 @@ def test_the_pending_deadline_does_not_touch_a_job_that_runs(scripted_ray: Scrip
 
 
 def stopped(server: ScriptedRay, *, after: float, clock: float = 0.0, **fields: Any) -> None:
-    """Put a job on record that was submitted 1000 s ago and stopped so many seconds later, by a clock that is wrong."""
+    """Put a job on record that was submitted 1000 s ago, and stopped later, by a wrong clock."""
     submitted = time.time() - 1000 + clock
     times = {"start_time": int(submitted * 1000), "end_time": int((submitted + after) * 1000)}
     server.add_job("a", "STOPPED", **times | fields)
