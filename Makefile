@@ -55,7 +55,7 @@ lint: ## Check style and formatting, and the workflows
 	@$(ENVS) airflow-3.3
 	$(MAIN)/ruff check
 	$(MAIN)/ruff format --check
-	$(MAIN)/pytest -q tests/unit/test_workflows.py
+	$(MAIN)/pytest -q tests/unit/project/test_workflows.py
 
 benchmarks: ## Compare with other ways to run Ray jobs; writes docs/benchmarks.md (an hour; ARGS=--quick: to try it)
 	@$(ENVS) airflow-3.3 ray-2.60 bench-airflow bench-ours bench-astro bench-google bench-sdk
@@ -95,7 +95,7 @@ parity: ## Make the same submissions by Ray's own client and by the hook, and co
 
 fuzz: ## Feed a hundred thousand odd answers, events and connections to the code (half an hour)
 	@$(ENVS) airflow-3.3
-	RAYJOBS_FUZZ_EXAMPLES=6500 $(MAIN)/pytest tests/unit/test_fuzz.py --timeout=3600 $(ARGS)
+	RAYJOBS_FUZZ_EXAMPLES=6500 $(MAIN)/pytest tests/unit/across_rooms/test_fuzz.py --timeout=3600 $(ARGS)
 
 faults: ## Run the tests that kill, cut and restart things
 	@$(ENVS) airflow-3.3 ray-2.60

@@ -8,21 +8,26 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, DecoratedOperator, task_decorator_factory
 
-from airflow_provider_rayjobs import compat, progress, shipping, values
-from airflow_provider_rayjobs.exactly_once import find_job
+from airflow_provider_rayjobs import metadata as keys
+from airflow_provider_rayjobs import progress
+from airflow_provider_rayjobs.compat import masking, versions
 from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobResultError, RayJobsError
-from airflow_provider_rayjobs.operators import RaySubmitJobOperator
-from airflow_provider_rayjobs.safe_text import is_safe, safe_text, safe_value
+from airflow_provider_rayjobs.functions import package as function_package
+from airflow_provider_rayjobs.functions.shipped import values
+from airflow_provider_rayjobs.operators.submit import RaySubmitJobOperator
+from airflow_provider_rayjobs.tasks import context as task_context
+from airflow_provider_rayjobs.tasks.stopping import find_job
+from airflow_provider_rayjobs.text.safe_text import is_safe, safe_text, safe_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
 
-    from airflow_provider_rayjobs.events import JobEvent
-    from airflow_provider_rayjobs.identity import TaskIdentity
-    from airflow_provider_rayjobs.protocol import JobDetails
-    from airflow_provider_rayjobs.results import Record
+    from airflow_provider_rayjobs.client.model import JobDetails
+    from airflow_provider_rayjobs.following.events import JobEvent
+    from airflow_provider_rayjobs.functions.result import Record
+    from airflow_provider_rayjobs.tasks.identity import TaskIdentity
 
 #: XCom key of the function's last progress report.
 PROGRESS_XCOM = "progress"
@@ -56,8 +61,9 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
     :param python_callable: the function.
     :param op_args: its positional arguments (templated).
     :param op_kwargs: its keyword arguments (templated).
-    :param serializer: how the arguments travel: ``json`` (see :mod:`~airflow_provider_rayjobs.values`) or
-        ``cloudpickle``. The value comes back as JSON always.
+    :param serializer: how the arguments are sent: ``json``
+        (see :mod:`~airflow_provider_rayjobs.functions.shipped.values`) or ``cloudpickle``. The value always comes back
+        as JSON.
     :param result_path: URL of a folder that the cluster and the Airflow workers reach, as ``ObjectStoragePath`` takes
         it (templated). A value of more than 16 MiB goes there, as ``<submission id>.json``; nobody deletes it.
     :raises TypeError: an argument or the function is of a wrong kind.
@@ -71,7 +77,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         "op_args": "py",
         "op_kwargs": "py",
     }
-    if compat.DECORATORS_MISS_XCOM_PUSH:
+    if versions.DECORATORS_MISS_XCOM_PUSH:
         xcom_push = None
 
     def __init__(
@@ -85,12 +91,14 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         for name in ("entrypoint", "wait_for_completion"):
             if name in kwargs:
                 raise TypeError(f"@task.ray_job takes no {name}: it runs the function, and waits for its value")
-        if serializer not in shipping.SERIALIZERS:
-            raise ValueError(f"serializer is {serializer!r}; it must be one of {', '.join(shipping.SERIALIZERS)}")
-        shipping.check_function(python_callable)
+        if serializer not in function_package.SERIALIZERS:
+            raise ValueError(
+                f"serializer is {serializer!r}; it must be one of {', '.join(function_package.SERIALIZERS)}"
+            )
+        function_package.check_function(python_callable)
         super().__init__(
             python_callable=python_callable,
-            entrypoint=["python", "-m", shipping.LAUNCHER, python_callable.__name__],
+            entrypoint=["python", "-m", function_package.LAUNCHER, python_callable.__name__],
             wait_for_completion=True,
             **kwargs,
         )
@@ -110,14 +118,14 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
                 raise ValueError(f"runtime_env[{containers.pop()!r}]: Ray can't bring a function into a container")
             if self.result_path is not None and "://" not in self.result_path:
                 raise ValueError(f"result_path {self.result_path!r} is no URL; begin it with file://, s3://, gs://, …")
-            task = shipping.describe_task(
+            task = function_package.describe_task(
                 self.python_callable,
                 tuple(self.op_args),
                 self._keywords(context),
                 serializer=self.serializer,
                 result_path=self.result_path,
             )
-            return shipping.build_package(task, self.hook.cluster.upload_limit)
+            return function_package.build_package(task, self.hook.cluster.upload_limit)
         except (TypeError, ValueError) as e:
             raise AirflowFailException(f"Nothing was submitted: {e}") from e
 
@@ -169,16 +177,16 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
 
     def _prepare(self, runtime_env: dict[str, Any] | None) -> dict[str, Any]:
         """Upload the function last: until a job uses a package, Ray keeps it for ten minutes only."""
-        from airflow_provider_rayjobs.working_dir import ReadyRuntimeEnv
+        from airflow_provider_rayjobs.packaging.upload import ReadyRuntimeEnv
 
         ready = super()._prepare(runtime_env) or {}
         assert self._function is not None  # noqa: S101 - for mypy
-        uri = self.hook.get_conn().run(shipping.upload_package(self._function, self._attempt_key))
+        uri = self.hook.get_conn().run(function_package.upload_package(self._function, self._attempt_key))
         self._function = None  # it may be large, and the wait long
         return ReadyRuntimeEnv({**ready, "py_modules": [*(ready.get("py_modules") or []), uri]})
 
     def _conclude(self, context: Context, event: JobEvent) -> Any:
-        from airflow_provider_rayjobs.events import Outcome, describe_failure
+        from airflow_provider_rayjobs.following.events import Outcome, describe_failure
 
         if event.progress is not None:
             self._push_progress(context, event.progress)
@@ -194,7 +202,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
 
     def _failure(self, context: Context, event: JobEvent) -> str | None:
         """Return the function's own traceback, or None when the driver did not come to write one."""
-        from airflow_provider_rayjobs.results import traceback_of
+        from airflow_provider_rayjobs.functions.result import traceback_of
 
         try:
             with self._waiting_for_cluster():
@@ -205,7 +213,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
             return None
         if record.outcome != "error":
             return None
-        traceback = safe_text(compat.public_for(job)(traceback_of(record)))
+        traceback = safe_text(masking.public_for(job)(traceback_of(record)))
         what = traceback.rpartition("\n")[2]
         return f"{event.address}: Ray job {event.submission_id} ended FAILED: {what}\n{traceback}"
 
@@ -218,14 +226,14 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
             return self._value(self._read(context, job, event.submission_id), event)
         except RayJobResultError as e:
             # The first try fails by it; a later one, which found the job, runs the function anew.
-            if job is not None and job.metadata.get("airflow_try_number") == str(context["ti"].try_number):
+            if job is not None and job.metadata.get(keys.TRY_NUMBER) == str(context["ti"].try_number):
                 raise
             self.log.warning("%s; submitting a new job", e)
         return self._submit_again(context)
 
     def _value(self, record: Record, event: JobEvent) -> Any:
         value = self._value_in(record, event)
-        if compat.INTEGERS_HAVE_64_BITS and not _has_short_integers(value):
+        if versions.INTEGERS_HAVE_64_BITS and not _has_short_integers(value):
             raise RayJobResultError(
                 f"{event.address}: Ray job {event.submission_id}: the function's value holds an integer of more than "
                 "64 bits, which Airflow can't keep in an XCom; return it as a text"
@@ -238,7 +246,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         return safe_value(value)
 
     def _value_in(self, record: Record, event: JobEvent) -> Any:
-        from airflow_provider_rayjobs.results import stored_at, value_of
+        from airflow_provider_rayjobs.functions.result import stored_at, value_of
 
         name = f"{event.address}: Ray job {event.submission_id}"
         if record.outcome == "error":
@@ -257,8 +265,8 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
 
     def _read(self, context: Context, job: JobDetails, submission_id: str) -> Record:
         """Read what the driver wrote."""
-        from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
-        from airflow_provider_rayjobs.results import read_record
+        from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
+        from airflow_provider_rayjobs.functions.result import read_record
 
         async def read() -> Record:
             transport = AiohttpTransport(self.hook.cluster)
@@ -269,12 +277,12 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
 
         record = (self._guard or self._new_guard(context)).run(read())
         if record.progress is not None:
-            public = compat.public_for(job)
+            public = masking.public_for(job)
             self._push_progress(context, {**record.progress, "message": public(record.progress["message"])})
         return record
 
     def _push_progress(self, context: Context, report: dict[str, Any]) -> None:
-        compat.push_xcom(context, PROGRESS_XCOM, progress.stored(report))
+        task_context.push_xcom(context, PROGRESS_XCOM, progress.stored(report))
 
 
 def _has_short_integers(value: Any) -> bool:

@@ -10,7 +10,7 @@ _PACKAGE = "airflow_provider_rayjobs"
 def get_provider_info() -> dict[str, Any]:
     """Return the provider's metadata, as ``airflow/provider_info.schema.json`` describes it."""
     from airflow_provider_rayjobs import __version__
-    from airflow_provider_rayjobs.form import connection_fields, field_behaviour
+    from airflow_provider_rayjobs.cluster.fields import connection_fields, field_behaviour
 
     return {
         "package-name": "airflow-provider-rayjobs",

@@ -10,22 +10,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_rayjobs import job_list, log_file, protocol
-from airflow_provider_rayjobs.compat import load_cluster, read_cluster, register_cluster, register_env_vars
-from airflow_provider_rayjobs.connection import CONN_TYPE
+from airflow_provider_rayjobs.client import listing, log_files, verbs
+from airflow_provider_rayjobs.client.cluster_status import describe_resources
+from airflow_provider_rayjobs.client.submission import make_submission, with_runtime_env
+from airflow_provider_rayjobs.client.threads import in_own_thread
+from airflow_provider_rayjobs.cluster.connection import CONN_TYPE
+from airflow_provider_rayjobs.cluster.fields import field_behaviour, form_widgets
+from airflow_provider_rayjobs.compat.connections import load_cluster, read_cluster
+from airflow_provider_rayjobs.compat.masking import register_cluster, register_env_vars
 from airflow_provider_rayjobs.exceptions import RayJobsError
-from airflow_provider_rayjobs.form import field_behaviour, form_widgets
-from airflow_provider_rayjobs.resources import describe_resources
-from airflow_provider_rayjobs.submission import make_submission, with_runtime_env
-from airflow_provider_rayjobs.threads import in_own_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
 
-    from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
-    from airflow_provider_rayjobs.connection import ClusterConnection
-    from airflow_provider_rayjobs.protocol import Flow, JobDetails, JobStatus, VersionInfo
-    from airflow_provider_rayjobs.requests_transport import RequestsTransport
+    from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
+    from airflow_provider_rayjobs.client.exchange import Flow
+    from airflow_provider_rayjobs.client.model import JobDetails, JobStatus, VersionInfo
+    from airflow_provider_rayjobs.client.requests_transport import RequestsTransport
+    from airflow_provider_rayjobs.cluster.connection import ClusterConnection
 
 T = TypeVar("T")
 
@@ -73,7 +75,7 @@ class RayJobHook(BaseHook):
 
     @cached_property
     def _transport(self) -> RequestsTransport:
-        from airflow_provider_rayjobs.requests_transport import RequestsTransport
+        from airflow_provider_rayjobs.client.requests_transport import RequestsTransport
 
         return RequestsTransport(self.cluster)
 
@@ -101,7 +103,7 @@ class RayJobHook(BaseHook):
 
     def get_version_info(self) -> VersionInfo:
         """Return the Ray version and the head's session name (``GET /api/version``)."""
-        return self._transport.run(protocol.get_version())
+        return self._transport.run(verbs.get_version())
 
     def submit_job(
         self,
@@ -161,7 +163,7 @@ class RayJobHook(BaseHook):
         )
         submission = with_runtime_env(submission, self.prepare_runtime_env(runtime_env))
         patience = self.cluster.unreachable_timeout
-        return self._transport.run(protocol.submit_job(submission, is_ours, patience=patience))
+        return self._transport.run(verbs.submit_job(submission, is_ours, patience=patience))
 
     def prepare_runtime_env(self, runtime_env: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """
@@ -187,7 +189,7 @@ class RayJobHook(BaseHook):
         :return: True when it was running, False when it had already ended.
         :raises RayJobNotFoundError: no such job.
         """
-        return self._transport.run(protocol.stop_job(submission_id))
+        return self._transport.run(verbs.stop_job(submission_id))
 
     def delete_job(self, submission_id: str) -> bool:
         """
@@ -198,7 +200,7 @@ class RayJobHook(BaseHook):
         :raises RayJobNotFoundError: no such job.
         :raises RayAPIError: the job has not ended yet.
         """
-        return self._transport.run(protocol.delete_job(submission_id))
+        return self._transport.run(verbs.delete_job(submission_id))
 
     def get_job_info(self, submission_id: str) -> JobDetails:
         """
@@ -207,7 +209,7 @@ class RayJobHook(BaseHook):
         :param submission_id: the job.
         :raises RayJobNotFoundError: no such job.
         """
-        return self._transport.run(protocol.get_job_info(submission_id))
+        return self._transport.run(verbs.get_job_info(submission_id))
 
     def get_job_status(self, submission_id: str) -> JobStatus:
         """Return a job's status, as :meth:`get_job_info`."""
@@ -219,7 +221,7 @@ class RayJobHook(BaseHook):
 
         It costs the head about 0.3 ms for each job on record, during which other requests wait.
         """
-        return self._transport.run(job_list.list_jobs())
+        return self._transport.run(listing.list_jobs())
 
     def get_job_logs(self, submission_id: str) -> str:
         """
@@ -232,7 +234,7 @@ class RayJobHook(BaseHook):
         :raises RayJobNotFoundError: no such job.
         :raises RayProtocolError: the log is larger; follow it with :meth:`tail_job_logs`.
         """
-        return self._transport.run(log_file.get_job_logs(submission_id))
+        return self._transport.run(log_files.get_job_logs(submission_id))
 
     def tail_job_logs(self, submission_id: str) -> Generator[str, None, None]:
         """
@@ -245,7 +247,7 @@ class RayJobHook(BaseHook):
         :raises RayJobNotFoundError: no such job.
         :raises RayClusterUnreachableError: the stream broke.
         """
-        from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
+        from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
 
         self.get_job_info(submission_id)
         transport = AiohttpTransport(self.cluster)
@@ -289,7 +291,7 @@ class RayJobAsyncHook(BaseHook):
     async def get_conn(self) -> AiohttpTransport:
         """Return the transport, which drives the flows of ``protocol``; it belongs to the running event loop."""
         if self._transport is None:
-            from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
+            from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
 
             if self._cluster is None:
                 self._cluster = await read_cluster(RayJobHook(self.ray_conn_id), self.ray_conn_id)
@@ -315,14 +317,14 @@ class RayJobAsyncHook(BaseHook):
 
     async def get_version_info(self) -> VersionInfo:
         """Return the Ray version and the head's session name."""
-        return await self._run(protocol.get_version())
+        return await self._run(verbs.get_version())
 
     async def submit_job(self, *, runtime_env: Mapping[str, Any] | None = None, **job: Any) -> str:
         """Submit a job, exactly once; takes what :meth:`RayJobHook.submit_job` takes."""
         cluster = (await self.get_conn()).cluster
         submission, is_ours = make_submission(cluster, runtime_env=runtime_env, **job)
         submission = with_runtime_env(submission, await self.prepare_runtime_env(runtime_env))
-        return await self._run(protocol.submit_job(submission, is_ours, patience=cluster.unreachable_timeout))
+        return await self._run(verbs.submit_job(submission, is_ours, patience=cluster.unreachable_timeout))
 
     async def prepare_runtime_env(self, runtime_env: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """Upload a ``runtime_env``'s local files; packing and sending block, so a thread does both."""
@@ -331,7 +333,7 @@ class RayJobAsyncHook(BaseHook):
             return None
 
         def prepare() -> dict[str, Any]:
-            from airflow_provider_rayjobs.requests_transport import RequestsTransport
+            from airflow_provider_rayjobs.client.requests_transport import RequestsTransport
 
             with contextlib.closing(RequestsTransport(cluster)) as transport:
                 return _prepare(transport, runtime_env)
@@ -340,15 +342,15 @@ class RayJobAsyncHook(BaseHook):
 
     async def stop_job(self, submission_id: str) -> bool:
         """Ask a job to stop; True when it was running."""
-        return await self._run(protocol.stop_job(submission_id))
+        return await self._run(verbs.stop_job(submission_id))
 
     async def delete_job(self, submission_id: str) -> bool:
         """Delete the record of a job that has ended."""
-        return await self._run(protocol.delete_job(submission_id))
+        return await self._run(verbs.delete_job(submission_id))
 
     async def get_job_info(self, submission_id: str) -> JobDetails:
         """Return a job's details."""
-        return await self._run(protocol.get_job_info(submission_id))
+        return await self._run(verbs.get_job_info(submission_id))
 
     async def get_job_status(self, submission_id: str) -> JobStatus:
         """Return a job's status."""
@@ -356,11 +358,11 @@ class RayJobAsyncHook(BaseHook):
 
     async def list_jobs(self) -> list[JobDetails]:
         """Return all jobs that the cluster ever had."""
-        return await self._run(job_list.list_jobs())
+        return await self._run(listing.list_jobs())
 
     async def get_job_logs(self, submission_id: str) -> str:
         """Return a job's whole log in one text."""
-        return await self._run(log_file.get_job_logs(submission_id))
+        return await self._run(log_files.get_job_logs(submission_id))
 
     async def tail_job_logs(self, submission_id: str) -> AsyncIterator[str]:
         """Yield pieces of a job's log as the job writes them, until the stream ends."""
@@ -370,7 +372,7 @@ class RayJobAsyncHook(BaseHook):
 
 
 def _prepare(transport: RequestsTransport, runtime_env: Mapping[str, Any]) -> dict[str, Any]:
-    from airflow_provider_rayjobs.working_dir import prepare_runtime_env
+    from airflow_provider_rayjobs.packaging.upload import prepare_runtime_env
 
     return prepare_runtime_env(runtime_env, transport.run, limit=transport.cluster.upload_limit)
 
@@ -380,7 +382,7 @@ async def _next(pieces: AsyncIterator[str]) -> str:
 
 
 async def _tail(transport: AiohttpTransport, submission_id: str) -> AsyncGenerator[str, None]:
-    async with transport.stream(f"{protocol.job_path(submission_id)}/logs/tail") as messages:
+    async with transport.stream(f"{verbs.job_path(submission_id)}/logs/tail") as messages:
         async for text in messages:
             yield text
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
-from airflow_provider_rayjobs.compat import push_xcom
+from airflow_provider_rayjobs.tasks.context import push_xcom
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context, TaskInstanceKey
 
-    from airflow_provider_rayjobs.connection import ClusterConnection
+    from airflow_provider_rayjobs.cluster.connection import ClusterConnection
 
 #: XCom key of the page's URL; Airflow 3's web page reads it by the name that a link of this class has.
 JOB_PAGE_XCOM = "_link_RayJobLink"

@@ -28,7 +28,7 @@ async def jobs_page(scope: Any, receive: Any, send: Any) -> None:
 
 @cache
 def _app() -> FastAPI:
-    from airflow_provider_rayjobs.jobs_page import create_app
+    from airflow_provider_rayjobs.page.app import create_app
 
     return create_app()
 

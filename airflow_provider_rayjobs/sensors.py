@@ -17,11 +17,10 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_rayjobs import compat, validation
-from airflow_provider_rayjobs.conditions import ClusterRunsJobs, JobReaches
-from airflow_provider_rayjobs.contact import Contact
-from airflow_provider_rayjobs.events import JobEvent, Outcome
-from airflow_provider_rayjobs.exactly_once import stop_and_wait
+from airflow_provider_rayjobs.client.contact import Contact
+from airflow_provider_rayjobs.client.ids import names_no_job
+from airflow_provider_rayjobs.client.model import JobStatus
+from airflow_provider_rayjobs.compat import masking
 from airflow_provider_rayjobs.exceptions import (
     RayClusterUnreachableError,
     RayConnectionConfigError,
@@ -30,12 +29,16 @@ from airflow_provider_rayjobs.exceptions import (
     RayJobsError,
     RayRequestRefusedError,
 )
-from airflow_provider_rayjobs.guard import ask_to_stop
+from airflow_provider_rayjobs.following.conditions import ClusterRunsJobs, JobReaches
+from airflow_provider_rayjobs.following.events import JobEvent, Outcome
 from airflow_provider_rayjobs.hooks import RayJobHook
-from airflow_provider_rayjobs.identity import names_no_job
-from airflow_provider_rayjobs.protocol import JobStatus
-from airflow_provider_rayjobs.rendering import RendersTexts
-from airflow_provider_rayjobs.safe_text import without_logins
+from airflow_provider_rayjobs.tasks import arguments
+from airflow_provider_rayjobs.tasks import context as task_context
+from airflow_provider_rayjobs.tasks.context import DEFERRAL_MARGIN
+from airflow_provider_rayjobs.tasks.guard import ask_to_stop
+from airflow_provider_rayjobs.tasks.rendering import RendersTexts
+from airflow_provider_rayjobs.tasks.stopping import stop_job_and_wait
+from airflow_provider_rayjobs.text.safe_text import without_logins
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,9 +47,6 @@ if TYPE_CHECKING:
 
 #: What the trivial job reserves.
 RESOURCE_FIELDS = ("entrypoint_num_cpus", "entrypoint_num_gpus", "entrypoint_memory", "entrypoint_resources")
-
-#: Seconds after a deferred sensor's own deadline at which Airflow's timeout ends it.
-NET_MARGIN = 60.0
 
 
 class _RaySensor(RendersTexts, BaseSensorOperator):
@@ -98,7 +98,7 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
             # Airflow 3 does not enforce it while the task is deferred.
             deadline = min(deadline, started.timestamp() + self.execution_timeout.total_seconds())
         condition = self._waited_for or self.condition(context)
-        compat.push_xcom(context, compat.SUBMISSION_ID_XCOM, condition.submission_id)
+        task_context.push_xcom(context, task_context.SUBMISSION_ID_XCOM, condition.submission_id)
         trigger = RayConditionTrigger(
             ray_conn_id=self.ray_conn_id,
             kind=self.kind,
@@ -106,16 +106,15 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
             poke_interval=self.poke_interval,
             deadline=deadline,
         )
-        # The trigger holds to the deadline; Airflow's own timeout is the net below it.
-        net = timedelta(seconds=self.timeout + NET_MARGIN)
-        compat.note_deferral(context)
-        return self.defer(trigger=trigger, method_name="execute_complete", timeout=net)
+        timeout = timedelta(seconds=self.timeout + DEFERRAL_MARGIN)
+        task_context.note_deferral(context)
+        return self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
 
     def execute_complete(self, context: Context, event: Any = None) -> None:
         """
         End the task as the event of its trigger says.
 
-        :param event: a :class:`~airflow_provider_rayjobs.events.JobEvent` as JSON.
+        :param event: a :class:`~airflow_provider_rayjobs.following.events.JobEvent` as JSON.
         """
         checked = JobEvent.from_json(event)
         if checked.outcome is Outcome.SUCCEEDED:
@@ -131,7 +130,7 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral of this try."""
-        if compat.resumes_earlier_try(context):
+        if task_context.resumes_earlier_try(context):
             return self.execute(context)
         return super().resume_execution(next_method, next_kwargs, context)
 
@@ -148,7 +147,7 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
             reached = self.hook.get_conn().run(self._waited_for.look())
         except (RayJobError, RayRequestRefusedError, RayConnectionConfigError) as e:
             job = self._waited_for.job if self._waited_for else None  # the error quotes what it said
-            public = compat.public_for(job)
+            public = masking.public_for(job)
             raise AirflowFailException(without_logins(public(str(e)))) from None
         except RayJobsError as e:
             if detail := self._contact.failed(e):
@@ -166,7 +165,7 @@ class RayJobSensor(_RaySensor):
     that the cluster does not know yet is waited for.
 
     :param submission_id: the job.
-    :param target_statuses: the statuses, as texts or :class:`~airflow_provider_rayjobs.protocol.JobStatus`.
+    :param target_statuses: the statuses, as texts or :class:`~airflow_provider_rayjobs.client.model.JobStatus`.
     :param ray_conn_id: Airflow connection of type ``ray_jobs``.
     :param deferrable: whether to wait in the triggerer; ``mode`` (``poke``, ``reschedule``) has no effect then.
     """
@@ -238,15 +237,15 @@ class RayClusterSensor(_RaySensor):
         self.entrypoint_num_gpus = entrypoint_num_gpus
         self.entrypoint_memory = entrypoint_memory
         self.entrypoint_resources = entrypoint_resources
-        validation.check_fields(self, RESOURCE_FIELDS)
+        arguments.check_fields(self, RESOURCE_FIELDS)
         self._killed = False
 
     def condition(self, context: Context) -> ClusterRunsJobs:
         """Return what is waited for."""
-        number = compat.next_submission(context)
-        identity = compat.task_identity(context, self.hook.cluster.deployment, number)
+        number = task_context.next_submission(context)
+        identity = task_context.task_identity(context, self.hook.cluster.deployment, number)
         try:
-            resources = validation.checked_fields(self, RESOURCE_FIELDS)
+            resources = arguments.checked_fields(self, RESOURCE_FIELDS)
         except (TypeError, ValueError) as e:
             raise AirflowFailException(str(e)) from e
         return ClusterRunsJobs(f"probe-{identity.submission_id()}", resources, identity.metadata())
@@ -289,6 +288,6 @@ class RayClusterSensor(_RaySensor):
 
     def _stop(self, submission_id: str) -> None:
         try:
-            stop_and_wait(self.hook, submission_id, patience=0.0)
+            stop_job_and_wait(self.hook, submission_id, patience=0.0)
         except RayJobsError as e:
             self.log.debug("The trivial job was not seen to stop: %s", e)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_rayjobs import compat, protocol
-from airflow_provider_rayjobs.conditions import ClusterRunsJobs, JobReaches
-from airflow_provider_rayjobs.contact import Contact
-from airflow_provider_rayjobs.events import JobEvent, Outcome
+from airflow_provider_rayjobs.client import verbs
+from airflow_provider_rayjobs.client.contact import Contact
+from airflow_provider_rayjobs.client.model import JobDetails
+from airflow_provider_rayjobs.compat import masking
 from airflow_provider_rayjobs.exceptions import (
     RayJobError,
     RayJobLostError,
@@ -20,17 +20,18 @@ from airflow_provider_rayjobs.exceptions import (
     RayJobsError,
     RayRequestRefusedError,
 )
-from airflow_provider_rayjobs.follow import STOP_PATIENCE, JobWatcher, Watch
-from airflow_provider_rayjobs.protocol import JobDetails
-from airflow_provider_rayjobs.safe_text import safe_value, without_logins
-from airflow_provider_rayjobs.sharing import cluster_of, poller_of
-from airflow_provider_rayjobs.task_end import was_killed
+from airflow_provider_rayjobs.following.conditions import ClusterRunsJobs, JobReaches
+from airflow_provider_rayjobs.following.events import JobEvent, Outcome
+from airflow_provider_rayjobs.following.watcher import LIMIT_STOP_TIMEOUT, JobWatcher, Watch
+from airflow_provider_rayjobs.tasks.killed import was_killed
+from airflow_provider_rayjobs.tasks.shared_pollers import cluster_of, poller_of
+from airflow_provider_rayjobs.text.safe_text import safe_value, without_logins
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from airflow_provider_rayjobs.connection import ClusterConnection
-    from airflow_provider_rayjobs.poller import Poller
+    from airflow_provider_rayjobs.cluster.connection import ClusterConnection
+    from airflow_provider_rayjobs.following.poller import Poller
 
 #: Seconds that asking whether the task was killed may take: when a thousand tasks are killed together, their
 #: questions queue for one thread.
@@ -87,7 +88,7 @@ class _StopsItsJob(BaseTrigger):
         try:
             cluster = self._cluster or await cluster_of(self.ray_conn_id)
             async with poller_of(cluster) as poller:
-                job = await poller.transport.run(protocol.stop_and_wait(submission_id, patience=STOP_PATIENCE))
+                job = await poller.transport.run(verbs.stop_and_wait(submission_id, patience=LIMIT_STOP_TIMEOUT))
             self.log.info("Ray job %s is %s", submission_id, job.status if job else "not known to the cluster")
         except Exception as e:  # noqa: BLE001 - the last word of a cancelled trigger: there is nobody to raise it to
             self.log.error("Ray job %s could not be stopped: %s", submission_id, e)
@@ -95,7 +96,7 @@ class _StopsItsJob(BaseTrigger):
 
 class RayJobTrigger(_StopsItsJob):
     """
-    Follows one Ray job to its end and sends one :class:`~airflow_provider_rayjobs.events.JobEvent`.
+    Follows one Ray job to its end and sends one :class:`~airflow_provider_rayjobs.following.events.JobEvent`.
 
     A task that is marked, cleared or timed out while it is deferred takes its Ray job with it; a triggerer that is
     restarted or handed over does not.
@@ -158,7 +159,7 @@ class RayJobTrigger(_StopsItsJob):
         try:
             self._cluster = await cluster_of(self.ray_conn_id)
             async with poller_of(self._cluster) as poller:
-                event = await JobWatcher(poller, self.watch, self.log, compat.public_for).run()
+                event = await JobWatcher(poller, self.watch, self.log, masking.public_for).run()
             self._ended = True
             yield TriggerEvent(event.to_json())  # type: ignore[no-untyped-call]  # of Airflow
         except asyncio.CancelledError:
@@ -168,14 +169,14 @@ class RayJobTrigger(_StopsItsJob):
 
 class RayConditionTrigger(_StopsItsJob):
     """
-    Waits for what a sensor waits for, and sends one :class:`~airflow_provider_rayjobs.events.JobEvent`.
+    Waits for what a sensor waits for, and sends one :class:`~airflow_provider_rayjobs.following.events.JobEvent`.
 
     The trivial job that waits on a cluster is stopped when a user ends the sensor.
 
     :param ray_conn_id: Airflow connection of type ``ray_jobs``.
     :param kind: ``job`` or ``cluster``.
-    :param condition: arguments of :class:`~airflow_provider_rayjobs.conditions.JobReaches` or
-        :class:`~airflow_provider_rayjobs.conditions.ClusterRunsJobs`.
+    :param condition: arguments of :class:`~airflow_provider_rayjobs.following.conditions.JobReaches` or
+        :class:`~airflow_provider_rayjobs.following.conditions.ClusterRunsJobs`.
     :param poke_interval: time between two looks, in seconds.
     :param deadline: Unix seconds at which the wait is over.
     """
@@ -261,7 +262,7 @@ class RayConditionTrigger(_StopsItsJob):
         contact = Contact(cluster.unreachable_timeout, self.log)
 
         def event(outcome: Outcome, detail: str = "") -> JobEvent:
-            public = compat.public_for(condition.job)  # an error quotes what the job said
+            public = masking.public_for(condition.job)  # an error quotes what the job said
             return JobEvent(condition.current_id, cluster.address, outcome, without_logins(public(detail)))
 
         left = None

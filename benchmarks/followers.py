@@ -113,7 +113,7 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Follow all jobs; return the figures."""
     times, clock = Timetable(args.jobs, args.begin, args.ends or args.seconds, args.age), Clock()
     if args.subject == "ours":  # what Airflow imports to read the first connection of a process
-        from airflow_provider_rayjobs.sharing import cluster_of
+        from airflow_provider_rayjobs.tasks.shared_pollers import cluster_of
 
         await cluster_of("bench")
     await asyncio.sleep(max(args.begin - 0.5 - time.time(), 0.0))

@@ -62,18 +62,18 @@ async def pauses(found: list[float]) -> None:
 
 async def follow(url: str, *names: str, stream_logs: bool) -> dict[str, Any]:
     """Follow jobs of one cluster as triggers do; return the event of the first that ends."""
-    from airflow_provider_rayjobs import compat
-    from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
-    from airflow_provider_rayjobs.connection import ClusterConnection
-    from airflow_provider_rayjobs.follow import JobWatcher, Watch
-    from airflow_provider_rayjobs.poller import Poller
+    from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
+    from airflow_provider_rayjobs.cluster.connection import ClusterConnection
+    from airflow_provider_rayjobs.compat import masking
+    from airflow_provider_rayjobs.following.poller import Poller
+    from airflow_provider_rayjobs.following.watcher import JobWatcher, Watch
 
     cluster = ClusterConnection("c", url, connect_timeout=2.0, read_timeout=4.0, unreachable_timeout=600.0)
     limits = {"job_timeout": time.time() + 3600}
     log = logging.getLogger("airflow.task")
     async with Poller(AiohttpTransport(cluster)) as poller:
         watches = [Watch(name, time.time(), stream_logs=stream_logs, deadlines=limits) for name in names]
-        jobs = [asyncio.create_task(JobWatcher(poller, watch, log, compat.public_for).run()) for watch in watches]
+        jobs = [asyncio.create_task(JobWatcher(poller, watch, log, masking.public_for).run()) for watch in watches]
         try:
             return (await next(asyncio.as_completed(jobs))).to_json()
         finally:

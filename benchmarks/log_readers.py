@@ -45,10 +45,10 @@ class Sink:
 
 async def ours(url: str, submission_id: str) -> Sink:
     """Follow the job as the operator does; each line goes to the log."""
-    from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
-    from airflow_provider_rayjobs.connection import ClusterConnection
-    from airflow_provider_rayjobs.follow import JobWatcher, Watch
-    from airflow_provider_rayjobs.poller import Poller
+    from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
+    from airflow_provider_rayjobs.cluster.connection import ClusterConnection
+    from airflow_provider_rayjobs.following.poller import Poller
+    from airflow_provider_rayjobs.following.watcher import JobWatcher, Watch
 
     sink = Sink()
     async with Poller(AiohttpTransport(ClusterConnection("bench", url))) as poller:
@@ -103,7 +103,7 @@ def main() -> None:
     import tenacity  # noqa: F401
 
     if args.subject == "ours":
-        import airflow_provider_rayjobs.follow  # noqa: F401
+        import airflow_provider_rayjobs.following.watcher  # noqa: F401
     logging.disable(logging.CRITICAL)
     start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     cpu, began = time.process_time(), time.perf_counter()

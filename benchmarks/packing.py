@@ -66,14 +66,14 @@ def _lines() -> list[str]:
 
 def measure_ours(address: str, folders: list[str]) -> dict[str, Any]:
     """Prepare with this provider."""
-    from airflow_provider_rayjobs import protocol
-    from airflow_provider_rayjobs.connection import ClusterConnection
-    from airflow_provider_rayjobs.requests_transport import RequestsTransport
-    from airflow_provider_rayjobs.working_dir import prepare_runtime_env
+    from airflow_provider_rayjobs.client import verbs
+    from airflow_provider_rayjobs.client.requests_transport import RequestsTransport
+    from airflow_provider_rayjobs.cluster.connection import ClusterConnection
+    from airflow_provider_rayjobs.packaging.upload import prepare_runtime_env
 
     cluster = ClusterConnection("bench", address)
     transport = RequestsTransport(cluster)
-    transport.run(protocol.get_version())
+    transport.run(verbs.get_version())
     limit = int(cluster.max_upload_size * MIB)
     return _measured(lambda folder: prepare_runtime_env({"working_dir": folder}, transport.run, limit=limit), folders)
 

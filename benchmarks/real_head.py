@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import common
 
 if TYPE_CHECKING:
-    from airflow_provider_rayjobs.poller import Poller
+    from airflow_provider_rayjobs.following.poller import Poller
     from tests.support.ray_head import RayHead
 
 JOBS = 50
@@ -105,7 +105,7 @@ def wait_running(head: RayHead) -> None:
 
 async def told(head: RayHead, poller: Poller, seconds: int, stream: bool) -> dict[str, Any]:
     """Run one job to its end; return how late that was told."""
-    from airflow_provider_rayjobs.follow import JobWatcher, Watch
+    from airflow_provider_rayjobs.following.watcher import JobWatcher, Watch
 
     submission_id = await asyncio.to_thread(head.submit, f"sleep {seconds}; echo last line")
     watch = Watch(submission_id, time.time(), stream_logs=stream)
@@ -120,9 +120,9 @@ async def told(head: RayHead, poller: Poller, seconds: int, stream: bool) -> dic
 
 async def ends(head: RayHead, rounds: int) -> tuple[str, Any]:
     """Run jobs to their ends, with their logs and without; return a table and its figures."""
-    from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
-    from airflow_provider_rayjobs.connection import ClusterConnection
-    from airflow_provider_rayjobs.poller import Poller
+    from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
+    from airflow_provider_rayjobs.cluster.connection import ClusterConnection
+    from airflow_provider_rayjobs.following.poller import Poller
 
     results: list[dict[str, Any]] = []
     async with Poller(AiohttpTransport(ClusterConnection("bench", head.url))) as poller:

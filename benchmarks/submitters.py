@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 COMMAND = "true"
 
 
+class TaskInstance(SimpleNamespace):
+    """Stands for a task instance; unlike its base, it can be referred to weakly."""
+
+
 def ours(url: str, *, kept: bool = False) -> Callable[[], None]:
     """
     Run this provider's operator from the start of execute() to the accepted job.
@@ -46,7 +50,7 @@ def ours(url: str, *, kept: bool = False) -> Callable[[], None]:
         )
         if shared and kept:
             operator.__dict__["hook"] = shared[0]
-        ti = SimpleNamespace(
+        ti = TaskInstance(
             dag_id="d", run_id=run, task_id=operator.task_id, map_index=-1, try_number=1, max_tries=0, start_date=None,
             task=operator, xcom_push=lambda key, value: None,
         )  # fmt: skip

@@ -43,9 +43,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "ray_head" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.integration)
-        if item.path.name == "test_harness.py" or item.path.name.startswith("test_support_"):
+        if item.path.name == "test_harness.py" or item.path.parent.name == "support":
             item.add_marker(pytest.mark.harness)
-        if item.path.parent.name == "unit" and not reach.knows_airflow(item.path):
+        if "unit" in item.path.parts and not reach.knows_airflow(item.path):
             item.add_marker(pytest.mark.any_airflow)
         if (group := worker_of(item)) and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(group))

@@ -22,7 +22,7 @@ NAME = "airflow-provider-rayjobs"
 AIRFLOW = tuple(map(int, version("apache-airflow").split(".")[:2]))
 
 #: The first Airflow that has what a module is for. (Nothing imports it on older ones.)
-NEEDS = {f"{PACKAGE}.jobs_page": (3, 1)}
+NEEDS = {f"{PACKAGE}.page.app": (3, 1)}
 
 
 def modules() -> list[str]:

@@ -36,7 +36,7 @@ def prepare() -> None:
     """Make the database, and import what each try needs."""
     from airflow.utils.db import initdb
 
-    import airflow_provider_rayjobs.requests_transport
+    import airflow_provider_rayjobs.client.requests_transport
     import airflow_provider_rayjobs.triggers  # noqa: F401
 
     for name in ("aiohttp", "requests", "tenacity"):

@@ -46,7 +46,7 @@ def prepare() -> None:
     from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
     from airflow.utils.db import initdb
 
-    import airflow_provider_rayjobs.requests_transport
+    import airflow_provider_rayjobs.client.requests_transport
     import airflow_provider_rayjobs.triggers  # noqa: F401
 
     for name in ("aiohttp", "requests", "tenacity", "a2wsgi", "airflow.sdk.serde"):

@@ -15,10 +15,10 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from hypothesis import HealthCheck, Phase, given, settings
 
-from airflow_provider_rayjobs import compat
+from airflow_provider_rayjobs.compat import versions
 from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator
 from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobResultError
-from airflow_provider_rayjobs.safe_text import safe_value
+from airflow_provider_rayjobs.text.safe_text import safe_value
 from tests.support import faults
 from tests.support.generated import VALUES, integers, same
 from tests.support.ray_head import CLOUDPICKLE_3_SINCE
@@ -58,7 +58,7 @@ def echo(*values: Any) -> Any:
 
 def fits(value: Any) -> bool:
     """Whether this Airflow takes a value's integers."""
-    return not compat.INTEGERS_HAVE_64_BITS or all(-(2**63) <= number < 2**64 for number in integers(value))
+    return not versions.INTEGERS_HAVE_64_BITS or all(-(2**63) <= number < 2**64 for number in integers(value))
 
 
 @BOTH
@@ -92,7 +92,7 @@ def test_an_integer_beyond_64_bits_is_refused_where_airflow_can_not_keep_it(plac
     assert task(echo, *largest).run() == largest
     for number in (-(2**63) - 1, 2**64):
         tries = task(echo, place(number))
-        if compat.INTEGERS_HAVE_64_BITS:
+        if versions.INTEGERS_HAVE_64_BITS:
             with pytest.raises(RayJobResultError, match=r"holds an integer of more than 64 bits.*return it as a text"):
                 tries.run()
         else:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_rayjobs import log_file
-from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
+from airflow_provider_rayjobs.client import log_files
+from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
 from airflow_provider_rayjobs.exceptions import RayJobFailedError
 from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
@@ -113,9 +113,9 @@ def test_the_last_lines_of_a_long_log_cost_little(hook: RayJobHook, ray_head: Ra
     async def tail() -> float:
         transport = AiohttpTransport(hook.cluster)
         try:
-            await transport.run(log_file.get_version())
+            await transport.run(log_files.get_version())
             began = time.monotonic()
-            flow = log_file.read_file(str(job.submission_id), str(job.driver_node_id), lambda: count, lines=50)
+            flow = log_files.read_file(str(job.submission_id), str(job.driver_node_id), lambda: count, lines=50)
             await transport.run(flow)
             return time.monotonic() - began
         finally:

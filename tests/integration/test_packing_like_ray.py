@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_rayjobs.packing import pack_folder
-from airflow_provider_rayjobs.spool import spooled
+from airflow_provider_rayjobs.packaging.package import pack_folder
+from airflow_provider_rayjobs.packaging.spool import spooled
 from tests.support import environment
 from tests.support.ray_head import CLIENT_FOLLOWED, require_ray_since
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_rayjobs.working_dir import prepare_runtime_env
+from airflow_provider_rayjobs.packaging.upload import prepare_runtime_env
 from tests.support import environment
 from tests.support.ray_head import CLIENT_FOLLOWED, require_ray_since
 

@@ -20,8 +20,9 @@ from urllib.parse import urlencode
 
 import aiohttp
 
-from airflow_provider_rayjobs import job_list, log_file, packages, protocol, resources
-from airflow_provider_rayjobs.protocol import Request, Submission
+from airflow_provider_rayjobs.client import cluster_status, listing, log_files, package_store, verbs
+from airflow_provider_rayjobs.client.exchange import Request
+from airflow_provider_rayjobs.client.model import Submission
 from tests.samples.stable import stable, stable_text
 from tests.support import samples
 from tests.support.ray_head import RayHead
@@ -30,7 +31,7 @@ from tests.support.samples import Sample
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_rayjobs.protocol import Flow
+    from airflow_provider_rayjobs.client.exchange import Flow
 
 #: One job for each end that a job can come to.
 WHOLE = Submission(
@@ -129,7 +130,7 @@ class Recorder:
 
     async def until(self, submission_id: str, *statuses: str) -> dict[str, Any]:
         """Wait for one of some statuses of a job; return its details."""
-        request = next(protocol.get_job_info(submission_id))
+        request = next(verbs.get_job_info(submission_id))
         return await self.wait_for(request, lambda job: job["status"] in statuses)
 
     async def wait_for(self, request: Request, suits: Callable[[Any], object]) -> Any:
@@ -151,7 +152,7 @@ def _is_on_all(job: dict[str, Any]) -> bool:
 
 async def record_submissions(recorder: Recorder) -> None:
     """Submit all jobs, then what is refused."""
-    await recorder.keep("version", protocol.get_version())
+    await recorder.keep("version", verbs.get_version())
     await recorder.keep("submit", WHOLE.request())
     for submission in (FAILS, SLEEPS, WAITS, NO_CODE, CONNECTS):
         status, _, text = await recorder.ask(submission.request())
@@ -167,10 +168,10 @@ async def record_submissions(recorder: Recorder) -> None:
 async def record_jobs(recorder: Recorder) -> None:
     """Look at jobs in each status, stop and delete them, and list all."""
     await recorder.until("sleeps", "RUNNING")
-    await recorder.keep("get_running", protocol.get_job_info("sleeps"))
-    await recorder.keep("get_pending", protocol.get_job_info("waits"))
-    await recorder.keep("delete_running", protocol.delete_job("sleeps"))
-    await recorder.keep("stop_running", protocol.stop_job("sleeps"))
+    await recorder.keep("get_running", verbs.get_job_info("sleeps"))
+    await recorder.keep("get_pending", verbs.get_job_info("waits"))
+    await recorder.keep("delete_running", verbs.delete_job("sleeps"))
+    await recorder.keep("stop_running", verbs.stop_job("sleeps"))
     for name, submission_id in {
         "succeeded": "whole",
         "failed": "fails",
@@ -179,23 +180,23 @@ async def record_jobs(recorder: Recorder) -> None:
         "connected": "connects",
     }.items():
         await recorder.until(submission_id, "SUCCEEDED", "FAILED", "STOPPED")
-        await recorder.keep(f"get_{name}", protocol.get_job_info(submission_id))
-    await recorder.keep("get_unknown", protocol.get_job_info("unknown"))
-    await recorder.keep("list", job_list.list_jobs())
-    await recorder.keep("stop_ended", protocol.stop_job("fails"))
-    await recorder.keep("stop_unknown", protocol.stop_job("unknown"))
-    await recorder.keep("delete_ended", protocol.delete_job("fails"))
-    await recorder.keep("delete_unknown", protocol.delete_job("unknown"))
-    await recorder.keep("stop_pending", protocol.stop_job("waits"))
+        await recorder.keep(f"get_{name}", verbs.get_job_info(submission_id))
+    await recorder.keep("get_unknown", verbs.get_job_info("unknown"))
+    await recorder.keep("list", listing.list_jobs())
+    await recorder.keep("stop_ended", verbs.stop_job("fails"))
+    await recorder.keep("stop_unknown", verbs.stop_job("unknown"))
+    await recorder.keep("delete_ended", verbs.delete_job("fails"))
+    await recorder.keep("delete_unknown", verbs.delete_job("unknown"))
+    await recorder.keep("stop_pending", verbs.stop_job("waits"))
 
 
 async def record_logs(recorder: Recorder) -> None:
     """Read logs in each way."""
-    await recorder.keep_stream("tail", f"{protocol.job_path('whole')}/logs/tail")
-    await recorder.keep_stream("tail_unknown", f"{protocol.job_path('unknown')}/logs/tail")
+    await recorder.keep_stream("tail", f"{verbs.job_path('whole')}/logs/tail")
+    await recorder.keep_stream("tail_unknown", f"{verbs.job_path('unknown')}/logs/tail")
     job = await recorder.until("whole", "SUCCEEDED")
-    await recorder.keep("logs", log_file.get_job_logs("whole"))
-    await recorder.keep("logs_unknown", log_file.get_job_logs("unknown"))
+    await recorder.keep("logs", log_files.get_job_logs("whole"))
+    await recorder.keep("logs_unknown", log_files.get_job_logs("unknown"))
     for name, filename in {"log_file": "job-driver-whole.log", "log_file_missing": "job-driver-whole.result"}.items():
         query = {"node_id": job.get("driver_node_id") or "", "filename": filename, "lines": -1}
         request = Request("GET", f"/api/v0/logs/file?{urlencode(query)}")
@@ -206,23 +207,23 @@ async def record_logs(recorder: Recorder) -> None:
 
 async def record_packages(recorder: Recorder) -> None:
     """Ask for a package, send it, ask again, and send one that is too large."""
-    exists, put = packages.has_package(PACKAGE), Request("PUT", f"/api/packages/gcs/{PACKAGE}")
+    exists, put = package_store.has_package(PACKAGE), Request("PUT", f"/api/packages/gcs/{PACKAGE}")
     await recorder.keep("package_missing", exists)
     await recorder.keep("package_put", put, b"PK\x05\x06" + bytes(18))
-    await recorder.keep("package_there", packages.has_package(PACKAGE))
+    await recorder.keep("package_there", package_store.has_package(PACKAGE))
     await recorder.keep("package_too_large", put, bytes(TOO_LARGE))
 
 
 async def record_cluster(recorder: Recorder) -> None:
     """Ask what the dashboard tells of the cluster."""
-    request = next(resources.describe_resources())
+    request = next(cluster_status.describe_resources())
     assert isinstance(request, Request)
     # The monitor tells every 5 seconds; by then no job has any CPU.
     await recorder.wait_for(
         request, lambda answer: answer["data"]["clusterStatus"]["loadMetricsReport"]["usage"]["CPU"][0] == 0
     )
     await recorder.keep("cluster_status", request)
-    await recorder.keep("actors", job_list.count_actors())
+    await recorder.keep("actors", listing.count_actors())
 
 
 async def record(url: str) -> dict[str, Sample]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_rayjobs.aiohttp_transport import AiohttpTransport
-from airflow_provider_rayjobs.connection import ClusterConnection
-from airflow_provider_rayjobs.requests_transport import RequestsTransport
+from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
+from airflow_provider_rayjobs.client.requests_transport import RequestsTransport
+from airflow_provider_rayjobs.cluster.connection import ClusterConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from airflow_provider_rayjobs.protocol import Flow
+    from airflow_provider_rayjobs.client.exchange import Flow
     from tests.support.faulty_proxy import FaultyProxy
     from tests.support.scripted_server import ScriptedRay
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_rayjobs.answer_body import AnswerBody, AnswerBodyError
-from airflow_provider_rayjobs.answers import Response, unusable_body
-from airflow_provider_rayjobs.protocol import Request
+from airflow_provider_rayjobs.client.answer_body import AnswerBody, AnswerBodyError
+from airflow_provider_rayjobs.client.answers import unusable_body
+from airflow_provider_rayjobs.client.exchange import Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from airflow_provider_rayjobs.protocol import Flow
+    from airflow_provider_rayjobs.client.exchange import Flow
 
 ADDRESS = "http://ray:8265"
 

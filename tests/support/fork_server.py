@@ -21,7 +21,7 @@ import airflow.cli.simple_table
 import airflow.models
 import requests  # noqa: F401
 
-from airflow_provider_rayjobs import __main__, cli_commands, requests_transport  # noqa: F401
+from airflow_provider_rayjobs import __main__
 
 
 def serve() -> list[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from airflow_provider_rayjobs.values import KIND
+from airflow_provider_rayjobs.functions.shipped.values import KIND
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from airflow_provider_rayjobs.answers import Response
+from airflow_provider_rayjobs.client.exchange import Response
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 

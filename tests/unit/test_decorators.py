@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, task_decorator_factory
 
-from airflow_provider_rayjobs import get_provider_info, validation
+from airflow_provider_rayjobs import get_provider_info
+from airflow_provider_rayjobs.client import checks
 from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator, ray_job_task
-from airflow_provider_rayjobs.driver import TASK_FILE
-from airflow_provider_rayjobs.events import JobEvent, Outcome
+from airflow_provider_rayjobs.following.events import JobEvent, Outcome
+from airflow_provider_rayjobs.functions.shipped.driver import TASK_FILE
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 from airflow_provider_rayjobs.progress import stored
 from tests.support import answers
@@ -213,7 +214,7 @@ def test_arguments_travel_in_a_package_beside_the_users_own(scripted_ray: Script
     assert "s3cret" not in json.dumps(body)
     content = zipfile.ZipFile(io.BytesIO(scripted_ray.packages[package.removeprefix("gcs://")]))
     assert json.loads(content.read(TASK_FILE))["kwargs"] == {"shard": "s3cret", "ds": "2026-01-01"}
-    validation.check_runtime_env(body["runtime_env"])
+    checks.check_runtime_env(body["runtime_env"])
 
 
 def refused() -> Any:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_rayjobs import exceptions as errors
-from airflow_provider_rayjobs import protocol
+from airflow_provider_rayjobs import metadata as keys
+from airflow_provider_rayjobs.client import verbs
+from airflow_provider_rayjobs.client.model import JobStatus
 from airflow_provider_rayjobs.hooks import RayJobAsyncHook, RayJobHook
-from airflow_provider_rayjobs.protocol import JobStatus
-from airflow_provider_rayjobs.submission import SUBMISSION_KEY
 from tests.support import answers
 from tests.support.scripted_server import ScriptedRay, Tail
 
@@ -89,7 +89,7 @@ async def _collected(pieces: Any) -> list[str]:
 def server(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> ScriptedRay:
     """A server that the connection "ray_x" names."""
     say(monkeypatch, scripted_ray)
-    monkeypatch.setattr(protocol, "SUBMIT_GRACE", (0.01,))
+    monkeypatch.setattr(verbs, "SUBMIT_GRACE", (0.01,))
     return scripted_ray
 
 
@@ -143,7 +143,7 @@ def test_a_job_from_its_submission_to_its_deletion(server: ScriptedRay, hook: An
     assert hook.submit_job(**JOB) == "a"
     (posted,) = server.received_on("POST")
     sent = posted.json
-    assert re.fullmatch("[0-9a-f]{16}", sent["metadata"].pop(SUBMISSION_KEY))
+    assert re.fullmatch("[0-9a-f]{16}", sent["metadata"].pop(keys.SUBMISSION))
     assert sent == JOB
     assert hook.get_job_status("a") is JobStatus.PENDING
     server.set_status("a", "RUNNING")
@@ -194,10 +194,10 @@ def test_the_connections_metadata_is_laid_over_the_jobs_and_the_providers_key_ov
     server: ScriptedRay, hook: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     say(monkeypatch, server, metadata={"owner": "connection", "team": "t"})
-    metadata = {"owner": "job", "mine": "m", SUBMISSION_KEY: "forged"}
+    metadata = {"owner": "job", "mine": "m", keys.SUBMISSION: "forged"}
     hook.submit_job(entrypoint="true", metadata=metadata, submission_key="k")
     sent = server.received_on("POST")[0].json["metadata"]
-    assert sent == {"owner": "connection", "team": "t", "mine": "m", SUBMISSION_KEY: "k"}
+    assert sent == {"owner": "connection", "team": "t", "mine": "m", keys.SUBMISSION: "k"}
     assert metadata["owner"] == "job"
 
 
@@ -350,7 +350,7 @@ def test_a_good_connection_says_what_it_found(server: ScriptedRay) -> None:
 def test_a_bad_connection_says_what_to_check(
     connection: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_rayjobs.retries.ATTEMPTS", 1)
+    monkeypatch.setattr("airflow_provider_rayjobs.client.retries.ATTEMPTS", 1)
     monkeypatch.setenv("AIRFLOW_CONN_RAY_X", json.dumps({"conn_type": "ray_jobs", **connection}))
     hook = RayJobHook("ray_x")
     good, text = hook.test_connection()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_rayjobs.plugin import RayJobsPlugin, path_of_the_ui
-from tests.unit.test_layout import PACKAGE, loaded_after_airflow
+from tests.unit.project.test_layout import PACKAGE, loaded_after_airflow
 
 WITH_PAGES = tuple(map(int, version("apache-airflow").split(".")[:2])) >= (3, 1)
 
@@ -19,7 +19,7 @@ def test_loading_the_plugin_loads_nothing_else() -> None:
     more = loaded_after_airflow()["plugin"]
     assert f"{PACKAGE}.plugin" in more
     assert {name.split(".")[0] for name in more} <= {PACKAGE, *sys.stdlib_module_names}
-    assert f"{PACKAGE}.jobs_page" not in more
+    assert f"{PACKAGE}.page.app" not in more
 
 
 @pytest.mark.parametrize(

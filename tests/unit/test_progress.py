@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_rayjobs.events import JobEvent, Outcome
-from airflow_provider_rayjobs.log_lines import LineWriter
+from airflow_provider_rayjobs.following.events import JobEvent, Outcome
+from airflow_provider_rayjobs.following.lines import LineWriter
 from airflow_provider_rayjobs.progress import (
     LONGEST_MESSAGE,
     SHOW_INTERVAL,

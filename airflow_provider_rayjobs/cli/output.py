@@ -1,0 +1,196 @@
+"""What all commands of ``cli`` keep to: results on stdout, words on stderr, an error as one line and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+from airflow_provider_rayjobs.compat.connections import stored_connection
+from airflow_provider_rayjobs.exceptions import (
+    RayClusterUnreachableError,
+    RayConnectionConfigError,
+    RayJobLostError,
+    RayJobNotFoundError,
+    RayJobsError,
+    RayPackageError,
+)
+from airflow_provider_rayjobs.hooks import RayJobHook
+from airflow_provider_rayjobs.packaging.spool import upload_progress
+from airflow_provider_rayjobs.text.safe_text import for_terminal
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Callable, Iterator
+    from typing import TextIO
+
+#: Exit codes, as the help of each command tells them.
+ERROR = 1
+USAGE = 2
+UNREACHABLE = 3
+NOT_FOUND = 4
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+#: The first that an error is an instance of tells its exit code.
+_EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (RayClusterUnreachableError, UNREACHABLE),
+    (RayJobNotFoundError, NOT_FOUND),
+    (RayJobLostError, NOT_FOUND),
+    (RayConnectionConfigError, USAGE),
+    (RayPackageError, USAGE),
+    (RayJobsError, ERROR),
+    (OSError, ERROR),  # of stdout: no room, say
+    (AirflowNotFoundException, USAGE),
+    (ValueError, USAGE),
+    (TypeError, USAGE),
+)
+
+#: The package's logger, which speaks to stderr while a command runs.
+log = logging.getLogger(__name__.partition(".")[0])
+
+
+class CommandLineHook(RayJobHook):
+    """
+    A hook outside of any task, which reads connections as Airflow's own commands do.
+
+    :param create: whether a cluster may be created, where the connection says so.
+    """
+
+    def __init__(self, ray_conn_id: str, *, create: bool) -> None:
+        super().__init__(ray_conn_id)
+        self._create_cluster = create
+
+    @classmethod
+    def get_connection(cls, conn_id: str) -> Any:
+        """Return the connection."""
+        return stored_connection(conn_id)
+
+
+def command(function: Callable[[RayJobHook, Namespace, TextIO], int | None]) -> Callable[[Namespace], None]:
+    """
+    Make of a function what Airflow's parser calls.
+
+    :param function: takes a hook, the arguments and stdout; returns the exit code, where None is 0.
+    """
+
+    @functools.wraps(function)
+    def run(args: Namespace) -> None:
+        create = "command" in args  # only of `submit`: to ask for a job must not create a cluster
+        hook = CommandLineHook(args.conn_id, create=create)
+        with _words_on_stderr(), _claimed_stdout() as out, contextlib.closing(hook):
+            try:
+                code = function(hook, args, out)
+                out.flush()
+            except KeyboardInterrupt:
+                log.error("Interrupted")
+                code = INTERRUPTED
+            except BrokenPipeError:
+                code = BROKEN_PIPE
+            except tuple(kind for kind, _ in _EXIT_CODES) as e:
+                log.error("%s", " ".join(str(e).split()))
+                code = next(code for kind, code in _EXIT_CODES if isinstance(e, kind))
+        if code:
+            sys.exit(code)
+
+    return run
+
+
+def how_to(verb: str, args: Namespace, submission_id: str) -> str:
+    """Return the command line of another command for the same job."""
+    own = Path(sys.argv[0]).parent.name == log.name
+    program = f"python -m {log.name}" if own else "airflow ray-jobs"
+    conn_id = "" if args.conn_id == RayJobHook.default_conn_name else f" --conn-id {args.conn_id}"
+    return f"{program} {verb} {submission_id}{conn_id}"
+
+
+@contextlib.contextmanager
+def _claimed_stdout() -> Iterator[TextIO]:
+    """
+    Keep stdout for the command's own output; what anybody else writes there goes to stderr.
+
+    Airflow's log handlers, most of which write to stdout, differ from version to version, so this is done below them.
+    """
+    sys.stdout.flush()
+    mine = os.dup(1)
+    os.dup2(2, 1)
+    # What a job writes may be more than this terminal's encoding knows.
+    out = os.fdopen(mine, "w", encoding=sys.stdout.encoding, errors="backslashreplace")
+    try:
+        yield out
+    finally:
+        sys.stdout.flush()
+        os.dup2(mine, 1)
+        with contextlib.suppress(OSError):
+            out.close()
+
+
+@contextlib.contextmanager
+def _words_on_stderr() -> Iterator[None]:
+    """Show what the package logs as plain lines."""
+    handler = logging.StreamHandler()
+    before = log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.level, log.propagate = before
+
+
+@contextlib.contextmanager
+def upload_bar() -> Iterator[None]:
+    """Show how far the upload of a large package is, where stderr is a terminal; elsewhere the log tells it."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = TextColumn("Uploading {task.description}", markup=False), BarColumn(), DownloadColumn()
+    bar = Progress(*columns, TransferSpeedColumn(), console=Console(stderr=True), redirect_stdout=False, transient=True)
+    tasks: dict[str, Any] = {}
+
+    def show(source: str, sent: int, size: int) -> None:
+        if source not in tasks:
+            bar.start()
+            tasks[source] = bar.add_task(source, total=size)
+        bar.update(tasks[source], completed=sent)
+
+    token = upload_progress.set(show)
+    try:
+        yield
+    finally:
+        upload_progress.reset(token)
+        bar.stop()
+
+
+def print_records(records: list[dict[str, Any]], output: str, out: TextIO) -> None:
+    """
+    Write records in one of the formats of Airflow's own commands.
+
+    :param output: ``table``, ``plain``, ``json`` or ``yaml``.
+    """
+    from airflow.cli.simple_table import AirflowConsole
+
+    if output in ("table", "plain"):  # JSON and YAML have escapes of their own
+        records = [{name: _for_terminal(value) for name, value in record.items()} for record in records]
+    with contextlib.redirect_stdout(out):
+        try:
+            # What stands in brackets, or between colons, is no markup.
+            AirflowConsole(markup=False, emoji=False).print_as(data=records, output=output)
+        except SystemExit as e:  # by which rich tells of a broken pipe
+            raise BrokenPipeError from e
+
+
+def _for_terminal(value: Any) -> Any:
+    """Return a value of a record, whose texts may come from a cluster, so that a terminal shows it."""
+    return value if value is None or isinstance(value, int | float) else for_terminal(str(value))

@@ -1,0 +1,272 @@
+"""
+Sends what the flows of ``protocol`` ask for, with ``aiohttp``, and opens the stream of a job's log.
+
+Foreign exceptions end here: what leaves this module is an error of ``exceptions``. ``aiohttp`` is imported at the first
+request, never before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from airflow_provider_rayjobs.client.answer_body import ACCEPTED_ENCODINGS, AnswerBody, AnswerBodyError
+from airflow_provider_rayjobs.client.answers import response_of, unusable_body
+from airflow_provider_rayjobs.client.exchange import NO_RESPONSE, Flow, Pause, Request, Response
+from airflow_provider_rayjobs.client.foreign_errors import no_whole_answer, translating_aiohttp, unreachable
+from airflow_provider_rayjobs.client.retries import TOKEN_PAUSE, drop_outdated_token, retry_policy, settled
+from airflow_provider_rayjobs.client.threads import in_own_thread
+from airflow_provider_rayjobs.client.turns import Turns
+from airflow_provider_rayjobs.cluster import network
+from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayJobsError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    import aiohttp
+
+    from airflow_provider_rayjobs.cluster.connection import ClusterConnection
+
+T = TypeVar("T")
+
+#: Bytes that are read from the connection at a time.
+READ_SIZE = 64 * 1024
+
+#: Largest WebSocket message taken, in bytes. Ray cuts a log into messages of about 20,000 characters, but never within
+#: a line; its own dashboard takes no message of more than 4 MiB from the node that the job runs on.
+MAX_WEBSOCKET_MESSAGE = 5 * 1024 * 1024
+
+#: Bytes of an answer whose decoding is felt on an event loop.
+LARGE = 64 * 1024
+
+#: Seconds that the end of a log stream may take.
+LONGEST_FAREWELL = 0.1
+
+#: Connections of one session: more than the looks and log streams of one poller together.
+MOST_CONNECTIONS = 200
+
+
+class AiohttpTransport:
+    """
+    Drives flows with ``aiohttp``; one session, bound to the running event loop at its first request.
+
+    :param cluster: the cluster to talk to.
+    :param sleep: coroutine that waits, in seconds.
+    """
+
+    def __init__(self, cluster: ClusterConnection, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        self.cluster = cluster
+        self._sleep = sleep
+        self._session: aiohttp.ClientSession | None = None
+        self._proxy: str | None = None
+        self._opening = asyncio.Lock()
+        self.turns = Turns()
+        self._token_thread: ThreadPoolExecutor | None = None
+
+    async def run(self, flow: Flow[T]) -> T:
+        """
+        Drive a flow to its end.
+
+        :return: what the flow returns.
+        :raises RayJobsError: what the flow raises.
+        """
+        step = next(flow)
+        try:
+            while True:
+                try:
+                    answer = await self._perform(step)
+                except RayJobsError as e:
+                    step = flow.throw(e)
+                else:
+                    step = flow.send(answer)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    async def _perform(self, step: Request | Pause) -> Response:
+        if isinstance(step, Pause):
+            await self._sleep(step.seconds)
+            return NO_RESPONSE
+        if not step.repeatable:
+            return await self._answer(step)
+        try:
+            return await self._ask(step)
+        except RayClusterUnreachableError as e:
+            failed = [e]
+        return await self._retried(step, failed)
+
+    async def _retried(self, request: Request, failed: list[RayClusterUnreachableError]) -> Response:
+        """Go on after a first attempt; a poller of many jobs feels tenacity's cost in each look."""
+        from tenacity import AsyncRetrying
+
+        async def attempt() -> Response:
+            if failed:
+                raise failed.pop()
+            return await self._ask(request)
+
+        return await AsyncRetrying(**retry_policy(), sleep=self._sleep)(attempt)
+
+    async def _ask(self, request: Request) -> Response:
+        return settled(await self._answer(request))
+
+    async def _answer(self, request: Request) -> Response:
+        response = await self._send(request)
+        if drop_outdated_token(self.cluster, response.status):
+            await self._sleep(TOKEN_PAUSE)
+            response = await self._send(request)
+        return response
+
+    async def _send(self, request: Request) -> Response:
+        session, headers = await self._opened(), await self._headers()
+        total = self.cluster.connect_timeout + max(request.within, self.cluster.read_timeout)
+        with translating_aiohttp(self.cluster):
+            try:
+                async with (
+                    asyncio.timeout(total) as limit,
+                    session.request(
+                        request.method,
+                        self.cluster.address + request.path,
+                        json=request.json,
+                        headers=headers,
+                        allow_redirects=False,
+                        proxy=self._proxy,
+                    ) as answer,
+                ):
+                    return await self._read(request, answer)
+            except TimeoutError:
+                if limit.expired():
+                    raise no_whole_answer(self.cluster, total) from None
+                raise
+
+    async def _read(self, request: Request, answer: aiohttp.ClientResponse) -> Response:
+        take = request.receive() if request.receive is not None and answer.status == 200 else None
+        try:
+            body = AnswerBody(answer.headers.get("Content-Encoding", ""), request.limit, take)
+            async for data in answer.content.iter_chunked(READ_SIZE):
+                await self.turns.take(body.feed(data))
+            content = body.content()
+        except AnswerBodyError as e:
+            raise unusable_body(self.cluster.address, request, e) from None
+        if len(content) > LARGE:
+            await self.turns.take()  # to be decoded in a turn of its own
+        return response_of(self.cluster, request, answer.status, content, answer.headers)
+
+    async def _headers(self) -> dict[str, str]:
+        if self.cluster.token is None:
+            return self.cluster.request_headers()
+        if self._token_thread is None:
+            # One for each cluster: a token that does not come holds up no other cluster, nor the look-up of names.
+            self._token_thread = ThreadPoolExecutor(1, "ray-token")
+        seconds = self.cluster.read_timeout
+        try:
+            async with asyncio.timeout(seconds):
+                return await in_own_thread(self.cluster.request_headers, executor=self._token_thread)
+        except TimeoutError:
+            problem = f"the connection's token did not come within {seconds:g} s"
+            raise unreachable(self.cluster, problem, maybe_sent=False) from None
+
+    async def _opened(self) -> aiohttp.ClientSession:
+        if self._session is not None:
+            return self._session
+        async with self._opening:
+            if self._session is None:
+                # The import takes 0.2 s, too long for an event loop, and happens once in a process.
+                aiohttp = await asyncio.to_thread(importlib.import_module, "aiohttp")
+                cluster = self.cluster
+                # Reading the system's certificates takes some 20 ms of CPU, too long for an event loop.
+                https = cluster.address.startswith("https://")
+                tls = await asyncio.to_thread(network.ssl_context, cluster) if https else True
+                # So does the import of requests, which knows the rules for proxies.
+                self._proxy = await asyncio.to_thread(network.http_proxy, cluster)
+                self._session = aiohttp.ClientSession(
+                    auto_decompress=False,  # what a small body may unpack to has no bound there
+                    headers={"Accept-Encoding": ACCEPTED_ENCODINGS},
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    connector=aiohttp.TCPConnector(ssl=tls, limit=MOST_CONNECTIONS),
+                    trace_configs=[_no_redirects()],
+                    timeout=aiohttp.ClientTimeout(
+                        total=None, sock_connect=cluster.connect_timeout, sock_read=cluster.read_timeout
+                    ),
+                )
+            return self._session
+
+    @asynccontextmanager
+    async def stream(self, path: str) -> AsyncIterator[AsyncIterator[str]]:
+        """
+        Open a WebSocket and give its text messages as an asynchronous iterator, which ends when Ray closes it.
+
+        :param path: path below the cluster's address.
+        :raises RayJobsError: the credentials were refused, or it could not be opened, or broke.
+        """
+        session, headers = await self._opened(), await self._headers()
+        from aiohttp import WSServerHandshakeError
+
+        total = self.cluster.connect_timeout + self.cluster.read_timeout
+        with translating_aiohttp(self.cluster):
+            try:
+                async with asyncio.timeout(total) as limit:
+                    # No heartbeat: the head never reads from this socket, so it would not answer a ping.
+                    socket = await session.ws_connect(
+                        self.cluster.address + path,
+                        headers=headers,
+                        max_msg_size=MAX_WEBSOCKET_MESSAGE,
+                        proxy=self._proxy,
+                        autoping=False,
+                    )
+            except WSServerHandshakeError as e:
+                drop_outdated_token(self.cluster, e.status)
+                raise
+            except TimeoutError:
+                if limit.expired():
+                    raise no_whole_answer(self.cluster, total) from None
+                raise
+            try:
+                yield self._messages(socket)
+            finally:
+                # The head does not answer a farewell, and aiohttp would wait for that as long as messages come.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LONGEST_FAREWELL):
+                        await socket.close()
+
+    async def _messages(self, socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[str]:
+        from aiohttp import WSCloseCode, WSMsgType
+
+        while True:
+            message = await socket.receive()
+            if message.type is WSMsgType.TEXT:
+                yield message.data
+            elif message.type is WSMsgType.PING:
+                await self.turns.take()  # aiohttp itself would answer any number of them at once
+                await socket.pong(message.data)
+            elif message.type is WSMsgType.PONG:
+                await self.turns.take()
+            elif message.type is WSMsgType.ERROR:
+                raise unreachable(self.cluster, f"the log stream broke: {message.data!r}")
+            elif socket.close_code in (WSCloseCode.OK, WSCloseCode.GOING_AWAY):
+                return
+            else:
+                raise unreachable(self.cluster, f"the log stream closed with code {socket.close_code}")
+
+    async def close(self) -> None:
+        """Close the session."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+        if self._token_thread is not None:
+            self._token_thread.shutdown(wait=False)
+            self._token_thread = None
+
+
+def _no_redirects() -> aiohttp.TraceConfig:
+    """Forbid redirects on every request: a WebSocket's can't be told so, and would carry our headers elsewhere."""
+    import aiohttp
+
+    async def refuse(_session: object, _context: object, params: aiohttp.TraceRequestRedirectParams) -> None:
+        raise aiohttp.ClientError(f"it redirects to {params.response.headers.get('Location')}")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(refuse)
+    return trace

@@ -1,0 +1,162 @@
+"""The list of all jobs, which grows without bound, decoded while it comes, in bounded memory; no I/O."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rayjobs.client.answer_body import ANSWER_LIMIT, AnswerBodyError, TakePiece
+from airflow_provider_rayjobs.client.answers import decode_json, error_of, has_too_many_parts, no_jobs_api
+from airflow_provider_rayjobs.client.exchange import Request
+from airflow_provider_rayjobs.client.model import JobDetails
+from airflow_provider_rayjobs.exceptions import RayJobsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_rayjobs.client.exchange import Flow, Response
+
+LIST_PATH = "/api/jobs/"
+
+#: Bytes of a list that are read: those of about 500,000 jobs. A head breaks off at some 100,000.
+LIST_LIMIT = 256 * 1024 * 1024
+
+#: Seconds that a list may take. A head of 2 cores makes that of 100,000 jobs in 32 s.
+LIST_WITHIN = 120.0
+
+#: Characters that one job in the list may have.
+JOB_LIMIT = ANSWER_LIMIT
+
+#: Counts all actors that the head remembers and returns none. Each submitted job has one of its own, so this tells at
+#: the cost of one look about how many jobs are on record. (Ray's state API, ``dashboard/modules/state/state_head.py``.)
+ACTORS_PATH = "/api/v0/actors?limit=1&filter_keys=state&filter_predicates=%3D&filter_values=RESTARTING"
+
+_GAP = re.compile(r"[\s,\[]*")
+_decode = json.JSONDecoder().raw_decode
+
+
+def read_list(begin: Callable[[], Callable[[dict[str, Any]], object]], *, repeatable: bool) -> Flow[int]:
+    """
+    Read the list of all jobs (``GET /api/jobs/``).
+
+    :param begin: called for each attempt; what it returns takes each job, as decoded JSON, and may raise ValueError.
+    :param repeatable: whether to try again on lost contact.
+    :return: how many jobs there are.
+    :raises RayJobsError: no answer, or not one of the Jobs API.
+    """
+    reader: _ListReader | None = None
+
+    def receive() -> TakePiece:
+        nonlocal reader
+        reader = _ListReader(begin())
+        return reader.feed
+
+    response = yield Request(
+        "GET", LIST_PATH, repeatable=repeatable, receive=receive, limit=LIST_LIMIT, within=LIST_WITHIN
+    )
+    if response.status != 200 or reader is None:
+        raise error_of(response)
+    return reader.close(response)
+
+
+def list_jobs() -> Flow[list[JobDetails]]:
+    """Read all jobs that the cluster ever had (``GET /api/jobs/``), drivers that nobody submitted included."""
+    jobs: list[JobDetails] = []
+
+    def begin() -> Callable[[dict[str, Any]], object]:
+        jobs.clear()
+        return lambda data: jobs.append(JobDetails.from_json(data))
+
+    yield from read_list(begin, repeatable=True)
+    return jobs
+
+
+class _ListReader:
+    """
+    Decodes a list of objects piece by piece.
+
+    :param take: takes each object, and may raise ValueError.
+    """
+
+    def __init__(self, take: Callable[[dict[str, Any]], object]) -> None:
+        self._take = take
+        self._text = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+        self._buffer = ""
+        self._try_at = 0  # length of the buffer from which on decoding is worth a try
+        self._number = 0
+
+    def feed(self, data: bytes) -> None:
+        """
+        Take the next bytes of the answer.
+
+        :raises AnswerBodyError: it is not a list of objects, or one of them is too large.
+        """
+        self._buffer += self._text(data)
+        if len(self._buffer) < self._try_at:
+            return
+        if has_too_many_parts(self._buffer):
+            raise AnswerBodyError("it has a job with too many parts")
+        if self._number == 0 and self._buffer.lstrip()[:1] not in ("", "["):
+            raise AnswerBodyError("it is not a list")
+        start = 0
+        while (at := self._next(start)) < len(self._buffer) and self._buffer[at] != "]":
+            try:
+                start = self._decode_at(at)
+            except json.JSONDecodeError:
+                break  # the rest of it is in the next piece
+        self._buffer = self._buffer[start:]
+        if len(self._buffer) > JOB_LIMIT:
+            raise AnswerBodyError(f"it has a job of more than {JOB_LIMIT:,} characters")
+        self._try_at = len(self._buffer) * 2  # a large one is not to be decoded anew with each piece of it
+
+    def _decode_at(self, at: int) -> int:
+        try:
+            job, end = _decode(self._buffer, at)
+        except RecursionError:
+            raise AnswerBodyError("it is nested too deeply") from None
+        except json.JSONDecodeError:
+            raise
+        except ValueError as e:  # a number of thousands of digits
+            raise AnswerBodyError(f"it holds a number that can't be read ({e})") from None
+        if not isinstance(job, dict):
+            raise AnswerBodyError("it holds other things than objects")
+        try:
+            self._take(job)
+        except ValueError as e:
+            raise AnswerBodyError(f"it holds {e}") from None
+        self._number += 1
+        return end
+
+    def _next(self, start: int) -> int:
+        match = _GAP.match(self._buffer, start)
+        return match.end() if match else start
+
+    def close(self, response: Response) -> int:
+        """
+        Return how many objects there were.
+
+        :raises RayProtocolError: the list is cut.
+        """
+        self._try_at = 0
+        try:
+            self.feed(b"")
+        except AnswerBodyError as e:
+            raise no_jobs_api(response, f"a malformed list of jobs: {e}") from None
+        if "".join(self._buffer.split()) != ("]" if self._number else "[]"):
+            raise no_jobs_api(response, "a list of jobs that is cut or malformed")
+        return self._number
+
+
+def count_actors() -> Flow[int | None]:
+    """Read about how many jobs the cluster ever had, or None where it does not tell."""
+    try:
+        response = yield Request("GET", ACTORS_PATH, repeatable=False)
+    except RayJobsError:
+        return None
+    try:
+        total = decode_json(response.text)["data"]["result"]["total"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return total if isinstance(total, int) else None

@@ -1,0 +1,336 @@
+"""
+Sends what the flows of ``protocol`` ask for, with ``requests``.
+
+Foreign exceptions end here: what leaves this module is an error of ``exceptions``. ``requests`` is imported when a
+transport is made, never before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from http.cookiejar import DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_rayjobs.client.answer_body import ACCEPTED_ENCODINGS, AnswerBody, AnswerBodyError
+from airflow_provider_rayjobs.client.answers import response_of, unusable_body
+from airflow_provider_rayjobs.client.contact import Contact
+from airflow_provider_rayjobs.client.exchange import NO_RESPONSE, Flow, Pause, Request, Response
+from airflow_provider_rayjobs.client.foreign_errors import no_whole_answer, translate_requests
+from airflow_provider_rayjobs.client.retries import (
+    TOKEN_PAUSE,
+    absence_waits,
+    drop_outdated_token,
+    retry_policy,
+    settled,
+)
+from airflow_provider_rayjobs.cluster import network
+from airflow_provider_rayjobs.exceptions import (
+    RayClusterUnreachableError,
+    RayConnectionConfigError,
+    RayJobsError,
+    RayTLSError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    import requests
+
+    from airflow_provider_rayjobs.client.exchange import Body
+    from airflow_provider_rayjobs.cluster.connection import ClusterConnection
+
+T = TypeVar("T")
+
+#: Bytes that are read from the connection at a time.
+READ_SIZE = 64 * 1024
+
+#: Bytes a second that an upload is granted time for: for all of it, and for its way from a proxy to the cluster.
+SLOWEST_UPLOAD = 100_000
+SLOWEST_HANDING_ON = 1_000_000
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+class RequestsTransport:
+    """
+    Drives flows with ``requests``; one session, which is not to be shared by threads.
+
+    :param cluster: the cluster to talk to.
+    :param sleep: waits, in seconds.
+    """
+
+    def __init__(self, cluster: ClusterConnection, sleep: Callable[[float], None] = time.sleep) -> None:
+        import requests
+
+        self.cluster = cluster
+        self._sleep = sleep
+        self._contact: Contact | None = None
+        self._breakable: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+        self._before_submission: Callable[[], None] = _nothing
+        self._session = requests.Session()
+        # Of the environment only what `network` reads counts; a ~/.netrc would replace our Authorization.
+        self._session.trust_env = False
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # our own are in the headers
+        self._session.cert = cluster.client_cert
+        self._session.headers["Accept-Encoding"] = ACCEPTED_ENCODINGS
+        self._connection = _OpenConnection()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, self._connection.adapter())
+
+    @contextlib.contextmanager
+    def waiting_for_cluster(
+        self,
+        log: Any,
+        *,
+        breakable: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        before_submission: Callable[[], None] = _nothing,
+    ) -> Iterator[None]:
+        """
+        Wait for an absent cluster inside, for the connection's ``unreachable_timeout`` instead of some quick retries.
+
+        A task's steps run inside, so that an outage does not use up the task's tries. Other callers, and what a kill
+        does, want a soon answer.
+
+        :param log: where the loss and the return of contact are told.
+        :param breakable: entered around each request, and each wait between two: where a signal may break it off.
+        :param before_submission: called each time before a job is submitted; may raise.
+        """
+        before = self._contact, self._breakable, self._before_submission
+        self._contact = Contact(self.cluster.unreachable_timeout, log)
+        self._breakable, self._before_submission = breakable, before_submission
+        try:
+            yield
+        finally:
+            self._contact, self._breakable, self._before_submission = before
+
+    def run(self, flow: Flow[T]) -> T:
+        """
+        Drive a flow to its end.
+
+        :return: what the flow returns.
+        :raises RayJobsError: what the flow raises.
+        """
+        step = next(flow)
+        try:
+            while True:
+                try:
+                    answer = self._perform(step)
+                except RayJobsError as e:
+                    if self._contact is not None and self._contact.given_up():
+                        flow.close()  # a flow would take the error for one attempt of several
+                        raise
+                    step = flow.throw(e)
+                else:
+                    step = flow.send(answer)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    def _perform(self, step: Request | Pause) -> Response:
+        if isinstance(step, Pause):
+            self._pause(step.seconds)
+            return NO_RESPONSE
+        if not step.repeatable:
+            self._before_submission()
+            return self._answer(step)
+        if self._contact is not None:
+            return self._awaited(step, self._contact)
+        try:
+            return self._ask(step)
+        except RayClusterUnreachableError as e:
+            failed = [e]
+        return self._retried(step, failed)
+
+    def _retried(self, request: Request, failed: list[RayClusterUnreachableError]) -> Response:
+        """Go on after a first attempt; the many that need no second one do without tenacity's import and its cost."""
+        from tenacity import Retrying
+
+        def attempt() -> Response:
+            if failed:
+                raise failed.pop()
+            return self._ask(request)
+
+        return Retrying(**retry_policy(), sleep=self._sleep)(attempt)
+
+    def _awaited(self, request: Request, contact: Contact) -> Response:
+        """Ask until the cluster answers, or contact has been lost for too long."""
+        waits = absence_waits()
+        while True:
+            try:
+                answer = self._ask(request)
+            except RayTLSError:
+                raise
+            except RayClusterUnreachableError as e:
+                if detail := contact.failed(e):
+                    raise RayClusterUnreachableError(f"{self.cluster.address}: {detail}") from e
+                self._pause(max(0.0, min(next(waits), contact.left)))
+            else:
+                contact.back()
+                return answer
+
+    def _pause(self, seconds: float) -> None:
+        with self._breakable():
+            self._sleep(seconds)
+
+    def _ask(self, request: Request) -> Response:
+        return settled(self._answer(request))
+
+    def _answer(self, request: Request) -> Response:
+        response = self._send(request)
+        if drop_outdated_token(self.cluster, response.status):
+            self._sleep(TOKEN_PAUSE)
+            response = self._send(request)
+        return response
+
+    def send_once(self, request: Request, timeout: float) -> Response:
+        """Send a request once, within ``timeout`` seconds, without retries; for signal handlers."""
+        # To ask for a token may take time, and masking it Airflow's channel, which a signal handler must not use.
+        return self._send(request, timeout, fresh=False)
+
+    def _send(self, request: Request, timeout: float | None = None, *, fresh: bool = True) -> Response:
+        import requests
+        from urllib3.exceptions import HTTPError
+
+        cluster = self.cluster
+        headers, proxy = cluster.request_headers(fresh=fresh), network.http_proxy(cluster)
+        upload = None if request.upload is None else request.upload()
+        connect, read, total = _timeouts(cluster, request, upload, timeout)
+        with self._breakable(), self._connection.cut_after(total) as is_cut:
+            try:
+                with self._session.request(
+                    request.method,
+                    cluster.address + request.path,
+                    json=request.json,
+                    headers=headers,
+                    data=upload,
+                    timeout=(connect, read),
+                    verify=network.trusted(cluster),
+                    proxies={"http": proxy, "https": proxy} if proxy else None,
+                    allow_redirects=False,
+                    stream=True,
+                ) as answer:
+                    response = self._read(request, answer)
+            except (requests.exceptions.RequestException, HTTPError) as e:
+                # Never chained: the text of some of these holds a proxy's password.
+                raise (no_whole_answer(cluster, total) if is_cut() else translate_requests(cluster, e)) from None
+            except OSError as e:  # a CA file or folder that can't be read
+                raise RayConnectionConfigError(cluster.conn_id, "verify", str(e)) from e
+            if is_cut():  # a body without a length ends where the connection does
+                raise no_whole_answer(cluster, total)
+            return response
+
+    def _read(self, request: Request, answer: requests.Response) -> Response:
+        take = request.receive() if request.receive is not None and answer.status_code == 200 else None
+        try:
+            body = AnswerBody(answer.headers.get("Content-Encoding", ""), request.limit, take)
+            for data in answer.raw.stream(READ_SIZE, decode_content=False):
+                for _ in body.feed(data):
+                    pass
+            content = body.content()
+        except AnswerBodyError as e:
+            raise unusable_body(self.cluster.address, request, e) from None
+        return response_of(self.cluster, request, answer.status_code, content, answer.headers)
+
+    def close(self) -> None:
+        """Close the session."""
+        self._session.close()
+
+
+def _timeouts(
+    cluster: ClusterConnection, request: Request, upload: Body | None, timeout: float | None
+) -> tuple[float, float, float]:
+    """Return seconds to connect (and for each write), for each read, and for all of it."""
+    if timeout is not None:
+        return timeout, timeout, timeout
+    connect, read = cluster.connect_timeout, cluster.read_timeout
+    total = connect + max(request.within, read)
+    if upload is None:
+        return connect, read, total
+    # A proxy may take in everything at once, and hand it on while we wait.
+    size = len(upload)
+    return max(connect, read), read + size / SLOWEST_HANDING_ON, total + size / SLOWEST_UPLOAD
+
+
+class _OpenConnection:
+    """
+    The connection of a session, so that a request that takes too long can be cut off.
+
+    The timeouts of ``requests`` bound each read of a few bytes, and never the whole: a server that sends one byte now
+    and then holds up its caller for ever.
+    """
+
+    def __init__(self) -> None:
+        self._socket: socket.socket | None = None
+
+    def adapter(self) -> requests.adapters.HTTPAdapter:
+        """Return what makes the connections, for ``requests``."""
+        from requests.adapters import HTTPAdapter
+        from urllib3.connection import HTTPConnection, HTTPSConnection
+        from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+        keep = self._keep
+
+        def pool(pool_class: Any, connection_class: Any) -> Any:
+            class Connection(connection_class):  # type: ignore[misc]
+                def _new_conn(self) -> socket.socket:
+                    opened: socket.socket = super()._new_conn()
+                    keep(opened)
+                    return opened
+
+                def connect(self) -> None:
+                    super().connect()
+                    # With TLS it is another; that of a proxy is below the one of TLS within TLS.
+                    keep(self.sock if isinstance(self.sock, socket.socket) else self.sock.socket)
+
+            return type(pool_class.__name__, (pool_class,), {"ConnectionCls": Connection})
+
+        pools = {
+            "http": pool(HTTPConnectionPool, HTTPConnection),
+            "https": pool(HTTPSConnectionPool, HTTPSConnection),
+        }
+
+        class Adapter(HTTPAdapter):
+            def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+                super().init_poolmanager(*args, **kwargs)
+                self.poolmanager.pool_classes_by_scheme = pools
+
+            def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+                manager = super().proxy_manager_for(*args, **kwargs)
+                manager.pool_classes_by_scheme = pools
+                return manager
+
+        return Adapter()
+
+    def _keep(self, opened: socket.socket) -> None:
+        self._socket = opened
+
+    @contextlib.contextmanager
+    def cut_after(self, seconds: float) -> Iterator[Callable[[], bool]]:
+        """
+        Cut the connection when what is inside takes longer.
+
+        :return: tells whether it was cut.
+        """
+        cut, over = threading.Event(), threading.Event()
+
+        def watch() -> None:
+            wait = seconds
+            while not over.wait(wait):
+                wait = 1.0  # once more, should there have been no connection yet
+                cut.set()
+                if self._socket is not None:
+                    with contextlib.suppress(OSError):
+                        # Of the plain socket: TLS has a farewell of its own, for which nobody waits here.
+                        socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+        threading.Thread(target=watch, daemon=True).start()
+        try:
+            yield cut.is_set
+        finally:
+            over.set()

@@ -1,0 +1,63 @@
+"""The retry policy of both transports, and what of an answer calls for another attempt."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rayjobs.client.answers import REFUSED_STATUSES, error_of, is_transient
+from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayTLSError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_rayjobs.client.exchange import Response
+    from airflow_provider_rayjobs.cluster.connection import ClusterConnection
+
+#: Attempts at a repeatable request, and the waits between them in seconds: about 4 s in all.
+ATTEMPTS = 5
+FIRST_WAIT = 0.25
+LONGEST_WAIT = 2.0
+
+#: Seconds between two attempts while a task waits for an absent cluster, at most.
+LONGEST_ABSENCE_WAIT = 5.0
+
+#: Seconds after which a request is sent once more when a token that changes was refused.
+TOKEN_PAUSE = 1.0
+
+
+def retry_policy() -> dict[str, Any]:
+    """Return the arguments of tenacity's ``Retrying`` and ``AsyncRetrying``: bounded, with jitter, on lost contact."""
+    from tenacity import retry_if_exception, stop_after_attempt, wait_exponential, wait_random
+
+    return {
+        "stop": stop_after_attempt(ATTEMPTS),
+        "wait": wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT) + wait_random(0, FIRST_WAIT),
+        "retry": retry_if_exception(
+            lambda e: isinstance(e, RayClusterUnreachableError) and not isinstance(e, RayTLSError)
+        ),
+        "reraise": True,
+    }
+
+
+def absence_waits() -> Iterator[float]:
+    """Yield the seconds between two attempts at an absent cluster: short ones first, then longer, with jitter."""
+    wait = FIRST_WAIT
+    while True:
+        yield wait + random.uniform(0, FIRST_WAIT)  # noqa: S311 - jitter
+        wait = min(2 * wait, LONGEST_ABSENCE_WAIT - FIRST_WAIT)
+
+
+def drop_outdated_token(cluster: ClusterConnection, status: int) -> bool:
+    """Whether a token was refused that changes: it may just have been replaced. Ray refuses before it acts."""
+    if status not in REFUSED_STATUSES or cluster.token is None:
+        return False
+    cluster.token.drop()
+    return True
+
+
+def settled(response: Response) -> Response:
+    """Turn an answer that asks to come again later into the error that the retry policy knows."""
+    if is_transient(response):
+        raise error_of(response)
+    return response

@@ -1,0 +1,62 @@
+"""Builds a submission from the arguments of ``submit_job``."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rayjobs import metadata as keys
+from airflow_provider_rayjobs.client.checks import check_entrypoint, check_sizes, check_submission
+from airflow_provider_rayjobs.client.ids import new_submission_id
+from airflow_provider_rayjobs.client.model import JobDetails, Submission
+from airflow_provider_rayjobs.client.runtime_env import check_strings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from airflow_provider_rayjobs.cluster.connection import ClusterConnection
+
+
+def make_submission(
+    cluster: ClusterConnection,
+    *,
+    entrypoint: str | Sequence[str],
+    submission_id: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    submission_key: str | None = None,
+    **fields: Any,
+) -> tuple[Submission, Callable[[JobDetails], bool]]:
+    """
+    Build a submission and the test by which its job is known again.
+
+    :param cluster: its metadata is laid over the job's own, as Ray's client does.
+    :param entrypoint: a command line, or a list of words, which is quoted for the shell that Ray runs it in.
+    :param submission_key: text that names this submission; a random one by default.
+    :param fields: other fields of :class:`~airflow_provider_rayjobs.client.model.Submission`.
+    :raises ValueError: a value is wrong; the message names it.
+    :raises TypeError: a value has a wrong type; the message names it.
+    """
+    check_entrypoint(entrypoint)
+    if metadata is not None:
+        check_strings("metadata", metadata)
+    key = submission_key or secrets.token_hex(8)
+    submission = Submission(
+        entrypoint=entrypoint if isinstance(entrypoint, str) else shlex.join(entrypoint),
+        submission_id=submission_id or new_submission_id(),
+        metadata={**(metadata or {}), **cluster.metadata, keys.SUBMISSION: key},
+        **fields,
+    )
+    check_submission(submission)
+    return submission, lambda job: job.metadata.get(keys.SUBMISSION) == key
+
+
+def with_runtime_env(submission: Submission, runtime_env: Mapping[str, Any] | None) -> Submission:
+    """
+    Return a submission with the ``runtime_env`` that its own became: with packages for folders, and lists for files.
+
+    :raises ValueError: it is too large by now.
+    """
+    check_sizes(runtime_env, submission.metadata)
+    return replace(submission, runtime_env=runtime_env)

@@ -1,0 +1,257 @@
+"""
+The verbs of Ray's job client, without I/O.
+
+Each verb is a *flow*: a generator that yields a :class:`Request` (or a :class:`Pause`) and receives the
+:class:`Response`. Two transports run the flows, one with ``requests`` and one with ``aiohttp``, so no verb is written
+twice. The routes are those of ``dashboard/modules/job/job_head.py`` of Ray 2.60. ``tests/samples/`` has the answers of
+older versions.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import time
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, Any, TypeGuard
+from urllib.parse import quote
+
+from airflow_provider_rayjobs.client.answers import no_jobs_api, read_object
+from airflow_provider_rayjobs.client.exchange import Flow, Pause, Request
+from airflow_provider_rayjobs.client.model import LONGEST_NAME, JobDetails, Submission, VersionInfo
+from airflow_provider_rayjobs.exceptions import (
+    RayAPIError,
+    RayAuthError,
+    RayClusterUnreachableError,
+    RayJobExistsError,
+    RayJobNotFoundError,
+    RayJobsError,
+    RayProtocolError,
+    RayRequestRefusedError,
+    RayTLSError,
+)
+from airflow_provider_rayjobs.text.safe_text import safe_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_rayjobs.client.exchange import Response
+
+log = logging.getLogger(__name__)
+
+#: Seconds to wait after a doubtful answer to a submission, before the look-up and the next attempt.
+SUBMIT_GRACE = (0.5, 1.0, 2.0, 4.0, 8.0)
+
+#: Seconds between two looks at a job that was asked to stop, and until it is asked again.
+STOP_LOOK = 0.5
+STOP_REPEAT = 5.0
+
+#: Ray's own id of a job.
+_JOB_ID = re.compile("[0-9a-f]{8}")
+
+
+def submit_job(
+    submission: Submission,
+    is_ours: Callable[[JobDetails], bool],
+    *,
+    patience: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> Flow[str]:
+    """
+    Submit a job so that it runs once, whatever happens to the answer (``POST /api/jobs/``).
+
+    Ray refuses a submission id that it has seen. So after an answer that leaves a doubt (cut off, timed out,
+    500 ``already exists``, a proxy's 502), the id is looked up: a job that is ours is taken for accepted; no job
+    means that the same id can be sent again. An error that comes back word for word, while there is no job, is final.
+
+    :param submission: the job.
+    :param is_ours: tells from the details of a job of this id whether this submission made it.
+    :param patience: seconds to go on while the answers leave a doubt. When none of the attempts left this machine, and
+        the cluster can't be asked either, there is no doubt, and it ends at once.
+    :param clock: monotonic clock, in seconds.
+    :return: the submission id.
+    :raises RayJobExistsError: a job that is not ours has this id.
+    :raises RayRequestRefusedError: Ray refused the request.
+    :raises RayAPIError: Ray answered with the same error twice.
+    :raises RayClusterUnreachableError: nothing was sent, or the doubt could not be cleared.
+    """
+    started, maybe_sent, before, told = clock(), False, "", ""
+    for grace in chain(SUBMIT_GRACE, repeat(SUBMIT_GRACE[-1])):
+        try:
+            _check_accepted((yield submission.request()), submission.submission_id)
+            return submission.submission_id
+        except (RayTLSError, RayRequestRefusedError):
+            raise
+        except (RayClusterUnreachableError, RayAPIError) as e:
+            doubt, exists = e, isinstance(e, RayJobExistsError)
+            waited = clock() - started  # until the attempt failed: a look-up that waited is followed by another one
+            maybe_sent = maybe_sent or not isinstance(e, RayClusterUnreachableError) or e.maybe_sent
+            told = _tell_doubt(submission, e, told)
+        if not exists:
+            yield Pause(grace)
+        accepted = yield from _was_accepted(submission, is_ours, doubt, maybe_sent=maybe_sent)
+        if accepted:
+            return submission.submission_id
+        if accepted is False and isinstance(doubt, RayAPIError):
+            if str(doubt) == before:
+                raise doubt
+            before = str(doubt)
+        if exists:  # and can't be read: a record without a job, or one that is being deleted
+            yield Pause(grace)
+        if waited >= patience:
+            raise _given_up(doubt, waited)
+    raise AssertionError("unreachable: the loop has no end of its own")
+
+
+def _tell_doubt(submission: Submission, doubt: RayClusterUnreachableError | RayAPIError, told: str) -> str:
+    """Log a doubt, unless there is none, or it is the one that was told last; return what was told."""
+    if isinstance(doubt, RayClusterUnreachableError) and not doubt.maybe_sent:
+        return told
+    if str(doubt) != told:
+        log.warning(
+            "Whether Ray job %s was accepted is not certain; looking it up: %s", submission.submission_id, doubt
+        )
+    return str(doubt)
+
+
+def _given_up(doubt: RayClusterUnreachableError | RayAPIError, waited: float) -> RayJobsError:
+    if not isinstance(doubt, RayClusterUnreachableError) or waited < 1:
+        return doubt
+    return RayClusterUnreachableError(f"{doubt}; the submission was given up after {waited:.0f} s")
+
+
+def _was_accepted(
+    submission: Submission, is_ours: Callable[[JobDetails], bool], doubt: RayJobsError, *, maybe_sent: bool
+) -> Flow[bool | None]:
+    """Look the id of a doubtful submission up; False when there is no job, None when that can't be seen."""
+    try:
+        job = yield from get_job_info(submission.submission_id)
+    except RayJobNotFoundError:
+        return False
+    except RayAuthError:
+        return None  # a token that has just run out; if not, the next attempt is refused
+    except (RayRequestRefusedError, RayProtocolError):
+        raise
+    except RayClusterUnreachableError:
+        if not maybe_sent:
+            raise
+        return None
+    except RayAPIError:
+        return None
+    if not is_ours(job):
+        raise _foreign_job(doubt, submission.submission_id, job) from doubt
+    return True
+
+
+def _foreign_job(doubt: RayJobsError, submission_id: str, job: JobDetails) -> RayJobExistsError:
+    address = str(doubt).partition(": ")[0]  # every message of an exchange begins with it
+    return RayJobExistsError(
+        f"{address}: submission id {submission_id!r} already belongs to another job ({job.status}); choose "
+        "another submission_id, or delete that job"
+    )
+
+
+def _check_accepted(response: Response, submission_id: str) -> None:
+    """Check that Ray has accepted the job under the id that was sent."""
+    data = read_object(response)
+    accepted = data.get("submission_id") or data.get("job_id")
+    if accepted != submission_id:
+        raise no_jobs_api(response, f"the answer to a submission with another submission_id ({str(accepted)[:100]!r})")
+
+
+def stop_job(submission_id: str) -> Flow[bool]:
+    """
+    Ask a job to stop (``POST /api/jobs/{id}/stop``); it ends STOPPED some seconds later.
+
+    :return: True when it was running, False when it had already ended.
+    :raises RayJobNotFoundError: no such job.
+    """
+    data = read_object((yield Request("POST", f"{job_path(submission_id)}/stop")))
+    return bool(data.get("stopped"))
+
+
+def stop_and_wait(
+    submission_id: str, *, patience: float, appear: float = 0.0, clock: Callable[[], float] = time.monotonic
+) -> Flow[JobDetails | None]:
+    """
+    Stop a job and wait until it has ended.
+
+    The request is repeated: a job on record whose actor has not started yet does not hear a first one.
+
+    :param patience: seconds to wait for the job's end, from the first answer on.
+    :param appear: seconds within which a job that the cluster does not know may still appear, likewise.
+    :param clock: monotonic clock, in seconds.
+    :return: the job's last details, whose status is not terminal when the patience ran out; None when the cluster
+        does not know the job.
+    """
+    answered, asked = math.inf, -math.inf
+    while True:
+        job = None
+        try:
+            if clock() - asked > STOP_REPEAT and (yield from stop_job(submission_id)):
+                asked = clock()
+            job = yield from get_job_info(submission_id)
+        except RayJobNotFoundError:
+            asked = -math.inf
+        answered = min(answered, clock())
+        if job is not None and job.status.is_terminal:
+            return job
+        if clock() - answered >= (appear if job is None else patience):
+            return job
+        yield Pause(STOP_LOOK)
+
+
+def delete_job(submission_id: str) -> Flow[bool]:
+    """
+    Delete an ended job's record (``DELETE /api/jobs/{id}``); Ray answers 500 for a live one.
+
+    :return: True when it was deleted.
+    :raises RayJobNotFoundError: no such job.
+    """
+    data = read_object((yield Request("DELETE", job_path(submission_id))))
+    return bool(data.get("deleted"))
+
+
+def get_job_info(submission_id: str) -> Flow[JobDetails]:
+    """
+    Read a job's details (``GET /api/jobs/{id}``).
+
+    :raises RayJobNotFoundError: no such job.
+    """
+    response = yield Request("GET", job_path(submission_id))
+    try:
+        job = JobDetails.from_json(read_object(response))
+    except ValueError as e:
+        raise no_jobs_api(response, str(e)) from None
+    # Ray takes its own id of a job, too.
+    if job.submission_id != submission_id and not (job.job_id == submission_id and _JOB_ID.fullmatch(submission_id)):
+        raise no_jobs_api(response, f"the details of another job ({str(job.submission_id or job.job_id)[:100]!r})")
+    return job
+
+
+def get_version() -> Flow[VersionInfo]:
+    """Read Ray's version and the head's session (``GET /api/version``)."""
+    response = yield Request("GET", "/api/version")
+    data = read_object(response)
+    version, session = data.get("ray_version"), data.get("session_name")
+    if not _is_name(version):
+        raise no_jobs_api(response, "an answer without a ray_version")
+    if session is not None and not _is_name(session):
+        raise no_jobs_api(response, "an answer with a wrong session_name")
+    return VersionInfo(safe_text(version), None if session is None else safe_text(session))
+
+
+def _is_name(value: Any) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME
+
+
+def job_path(submission_id: str) -> str:
+    """
+    Return the path of a job's route.
+
+    :raises ValueError: no route has this id.
+    """
+    if submission_id in ("", ".", ".."):
+        raise ValueError(f"submission_id is {submission_id!r}, which names no job")
+    return f"/api/jobs/{quote(submission_id, safe='')}"

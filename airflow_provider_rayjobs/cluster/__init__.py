@@ -1,0 +1,1 @@
+"""Which cluster a connection names, and the credentials that it needs."""

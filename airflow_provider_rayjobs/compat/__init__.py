@@ -1,0 +1,1 @@
+"""Differences between Airflow's versions that ``common.compat`` does not cover."""

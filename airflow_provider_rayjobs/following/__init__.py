@@ -1,0 +1,1 @@
+"""Follows jobs to their end: one on a worker, or thousands on one event loop."""

@@ -1,0 +1,153 @@
+"""What the sensors wait for, without I/O: each look is a flow, asked the same way by a worker and by the triggerer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rayjobs.client import model, verbs
+from airflow_provider_rayjobs.client.model import JobDetails, JobStatus, Submission
+from airflow_provider_rayjobs.exceptions import (
+    RayJobFailedError,
+    RayJobLostError,
+    RayJobNotFoundError,
+    RayJobStoppedError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_rayjobs.client.exchange import Flow
+
+
+#: So many trivial jobs may fail before a cluster is taken for broken.
+PROBE_ATTEMPTS = 10
+
+
+@dataclass
+class JobReaches:
+    """
+    A job has one of some statuses.
+
+    :param submission_id: the job.
+    :param targets: the statuses.
+    """
+
+    submission_id: str
+    targets: list[str]
+    #: What the last look saw.
+    job: JobDetails | None = field(default=None, init=False, repr=False)
+
+    @property
+    def current_id(self) -> str:
+        """Id of the job that is looked at."""
+        return self.submission_id
+
+    def look(self) -> Flow[bool]:
+        """
+        Look once.
+
+        :raises RayJobFailedError: the job FAILED, which is no target, so it never reaches one.
+        :raises RayJobStoppedError: likewise, for any other end.
+        :raises RayJobLostError: the cluster knew the job and does not any more.
+        """
+        try:
+            job = yield from verbs.get_job_info(self.submission_id)
+        except RayJobNotFoundError as e:
+            return self.missing(e)
+        return self.reached(job)
+
+    def missing(self, error: RayJobNotFoundError) -> bool:
+        """Judge a look that found no job; raises as :meth:`look`."""
+        if self.job is None:
+            return False  # it may be submitted later
+        raise RayJobLostError(
+            f"{error}, although it did before: its head restarted, or the job was deleted. "
+            f"{model.may_run_hint(self.submission_id, self.job)}",
+            submission_id=self.submission_id,
+            node_id=self.job.driver_node_id,
+            node_ip=self.job.driver_ip,
+        ) from error
+
+    def reached(self, job: JobDetails) -> bool:
+        """Judge the job that a look found; raises as :meth:`look`."""
+        self.job = job
+        if job.status in self.targets:
+            return True
+        if job.status.is_terminal:
+            raise self._missed(job)
+        return False
+
+    def _missed(self, job: JobDetails) -> RayJobFailedError | RayJobStoppedError:
+        kind = RayJobFailedError if job.status is JobStatus.FAILED else RayJobStoppedError
+        said = f": {job.message.strip()}" if job.message else ""
+        return kind(
+            f"Ray job {self.submission_id} ended {job.status} instead of {' or '.join(self.targets)}{said}",
+            submission_id=self.submission_id,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the arguments that make an equal condition."""
+        return {"submission_id": self.submission_id, "targets": self.targets}
+
+
+@dataclass
+class ClusterRunsJobs:
+    """
+    A trivial job ran to its end on the cluster, with the resources that are asked for.
+
+    ``/api/version`` answers long before jobs can run, so only a job proves it. The job stays on record: Ray 2.60 makes
+    a failed one of the same id out of a job that is deleted within a second of its end.
+
+    :param submission_id: id of the trivial job.
+    :param resources: the ``entrypoint_…`` fields that the cluster must be able to give.
+    :param metadata: stored with the trivial job.
+    """
+
+    submission_id: str
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    #: What the last look saw.
+    job: JobDetails | None = field(default=None, init=False, repr=False)
+    _attempt: int = field(default=1, init=False, repr=False)
+
+    @property
+    def current_id(self) -> str:
+        """Id of the job that is under way; one that failed is followed by another."""
+        return self.submission_id if self._attempt == 1 else f"{self.submission_id}.{self._attempt}"
+
+    def look(self) -> Flow[bool]:
+        """Look once: submit the job, or see how far it is."""
+        while True:
+            try:
+                job = yield from verbs.get_job_info(self.current_id)
+            except RayJobNotFoundError:
+                yield from self._submit()
+                return False
+            self.job = job
+            if not job.status.is_terminal:
+                return False
+            if job.status is JobStatus.SUCCEEDED:
+                return True
+            if self._attempt == PROBE_ATTEMPTS:
+                raise RayJobFailedError(
+                    f"{PROBE_ATTEMPTS} trivial jobs failed on the cluster; the last one, {self.current_id}, ended "
+                    f"{job.status}: {job.message}",
+                    submission_id=self.current_id,
+                )
+            self._attempt += 1
+
+    def _submit(self) -> Flow[None]:
+        submission = Submission(
+            entrypoint="true", submission_id=self.current_id, metadata=self.metadata, **self.resources
+        )
+        # Whoever made a job of this id made it for this purpose: the id is derived from the task.
+        yield from verbs.submit_job(submission, lambda job: True, patience=0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the arguments that make an equal condition."""
+        return {
+            "submission_id": self.submission_id,
+            "resources": dict(self.resources),
+            "metadata": dict(self.metadata),
+        }

@@ -1,0 +1,146 @@
+"""Cuts the text of a job's log into lines; no I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from airflow_provider_rayjobs.progress import FRAME_EDGE
+from airflow_provider_rayjobs.text.safe_text import safe_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: Longest piece of a line that is written at once, in characters; a longer line is written in several. As much of it is
+#: kept back until more comes: a secret may be half there.
+LONGEST_LINE = 16_000
+
+#: Lines and characters kept for the error of a failed job.
+TAIL_LINES = 50
+TAIL_CHARACTERS = 20_000
+
+#: Characters that are cut into lines at a time, and lines that are written before others have a turn: Airflow takes up
+#: to 0.2 ms for each.
+SLICE = 64 * 1024
+LINES_AT_ONCE = 16
+
+
+class LineWriter:
+    """
+    Cuts text into lines, writes each once, and keeps the last ones.
+
+    :param write: takes a line without its end.
+    :param take: sees each line with a frame first; what it returns is written instead, and nothing for None.
+    :param public: takes the secrets out of text, of many lines at once where it can.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        take: Callable[[str], str | None] | None = None,
+        public: Callable[[str], str] = str,
+    ) -> None:
+        self._write = write
+        self._take = take
+        self._public = public
+        self._partial = ""
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        #: Characters of the log that were taken.
+        self.position = 0
+
+    def feed(self, text: str) -> None:
+        """Take the next piece of the log."""
+        for _ in self.steps(text):
+            pass
+
+    def steps(self, text: str) -> Iterator[None]:
+        """Take the next piece of the log; exhaust the iterator, which pauses after every few lines."""
+        for start in range(0, len(text), SLICE):
+            piece = text[start : start + SLICE]
+            self.position += len(piece)
+            piece = self._partial + piece
+            cut = piece.rfind("\n")
+            self._partial = piece[cut + 1 :]
+            if cut >= 0:
+                yield from self._write_lines(piece[:cut])
+            if len(self._partial) > 2 * LONGEST_LINE:
+                self._partial = self._shown(self._partial)
+                whole = (len(self._partial) - 1) // LONGEST_LINE * LONGEST_LINE - LONGEST_LINE
+                if whole > 0:
+                    yield from self._emit_long(self._partial[:whole])
+                    self._partial = self._partial[whole:]
+            yield
+
+    def from_the_start(self) -> Callable[[str], Iterator[None]]:
+        """Return what takes the log once more, from its start, and leaves out what was taken before."""
+        skip = self.position
+
+        def take(text: str) -> Iterator[None]:
+            nonlocal skip
+            fresh, skip = text[skip:], max(skip - len(text), 0)
+            return self.steps(fresh)
+
+        return take
+
+    def _write_lines(self, text: str) -> Iterator[None]:
+        """Write whole lines; nearly every log is without a call for each line but the one that writes it."""
+        if "\r" not in text and (self._take is None or FRAME_EDGE not in text):
+            shown = self._shown(text)  # a secret of several lines takes their breaks with it
+            if not _has_long_line(shown):
+                lines = shown.split("\n")
+                self._tail.extend(lines[-TAIL_LINES:])
+                yield from self._write_each(lines)
+                return
+        for line in text.split("\n"):
+            yield from self._emit(line)
+
+    def _write_each(self, lines: list[str]) -> Iterator[None]:
+        write = self._write
+        for start in range(0, len(lines), LINES_AT_ONCE):
+            for line in lines[start : start + LINES_AT_ONCE]:
+                write(line)
+            yield
+
+    def flush(self) -> None:
+        """Write what the log ends with when it does not end with a line break."""
+        if self._partial:
+            for _ in self._emit(self._partial):
+                pass
+            self._partial = ""
+
+    def _emit(self, line: str) -> Iterator[None]:
+        rest: str | None = line.rstrip("\r")
+        if self._take is not None and rest:
+            rest = self._take(rest)
+        if rest is not None:
+            yield from self._emit_long(rest)
+
+    def _emit_long(self, line: str) -> Iterator[None]:
+        line = self._shown(line)
+        pieces = [line[start : start + LONGEST_LINE] for start in range(0, max(len(line), 1), LONGEST_LINE)]
+        self._tail.extend(pieces)
+        yield from self._write_each(pieces)
+
+    def _shown(self, text: str) -> str:
+        return safe_text(self._public(text))
+
+    def tail(self) -> tuple[str, ...]:
+        """Return the last lines, within :data:`TAIL_LINES` and :data:`TAIL_CHARACTERS`."""
+        kept: deque[str] = deque()
+        room = TAIL_CHARACTERS
+        for line in reversed(self._tail):
+            room -= len(line) + 1
+            if room < 0:
+                break
+            kept.appendleft(line)
+        return tuple(kept)
+
+
+def _has_long_line(text: str) -> bool:
+    """Whether a line is longer than :data:`LONGEST_LINE`, found without a look at each."""
+    start = 0
+    while len(text) - start > LONGEST_LINE:
+        start = text.rfind("\n", start, start + LONGEST_LINE + 1) + 1
+        if start == 0:
+            return True
+    return False

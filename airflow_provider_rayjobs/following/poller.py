@@ -1,0 +1,365 @@
+"""
+One poller for all jobs of one cluster that a process follows.
+
+Followers subscribe to a job and wait for its news; the poller decides when and how the head is asked: one job at a
+time, a few at once, or all with the one list, whichever costs the head less (see ``load``). Contact with the cluster is
+lost for all together: one job is then asked for again and again until an answer comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import math
+import random
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Self
+
+from airflow_provider_rayjobs.client import verbs
+from airflow_provider_rayjobs.client.listing import count_actors, read_list
+from airflow_provider_rayjobs.client.model import JobDetails
+from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
+from airflow_provider_rayjobs.following.head_load import LEAST_WATCHED, LIST_COST, LOOK_COST, NO_LIST, HeadLoad, Plan
+from airflow_provider_rayjobs.following.rooms import Rooms
+from airflow_provider_rayjobs.following.subscription import FollowedJob, Subscription, Trouble
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
+
+log = logging.getLogger(__name__)
+
+#: Looks at single jobs that are under way at once.
+LOOKS_AT_ONCE = 16
+
+#: Whatever a follower asks for, a head is not asked more often about one job; in seconds.
+LEAST_INTERVAL = 0.1
+
+#: Seconds between two rounds, at least, and between two calculations of how to ask.
+ROUND = 0.05
+PLAN_HOLDS = 1.0
+
+#: Seconds between two looks while the cluster is unreachable, at most.
+LONGEST_LOST_INTERVAL = 5.0
+
+#: Seconds for which the first look at a job waits for the next list, at most.
+FIRST_PATIENCE = 2.0
+
+#: Seconds for which no list is asked for after one that could not be had.
+LIST_PAUSE = 300.0
+
+#: Seconds that the estimate of the number of jobs on record may take.
+ESTIMATE_PATIENCE = 10.0
+
+#: Seconds until a poller that crashed goes on.
+CRASH_PAUSE = 1.0
+
+
+class Poller:
+    """
+    Looks at jobs of one cluster for all who follow them; belongs to the running event loop.
+
+    :param transport: the cluster; closed with the poller.
+    """
+
+    def __init__(self, transport: AiohttpTransport) -> None:
+        self.transport = transport
+        self.cluster = transport.cluster
+        self.rooms = Rooms()
+        self.load = HeadLoad()
+        self._jobs: dict[str, FollowedJob] = {}
+        self._running: asyncio.Task[None] | None = None
+        self._looks: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(LOOKS_AT_ONCE)
+        self._more = asyncio.Event()
+        self._rests_until = -math.inf
+        self._doubt = asyncio.Lock()
+        self._outage: Trouble | None = None
+        self._heard = -math.inf  # when the cluster last answered
+        self._estimated = False
+        self._plan = (-math.inf, NO_LIST)  # when it was made, and what it is
+        self._last_list = -math.inf
+        self._no_list_before = -math.inf
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop looking, and close the session."""
+        running, self._running = self._running, None
+        tasks = [*self._looks, *([] if running is None else [running])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.transport.close()
+
+    @contextmanager
+    def subscribe(self, submission_id: str, delay: Callable[[], float]) -> Iterator[Subscription]:
+        """
+        Follow a job.
+
+        :param submission_id: the job.
+        :param delay: gives the seconds until the next look, at most; asked after each look.
+        """
+        job = self._jobs.setdefault(submission_id, FollowedJob(submission_id))
+        follower = Subscription(lambda: max(delay(), LEAST_INTERVAL), lambda: self._hurry(job))
+        job.followers.append(follower)
+        job.delay = min(job.delay, delay())
+        if self._outage is not None:
+            follower.post(self._outage)
+        if len(job.followers) > 1:
+            self._hurry(job)
+        else:
+            self._start()
+        try:
+            yield follower
+        finally:
+            job.followers.remove(follower)
+            if not job.followers:
+                self._jobs.pop(job.id, None)
+            if not self._jobs:
+                self._outage = None  # the budget of those who gave up is not that of those who come
+
+    def _hurry(self, job: FollowedJob) -> None:
+        job.hint(time.monotonic())
+        self._start()
+
+    def _start(self) -> None:
+        """Have what is due looked at."""
+        self._more.set()
+        if self._running is None or self._running.done():
+            # Airflow tells by the context whose log a record belongs to; this task is nobody's.
+            loop = asyncio.get_running_loop()
+            self._running = loop.create_task(self._run(), name="ray-jobs-poller", context=contextvars.Context())
+            self._running.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """Pass on what ended the poller: a signal or an alarm that hit it by chance, or somebody's cancellation."""
+        if task is not self._running:
+            return  # it was closed
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if isinstance(error, asyncio.CancelledError):
+            self._lost(RayJobsError("the poller of this cluster was cancelled"))
+            for job in self._jobs.values():
+                self._hurry(job)
+        elif error is not None:
+            for job in self._jobs.values():
+                job.tell(error)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._round()
+            except Exception as e:  # whoever follows a job must not wait for ever
+                log.exception("The poller of %s crashed; it goes on", self.cluster.address)
+                self._lost(RayJobsError(f"{self.cluster.address}: the poller of this cluster crashed: {e!r}"))
+                await asyncio.sleep(CRASH_PAUSE)
+
+    async def _round(self) -> None:
+        """Do what is due, then wait until something is."""
+        self._more.clear()
+        if self._outage is not None and self._jobs:
+            await self._probe()
+            return
+        now = time.monotonic()
+        waiting = [job for job in self._jobs.values() if not job.looking]
+        due = [job for job in waiting if job.due <= now]
+        next_list = self._next_list(now)
+        if due or next_list <= now:
+            await self._ask(due, now)
+            await asyncio.sleep(ROUND)
+            return
+        self._rests_until = min([next_list, *(job.due for job in waiting)])
+        rest = self._rests_until - now
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if rest == math.inf else rest):
+                await self._more.wait()
+        self._rests_until = -math.inf
+
+    async def _ask(self, due: list[FollowedJob], now: float) -> None:
+        await self._learn_record()
+        if unlisted := [job for job in due if job.unlisted]:
+            # Before there is another list: a head may have forgotten its jobs.
+            await self._look_at(unlisted)
+            return
+        covers, next_list = self._planned(now).covers, self._next_list(now)
+        # A new job does not wait long for its first look.
+        soon = next_list < now + FIRST_PATIENCE
+        own: list[FollowedJob] = []
+        left: list[FollowedJob] = []
+        for job in due:
+            waits = not job.alone and job.delay >= covers and (soon or job.due > -math.inf)
+            (left if waits else own).append(job)
+        if now >= self._no_list_before and LOOK_COST * len(own) > self.load.list_cost(len(self._jobs)):
+            await self._list(0.0)
+            return
+        if next_list > now:
+            for job in left:
+                job.due = next_list
+        await self._look_at(own)
+        if next_list <= now and self._outage is None:
+            await asyncio.sleep(0)  # those looks are sent first: a head answers nothing else while it makes a list
+            await self._list(covers)
+
+    async def _look_at(self, jobs: list[FollowedJob]) -> None:
+        """Have jobs looked at one by one, each as soon as the head is to be asked again and there is a slot."""
+        for job in jobs:
+            if self._is_vain(job):
+                continue
+            if (pause := self.load.pause(LOOK_COST, time.monotonic())) > ROUND:  # for several looks together
+                await asyncio.sleep(pause)
+            await self._slots.acquire()
+            if self._is_vain(job):
+                self._slots.release()
+                continue
+            job.looking = True
+            look = asyncio.create_task(self._look(job), name=f"ray-jobs-look-{job.id}")
+            self._looks.add(look)
+            look.add_done_callback(self._looks.discard)
+
+    def _is_vain(self, job: FollowedJob) -> bool:
+        """Whether nobody would be helped by a look at a job: the cluster is away, or they have left."""
+        return self._outage is not None or not job.followers
+
+    async def _learn_record(self) -> None:
+        """Ask once about how many jobs are on record, when so many are followed that it matters."""
+        if self._estimated or len(self._jobs) < LEAST_WATCHED:
+            return
+        self._estimated = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ESTIMATE_PATIENCE):
+                if (number := await self.transport.run(count_actors())) is not None:
+                    self.load.estimate(number)
+                    self._plan = (-math.inf, NO_LIST)
+
+    def _planned(self, now: float) -> Plan:
+        if now < self._no_list_before:
+            return NO_LIST
+        made, plan = self._plan
+        if now - made >= PLAN_HOLDS:
+            plan = self.load.plan([job.delay for job in self._jobs.values() if job.delay < math.inf])
+            self._plan = (now, plan)
+        return plan
+
+    def _next_list(self, now: float) -> float:
+        """Return when the next list is due; infinite when none is."""
+        interval = self._planned(now).interval
+        return self._last_list + interval if interval < math.inf else math.inf
+
+    async def _list(self, covers: float) -> None:
+        """
+        Look at all jobs with one request; those that it does not hold are then asked for one by one.
+
+        :param covers: as in :class:`Plan`; jobs that ask for more keep their pace.
+        """
+        missing = set(self._jobs)
+        began = time.monotonic()
+
+        def take(data: dict[str, Any]) -> None:
+            submission_id = data.get("submission_id")
+            job = self._jobs.get(submission_id) if isinstance(submission_id, str) else None
+            if job is not None:
+                if not isinstance(status := data.get("status"), str):
+                    raise ValueError("a job without a status")
+                job.found(status, lambda: JobDetails.from_json(data), began, paces=job.delay >= covers)
+                missing.discard(job.id)
+
+        try:
+            number = await self.transport.run(read_list(lambda: take, repeatable=False))
+        except RayJobsError as e:
+            log.info("The list of jobs could not be read, they are looked at one by one: %s", e)
+            self._no_list_before = time.monotonic() + LIST_PAUSE
+            return
+        self.load.listed(number)
+        self._last_list = began
+        self._plan = (-math.inf, NO_LIST)
+        for name in missing & self._jobs.keys():
+            self._jobs[name].unlisted = True
+            self._jobs[name].hint(time.monotonic())
+        await asyncio.sleep(self.load.pause(LIST_COST * number, time.monotonic()))
+
+    async def _look(self, job: FollowedJob) -> None:
+        """Look at one job; holds a slot, which it gives back."""
+        try:
+            error = await self._found(job)
+            if error is not None:
+                await self._doubtful(job, error)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as e:  # noqa: BLE001 - a signal that hit this task, or a defect: not to be lost
+            job.tell(e)
+        finally:
+            job.looking = False
+            self._slots.release()
+            if job.due < self._rests_until:
+                self._more.set()
+
+    async def _found(self, job: FollowedJob) -> RayJobsError | None:
+        """Look at one job and tell its followers; return what hindered it."""
+        self.load.looked()
+        began = time.monotonic()
+        try:
+            details = await self.transport.run(verbs.get_job_info(job.id))
+        except RayJobNotFoundError as e:
+            self._answered()
+            job.failing = None
+            job.looked(began)
+            job.tell(Trouble(e, began))
+        except RayJobsError as e:
+            return e
+        else:
+            self._answered()
+            job.found(details.status, lambda: details, began)
+        return None
+
+    async def _doubtful(self, job: FollowedJob, error: RayJobsError) -> None:
+        """Find out by another job whether the cluster is away, or this one job can't be read."""
+        now = time.monotonic()
+        job.failing = job.failing or now
+        async with self._doubt:
+            if self._outage is not None:
+                return
+            others = [other for other in self._jobs.values() if other.failing is None]
+            if not others or await self._found(random.choice(others)) is not None:  # noqa: S311 - no secret
+                # One job may have been unreadable for long before the cluster went away.
+                self._lost(error, max(job.failing, self._heard))
+                return
+        job.looked(time.monotonic())
+        job.due, job.alone = min(job.due, time.monotonic() + LONGEST_LOST_INTERVAL), True
+        job.tell(Trouble(error, job.failing))
+
+    async def _probe(self) -> None:
+        """Look at some job, until the cluster answers again."""
+        job = random.choice(list(self._jobs.values()))  # noqa: S311 - no secret
+        pause = min((follower.delay() for follower in job.followers), default=0.0)
+        await asyncio.sleep(min(pause, LONGEST_LOST_INTERVAL))
+        if (error := await self._found(job)) is not None:
+            self._lost(error)
+
+    def _lost(self, error: RayJobsError, since: float | None = None) -> None:
+        """Tell everybody that the cluster is away, or still is; what was asked for those who have left tells nobody."""
+        if not self._jobs:
+            return
+        if self._outage is not None:
+            since = self._outage.since
+        self._outage = Trouble(error, time.monotonic() if since is None else since)
+        for job in self._jobs.values():
+            job.tell(self._outage)
+
+    def _answered(self) -> None:
+        """Note that the cluster answers; after an outage all jobs are looked at, spread over their delays."""
+        now = self._heard = time.monotonic()
+        if self._outage is None:
+            return
+        self._outage = None
+        self._no_list_before = -math.inf  # a list may have failed for the same reason
+        for job in self._jobs.values():
+            job.failing = None
+            job.looked(now)
+            job.due = now + random.random() * min(job.delay, LONGEST_LOST_INTERVAL)  # noqa: S311 - no secret

@@ -1,0 +1,145 @@
+"""A job that a poller looks at, and those who wait for its news."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_rayjobs.client.model import JobDetails
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_rayjobs.exceptions import RayJobsError
+
+
+#: The least share of its delay after which a job is looked at by itself: so the looks at many spread.
+JITTER = 0.9
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """
+    A look that told nothing of the job, or that there is none.
+
+    :param error: why.
+    :param since: seconds of the monotonic clock since when there is trouble.
+    """
+
+    error: RayJobsError
+    since: float
+
+
+class Subscription:
+    """One follower's interest in one job; made by :meth:`Poller.subscribe`."""
+
+    def __init__(self, delay: Callable[[], float], hurry: Callable[[], None]) -> None:
+        self.delay = delay
+        #: Has the job looked at now.
+        self.hurry = hurry
+        self._news: JobDetails | Trouble | BaseException | None = None
+        self._seen: str | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def news(self, within: float | None = None) -> JobDetails | Trouble | None:
+        """
+        Wait until the job's status is another than it was at the last news, or a look met with trouble.
+
+        After trouble the next look that succeeds is news in any case.
+
+        :param within: seconds to wait at most; None: for ever.
+        :return: None when the time is over.
+        """
+        if self._news is None and (within is None or within > 0):
+            loop = asyncio.get_running_loop()
+            waiter = self._waiter = loop.create_future()
+            timer = None if within is None else loop.call_later(within, _wake, waiter)
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+                if timer is not None:
+                    timer.cancel()
+        news, self._news = self._news, None
+        if isinstance(news, BaseException):
+            raise news
+        return news
+
+    def knows(self, status: object) -> bool:
+        """Whether a look that found this status is no news."""
+        return self._seen == status
+
+    def forget(self) -> None:
+        """Have the next look be news, whatever it finds."""
+        self._seen = None
+
+    def post(self, news: JobDetails | Trouble | BaseException) -> None:
+        """Give news to the follower."""
+        if isinstance(self._news, BaseException):
+            return  # a signal or a defect, which must not be lost
+        self._news, self._seen = news, news.status if isinstance(news, JobDetails) else None
+        if self._waiter is not None:
+            _wake(self._waiter)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class FollowedJob:
+    """
+    What the poller knows of one job.
+
+    :param submission_id: the job.
+    """
+
+    def __init__(self, submission_id: str) -> None:
+        self.id = submission_id
+        self.followers: list[Subscription] = []
+        self.due = -math.inf
+        self.delay = math.inf
+        self.alone = False  # the next look is at this job only: a hinted one, a doubtful one
+        self.hinted = -math.inf
+        self.looking = False
+        self.failing: float | None = None
+        self.unlisted = False  # the last list did not hold it
+        self.answered = -math.inf  # when the last look that found it began
+
+    def tell(self, news: JobDetails | Trouble | BaseException) -> None:
+        """Give news to all followers."""
+        for follower in self.followers:
+            follower.post(news)
+
+    def hint(self, now: float) -> None:
+        """Have the job looked at now, and by itself; a look that is under way does not count."""
+        self.due, self.alone, self.hinted = -math.inf, True, now
+
+    def looked(self, began: float) -> None:
+        """Note a look; the next one is due after the shortest delay that a follower asks for."""
+        self.unlisted = False
+        self.delay = min((follower.delay() for follower in self.followers), default=math.inf)
+        if self.hinted <= began:
+            spread = JITTER + (1 - JITTER) * random.random()  # noqa: S311 - no secret
+            self.due, self.alone = began + self.delay * spread, False
+
+    def found(self, status: object, details: Callable[[], JobDetails], began: float, *, paces: bool = True) -> None:
+        """
+        Note what a look found that began then, unless a later one has answered already.
+
+        :param paces: whether the next look is due a delay after this one; else when it was due before.
+        """
+        if began < self.answered:
+            return
+        self.answered = began
+        self.failing = None
+        for follower in self.followers:
+            if not follower.knows(status):
+                follower.post(details())
+        if paces:
+            self.looked(began)
+        else:
+            self.unlisted = False

@@ -1,0 +1,405 @@
+"""
+Following one job to its end: the one wait of the synchronous operator and of the trigger.
+
+The outcome comes from the job's status only. The log stream runs beside and says when to look, never what to conclude.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rayjobs.client import model, verbs
+from airflow_provider_rayjobs.client.contact import Contact
+from airflow_provider_rayjobs.client.log_files import read_file
+from airflow_provider_rayjobs.client.model import JobDetails, JobStatus
+from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayJobNotFoundError, RayJobsError
+from airflow_provider_rayjobs.following.events import JobEvent, Outcome, event_of_job
+from airflow_provider_rayjobs.following.lines import TAIL_LINES, LineWriter
+from airflow_provider_rayjobs.following.log_stream import LogFollower
+from airflow_provider_rayjobs.following.poller import LONGEST_LOST_INTERVAL
+from airflow_provider_rayjobs.progress import ProgressLines
+from airflow_provider_rayjobs.text.safe_text import safe_text, without_logins
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from airflow_provider_rayjobs.following.poller import Poller
+    from airflow_provider_rayjobs.following.subscription import Subscription, Trouble
+
+#: A job's end is noticed within a twentieth of its age, and within 1.5 s for a young one; an answer takes time.
+SHORTEST_INTERVAL = 1.35
+INTERVAL_SHARE = 0.047
+
+#: Seconds to wait for a job that was asked to stop; Ray sends SIGKILL a few seconds after SIGTERM.
+LIMIT_STOP_TIMEOUT = 30.0
+
+#: Seconds that the requests of a stop may take in all, from a cluster that is slow to answer.
+LIMIT_STOP_TOTAL = 60.0
+
+#: Seconds that the log's last lines may take when only they are wanted.
+TAIL_PATIENCE = 8.0
+
+#: Seconds for which limits that have passed wait for the first look at a job: it may have ended in time.
+FIRST_LOOK_PATIENCE = 10.0
+
+
+@dataclass(frozen=True)
+class Watch:
+    """
+    What to follow, and how long; JSON values only.
+
+    :param submission_id: the job.
+    :param submitted_at: Unix seconds of its submission.
+    :param session_name: the head's session at submission, to tell a restarted head from a deleted job.
+    :param poll_interval: longest time between two looks, in seconds.
+    :param deadlines: name of a limit (``job_timeout``, ``execution_timeout``) to Unix seconds.
+    :param pending_deadline: Unix seconds at which the job must have left PENDING.
+    :param stream_logs: whether the job's lines are written to the log.
+    :param reattached_at: Unix seconds at which a later try took the job over.
+    """
+
+    submission_id: str
+    submitted_at: float
+    session_name: str | None = None
+    poll_interval: float = 30.0
+    deadlines: Mapping[str, float] = field(default_factory=dict)
+    pending_deadline: float | None = None
+    stream_logs: bool = True
+    reattached_at: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the arguments that make an equal watch."""
+        return {**asdict(self), "deadlines": dict(self.deadlines)}
+
+
+def poll_delay(age: float, poll_interval: float) -> float:
+    """
+    Return the seconds until the next look at a job, at most.
+
+    :param age: seconds since its submission.
+    :param poll_interval: the longest delay.
+    """
+    return min(max(SHORTEST_INTERVAL, INTERVAL_SHARE * age), poll_interval)
+
+
+class JobWatcher:
+    """
+    Follows one job.
+
+    :param poller: looks at the cluster's jobs.
+    :param watch: what to follow.
+    :param log: a logger, Airflow's or Python's: where the status changes and the job's lines go.
+    :param public_for: given a job's details, returns what takes that job's secrets out of its text; given None, what
+        is known to be secret without them. Nothing that the job says is shown before.
+    :param write: takes the job's lines; by default they go to ``log``, too.
+    """
+
+    def __init__(
+        self,
+        poller: Poller,
+        watch: Watch,
+        log: Any,
+        public_for: Callable[[JobDetails | None], Callable[[str], str]] = lambda job: str,
+        write: Callable[[str], None] | None = None,
+    ) -> None:
+        self._poller = poller
+        self._transport = poller.transport
+        self._watch = watch
+        self._log = log
+        self._status: JobStatus | None = None
+        self._status_since = watch.submitted_at
+        self._spent: list[tuple[str, float]] = []  # each earlier status, with the seconds that it was seen to hold
+        self._ended_at: float | None = None  # Unix seconds
+        self._passed: str | None = None  # the limit for which the job was asked to stop
+        self._stop_again = 0.0  # Unix seconds, after a stop that found no contact
+        self._contact = Contact(poller.cluster.unreachable_timeout, log)
+        self._began = time.time()
+        self._job: JobDetails | None = None  # what the last look saw
+        self._node_id: str | None = None  # of the node that has the job's files
+        self._public_for = public_for
+        self._public = public_for(None)
+        show = write or log.info
+        self._progress = ProgressLines(lambda line: show(safe_text(self._public(line))))
+        self._logs = LogFollower(
+            self._transport,
+            watch.submission_id,
+            show,
+            log.warning,
+            take=self._progress.take,
+            public=lambda text: self._public(text),  # noqa: PLW0108 - it becomes another when the job is known
+            rooms=poller.rooms,
+        )
+        self._prepared = asyncio.Event()
+
+    async def run(self) -> JobEvent:
+        """Follow the job until it ends, a deadline passes, or contact is lost for too long."""
+        streaming = None
+        if self._watch.stream_logs:
+            # Whoever takes over, after a triggerer's restart say, reads the log anew: Ray knows no position in it.
+            self._log.info("Log of Ray job %s, from its first line:", self._watch.submission_id)
+            streaming = asyncio.ensure_future(self._stream())
+        looking = asyncio.ensure_future(self._until_over())
+        try:
+            event = await self._first_of(looking, streaming)
+            self._logs.over.set()
+            if streaming is not None:
+                if event.outcome in (Outcome.LOST, Outcome.UNREACHABLE) or not self._prepared.is_set():
+                    streaming.cancel()
+                (problem,) = await asyncio.gather(streaming, return_exceptions=True)
+                if isinstance(problem, Exception):
+                    self._log.warning("Following the job's log failed: %r", problem)
+        finally:
+            looking.cancel()
+            if streaming is not None:
+                streaming.cancel()
+            await asyncio.gather(looking, *([] if streaming is None else [streaming]), return_exceptions=True)
+        # Airflow writes events into logs and its database: what nobody will read stays out.
+        tail = await self._tail() if event.outcome is Outcome.FAILED else ()
+        self._progress.flush()
+        if self._ended_at is not None and self._status is not None:
+            seconds = max(self._ended_at - self._watch.submitted_at, 0.0)
+            page = self._transport.cluster.job_page(self._watch.submission_id)
+            self._log.info(_end_line(self._watch.submission_id, str(self._status), seconds, self._spent, page))
+        return replace(self._masked(event), log_tail=tail, ended_at=time.time())
+
+    def _masked(self, event: JobEvent) -> JobEvent:
+        """Return an event without secrets: Airflow keeps it in its database, and what a job says may hold some."""
+        report = self._progress.last
+
+        def shown(text: str) -> str:
+            # A set-up that fails is told with the commands that failed, and with the URLs in them.
+            return safe_text(without_logins(self._public(text)))
+
+        return replace(
+            event,
+            detail=shown(event.detail),
+            message=event.message and shown(event.message),
+            error_type=event.error_type and shown(event.error_type),
+            progress=report and {**report, "message": shown(report["message"])},
+        )
+
+    async def _stream(self) -> None:
+        await self._prepared.wait()
+        await self._logs.run()
+
+    @staticmethod
+    async def _first_of(looking: asyncio.Future[JobEvent], streaming: asyncio.Future[None] | None) -> JobEvent:
+        """Wait for the outcome; a signal or an alarm that hit the log's reader ends the wait, too."""
+        if streaming is not None:
+            both: set[asyncio.Future[Any]] = {looking, streaming}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if not looking.done() and not streaming.cancelled():
+                error = streaming.exception()
+                if error is not None and not isinstance(error, Exception):
+                    raise error
+        return await looking
+
+    async def _tail(self) -> tuple[str, ...]:
+        """Return the last lines of the job's log, for the error of a failed job; none where they can't be had."""
+        if self._logs.complete or self._node_id is None:
+            return self._logs.lines.tail()
+        lines = LineWriter(lambda line: None)
+
+        def begin() -> Callable[[str], Iterable[None]]:
+            nonlocal lines
+            lines = LineWriter(lambda line: None, ProgressLines(lambda line: None).take, self._public)
+            return lines.steps
+
+        try:
+            async with asyncio.timeout(TAIL_PATIENCE):
+                await self._transport.run(read_file(self._watch.submission_id, self._node_id, begin, lines=TAIL_LINES))
+        except (RayJobsError, TimeoutError) as e:
+            problem = str(e) or f"not within {TAIL_PATIENCE:.0f} s"
+            self._log.info("The last lines of the job's log can't be read: %s", problem)
+            return ()
+        lines.flush()
+        return lines.tail()
+
+    async def _until_over(self) -> JobEvent:
+        watch = self._watch
+
+        def delay() -> float:
+            return poll_delay(time.time() - watch.submitted_at, watch.poll_interval)
+
+        with self._poller.subscribe(watch.submission_id, delay) as job:
+            self._logs.on_close = job.hurry  # the stream's end is a hint that the job is over
+            while True:
+                if event := await self._decide(await job.news(self._patience()), job):
+                    return event
+
+    async def _decide(self, news: JobDetails | Trouble | None, job: Subscription) -> JobEvent | None:
+        """Draw the conclusion from a look, or from the time alone."""
+        if isinstance(news, JobDetails):
+            self._contact.back()
+            self._learn(news)
+            self._report(news.status)
+            if news.status.is_terminal:
+                return self._ended(news)
+        elif news is not None:
+            if isinstance(news.error, RayJobNotFoundError):
+                return await self._lost()
+            self._contact.failed(news.error, news.since)
+        if event := self._given_up():
+            return event
+        if passed := self._passed_deadline():
+            try:
+                return await self._timed_out(passed)
+            except RayJobsError as e:
+                self._stop_again = time.time() + LONGEST_LOST_INTERVAL
+                self._contact.failed(e)
+                job.forget()  # whether contact is back, the next look tells
+                job.hurry()
+        return self._given_up()
+
+    def _learn(self, job: JobDetails) -> None:
+        """Take from a look what the job's process, its log and its secrets are found by."""
+        self._job = job
+        self._node_id = self._logs.node_id = job.driver_node_id or self._node_id
+        if not self._prepared.is_set():
+            self._public = self._public_for(job)
+            self._prepared.set()
+
+    def _patience(self) -> float | None:
+        """Return the seconds after which something is to be decided even without news; None: never."""
+        limits = [*self._watch.deadlines.values()]
+        if self._status is None:
+            limits = [max(limit, self._began + FIRST_LOOK_PATIENCE) for limit in limits]
+        if self._watch.pending_deadline is not None and self._is_pending:
+            limits.append(self._watch.pending_deadline)
+        now = time.time()
+        left = min([self._contact.left, *(max(limit, self._stop_again) - now for limit in limits)])
+        return None if left == math.inf else left
+
+    @property
+    def _is_pending(self) -> bool:
+        """Whether the last look saw the job PENDING."""
+        return self._status is JobStatus.PENDING and not self._contact.lost
+
+    def _report(self, status: JobStatus) -> None:
+        if status == self._status:
+            return
+        if not status.is_known:
+            self._log.warning("Ray reports the unknown job status %s; it is treated as not terminal", status)
+        now = time.time()
+        if self._status is None:
+            self._log.info("Ray job %s is %s", self._watch.submission_id, status)
+        else:
+            spent = now - self._status_since
+            self._spent.append((str(self._status), spent))
+            self._log.info("Ray job %s is %s after %.1f s %s", self._watch.submission_id, status, spent, self._status)
+        self._status, self._status_since = status, now
+
+    def _event(self, outcome: Outcome, detail: str) -> JobEvent:
+        return JobEvent(
+            submission_id=self._watch.submission_id,
+            address=self._transport.cluster.address,
+            outcome=outcome,
+            detail=detail,
+            reattached_at=self._watch.reattached_at,
+        )
+
+    def _ended(self, job: JobDetails) -> JobEvent:
+        self._report(job.status)
+        self._ended_at = time.time() if job.end_time is None else job.end_time / 1000
+        if job.status is JobStatus.STOPPED and (passed := self._passed or self._passed_before(job)):
+            return self._event(Outcome.TIMEOUT, f"{passed}; it was stopped")
+        event = event_of_job(job, self._transport.cluster.address, reattached_at=self._watch.reattached_at)
+        return replace(event, submission_id=self._watch.submission_id)
+
+    async def _lost(self) -> JobEvent:
+        """Tell why the cluster does not know the job any more, and whether its process may still run."""
+        before, reason = self._watch.session_name, ""
+        try:
+            now = (await self._transport.run(verbs.get_version())).session_name
+            if not (before and now):  # Ray names its sessions since 2.35 or a little earlier
+                reason = "it was deleted from the cluster, or the head restarted and forgot its jobs"
+            elif before != now:
+                reason = f"the head restarted (session {before} became {now}) and forgot its jobs"
+        except RayJobsError as e:
+            reason = f"the cluster answered 404, then nothing ({e})"
+        if not reason:  # and Ray deletes no job that has not ended
+            detail = (
+                "was deleted from the cluster, whose head did not restart. A retry of this task submits the job again."
+            )
+            return replace(self._event(Outcome.LOST, detail), may_run=False)
+        hint = model.may_run_hint(self._watch.submission_id, self._job)
+        event = self._event(Outcome.LOST, f"is gone: {reason}. {hint} A retry of this task submits the job again.")
+        if self._job is None:
+            return event
+        return replace(event, node_id=self._job.driver_node_id, node_ip=self._job.driver_ip)
+
+    def _given_up(self) -> JobEvent | None:
+        if (detail := self._contact.given_up()) is None:
+            return None
+        hint = "the job itself may still run; a retry of this task finds it"
+        return self._event(Outcome.UNREACHABLE, f"could not be followed, {hint}: {detail}")
+
+    def _passed_before(self, job: JobDetails) -> str | None:
+        """
+        Name the limit for which an earlier watcher, in a triggerer that was restarted since, stopped a job.
+
+        A job that was stopped for a limit ended after it. Of one that was stopped while PENDING Ray tells no more than
+        of one that ran, so for ``pending_timeout`` it must have ended while that watcher waited for its end.
+        """
+        watch = self._watch
+        ends = [self._ended_at or time.time()]  # by the head's clock, which may be wrong
+        if job.start_time is not None and job.end_time is not None:  # right but for the time that the submission took
+            ends.append(watch.submitted_at + (job.end_time - job.start_time) / 1000)
+        ended_at = min(max(ends), time.time())
+        passed = [(deadline, name) for name, deadline in watch.deadlines.items() if deadline <= ended_at]
+        ran = any(status != JobStatus.PENDING for status, _ in self._spent)
+        pending = math.inf if watch.pending_deadline is None or ran else watch.pending_deadline
+        if pending <= ended_at and min(ends) < pending + LIMIT_STOP_TIMEOUT:
+            passed.append((pending, "pending_timeout"))
+        if not passed:
+            return None
+        return f"passed its {min(passed)[1]}: it ended {ended_at - watch.submitted_at:.0f} s after its submission"
+
+    def _passed_deadline(self) -> str | None:
+        """Name the limit that has passed."""
+        now = time.time()
+        if now < self._stop_again:
+            return None
+        for name, deadline in self._watch.deadlines.items():
+            if now >= deadline:
+                return f"passed its {name}: it was submitted {now - self._watch.submitted_at:.0f} s ago"
+        pending = self._watch.pending_deadline
+        if pending is not None and now >= pending and self._is_pending:
+            return f"passed its pending_timeout: still PENDING after {now - self._watch.submitted_at:.0f} s"
+        return None
+
+    async def _timed_out(self, what: str) -> JobEvent:
+        """Stop the job; a job that came to its own end meanwhile keeps its outcome."""
+        self._log.warning("Ray job %s %s; stopping it", self._watch.submission_id, what)
+        self._passed = what
+        stop = verbs.stop_and_wait(self._watch.submission_id, patience=LIMIT_STOP_TIMEOUT)
+        try:
+            async with asyncio.timeout(LIMIT_STOP_TOTAL):
+                job = await self._transport.run(stop)
+        except TimeoutError:
+            address = self._transport.cluster.address
+            raise RayClusterUnreachableError(
+                f"{address}: no answer to the stop within {LIMIT_STOP_TOTAL:.0f} s"
+            ) from None
+        if job is None:
+            return await self._lost()
+        if job.status.is_terminal:
+            return self._ended(job)
+        result = f"asked to stop, it is still {job.status} {LIMIT_STOP_TIMEOUT:.0f} s later"
+        return self._event(Outcome.TIMEOUT, f"{what}; {result}")
+
+
+def _end_line(submission_id: str, status: str, seconds: float, spent: Sequence[tuple[str, float]], page: str) -> str:
+    """
+    Return the line that sums a job up.
+
+    :param seconds: from the submission to the job's end.
+    :param spent: each status that was seen, with the seconds that it held.
+    :param page: URL of the job's page.
+    """
+    parts = ", ".join(f"{earlier} {held:.1f} s" for earlier, held in spent)
+    return f"Ray job {submission_id} {status} after {seconds:.1f} s{f' ({parts})' if parts else ''}: {page}"

@@ -1,0 +1,251 @@
+"""
+The package that takes a function and its arguments to the cluster: one entry more in ``py_modules``.
+
+It holds the driver, what that imports, and one JSON file, so nothing of it shows in the dashboard, where entrypoint
+and ``runtime_env`` can be read, and no length of a command line or an environment limits it. The user's ``working_dir``
+and ``py_modules`` stay as they are.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import io
+import json
+import sys
+import tokenize
+import types
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rayjobs import __name__ as PACKAGE  # noqa: N812 - a constant
+from airflow_provider_rayjobs.client.package_store import has_package, put_package
+from airflow_provider_rayjobs.exceptions import RayPackageTooLargeError
+from airflow_provider_rayjobs.functions.shipped import driver, values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from airflow_provider_rayjobs.client.exchange import Flow
+
+#: Largest value that comes back through Ray, as JSON, in bytes.
+RESULT_LIMIT = 16 * 1024 * 1024
+
+SERIALIZERS = ("json", "cloudpickle")
+
+#: The module that the entrypoint runs; its own folder goes first, whatever else the job has on its path.
+LAUNCHER = "airflow_ray_job"
+_LAUNCHER_SOURCE = """\
+import os
+import sys
+
+folder = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, folder)
+from airflow_provider_rayjobs.functions.shipped.driver import main
+
+main(folder)
+"""
+
+#: The modules of this provider that the job imports.
+_SHIPPED = ("functions.shipped.driver", "functions.shipped.values", "progress")
+
+#: Where this provider is installed on the cluster, the rest of it can be imported beside what is shipped.
+_INIT_SOURCE = "__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n"
+
+
+def check_function(function: Callable[..., Any]) -> None:
+    """
+    Check that a function can be shipped as its source.
+
+    :raises TypeError: it is none that is defined with ``def``.
+    :raises ValueError: it needs something of the function around it, or a parameter's default something of its module.
+    """
+    name = getattr(function, "__qualname__", repr(function))
+    if not isinstance(function, types.FunctionType) or function.__name__ == "<lambda>":
+        raise TypeError(f"@task.ray_job takes a function that is defined with def, not {name}")
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"@task.ray_job: {name} is asynchronous; define it with def, and use asyncio.run inside")
+    if hasattr(function, "__wrapped__"):
+        raise TypeError(f"@task.ray_job: {name} has another decorator below, which can't be shipped; take it away")
+    if function.__code__.co_freevars:
+        used = ", ".join(function.__code__.co_freevars)
+        raise ValueError(
+            f"@task.ray_job: {name} uses {used} of the function around it, which the cluster does not have; "
+            "make it an argument, or define it inside"
+        )
+    _check_defaults(function)
+
+
+def _check_defaults(function: Callable[..., Any]) -> None:
+    """
+    Check that the defaults of a function's parameters can be evaluated on the cluster, where its module is not.
+
+    Annotations are not evaluated there, and Airflow's own decorator is taken away.
+
+    :raises ValueError: a default names something that only the DAG file has.
+    """
+    if not function.__defaults__ and not function.__kwdefaults__:
+        return
+    try:
+        found = _definition(function, inspect.getsource(function))
+    except (OSError, TypeError, SyntaxError, StopIteration, tokenize.TokenError):
+        return  # told when the task runs, which needs the source
+    args = found.args
+    positional = [*args.posonlyargs, *args.args]
+    defaults = [*zip(positional[len(positional) - len(args.defaults) :], args.defaults, strict=True)]
+    defaults += [(arg, default) for arg, default in zip(args.kwonlyargs, args.kw_defaults, strict=True) if default]
+    there = set(dir(builtins)) - function.__globals__.keys()
+    for arg, default in defaults:
+        if names := sorted(_names_of(default) - there):
+            raise ValueError(
+                f"@task.ray_job: the default of {function.__qualname__}'s parameter {arg.arg} uses {', '.join(names)}, "
+                "which the cluster does not have; write the value itself, or give it in the call"
+            )
+
+
+def _names_of(expression: ast.expr) -> set[str]:
+    """Return what an expression names, but for names of its own, as in a lambda."""
+    nodes = [*ast.walk(expression)]
+    own = {node.arg for node in nodes if isinstance(node, ast.arg)}
+    own |= {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    return {node.id for node in nodes if isinstance(node, ast.Name)} - own
+
+
+def _definition(function: Callable[..., Any], source: str) -> ast.FunctionDef:
+    """
+    Return the definition of a function in its source.
+
+    :raises SyntaxError: the source is none of Python.
+    :raises StopIteration: it has no function.
+    """
+    tree = driver.parse_function(source, function.__code__.co_filename, 1)
+    return next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
+
+
+def describe_task(
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    serializer: str = "json",
+    result_path: str | None = None,
+) -> bytes:
+    """
+    Return what the driver reads: the function, its arguments, and where its value goes.
+
+    :param serializer: one of :data:`SERIALIZERS`, for the arguments.
+    :param result_path: URL of a folder for a large value.
+    :raises TypeError: an argument has no form; the message names it.
+    :raises ValueError: the function's source can't be had.
+    :raises RuntimeError: the DAG file was changed after it was read.
+    """
+    try:
+        lines, first = inspect.getsourcelines(function)
+    except (OSError, TypeError, SyntaxError, tokenize.TokenError) as e:
+        raise ValueError(f"the source of {function.__qualname__} can't be read: {e}") from e
+    _check_source(function, "".join(lines))
+    task = {
+        "name": function.__name__,
+        "source": "".join(lines),
+        "file": function.__code__.co_filename,
+        "line": max(first, 1),
+        "serializer": serializer,
+        "limit": RESULT_LIMIT,
+        "result_path": result_path,
+    }
+    if serializer == "cloudpickle":
+        task |= {"pickled": _pickled(args, kwargs).hex(), "python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
+    else:
+        task["args"] = [values.encode(value, f"op_args[{i}]") for i, value in enumerate(args)]
+        task["kwargs"] = values.encode(dict(kwargs), "op_kwargs")
+    return json.dumps(task, allow_nan=False).encode()
+
+
+def _check_source(function: Callable[..., Any], source: str) -> None:
+    """Check that the lines of the file are still those of the function."""
+    found: ast.FunctionDef | None
+    try:
+        found = _definition(function, source)
+        arguments = [arg.arg for arg in (*found.args.posonlyargs, *found.args.args, *found.args.kwonlyargs)]
+    except (SyntaxError, StopIteration):
+        found = None
+    code = function.__code__
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    if found is None or found.name != function.__name__ or tuple(arguments) != names:
+        raise RuntimeError(f"{code.co_filename} was changed after it was read; {function.__name__} can't be shipped")
+
+
+def _pickled(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
+    try:
+        cloudpickle = importlib.import_module("cloudpickle")
+    except ModuleNotFoundError as e:
+        raise ValueError("serializer='cloudpickle' needs cloudpickle on the Airflow worker: pip install it") from e
+    try:
+        pickled: bytes = cloudpickle.dumps((tuple(args), dict(kwargs)))
+    except Exception as e:  # an argument's own __reduce__ raises what it likes
+        raise TypeError(f"the arguments can't be pickled: {e!r}") from e
+    return pickled
+
+
+def build_package(task: bytes, limit: int) -> bytes:
+    """
+    Return the zip file for ``py_modules``.
+
+    :param task: of :func:`describe_task`.
+    :param limit: most bytes that the cluster takes.
+    :raises ValueError: it is larger.
+    """
+    files = {f"{LAUNCHER}.py": _LAUNCHER_SOURCE.encode()}
+    for name in _SHIPPED:
+        module = PurePosixPath(PACKAGE, *name.split("."))
+        files |= {f"{folder}/__init__.py": _INIT_SOURCE.encode() for folder in module.parents[:-1]}
+        files[f"{module}.py"] = _source(name)
+    files[driver.TASK_FILE] = task
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)  # of a fixed date
+    package = target.getvalue()
+    if len(package) > limit:
+        raise ValueError(
+            f"the function and its arguments are {len(package):,} bytes, compressed, and the cluster takes "
+            f"{limit:,}; pass the path or URL of large data instead"
+        )
+    return package
+
+
+def _source(name: str) -> bytes:
+    spec = importlib.util.find_spec(f"{PACKAGE}.{name}")
+    if spec is None or spec.origin is None:
+        raise ValueError(f"the source of the provider's module {name} can't be found")
+    return Path(spec.origin).read_bytes()
+
+
+class _Content(io.BytesIO):
+    """A package that is sent; ``requests`` asks for its length."""
+
+    def __len__(self) -> int:
+        return len(self.getbuffer())
+
+
+def upload_package(package: bytes, key: str) -> Flow[str]:
+    """
+    Store a package in the cluster, unless it is there (``GET`` and ``PUT /api/packages/gcs/{name}``).
+
+    :param key: tells equal packages of two jobs apart: Ray deletes a package with the last job that uses it.
+    :return: its URI.
+    :raises RayPackageTooLargeError: the server, or a proxy before it, does not take so much.
+    """
+    digest = hashlib.sha1(key.encode() + package, usedforsecurity=False).hexdigest()
+    name = f"_ray_pkg_{digest}.zip"  # as Ray's client calls them
+    if not (yield from has_package(name)) and not (yield from put_package(name, lambda: _Content(package))):
+        raise RayPackageTooLargeError(
+            f"the function's arguments make a package of {len(package):,} bytes, which the server refuses (HTTP 413); "
+            "pass large values by reference, as a path or URL that the cluster can read"
+        )
+    return f"gcs://{name}"

@@ -1,0 +1,191 @@
+"""
+What a function that ran as a Ray job came to: the file that its driver wrote beside the job's log.
+
+Ray's dashboard hands it out with ``GET /api/v0/logs/file``, whose cost does not depend on what the job printed, and
+which nothing that the job prints can disturb. Length and digest are checked; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rayjobs import progress
+from airflow_provider_rayjobs.client.answers import decode_json
+from airflow_provider_rayjobs.client.contact import Contact
+from airflow_provider_rayjobs.client.exchange import Request
+from airflow_provider_rayjobs.client.log_files import LOG_FILE_ROUTE, file_error, log_file_path
+from airflow_provider_rayjobs.exceptions import (
+    RayAPIError,
+    RayClusterUnreachableError,
+    RayJobResultError,
+    RayProtocolError,
+    RayRequestRefusedError,
+)
+from airflow_provider_rayjobs.functions.package import RESULT_LIMIT
+from airflow_provider_rayjobs.functions.shipped import values
+from airflow_provider_rayjobs.functions.shipped.driver import FORMAT
+from airflow_provider_rayjobs.text.safe_text import for_terminal
+
+if TYPE_CHECKING:
+    from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
+    from airflow_provider_rayjobs.client.answer_body import TakePiece
+    from airflow_provider_rayjobs.client.exchange import Flow
+
+#: Longest description of a result, in bytes, and what older Rays add to a file.
+_MARGIN = 64 * 1024
+
+#: Seconds between two attempts, and attempts at an answer that may be another a moment later.
+_PAUSE = 2.0
+_ATTEMPTS = 3
+
+#: Rays up to 2.40 or later put a byte before each block of a file: "1", or "0" before an error.
+_BLOCK = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Record:
+    """
+    The file's content, checked.
+
+    :param outcome: ``value``, ``error`` or ``stored``.
+    :param text: the value as JSON, or the traceback; empty when the value is stored elsewhere.
+    :param size: bytes of the value.
+    :param sha256: digest of the value.
+    :param progress: the function's last report.
+    """
+
+    outcome: str
+    text: str
+    size: int
+    sha256: str
+    progress: dict[str, Any] | None = None
+
+
+async def read_record(transport: AiohttpTransport, submission_id: str, node_id: str | None, log: Any) -> Record:
+    """
+    Read what a job's function came to (``GET /api/v0/logs/file``).
+
+    :param submission_id: a job that has ended.
+    :param node_id: its ``driver_node_id``.
+    :param log: where lost contact is told.
+    :raises RayJobResultError: there is nothing, or it is damaged.
+    :raises RayRequestRefusedError: the credentials were refused, or nobody serves the route.
+    :raises RayClusterUnreachableError: no contact for the connection's ``unreachable_timeout``.
+    """
+    contact, attempts = Contact(transport.cluster.unreachable_timeout, log), 0
+    name = f"Ray job {submission_id}"
+    while True:
+        try:
+            data = await transport.run(_fetch(submission_id, node_id or ""))
+            return parse_record(data, f"{transport.cluster.address}: {name}")
+        except RayClusterUnreachableError as e:
+            if detail := contact.failed(e):
+                raise RayClusterUnreachableError(f"The result of {name}: {detail}") from e
+        except RayRequestRefusedError as e:
+            raise type(e)(f"The result of {name} can't be read (GET {LOG_FILE_ROUTE}): {e}", status=e.status) from None
+        except RayProtocolError as e:
+            raise RayJobResultError(f"{name}: its result is damaged: {e}", submission_id=submission_id) from None
+        except RayAPIError as e:
+            attempts += 1
+            if attempts == _ATTEMPTS or "not found" in str(e):
+                raise RayJobResultError(
+                    f"The result of {name} is missing: its process ended before it wrote one, or the node that it ran "
+                    f"on is gone ({e})",
+                    submission_id=submission_id,
+                ) from e
+        await asyncio.sleep(_PAUSE)
+
+
+def _fetch(submission_id: str, node_id: str) -> Flow[bytes]:
+    data = bytearray()
+
+    def receive() -> TakePiece:
+        data.clear()
+        return data.extend
+
+    path = log_file_path(submission_id, node_id, "result")
+    response = yield Request("GET", path, receive=receive, limit=RESULT_LIMIT + _MARGIN)
+    if response.status != 200:
+        raise file_error(response)
+    if data[:1] == b"<":  # a web page: no file of ours begins so
+        raise file_error(response)
+    if bytes(data[:1]) in (b"", b"0"):  # an error of an older Ray, which it does not always get to tell
+        said = for_terminal(" ".join(data[1:1000].decode(errors="replace").split()))
+        raise RayAPIError(f"{response.address}: {said or 'an empty answer'}", status=200)
+    return bytes(data)
+
+
+def parse_record(data: bytes, job: str) -> Record:
+    """
+    Check the file's content.
+
+    :param data: as Ray's dashboard gives it.
+    :param job: the job, for messages.
+    :raises RayJobResultError: it is damaged.
+    """
+    try:
+        if data[:1] == b"1":
+            data = b"".join(data[i + 1 : i + 1 + _BLOCK] for i in range(0, len(data), _BLOCK + 1))
+        head, _, body = data.partition(b"\n")
+        header = decode_json(head.decode())
+        if not isinstance(header, dict) or header.get("format") != FORMAT:
+            raise ValueError("it is of an unknown format")
+        outcome = header.get("outcome")
+        if outcome not in ("value", "error", "stored"):
+            raise ValueError(f"it tells the unknown outcome {str(outcome)[:100]!r}")
+        if not isinstance(header["bytes"], int) or not isinstance(header["sha256"], str):
+            raise ValueError("it does not say its size and digest")
+        record = Record(
+            outcome,
+            body.decode("ascii"),
+            header["bytes"],
+            header["sha256"],
+            None if header.get("progress") is None else progress.checked(header["progress"]),
+        )
+        if outcome != "stored":
+            check_digest(body, record)
+        return record
+    except (KeyError, ValueError) as e:
+        raise RayJobResultError(f"{job}: its result is damaged: {e}") from e
+
+
+def check_digest(data: bytes, record: Record) -> None:
+    """
+    Check a value's bytes.
+
+    :raises ValueError: they are not those that the driver wrote.
+    """
+    if len(data) != record.size or hashlib.sha256(data).hexdigest() != record.sha256:
+        raise ValueError(f"{len(data):,} bytes came, which are not the {record.size!r} bytes that were written")
+
+
+def stored_at(result_path: str, submission_id: str) -> str:
+    """Return the URL of a large value in the folder ``result_path``."""
+    return f"{result_path.rstrip('/')}/{submission_id}.json"
+
+
+def value_of(record: Record, job: str, stored: bytes | None = None) -> Any:
+    """
+    Return the function's value.
+
+    :param stored: what was stored elsewhere.
+    :raises RayJobResultError: it is damaged.
+    """
+    try:
+        if stored is not None:
+            check_digest(stored, record)
+        return values.loads(record.text if stored is None else stored.decode("ascii"))
+    except ValueError as e:
+        raise RayJobResultError(f"{job}: its result is damaged: {e}") from e
+
+
+def traceback_of(record: Record) -> str:
+    """Return the traceback of a function that failed."""
+    try:
+        return str(json.loads(record.text)).rstrip()
+    except (ValueError, RecursionError):
+        return record.text

@@ -1,0 +1,1 @@
+"""Modules that run on the cluster; they import the standard library only."""

@@ -1,0 +1,28 @@
+"""The keys that the provider writes into a job's metadata."""
+
+from __future__ import annotations
+
+#: Users can't set metadata keys with this prefix.
+PREFIX = "airflow_"
+
+#: Names one submission. After a lost answer, a submission finds its own job by it.
+SUBMISSION = "airflow_submission"
+
+#: Names of the job's secret environment variables, separated by commas; their values are masked in the job's log.
+SECRET_ENV_VARS = "airflow_secret_env_vars"  # noqa: S105 - a name, not a secret
+
+#: Digest of the task instance, without its try number.
+TASK = "airflow_task"
+
+#: The task instance and its try.
+DEPLOYMENT = "airflow_deployment"
+DAG_ID = "airflow_dag_id"
+RUN_ID = "airflow_run_id"
+TASK_ID = "airflow_task_id"
+MAP_INDEX = "airflow_map_index"
+TRY_NUMBER = "airflow_try_number"
+MAX_TRIES = "airflow_max_tries"
+RUN_STARTED = "airflow_run_started"
+
+#: Number of the submission within its try; the first submission has no such key.
+NUMBER = "airflow_submission_number"

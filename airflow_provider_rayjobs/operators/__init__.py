@@ -1,0 +1,8 @@
+"""Operators that run, stop and delete Ray jobs."""
+
+from __future__ import annotations
+
+from airflow_provider_rayjobs.operators.stop_delete import RayDeleteJobOperator, RayStopJobOperator
+from airflow_provider_rayjobs.operators.submit import RaySubmitJobOperator
+
+__all__ = ["RayDeleteJobOperator", "RayStopJobOperator", "RaySubmitJobOperator"]

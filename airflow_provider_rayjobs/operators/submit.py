@@ -1,0 +1,451 @@
+"""Operators that run, stop and delete Ray jobs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowTaskTimeout,
+    BaseOperator,
+    conf,
+    get_current_context,
+)
+
+from airflow_provider_rayjobs.client.runtime_env import expanded_on_the_node
+from airflow_provider_rayjobs.compat import masking
+from airflow_provider_rayjobs.exceptions import RayJobsError, RayPackageError
+from airflow_provider_rayjobs.hooks import RayJobHook
+from airflow_provider_rayjobs.links import RayJobLink, store_job_page
+from airflow_provider_rayjobs.operators.stop_delete import RayDeleteJobOperator, RayStopJobOperator
+from airflow_provider_rayjobs.tasks import arguments
+from airflow_provider_rayjobs.tasks import context as task_context
+from airflow_provider_rayjobs.tasks.context import DEFERRAL_MARGIN
+from airflow_provider_rayjobs.tasks.earlier_tries import settle_earlier_jobs, submit_once
+from airflow_provider_rayjobs.tasks.guard import JobGuard, refused_for_good
+from airflow_provider_rayjobs.tasks.killed import TaskProcess
+from airflow_provider_rayjobs.tasks.rendering import RendersTexts
+from airflow_provider_rayjobs.tasks.stopping import STOP_TIMEOUT, find_job, stop_job_and_wait
+from airflow_provider_rayjobs.tasks.task_log import log_group, submission_lines
+from airflow_provider_rayjobs.text.job_secrets import HiddenValues
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_rayjobs.client.model import JobDetails
+    from airflow_provider_rayjobs.following.events import JobEvent
+    from airflow_provider_rayjobs.following.watcher import Watch
+    from airflow_provider_rayjobs.tasks.identity import TaskIdentity
+
+__all__ = ["RayDeleteJobOperator", "RayStopJobOperator", "RaySubmitJobOperator"]
+
+#: Seconds after a reattachment within which STOPPED means that the job was killed together with its old try.
+REATTACH_GRACE = 60.0
+
+#: Seconds after ``execution_timeout`` at which a worker that Airflow's alarm missed ends the wait.
+ALARM_GRACE = 5.0
+
+
+class RaySubmitJobOperator(RendersTexts, BaseOperator):
+    """
+    Submits a job to a Ray cluster, follows it, and ends as the job ends.
+
+    One try makes at most one Ray job. A try that follows on a crashed worker goes on with the job that is there; a
+    retry after a failed job, and a clear by a user, start a new one. When the task is killed, its job is stopped.
+
+    :param entrypoint: the command that the cluster runs in a shell: a text as Ray takes it, or a list of words, which
+        is quoted so that each stays one argument.
+    :param runtime_env: Ray's runtime environment for the job; local files in it are packed and uploaded.
+    :param secret_env_vars: environment variables of the job whose values are secret, beside those of ``runtime_env``.
+        Airflow shows none of them, whatever their names. Write templates (``{{ conn.… }}``, ``{{ var.value.… }}``): a
+        value in the DAG's file is part of the code that Airflow keeps.
+    :param submission_id: id of the job; by default one that is derived from the task instance. A later try of the
+        task adds its number when Ray has seen the id before.
+    :param metadata: texts that are stored with the job.
+    :param entrypoint_num_cpus: CPU cores to reserve for the entrypoint.
+    :param entrypoint_num_gpus: GPUs to reserve for the entrypoint.
+    :param entrypoint_memory: memory to reserve for the entrypoint, in bytes.
+    :param entrypoint_resources: custom resources to reserve for the entrypoint.
+    :param entrypoint_label_selector: labels that the entrypoint's node must have.
+    :param ray_conn_id: Airflow connection of type ``ray_jobs``.
+    :param wait_for_completion: whether the task waits for the job's end; else it ends when the job is accepted.
+    :param deferrable: whether to wait in the triggerer, without holding a worker slot.
+    :param poll_interval: longest time between two looks at the job, in seconds; a young job is looked at more often.
+    :param job_timeout: seconds from the submission after which the job is stopped and the task fails.
+    :param pending_timeout: seconds that the job may be PENDING before it is stopped and the task fails.
+    :param stream_logs: whether the job's lines appear in the task log while it runs.
+    :param stop_on_kill: whether the job is stopped when the task is killed, marked or cleared, or times out.
+    :param reattach: whether a try goes on with the job of an earlier try that was lost; if not, that job is stopped.
+    :return: the submission id, as XCom.
+    :raises ValueError: an argument is wrong and can be known to be when the DAG is parsed.
+    :raises TypeError: an argument has a wrong type, likewise.
+    """
+
+    template_fields: Sequence[str] = (
+        "entrypoint",
+        "runtime_env",
+        "secret_env_vars",  # Airflow itself hides the whole field, because of this name
+        "submission_id",
+        "metadata",
+        "entrypoint_num_cpus",
+        "entrypoint_num_gpus",
+        "entrypoint_memory",
+        "entrypoint_resources",
+        "entrypoint_label_selector",
+        "ray_conn_id",
+        "job_timeout",
+        "pending_timeout",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "entrypoint": "bash",
+        "runtime_env": "json",
+        "metadata": "json",
+    }
+    operator_extra_links = (RayJobLink(),)
+    ui_color = "#dcebff"
+
+    def __init__(
+        self,
+        *,
+        entrypoint: str | list[str],
+        runtime_env: dict[str, Any] | str | None = None,
+        secret_env_vars: dict[str, str] | str | None = None,
+        submission_id: str | None = None,
+        metadata: dict[str, str] | str | None = None,
+        entrypoint_num_cpus: float | str | None = None,
+        entrypoint_num_gpus: float | str | None = None,
+        entrypoint_memory: int | str | None = None,
+        entrypoint_resources: dict[str, float] | dict[str, str] | str | None = None,
+        entrypoint_label_selector: dict[str, str] | str | None = None,
+        ray_conn_id: str = RayJobHook.default_conn_name,
+        wait_for_completion: bool = True,
+        deferrable: bool | None = None,
+        poll_interval: float = 30.0,
+        job_timeout: float | str | None = None,
+        pending_timeout: float | str | None = None,
+        stream_logs: bool = True,
+        stop_on_kill: bool = True,
+        reattach: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.entrypoint = entrypoint
+        self.runtime_env = runtime_env
+        self.secret_env_vars = secret_env_vars
+        self.submission_id = submission_id
+        self.metadata = metadata
+        self.entrypoint_num_cpus = entrypoint_num_cpus
+        self.entrypoint_num_gpus = entrypoint_num_gpus
+        self.entrypoint_memory = entrypoint_memory
+        self.entrypoint_resources = entrypoint_resources
+        self.entrypoint_label_selector = entrypoint_label_selector
+        self.ray_conn_id = ray_conn_id
+        self.wait_for_completion = wait_for_completion
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = deferrable
+        self.poll_interval = poll_interval
+        self.job_timeout = job_timeout
+        self.pending_timeout = pending_timeout
+        self.stream_logs = stream_logs
+        self.stop_on_kill = stop_on_kill
+        self.reattach = reattach
+        arguments.check_operator(self)
+        self._guard: JobGuard | None = None
+        self._identity: TaskIdentity | None = None
+        self._killed = False
+
+    @cached_property
+    def hook(self) -> RayJobHook:
+        """The hook over the task's connection."""
+        return RayJobHook(self.ray_conn_id)
+
+    def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
+        """
+        Render, and register what is secret.
+
+        Airflow stores the rendered fields before ``pre_execute``, and a template that fails is logged.
+        """
+        register = parent is self
+        if register:
+            self._register_env_vars()
+        super()._do_render_template_fields(parent, *args, **kwargs)
+        if register:
+            self._register_env_vars()
+            self._hide_env_vars()
+
+    def _register_env_vars(self) -> None:
+        if isinstance(self.runtime_env, Mapping):
+            masking.register_env_vars(self.runtime_env.get("env_vars"))
+        if isinstance(self.secret_env_vars, Mapping):
+            masking.register_env_vars(self.secret_env_vars, self.secret_env_vars)
+
+    def _hide_env_vars(self) -> None:
+        """Let no secret show where the rendered fields are printed: ``airflow tasks render`` masks nothing."""
+        if isinstance(self.secret_env_vars, Mapping):
+            self.secret_env_vars = HiddenValues(self.secret_env_vars, self.secret_env_vars)
+        if isinstance(self.runtime_env, Mapping) and isinstance(env_vars := self.runtime_env.get("env_vars"), Mapping):
+            hidden = HiddenValues(env_vars, masking.sensitive_names(env_vars))
+            self.runtime_env = {**self.runtime_env, "env_vars": hidden}
+
+    def execute(self, context: Context) -> Any:
+        """Submit the job, or take over the one that an earlier try left, and see it to its end."""
+        with refused_for_good():
+            try:
+                job = arguments.job_arguments(self)
+            except (TypeError, ValueError) as e:
+                raise AirflowFailException(f"Nothing was submitted: {e}") from e
+            guard = self._new_guard(context)
+            if self.deferrable:
+                task_context.note_deferral(context)
+            number = task_context.next_submission(context)
+            identity = self._identity = task_context.task_identity(context, self.hook.cluster.deployment, number)
+
+            def settle(reattach: bool) -> JobDetails | None:
+                return settle_earlier_jobs(
+                    self.hook,
+                    identity,
+                    explicit_id=job["submission_id"],
+                    entrypoint=job["entrypoint"],
+                    reattach=reattach,
+                )
+
+            guard.stop_earlier = lambda: settle(reattach=False)
+            with guard.guarding():
+                with self._waiting_for_cluster():
+                    session = self.hook.get_version_info().session_name
+                    found = settle(self.reattach)
+                if found is None:
+                    return self._submit_and_wait(context, identity, session)
+                now, submission_id = time.time(), str(found.submission_id)
+                guard.announce(submission_id, exists=True)
+                self._push_id(context, submission_id)
+                page = self.hook.cluster.job_page(submission_id)
+                self.log.info("Reattached to Ray job %s, which is %s: %s", submission_id, found.status, page)
+                started = (found.start_time or now * 1000) / 1000
+                return self._wait(context, self._watch(context, submission_id, started, session, now))
+
+    def _new_guard(self, context: Context) -> JobGuard:
+        guard = JobGuard(self.hook, self.log, TaskProcess(context["ti"]), enabled=self.stop_on_kill)
+        guard.killed = self._killed  # a kill that came before there was a guard
+        self._guard = guard
+        return guard
+
+    def _submit_and_wait(self, context: Context, identity: TaskIdentity, session: str | None) -> Any:
+        job = arguments.job_arguments(self)
+        self._warn_of_expansion(job["runtime_env"])
+        try:
+            with self._waiting_for_cluster():
+                job["runtime_env"] = self._prepare(job["runtime_env"])
+                what = submission_lines(job, masking.public)
+                submission_id = submit_once(
+                    self.hook,
+                    identity,
+                    announce=lambda submission_id: self._announce(context, submission_id),
+                    **job,
+                )
+        except RayJobsError:
+            raise
+        except ValueError as e:  # what became of the runtime_env is too large
+            raise AirflowFailException(f"Nothing was submitted: {e}") from e
+        now = time.time()  # limits count from here: a wait for an absent cluster is not the job's
+        if self._guard is not None:
+            self._guard.accept()
+        self.log.info("Submitted Ray job %s: %s", submission_id, self.hook.cluster.job_page(submission_id))
+        log_group(self.log, f"What was submitted as Ray job {submission_id}", what)
+        return self._wait(context, self._watch(context, submission_id, now, session))
+
+    @contextmanager
+    def _waiting_for_cluster(self) -> Iterator[None]:
+        """
+        Have the requests inside wait for an absent cluster; a kill breaks them off.
+
+        Those that end a task have no part in it: they stop its job in the little time that is left.
+        """
+        guard = self._guard
+        signals: Any = (
+            {} if guard is None else {"breakable": guard.breakable, "before_submission": guard.before_submission}
+        )
+        with self.hook.get_conn().waiting_for_cluster(self.log, **signals):
+            yield
+
+    def _warn_of_expansion(self, runtime_env: Mapping[str, Any] | None) -> None:
+        env_vars = (runtime_env or {}).get("env_vars") or {}
+        for name in {*(self.secret_env_vars or ()), *masking.sensitive_names(env_vars)}:
+            if expanded_on_the_node(env_vars[name]):
+                self.log.warning(
+                    "The secret environment variable %s holds a $ before a name. Ray replaces $NAME and ${NAME} in "
+                    "values of environment variables, and has no way to quote them: the job may get another value, "
+                    "which is not masked. Pass such a secret in another form, as Base64 for one",
+                    name,
+                )
+
+    def _prepare(self, runtime_env: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Upload local files, before there is a submission that a kill would have to look for."""
+        try:
+            return self.hook.prepare_runtime_env(runtime_env)
+        except RayPackageError as e:
+            raise type(e)(f"Nothing was submitted: {e}") from e
+
+    def _announce(self, context: Context, submission_id: str) -> None:
+        """Make the id known, before the job exists, to whoever may have to stop it."""
+        if self._guard is not None:
+            self._guard.announce(submission_id)
+        self._push_id(context, submission_id)
+
+    def _push_id(self, context: Context, submission_id: str) -> None:
+        task_context.push_xcom(context, task_context.SUBMISSION_ID_XCOM, submission_id)
+        store_job_page(context, self.hook.cluster, submission_id)
+
+    def _watch(
+        self,
+        context: Context,
+        submission_id: str,
+        submitted_at: float,
+        session: str | None,
+        reattached_at: float | None = None,
+    ) -> Watch:
+        from airflow_provider_rayjobs.following.watcher import Watch
+
+        job_timeout = arguments.as_number(self.job_timeout)
+        pending_timeout = arguments.as_number(self.pending_timeout)
+        deadlines = {} if job_timeout is None else {"job_timeout": submitted_at + job_timeout}
+        started = context["ti"].start_date
+        if self.execution_timeout is not None and started is not None:
+            # Airflow 3 does not enforce it while the task is deferred. On a worker Airflow's alarm comes first, and
+            # this is for when it hit code that swallows it.
+            grace = 0 if self.deferrable else ALARM_GRACE
+            deadlines["execution_timeout"] = started.timestamp() + self.execution_timeout.total_seconds() + grace
+        return Watch(
+            submission_id=submission_id,
+            submitted_at=submitted_at,
+            session_name=session,
+            poll_interval=self.poll_interval,
+            deadlines=deadlines,
+            pending_deadline=None if pending_timeout is None else submitted_at + pending_timeout,
+            stream_logs=self.stream_logs,
+            reattached_at=reattached_at,
+        )
+
+    def _wait(self, context: Context, watch: Watch) -> Any:
+        if not self.wait_for_completion:
+            return watch.submission_id
+        if self.deferrable:
+            try:
+                job = find_job(self.hook, watch.submission_id)
+            except RayJobsError:
+                self._defer(watch)  # the trigger waits for an absent cluster, and needs no worker for that
+            else:
+                if job is not None and not job.status.is_terminal:
+                    self._defer(watch)
+        return self._conclude(context, self._follow_here(context, watch))
+
+    def _defer(self, watch: Watch) -> None:
+        from airflow_provider_rayjobs.following.log_stream import DRAIN_TOTAL
+        from airflow_provider_rayjobs.following.watcher import LIMIT_STOP_TOTAL
+        from airflow_provider_rayjobs.triggers import RayJobTrigger
+
+        trigger = RayJobTrigger(ray_conn_id=self.ray_conn_id, stop_on_kill=self.stop_on_kill, **watch.to_json())
+        timeout = None
+        if watch.deadlines:
+            # At the first deadline the trigger stops the job and reads the rest of its log.
+            left = max(min(watch.deadlines.values()) - time.time(), 0)
+            timeout = timedelta(seconds=left + LIMIT_STOP_TOTAL + DRAIN_TOTAL + DEFERRAL_MARGIN)
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
+
+    def execute_complete(self, context: Context, event: Any = None) -> Any:
+        """
+        End the task as the event of its trigger says.
+
+        :param event: a :class:`~airflow_provider_rayjobs.following.events.JobEvent` as JSON.
+        """
+        from airflow_provider_rayjobs.following.events import JobEvent
+
+        checked = JobEvent.from_json(event)
+        with refused_for_good():
+            guard = self._new_guard(context)
+            with guard.guarding():
+                guard.announce(checked.submission_id, exists=True)
+                return self._conclude(context, checked)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after a deferral; when Airflow ended it by its own timeout, the job is stopped first."""
+        if task_context.resumes_earlier_try(context):
+            return self.execute(context)
+        if next_method == "__fail__" and self.stop_on_kill:
+            reason, ti = (next_kwargs or {}).get("error"), context["ti"]
+            # A crashed trigger's job is left for the next try to take over; after the last try nobody would.
+            if "timeout" in str(getattr(reason, "value", reason)).lower() or ti.try_number > ti.max_tries:
+                self._stop_left_behind(context)
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def _stop_left_behind(self, context: Context) -> None:
+        try:
+            submission_id = self._known_id(context)
+            self.log.warning("The deferral ended without an event; stopping Ray job %s", submission_id)
+            status = stop_job_and_wait(self.hook, submission_id, patience=STOP_TIMEOUT)
+            self.log.info("Ray job %s is %s", submission_id, status or "not known to the cluster")
+        except (RayJobsError, AirflowException) as e:  # the deferral's own error must not be hidden
+            self.log.error("The Ray job could not be stopped: %s", e)
+
+    def _conclude(self, context: Context, event: JobEvent) -> Any:
+        from airflow_provider_rayjobs.following.events import Outcome, raise_for_outcome
+
+        reattached = event.reattached_at
+        if event.outcome is Outcome.STOPPED and reattached and event.ended_at - reattached < REATTACH_GRACE:
+            self.log.info("Ray job %s was killed with its old try; submitting a new one", event.submission_id)
+            return self._submit_again(context)
+        raise_for_outcome(event)
+        return self._result(context, event)
+
+    def _submit_again(self, context: Context) -> Any:
+        """Submit this try's own job after all, in place of an earlier try's that it had taken over."""
+        identity = self._identity or task_context.task_identity(context, self.hook.cluster.deployment)
+        with self._waiting_for_cluster():
+            session = self.hook.get_version_info().session_name
+        return self._submit_and_wait(context, identity, session)
+
+    def _result(self, context: Context, event: JobEvent) -> Any:
+        """Return what the task returns for a job that SUCCEEDED."""
+        return event.submission_id
+
+    def _follow_here(self, context: Context, watch: Watch) -> JobEvent:
+        """Follow the job in this process; a kill cancels it."""
+        from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
+        from airflow_provider_rayjobs.following.poller import Poller
+        from airflow_provider_rayjobs.following.watcher import JobWatcher
+
+        async def follow() -> JobEvent:
+            async with Poller(AiohttpTransport(self.hook.cluster)) as poller:
+                return await JobWatcher(poller, watch, self.log, masking.public_for).run()
+
+        guard = self._guard or self._new_guard(context)
+        return guard.run(follow())
+
+    def on_kill(self) -> None:
+        """
+        Note that the process is asked to end, and break off the wait.
+
+        Airflow calls this inside the handler of SIGTERM; Airflow 3 sends SIGKILL 5 s later. The interrupted ``execute``
+        asks Airflow why, and stops the job if the task was ended.
+        """
+        self._killed = True
+        if self._guard is not None:
+            self._guard.kill()
+        elif self.stop_on_kill and isinstance(sys.exception(), AirflowTaskTimeout):
+            # Airflow 2 calls this on a fresh instance when a deferred task's execution_timeout has passed.
+            self._stop_left_behind(get_current_context())
+
+    def _known_id(self, context: Context) -> str:
+        """Return the id of the job that this try follows, in an instance that did not submit it."""
+        known = task_context.own_submission_id(context)
+        return known or task_context.task_identity(context, self.hook.cluster.deployment).submission_id()

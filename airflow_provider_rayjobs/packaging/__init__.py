@@ -1,0 +1,1 @@
+"""Packs local files and uploads them to the cluster."""

@@ -1,0 +1,162 @@
+"""
+A folder, a module's file or an archive as a package that Ray unpacks on the cluster.
+
+A package is named by what is in it: names, modes and contents, which one pass reads. Only when the cluster does not
+have that name yet, a second pass writes the package into a temporary file, and checks that it writes what was named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import zipfile
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_provider_rayjobs.exceptions import RayPackageError
+from airflow_provider_rayjobs.packaging.folder import Entry, find_files, unreadable
+from airflow_provider_rayjobs.packaging.zip_file import (
+    FAST,
+    SMALL,
+    Named,
+    Sink,
+    checked_pieces,
+    opened,
+    pieces,
+    write_zip,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+#: Changes when the same files would make another package.
+_FORMAT = b"airflow-provider-rayjobs package 1\n"
+
+_PREFIX = "_ray_pkg_"
+_ARCHIVES = {".zip": ".zip", ".tar.gz": ".tar.gz", ".tgz": ".tar.gz", ".tar.xz": ".tar.xz"}
+_WHEEL = re.compile(r"(?P<dist>[^-]+-[^-]+)(?:-(?P<build>\d[^-]*))?(?P<tags>-[^-]+-[^-]+-[^-]+\.whl)")
+
+
+@dataclass(frozen=True)
+class Package:
+    """
+    What is to be on the cluster.
+
+    :param name: the package's file name there, which stands for its content.
+    :param source: the path that it is made of.
+    :param files: what it holds.
+    :param write: writes it, compressed at a level, and raises :class:`RayPackageError` when the files are no longer
+        those that were named.
+    :param levels: the levels to try, until the package is small enough.
+    """
+
+    name: str
+    source: str
+    files: Sequence[Entry]
+    write: Callable[[Sink, int], None]
+    levels: Sequence[int] = (0,)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files, before compression."""
+        return sum(entry.size for entry in self.files)
+
+
+def pack_folder(folder: str, excludes: Sequence[str], ignore_files: Sequence[str], *, inside: bool) -> Package:
+    """
+    Name the package of a folder's files, as ``create_package`` of Ray's ``packaging.py`` packs them.
+
+    :param folder: the folder.
+    :param excludes: gitignore patterns, relative to the folder.
+    :param ignore_files: names of files that hold such patterns.
+    :param inside: whether the package holds the folder itself, as ``py_modules`` need it, or only what is in it.
+    :raises RayPackageError: something, or a pattern, can't be read.
+    """
+    root = os.path.abspath(folder)  # noqa: PTH100 - links in it are kept, as Ray does
+    top = f"{Path(root).name}/" if inside else ""
+    if not top.isprintable() or "\\" in top:  # names that are no UTF-8 are not printable, either
+        raise RayPackageError(f"{os.fsencode(root)!r}: a module can't have this name; rename the folder")
+    return _pack(folder, root, top, find_files(root, excludes, ignore_files))
+
+
+def pack_module(path: str) -> Package:
+    """
+    Name the package of a module that is one file.
+
+    :raises RayPackageError: it can't be read.
+    """
+    full = os.path.abspath(path)  # noqa: PTH100 - links in it are kept, as Ray does
+    return _pack(path, str(Path(full).parent), "", [_entry_of(full)])
+
+
+def pack_archive(path: str) -> Package:
+    """
+    Name an archive or a wheel, which is sent as it is.
+
+    A wheel keeps the name that pip needs, but for a build tag that stands for its content: Ray calls it by its name
+    alone, and would go on using an earlier build of the same version.
+
+    :raises RayPackageError: it can't be read, or is not what its name says.
+    """
+    full = os.path.abspath(path)  # noqa: PTH100 - links in it are kept, as Ray does
+    root, file_name = os.path.split(full)
+    extension = next((e for e in (*_ARCHIVES, ".whl") if file_name.endswith(e)), "")
+    known = _entry_of(full)
+    broken = extension in (".zip", ".whl") and not zipfile.is_zipfile(full)
+    wheel = _WHEEL.fullmatch(file_name)
+    if broken or (extension == ".whl" and not wheel):
+        raise RayPackageError(f"{path!r} is no {'wheel' if extension == '.whl' else 'zip file'}; build it anew")
+    [(entry, digest)] = _digests(root, [known])
+    if wheel:
+        name = f"{wheel['dist']}-{wheel['build'] or 0}_{digest.hex()[:16]}{wheel['tags']}"
+    else:
+        name = f"{_PREFIX}{digest.hex()[:40]}{_ARCHIVES[extension]}"
+    return Package(name, path, [entry], partial(_copy, root, entry, digest))
+
+
+def is_archive(path: str) -> bool:
+    """Whether a file's name is that of an archive that Ray unpacks."""
+    return path.endswith(tuple(_ARCHIVES))
+
+
+def _entry_of(path: str) -> Entry:
+    try:
+        known = Path(path).stat()
+    except OSError as e:
+        raise unreadable(path, "", e) from e
+    return Entry(Path(path).name, known.st_mode, known.st_size)
+
+
+def _pack(source: str, root: str, top: str, found: list[Entry]) -> Package:
+    entries = _digests(root, found)
+    named = hashlib.sha256(_FORMAT)
+    for entry, digest in entries:
+        where = (top + entry.name).encode()
+        named.update(b"%d %o %d %s" % (len(where), entry.mode, entry.size, where) + digest)
+    write = partial(write_zip, root, top, entries)
+    return Package(
+        f"{_PREFIX}{named.hexdigest()[:40]}.zip", source, [entry for entry, _ in entries], write, (FAST, SMALL)
+    )
+
+
+def _digests(root: str, entries: Sequence[Entry]) -> list[Named]:
+    """Read all files; return each with the size that was read, and the digest of its content."""
+    found = []
+    for entry in entries:
+        content, size = hashlib.sha256(), 0
+        if not entry.is_folder:
+            with opened(root, entry) as file:
+                for data in pieces(root, entry, file):
+                    content.update(data)
+                    size += len(data)
+        found.append((entry if entry.size == size else replace(entry, size=size), content.digest()))
+    return found
+
+
+def _copy(root: str, entry: Entry, digest: bytes, sink: Sink, _level: int) -> None:
+    with opened(root, entry) as file:
+        for data in checked_pieces(root, entry, digest, file):
+            sink.write(data)

@@ -1,0 +1,135 @@
+"""
+A ``runtime_env`` made ready for the cluster: its local files are packed, uploaded and replaced by their URIs.
+
+This is what ``ray.job_submission.JobSubmissionClient`` does before it submits (``_upload_working_dir_if_needed`` and
+``_upload_py_modules_if_needed`` of ``dashboard/modules/dashboard_sdk.py``).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_rayjobs.client.package_store import has_package, put_package
+from airflow_provider_rayjobs.client.runtime_env import check_runtime_env, is_uri, unknown_keys
+from airflow_provider_rayjobs.exceptions import RayPackageError
+from airflow_provider_rayjobs.packaging.package import Package, is_archive, pack_archive, pack_folder, pack_module
+from airflow_provider_rayjobs.packaging.resolve import resolve_files
+from airflow_provider_rayjobs.packaging.spool import readable, spooled, too_large
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from airflow_provider_rayjobs.client.exchange import Flow
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: What Ray leaves out of every ``working_dir`` (``RAY_RUNTIME_ENV_DEFAULT_EXCLUDES``), and the variables by which
+#: users change that, as for Ray's own client.
+DEFAULT_EXCLUDES = ".git,.venv,venv,__pycache__"
+DEFAULT_EXCLUDES_VARIABLE = "RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES"
+IGNORE_GITIGNORE_VARIABLE = "RAY_RUNTIME_ENV_IGNORE_GITIGNORE"
+
+
+class ReadyRuntimeEnv(dict[str, Any]):
+    """A ``runtime_env`` that names nothing on this machine any more."""
+
+
+def prepare_runtime_env(
+    runtime_env: Mapping[str, Any],
+    run: Callable[[Flow[bool]], bool],
+    *,
+    limit: int,
+    environ: Mapping[str, str] = os.environ,
+) -> ReadyRuntimeEnv:
+    """
+    Pack and upload what a ``runtime_env`` names on this machine; it blocks, and is no work for an event loop.
+
+    :param runtime_env: the ``runtime_env``, which is not changed. What this function returned comes back as it is.
+    :param run: drives a flow on the cluster.
+    :param limit: bytes that a package may have.
+    :param environ: where Ray's variables are read from.
+    :return: the ``runtime_env`` to submit.
+    :raises TypeError: a value has a wrong type; the message names its key.
+    :raises ValueError: a value is wrong; the message names its key.
+    :raises RayPackageError: something can't be packed, or is too large.
+    :raises RayJobsError: the cluster does not take it.
+    """
+    if isinstance(runtime_env, ReadyRuntimeEnv):
+        return runtime_env
+    check_runtime_env(runtime_env)
+    if unknown := unknown_keys(runtime_env):
+        log.warning("Ray itself knows no runtime_env[%r]; it takes effect where the cluster has a plugin", unknown[0])
+    ready = ReadyRuntimeEnv(resolve_files(runtime_env))
+    excludes = ready.get("excludes", [])
+    ignore_files = [".rayignore"] if environ.get(IGNORE_GITIGNORE_VARIABLE) == "1" else [".gitignore", ".rayignore"]
+    default = environ.get(DEFAULT_EXCLUDES_VARIABLE, DEFAULT_EXCLUDES)
+
+    def upload(package: Package) -> str:
+        _upload(package, run, limit)
+        return f"gcs://{package.name}"
+
+    if (path := ready.get("working_dir")) is not None and not is_uri(path):
+        names = [name.strip() for name in default.split(",") if name.strip()]
+        ready["working_dir"] = upload(_pack_working_dir(path, [*names, *excludes], ignore_files))
+    if "py_modules" in ready:
+        ready["py_modules"] = [
+            path if is_uri(path) else upload(_pack_py_module(path, excludes, ignore_files))
+            for path in ready["py_modules"]
+        ]
+    return ready
+
+
+def _pack_working_dir(path: str, excludes: Sequence[str], ignore_files: Sequence[str]) -> Package:
+    if os.path.isdir(path):  # noqa: PTH112 - it never raises, unlike pathlib's
+        return pack_folder(path, excludes, ignore_files, inside=False)
+    if is_archive(path) and os.path.isfile(path):  # noqa: PTH113 - it never raises
+        return pack_archive(path)
+    raise _nothing_there("working_dir", path, "a folder, or a .zip, .tar.gz, .tgz or .tar.xz file")
+
+
+def _pack_py_module(path: str, excludes: Sequence[str], ignore_files: Sequence[str]) -> Package:
+    if os.path.isdir(path):  # noqa: PTH112 - it never raises
+        return pack_folder(path, excludes, ignore_files, inside=True)
+    if path.endswith(".py") and os.path.isfile(path):  # noqa: PTH113 - it never raises
+        return pack_module(path)
+    if path.endswith(".whl") and os.path.isfile(path):  # noqa: PTH113 - it never raises
+        return pack_archive(path)
+    raise _nothing_there("py_modules", path, "a module's folder, a .py file or a .whl file")
+
+
+def _nothing_there(key: str, path: str, wanted: str) -> RayPackageError:
+    where = "" if Path(path).is_absolute() else f" in {str(Path.cwd())!r}"
+    return RayPackageError(
+        f"runtime_env[{key!r}] names the local path {path!r}, but there is no such thing{where} on this Airflow "
+        f"worker; give {wanted}, or the URI of one that the cluster can read (s3://, gs://, https://)"
+    )
+
+
+def _upload(package: Package, run: Callable[[Flow[bool]], bool], limit: int) -> None:
+    """Have the cluster hold a package for at least the next minutes."""
+    if run(has_package(package.name)):
+        log.info("The cluster has the files of %s already (%s)", package.source, package.name)
+        return
+    with spooled(package, limit) as spool:
+        log.info(
+            "Uploading %s: %d files, %s, as a package of %s (%s)",
+            package.source,
+            len(package.files),
+            readable(package.size),
+            readable(spool.size),
+            package.name,
+        )
+        if not run(put_package(package.name, spool.opened)):
+            raise too_large(
+                package, f"{readable(spool.size)}, which the server, or a proxy before it, refuses (HTTP 413)"
+            )
+    # A slow upload may have outlasted the time for which Ray keeps what no job uses yet.
+    if not run(has_package(package.name)):
+        raise RayPackageError(
+            f"{package.source!r}: the cluster lost the package right after it was uploaded; try again"
+        )

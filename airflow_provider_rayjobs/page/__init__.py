@@ -1,0 +1,1 @@
+"""The page "Ray jobs" in Airflow's UI."""

@@ -1,0 +1,184 @@
+"""
+The page "Ray jobs", a small web application in Airflow's API server: three files, and two questions that they ask.
+
+Every route asks for Airflow's own login, and there is none that changes anything. A user sees the connections that
+Airflow lets them read, and of their jobs those of DAGs that they may read, and those that no DAG submitted.
+"""
+
+import asyncio
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+from airflow.api_fastapi.auth.managers.models.resource_details import ConnectionDetails, DagAccessEntity
+from airflow.api_fastapi.core_api.security import get_user, requires_access_connection, requires_access_dag
+from airflow.models.connection import Connection
+from airflow.models.dag import DagModel
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, conf
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
+from airflow.utils.session import create_session
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse
+from sqlalchemy import select
+
+from airflow_provider_rayjobs.cluster.connection import ClusterConnection
+from airflow_provider_rayjobs.compat.connections import load_cluster
+from airflow_provider_rayjobs.compat.masking import public, register_cluster
+from airflow_provider_rayjobs.exceptions import RayJobsError
+from airflow_provider_rayjobs.hooks import RayJobHook
+from airflow_provider_rayjobs.page import rows
+
+FOLDER = Path(__file__).parent
+
+#: Path of each file, and its name.
+FILES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}
+
+#: So many lists of one cluster are read at a time; a slow one holds up nobody but those who ask for it.
+MOST_READERS = 2
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+User = Annotated[BaseUser, Depends(get_user)]
+
+
+def create_app() -> FastAPI:
+    """Return the application, to be mounted in Airflow's API server."""
+    app = FastAPI(title="Ray jobs", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(get_user)])
+    readers: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(MOST_READERS))
+
+    @app.middleware("http")
+    async def _headers(request: Request, call_next: Any) -> Any:
+        response = await call_next(request)
+        response.headers.update(HEADERS)
+        return response
+
+    for path, name in FILES.items():
+        app.add_api_route(path, _sender(name), methods=["GET"])
+
+    @app.get("/api/connections")
+    def _connections(user: User) -> list[str]:
+        return [conn_id for conn_id in _known_connections() if _may_read_connection(conn_id, user)]
+
+    @app.get(
+        "/api/connections/{connection_id}/jobs",
+        dependencies=[
+            Depends(requires_access_connection("GET")),
+            Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE)),
+        ],
+    )
+    async def _jobs(connection_id: str, user: User) -> dict[str, Any]:
+        cluster = await run_in_threadpool(_cluster, connection_id)
+        async with readers[connection_id]:
+            table = await _newest_jobs(cluster)
+        return await run_in_threadpool(_shown, cluster, table, user)
+
+    return app
+
+
+def _sender(name: str) -> Any:
+    def send() -> FileResponse:
+        return FileResponse(FOLDER / name)
+
+    return send
+
+
+# Connections
+
+
+def _known_connections() -> list[str]:
+    """Return the ids that can be known: those in the database, and the default one wherever it is kept."""
+    with create_session() as session:
+        ids = set(session.scalars(select(Connection.conn_id).where(Connection.conn_type == RayJobHook.conn_type)))
+    default = RayJobHook.default_conn_name
+    if default not in ids and (found := _find(default)) is not None and found.conn_type == RayJobHook.conn_type:
+        ids.add(default)
+    return sorted(ids)
+
+
+def _find(conn_id: str) -> Connection | None:
+    """Look a connection up, in the secrets backends, too."""
+    team = _team(Connection, conn_id)
+    try:
+        return Connection.get_connection_from_secrets(conn_id, **({"team_name": team} if team else {}))
+    except AirflowNotFoundException:
+        return None
+
+
+def _cluster(conn_id: str) -> ClusterConnection:
+    """
+    Read a connection; of no other type than ours, or its credentials would go where they don't belong.
+
+    :raises HTTPException: there is none, or it can't be used.
+    """
+    connection = _find(conn_id)
+    if connection is None or connection.conn_type != RayJobHook.conn_type:
+        raise HTTPException(404, f"There is no connection {conn_id!r} of type {RayJobHook.conn_type}.")
+    try:
+        cluster = load_cluster(conn_id, connection, create=False)
+    except RayJobsError as e:
+        raise HTTPException(502, public(str(e))) from e
+    register_cluster(cluster)
+    return cluster
+
+
+# What a user may see
+
+
+def _team(model: Any, name: str) -> str | None:
+    """Return the team that a DAG or a connection belongs to, where Airflow has teams; in 3.1 they are half there."""
+    named = AIRFLOW_V_3_2_PLUS and conf.getboolean("core", "multi_team", fallback=False)
+    team: str | None = model.get_team_name(name) if named else None
+    return team
+
+
+def _may_read_connection(conn_id: str, user: BaseUser) -> bool:
+    details = ConnectionDetails(conn_id=conn_id, team_name=_team(Connection, conn_id))
+    return get_auth_manager().is_authorized_connection(method="GET", details=details, user=user)
+
+
+def _readable(dag_ids: set[str], user: BaseUser) -> set[str]:
+    """Return those of the DAGs that the user may read; all at once, for some auth managers ask others."""
+    by_team: defaultdict[str | None, set[str]] = defaultdict(set)
+    for dag_id in dag_ids:
+        by_team[_team(DagModel, dag_id)].add(dag_id)
+    readable: set[str] = set()
+    for team, ids in by_team.items():
+        named: Any = {"team_name": team} if team else {}
+        readable |= get_auth_manager().filter_authorized_dag_ids(dag_ids=ids, user=user, method="GET", **named)
+    return readable
+
+
+# Jobs
+
+
+async def _newest_jobs(cluster: ClusterConnection) -> rows.JobTable:
+    try:
+        return await rows.newest_jobs(cluster)
+    except RayJobsError as e:
+        raise HTTPException(502, public(str(e))) from e
+    except TimeoutError as e:
+        raise HTTPException(
+            504, f"{cluster.address}: the list of jobs did not come within {rows.LIST_TIMEOUT:.0f} s"
+        ) from e
+
+
+def _shown(cluster: ClusterConnection, table: rows.JobTable, user: BaseUser) -> dict[str, Any]:
+    readable = _readable(rows.dag_ids(table.jobs), user)
+    return {
+        "address": cluster.address,
+        "on_record": table.number,
+        "malformed": table.malformed,
+        "most": rows.MOST_JOBS,
+        "jobs": rows.rows(table.jobs, cluster, readable),
+    }

@@ -1,0 +1,1 @@
+"""One Ray job for each try of a task, and no job without a task."""

@@ -1,0 +1,224 @@
+"""
+Why the process of a task is asked to end, or its trigger is cancelled, as far as Airflow can tell.
+
+A user's wish is one reason. Others are a worker or a triggerer that shuts down, heartbeats that had no answer, or a
+newer try that runs elsewhere. None of these ends the job.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from enum import Enum, auto
+from typing import Any
+
+from airflow.providers.common.compat.sdk import XCom
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+from airflow_provider_rayjobs.client.threads import in_airflows_thread
+from airflow_provider_rayjobs.compat import versions
+from airflow_provider_rayjobs.tasks import context as task_context
+
+#: Seconds that the question may take on a worker: Airflow 3 sends SIGKILL 5 s after SIGTERM, and what is to be stopped
+#: is stopped in between.
+ANSWER_LIMIT = 2.5
+
+#: Seconds for which a process takes for granted that it still runs its task. Airflow's heartbeats must be missed for
+#: longer before it starts another try.
+SURE_FOR = 5.0
+
+#: States in which a process runs the task, or Airflow will start one.
+_ALIVE = frozenset(
+    {"running", "deferred", "queued", "scheduled", "up_for_retry", "up_for_reschedule", "awaiting_input"}
+)
+
+#: The state of a task that was cleared while it ran, until its process has ended.
+_CLEARED = "restarting"
+
+#: The state of a task that is to run again because its scheduler died, and no executor knew of it. (A clear gives the
+#: same one to a task that does not run.)
+_RESET = None
+
+
+class Reason(Enum):
+    """Why a task's process is asked to end."""
+
+    #: The task is over: a user marked or deleted it, or Airflow failed it for good. Or another process runs it
+    #: by now, with another job.
+    TASK_ENDED = auto()
+    #: A user cleared the task while it ran: it is to run anew.
+    TASK_CLEARED = auto()
+    #: The task goes on, and only this process ends.
+    PROCESS_ENDS = auto()
+    #: Another process runs the task by now, and follows the job.
+    REPLACED = auto()
+    #: Airflow did not answer.
+    UNKNOWN = auto()
+
+
+class TaskProcess:
+    """
+    What this process knows of the try that it runs.
+
+    :param ti: the task instance of the context.
+    """
+
+    def __init__(self, ti: Any) -> None:
+        self._ti = ti
+        self._try_number, self._max_tries = ti.try_number, ti.max_tries
+        self._retries = self._max_tries if AIRFLOW_V_3_0_PLUS else ti.task.retries
+        self._place = None if AIRFLOW_V_3_0_PLUS else (ti.hostname, ti.pid)
+        self._sure_at = time.time()  # the monotonic clock may stand still while a virtual machine is paused
+
+    @property
+    def has_next_try(self) -> bool:
+        """Whether Airflow starts another try when this one fails."""
+        return bool(self._retries) and bool(self._try_number <= self._max_tries)
+
+    def is_replaced(self) -> bool:
+        """
+        Tell whether the task is over, or another process runs it; asked when some time has passed.
+
+        A process that was paused, or waited long for the cluster, must not submit after its successor.
+        """
+        if time.time() - self._sure_at < SURE_FOR or getattr(self._ti, "test_mode", False):
+            return False
+        asked_at, reason = time.time(), self._ask("")
+        if reason is Reason.PROCESS_ENDS:
+            self._sure_at = asked_at
+        return reason not in (Reason.PROCESS_ENDS, Reason.UNKNOWN)
+
+    def reason(self, submission_id: str | None) -> Reason:
+        """
+        Ask Airflow why this process is to end; UNKNOWN when there is no answer within :data:`ANSWER_LIMIT`.
+
+        :param submission_id: the job that this process follows, if it has one.
+        """
+        found = [Reason.UNKNOWN]
+
+        def ask() -> None:
+            found[0] = self._ask(submission_id)
+
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(ANSWER_LIMIT)
+        return found[0]
+
+    def _ask(self, submission_id: str | None) -> Reason:
+        try:
+            reason = self._reason_3() if AIRFLOW_V_3_0_PLUS else self._reason_2()
+            if reason is Reason.REPLACED and submission_id and _follows_another_job(self._ti, submission_id):
+                return Reason.TASK_ENDED
+        except Exception:  # noqa: BLE001 - of whatever database or service: there is no answer
+            return Reason.UNKNOWN
+        return reason
+
+    def _reason_3(self) -> Reason:
+        state = _state_3(self._ti)
+        if state == _CLEARED:
+            return Reason.TASK_CLEARED
+        if state not in {*_ALIVE, _RESET}:
+            return Reason.TASK_ENDED
+        return Reason.PROCESS_ENDS if _is_current_try_3(self._ti) else Reason.REPLACED
+
+    def _reason_2(self) -> Reason:
+        now = _row_2(self._ti)
+        if now is not None and now.state == _CLEARED:
+            return Reason.TASK_CLEARED
+        if now is None or now.state not in {*_ALIVE, _RESET} or now.max_tries != self._max_tries:
+            return Reason.TASK_ENDED
+        elsewhere = now.state == "running" and (now.hostname, now.pid) != self._place
+        return Reason.REPLACED if now.try_number != self._try_number or elsewhere else Reason.PROCESS_ENDS
+
+
+async def was_killed(task_instance: Any, submission_id: str) -> bool:
+    """
+    Tell whether the task of a cancelled trigger was ended by a user's act, and nobody else follows its job.
+
+    A cancelled trigger knows nothing of the reason: a user marked or cleared the task, or the triggerer shuts down, or
+    another triggerer took its triggers over. Only the first ends the job.
+
+    :param task_instance: the trigger's task instance.
+    :param submission_id: the job that the trigger follows.
+    """
+    if versions.triggerer_ends():
+        return False
+    check = _was_killed_3 if AIRFLOW_V_3_0_PLUS else _was_killed_2
+    return await in_airflows_thread(check, task_instance, submission_id)
+
+
+def _was_killed_3(ti: Any, submission_id: str) -> bool:
+    if _state_3(ti) not in _ALIVE:
+        return True
+    # It is to run again, or runs, or was deferred anew. After a clear it follows another job: a new one, once it has
+    # stopped this one. A retry, or another triggerer, follows this job.
+    return _follows_another_job(ti, submission_id)
+
+
+def _was_killed_2(ti: Any, _submission_id: str) -> bool:
+    now = _row_2(ti)
+    return now is None or now.state not in _ALIVE or bool(now.max_tries != ti.max_tries)  # which a clear changes
+
+
+def _follows_another_job(ti: Any, submission_id: str) -> bool:
+    """Tell whether the task keeps another submission id than this as its own, whatever its try."""
+    current = XCom.get_one(
+        key=task_context.SUBMISSION_ID_XCOM,
+        dag_id=ti.dag_id,
+        task_id=ti.task_id,
+        run_id=ti.run_id,
+        map_index=_map_index(ti),
+    )
+    return current is not None and current != submission_id
+
+
+def _map_index(ti: Any) -> int:
+    return -1 if ti.map_index is None else int(ti.map_index)
+
+
+def _state_3(ti: Any) -> str | None:
+    """Return the state of the task instance, whatever its try; ``absent`` when it is not there any more."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    map_index = _map_index(ti)
+    states = RuntimeTaskInstance.get_task_states(
+        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=map_index
+    )
+    # Mapped task instances are keyed with their index.
+    name = ti.task_id if map_index < 0 else f"{ti.task_id}_{map_index}"
+    state = (states.get(ti.run_id) or {}).get(name, "absent")
+    return None if state is None else str(getattr(state, "value", state))
+
+
+def _is_current_try_3(ti: Any) -> bool:
+    """
+    Tell whether the try is the current one: each has an id of its own.
+
+    ``GET /execution/task-instances/{id}/validate-inlets-and-outlets`` answers 404 for an id that is not current, from
+    Airflow 3.0 on; no route tells the number of the try.
+    """
+    from airflow.sdk.exceptions import AirflowRuntimeError
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import ValidateInletsAndOutlets
+
+    try:
+        task_runner.SUPERVISOR_COMMS.send(ValidateInletsAndOutlets(ti_id=ti.id))
+    except AirflowRuntimeError as e:
+        if (e.error.detail or {}).get("status_code") == 404:
+            return False
+        raise
+    return True
+
+
+def _row_2(ti: Any) -> Any:
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+
+    table: Any = TaskInstance
+    columns = (table.state, table.try_number, table.max_tries, table.hostname, table.pid)
+    with create_session() as session:
+        return (
+            session.query(*columns)
+            .filter_by(dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index)
+            .one_or_none()
+        )

@@ -1,0 +1,67 @@
+"""Stops jobs, and waits until they have ended."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+from airflow_provider_rayjobs.client import verbs
+from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobTimeoutError
+
+if TYPE_CHECKING:
+    from airflow_provider_rayjobs.client.model import JobDetails, JobStatus
+    from airflow_provider_rayjobs.hooks import RayJobHook
+
+
+#: Seconds to wait until an earlier job that was asked to stop has ended.
+STOP_TIMEOUT = 60.0
+
+
+def find_job(hook: RayJobHook, submission_id: str) -> JobDetails | None:
+    """Return a job's details, or None when the cluster does not know it."""
+    try:
+        return hook.get_job_info(submission_id)
+    except RayJobNotFoundError:
+        return None
+
+
+def stop_job_and_wait(hook: RayJobHook, submission_id: str, patience: float, appear: float = 0.0) -> JobStatus | None:
+    """
+    Stop a job and wait until it has ended.
+
+    :param patience: seconds, from the first answer on.
+    :param appear: seconds within which a job that the cluster does not know may still appear.
+    :return: its last status, or None when the cluster does not know it.
+    :raises RayJobTimeoutError: it has not ended after ``patience`` seconds.
+    """
+    job = hook.get_conn().run(verbs.stop_and_wait(submission_id, patience=patience, appear=appear))
+    if job is not None and not job.status.is_terminal:
+        raise _still_live(hook, submission_id, job.status, patience)
+    return None if job is None else job.status
+
+
+def wait_until_ended(hook: RayJobHook, submission_id: str, patience: float) -> JobStatus:
+    """
+    Wait until a job has ended.
+
+    :param patience: seconds, from the first answer on.
+    :return: its last status.
+    :raises RayJobNotFoundError: no such job.
+    :raises RayJobTimeoutError: it has not ended after ``patience`` seconds.
+    """
+    give_up = math.inf
+    while not (status := hook.get_job_status(submission_id)).is_terminal:
+        give_up = min(give_up, time.monotonic() + patience)
+        if time.monotonic() >= give_up:
+            raise _still_live(hook, submission_id, status, patience)
+        time.sleep(0.5)
+    return status
+
+
+def _still_live(hook: RayJobHook, submission_id: str, status: JobStatus, patience: float) -> RayJobTimeoutError:
+    return RayJobTimeoutError(
+        f"{hook.get_address()}: Ray job {submission_id} is still {status} after {patience:.0f} s; stop it, in the Ray "
+        "dashboard or with RayStopJobOperator, then retry",
+        submission_id=submission_id,
+    )

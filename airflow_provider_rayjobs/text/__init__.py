@@ -1,0 +1,1 @@
+"""Makes text safe to show and to store."""

@@ -1,0 +1,286 @@
+"""What is refused before it is sent, by name."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.standard.operators.empty import EmptyOperator
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_rayjobs.client import checks
+from airflow_provider_rayjobs.client.model import Submission
+from airflow_provider_rayjobs.tasks import arguments
+
+#: Each field of a job, a value that is wrong, and the message.
+WRONG: list[tuple[str, Any, type[Exception], str]] = [
+    ("entrypoint", "", ValueError, "entrypoint is empty"),
+    ("entrypoint", "  ", ValueError, "entrypoint is empty"),
+    ("entrypoint", 5, TypeError, "entrypoint must be a text"),
+    ("entrypoint", "x" * 131_072, ValueError, "entrypoint has 131,072 bytes; Linux gives"),
+    ("entrypoint", ["echo", "ü" * 70_000], ValueError, "entrypoint has 140,007 bytes"),
+    (
+        "runtime_env",
+        {"env_vars": {"BIG": "x" * 131_068}},
+        ValueError,
+        "runtime_env['env_vars']['BIG'] has 131,072 bytes with its name; Linux gives a process none of more than",
+    ),
+    ("submission_id", "a/b", ValueError, "submission_id 'a/b' can't be used"),
+    ("submission_id", 5, TypeError, "submission_id must be a text, not 5"),
+    ("metadata", [], TypeError, "metadata must be a dict"),
+    ("metadata", {"k": 1}, TypeError, "metadata['k'] must be a text, not int; write str(...) around it"),
+    ("metadata", {1: "v"}, TypeError, "metadata has the key 1"),
+    ("runtime_env", "x", TypeError, "runtime_env must be a dict"),
+    ("runtime_env", {"env_vars": {"K": 1}}, TypeError, "runtime_env['env_vars']['K'] must be a text"),
+    ("runtime_env", {"env_vars": ["K"]}, TypeError, "runtime_env['env_vars'] must be a dict"),
+    ("runtime_env", {1: "x"}, TypeError, "runtime_env has the key 1"),
+    ("runtime_env", {"working_dir": 5}, TypeError, "runtime_env['working_dir'] must be a path or a URI, not int"),
+    ("runtime_env", {"working_dir": " "}, ValueError, "runtime_env['working_dir'] holds an empty path"),
+    ("runtime_env", {"working_dir": "hdfs://b/a.zip"}, ValueError, "runtime_env['working_dir']: Ray reads no hdfs://"),
+    (
+        "runtime_env",
+        {"working_dir": "s3://b/a.jar?k=secret"},
+        ValueError,
+        "Ray unpacks .zip, .tar.gz, .tgz, .tar.xz, not",
+    ),
+    ("runtime_env", {"working_dir": "local://code"}, ValueError, "write local:// and the absolute path of a folder"),
+    ("runtime_env", {"py_modules": ["local:///a.whl"]}, ValueError, "runtime_env['py_modules'] is 'local:///a.whl'"),
+    ("runtime_env", {"working_dir": "s3://b/a.whl"}, ValueError, "not 'a.whl'"),
+    (
+        "runtime_env",
+        {"py_modules": ["s3://b/a.zip", 5]},
+        TypeError,
+        "runtime_env['py_modules'] must be a path or a URI",
+    ),
+    ("runtime_env", {"java_jars": ["/a.jar"]}, ValueError, "runtime_env['java_jars'] names the local path '/a.jar'"),
+    ("runtime_env", {"excludes": "*.log"}, TypeError, "runtime_env['excludes'] must be a list of texts, not str"),
+    ("runtime_env", {"pip": [1]}, TypeError, "runtime_env['pip'] must be a list of texts"),
+    ("runtime_env", {"pip": 1}, TypeError, "runtime_env['pip'] must be a list of packages, the path of a"),
+    (
+        "runtime_env",
+        {"pip": {"package": ["a"]}},
+        ValueError,
+        "runtime_env['pip'] has no field 'package'; it takes pack",
+    ),
+    ("runtime_env", {"pip": {"pip_check": True}}, ValueError, "runtime_env['pip'] needs the field 'packages'"),
+    (
+        "runtime_env",
+        {"pip": {"packages": [], "pip_check": 1}},
+        TypeError,
+        "runtime_env['pip']['pip_check'] must be a bool",
+    ),
+    ("runtime_env", {"uv": {"packages": "r.txt"}}, ValueError, "runtime_env['uv']['packages'] must be a list, not str"),
+    ("runtime_env", {"uv": ["a"], "pip": ["b"]}, ValueError, "runtime_env can't have 'pip' and 'uv' together"),
+    ("runtime_env", {"conda": ["a"]}, TypeError, "runtime_env['conda'] must be a text or a dict, not list"),
+    (
+        "runtime_env",
+        {"config": {"setup_timeout_seconds": 0}},
+        ValueError,
+        "runtime_env['config']: setup_timeout_seconds",
+    ),
+    (
+        "runtime_env",
+        {"config": {"eager_install": 1}},
+        TypeError,
+        "runtime_env['config'] must be a dict whose eager_install",
+    ),
+    (
+        "runtime_env",
+        {"worker_process_setup_hook": print},
+        ValueError,
+        "runtime_env['worker_process_setup_hook'] must be",
+    ),
+    (
+        "runtime_env",
+        {"image_uri": "a", "pip": ["b"]},
+        ValueError,
+        "runtime_env can't have 'image_uri' together with 'pip'",
+    ),
+    ("runtime_env", {"my_plugin": object()}, TypeError, "runtime_env['my_plugin'] holds something that is no JSON"),
+    ("runtime_env", {"py_modules": "s3://b/a.zip"}, TypeError, "runtime_env['py_modules'] must be a list"),
+    ("entrypoint", "a\0b", ValueError, "entrypoint holds a NUL character"),
+    ("entrypoint", "\ud800", ValueError, "entrypoint holds a NUL character, or half of a surrogate pair"),
+    ("submission_id", "a" * 241, ValueError, "submission_id has 241 characters; Ray can't run jobs with more than 240"),
+    ("runtime_env", {"env_vars": {"": "x"}}, ValueError, "runtime_env['env_vars'] has the key ''"),
+    ("runtime_env", {"env_vars": {"A=B": "x"}}, ValueError, "runtime_env['env_vars'] has the key 'A=B'"),
+    ("runtime_env", {"env_vars": {"A": "x\0"}}, ValueError, "runtime_env['env_vars']['A'] holds a NUL character"),
+    ("runtime_env", {"pip": ["a"], "conda": "b"}, ValueError, "can't have 'conda' and 'pip' together"),
+    ("runtime_env", {"image_uri": "i", "pip": ["a"]}, ValueError, "can't have 'image_uri' together with 'pip'"),
+    (
+        "runtime_env",
+        {"container": {"image": "i"}, "uv": ["a"]},
+        ValueError,
+        "can't have 'container' together with 'uv'",
+    ),
+    ("runtime_env", {"worker_process_setup_hook": 5}, ValueError, "['worker_process_setup_hook'] must be the name"),
+    ("runtime_env", {"excludes": "*.log"}, TypeError, "runtime_env['excludes'] must be a list of texts"),
+    ("runtime_env", {"config": 5}, TypeError, "runtime_env['config'] must be a dict, not int"),
+    ("runtime_env", {"config": {"setup_timeout_seconds": "5"}}, TypeError, "setup_timeout_seconds is a whole number"),
+    ("runtime_env", {"config": {"setup_timeout_seconds": 0}}, ValueError, "setup_timeout_seconds is 0; it is positive"),
+    ("runtime_env", {"config": {"eager_install": 1}}, TypeError, "eager_install is true or false"),
+    ("entrypoint_num_gpus", 1.5, ValueError, "entrypoint_num_gpus is 1.5; above 1 it must be a whole number"),
+    ("entrypoint_resources", {"CPU": 1}, ValueError, "entrypoint_resources holds 'CPU'; use entrypoint_num_cpus"),
+    ("entrypoint_resources", {"GPU": 1}, ValueError, "entrypoint_resources holds 'GPU'; use entrypoint_num_gpus"),
+    ("entrypoint_resources", {"memory": 1}, ValueError, "entrypoint_resources holds 'memory'; use entrypoint_memory"),
+    ("entrypoint_num_cpus", "many", TypeError, "entrypoint_num_cpus must be a number, not 'many' (str)"),
+    ("entrypoint_num_cpus", True, TypeError, "entrypoint_num_cpus must be a number"),
+    ("entrypoint_num_gpus", -0.5, ValueError, "entrypoint_num_gpus is -0.5; it can't be negative or infinite"),
+    ("entrypoint_num_gpus", math.nan, ValueError, "entrypoint_num_gpus is nan"),
+    ("entrypoint_memory", math.inf, TypeError, "entrypoint_memory must be a whole number"),
+    ("entrypoint_memory", 1.5, TypeError, "entrypoint_memory must be a whole number"),
+    ("entrypoint_resources", ["x"], TypeError, "entrypoint_resources must be a dict"),
+    ("entrypoint_resources", {7: 1}, TypeError, "entrypoint_resources has the key 7"),
+    ("entrypoint_resources", {"x": "one"}, TypeError, "entrypoint_resources['x'] must be a number"),
+    ("entrypoint_resources", {"x": -1}, ValueError, "entrypoint_resources['x'] is -1"),
+    ("entrypoint_label_selector", {"zone": 1}, TypeError, "entrypoint_label_selector['zone'] must be a text"),
+]
+
+RIGHT: dict[str, Any] = {
+    "entrypoint": "python x.py",
+    "submission_id": "a-B_1.2",
+    "metadata": {"owner": "me"},
+    "runtime_env": {"env_vars": {"K": "v"}, "working_dir": "s3://b/a.zip", "py_modules": ["gcs://m.zip"]},
+    "entrypoint_num_cpus": 0.5,
+    "entrypoint_num_gpus": 0,
+    "entrypoint_memory": 1024,
+    "entrypoint_resources": {"TPU": 1},
+    "entrypoint_label_selector": {"zone": "a"},
+}
+
+
+def operator(**fields: Any) -> SimpleNamespace:
+    """Return what is read of an operator."""
+    given = dict.fromkeys(RIGHT) | {"entrypoint": "true", "poll_interval": 30.0, "secret_env_vars": None}
+    return SimpleNamespace(**given | {"job_timeout": None, "pending_timeout": None} | fields)
+
+
+@pytest.mark.parametrize(("name", "value", "kind", "words"), WRONG)
+def test_a_wrong_field_is_named_by_the_hook_and_when_a_dag_is_parsed(
+    name: str, value: Any, kind: type[Exception], words: str
+) -> None:
+    fields = {"entrypoint": "true", "submission_id": "a"}
+    with pytest.raises(kind) as by_hook:
+        checks.check_submission(Submission(**fields | {name: value}))
+    with pytest.raises(kind) as by_operator:
+        arguments.check_operator(operator(**{name: value}))
+    assert words in str(by_hook.value)
+    assert words in str(by_operator.value)
+
+
+def test_what_is_right_passes() -> None:
+    checks.check_submission(Submission(**RIGHT))
+    arguments.check_operator(operator(**RIGHT))
+    arguments.check_operator(operator(entrypoint=["python", "x y.py", ""]))
+
+
+@pytest.mark.parametrize(
+    "runtime_env",
+    [
+        {"pip": None, "conda": None, "env_vars": None, "config": None},
+        {"pip": ["a"], "conda": None, "config": {"setup_timeout_seconds": -1, "eager_install": False}},
+        {"image_uri": "i", "env_vars": {"A": ""}, "config": {}},
+        {"excludes": ["*.log"], "worker_process_setup_hook": "a.b", "py_executable": "uv run"},
+    ],
+)
+def test_what_ray_takes_passes(runtime_env: dict[str, Any]) -> None:
+    arguments.check_operator(operator(runtime_env=runtime_env, entrypoint_num_gpus=2.0, submission_id="a" * 240))
+
+
+@pytest.mark.parametrize("secret", [{"A": 1}, {"A=": "x"}, ["A"], {1: "x"}])
+def test_secret_variables_are_checked_without_being_shown(secret: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="secret_env_vars"):
+        arguments.check_operator(operator(secret_env_vars=secret))
+    with pytest.raises(ValueError, match="NUL") as caught:
+        arguments.check_operator(operator(secret_env_vars={"A": "hunter2\0"}))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_secret_variables_join_the_others_and_only_their_names_are_told() -> None:
+    given = operator(runtime_env={"env_vars": {"A": "1"}, "pip": ["x"]}, secret_env_vars={"B": "2", "C": "3"})
+    values = arguments.job_arguments(given)
+    assert values["runtime_env"] == {"env_vars": {"A": "1", "B": "2", "C": "3"}, "pip": ["x"]}
+    assert values["metadata"] == {"airflow_secret_env_vars": "B,C"}
+    assert given.runtime_env == {"env_vars": {"A": "1"}, "pip": ["x"]}
+    alone = arguments.job_arguments(operator(secret_env_vars={"B": "2"}, metadata={"m": "n"}))
+    assert (alone["runtime_env"], alone["metadata"]["m"]) == ({"env_vars": {"B": "2"}}, "n")
+    with pytest.raises(ValueError, match=r"both hold 'A'"):
+        arguments.job_arguments(operator(runtime_env={"env_vars": {"A": "1"}}, secret_env_vars={"A": "2"}))
+
+
+@pytest.mark.parametrize("entrypoint", [None, [], [""], [" ", "x"]])
+def test_an_operator_needs_a_command(entrypoint: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="entrypoint"):
+        arguments.check_operator(operator(entrypoint=entrypoint))
+
+
+def test_an_author_may_not_use_the_providers_metadata_keys_but_the_provider_may() -> None:
+    metadata = {"airflow_task": "x"}
+    with pytest.raises(ValueError, match="keys that begin with 'airflow_' are the provider's own"):
+        arguments.check_operator(operator(metadata=metadata))
+    checks.check_submission(Submission("true", "a", metadata=metadata))
+
+
+@pytest.mark.parametrize("name", ["poll_interval", "job_timeout", "pending_timeout"])
+@pytest.mark.parametrize("value", [0, -1, math.inf, math.nan, "soon", True])
+def test_durations_are_positive_numbers_of_seconds(name: str, value: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match=name):
+        arguments.check_operator(operator(**{name: value}))
+
+
+def test_a_poll_interval_is_needed() -> None:
+    with pytest.raises(TypeError, match="poll_interval must be a number of seconds, not None"):
+        arguments.check_operator(operator(poll_interval=None))
+
+
+@pytest.mark.parametrize("later", ["{{ params.x }}", "{% if x %}1{% endif %}", EmptyOperator(task_id="t").output])
+@pytest.mark.parametrize("name", [*RIGHT, "job_timeout", "pending_timeout"])
+def test_what_is_only_known_at_run_time_is_not_checked_before(name: str, later: Any) -> None:
+    arguments.check_operator(operator(**{name: later}))
+    inside = {"metadata": {"k": later}, "runtime_env": {"env_vars": {"k": later}}, "entrypoint": ["x", later]}
+    if name in inside:
+        arguments.check_operator(operator(**{name: inside[name]}))
+
+
+def test_rendered_amounts_are_numbers_and_empty_ones_absent() -> None:
+    given = operator(
+        entrypoint_num_cpus="0.5", entrypoint_num_gpus=" 2 ", entrypoint_memory="", submission_id="", metadata=""
+    )
+    values = arguments.job_arguments(given)
+    amounts = {name: values[name] for name in ("entrypoint_num_cpus", "entrypoint_num_gpus", "entrypoint_memory")}
+    assert amounts == {"entrypoint_num_cpus": 0.5, "entrypoint_num_gpus": 2, "entrypoint_memory": None}
+    assert (values["submission_id"], values["metadata"]) == (None, {})
+    assert set(values) == set(RIGHT)
+
+
+def test_rendered_arguments_are_checked() -> None:
+    with pytest.raises(TypeError, match="entrypoint_memory must be a whole number"):
+        arguments.job_arguments(operator(entrypoint_memory="1.5"))
+
+
+@given(st.one_of(st.integers(-(10**9), 10**9), st.floats(allow_nan=False, allow_infinity=False)))
+def test_a_number_survives_being_rendered(number: float) -> None:
+    assert arguments.as_number(f" {number} ") == number
+    assert arguments.as_number(number) is number
+
+
+@pytest.mark.parametrize(
+    ("runtime_env", "metadata", "largest"),
+    [
+        ({"env_vars": {"A": "x" * 70_000, "B": "y" * 70_001}}, {}, "runtime_env['env_vars']['B'] with 70,003"),
+        ({"env_vars": {"A": '"' * 70_000}}, {}, "runtime_env['env_vars']['A'] with 140,002"),
+        ({"excludes": ["x" * 140_000]}, {}, "runtime_env['excludes'] with 140,004"),
+        ({"env_vars": {"A": "x" * 60_000}}, {"m": "é" * 15_000}, "metadata['m'] with 90,002"),
+    ],
+)
+def test_what_ray_can_not_pass_to_a_process_is_refused(runtime_env: Any, metadata: Any, largest: str) -> None:
+    with pytest.raises(ValueError, match="as JSON, and Ray can pass at most 130,047") as caught:
+        checks.check_submission(Submission("true", "a", runtime_env=runtime_env, metadata=metadata))
+    assert f"the largest part is {largest}. Put large values into a file" in str(caught.value)
+
+
+def test_what_just_fits_is_taken() -> None:
+    runtime_env = {"env_vars": {"A": "x" * 65_000, "B": "y" * 64_000}}
+    checks.check_submission(Submission("true #" + "x" * 131_065, "a", runtime_env=runtime_env, metadata={"a": "b"}))

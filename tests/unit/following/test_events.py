@@ -1,0 +1,171 @@
+"""The event that a trigger sends its operator, and what each outcome raises."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_rayjobs import exceptions as errors
+from airflow_provider_rayjobs.client.model import JobDetails, JobStatus
+from airflow_provider_rayjobs.following.events import (
+    EVENT_VERSION,
+    JobEvent,
+    Outcome,
+    describe_failure,
+    event_of_job,
+    raise_for_outcome,
+)
+
+ADDRESS = "http://ray:8265"
+GOOD = JobEvent("a", ADDRESS, Outcome.SUCCEEDED).to_json()
+
+
+def events(text: st.SearchStrategy[str]) -> st.SearchStrategy[JobEvent]:
+    return st.builds(
+        JobEvent,
+        submission_id=text.filter(bool),
+        address=text,
+        outcome=st.sampled_from(Outcome),
+        detail=text,
+        message=st.none() | text,
+        error_type=st.none() | text,
+        exit_code=st.none() | st.integers(-(2**31), 2**31),
+        log_tail=st.lists(text).map(tuple),
+        reattached_at=st.none() | st.floats(0, 1e10),
+        ended_at=st.floats(0, 1e10),
+        progress=st.none() | st.builds(dict, done=st.just(1), total=st.none(), message=text),
+    )
+
+
+@given(events(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)))
+def test_an_event_survives_json(event: JobEvent) -> None:
+    assert JobEvent.from_json(json.loads(json.dumps(event.to_json()))) == event
+
+
+@given(events(st.text(st.sampled_from("a\0\ud800\udcff\U0001f600é"), max_size=6)))
+def test_every_database_takes_an_event_whatever_a_job_printed(event: JobEvent) -> None:
+    sent = json.dumps(event.to_json())
+    assert "\\u0000" not in sent
+    json.loads(sent.replace("\\ud83d\\ude00", "")).__repr__().encode()  # no half of a pair is left
+    assert JobEvent.from_json(json.loads(sent)).outcome == event.outcome
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (None, "no event of version 1 but 'None'"),
+        ("done", "must run the same version of airflow-provider-rayjobs"),
+        ({}, "no event of version 1"),
+        ({**GOOD, "version": EVENT_VERSION + 1}, "no event of version 1"),
+        ({**GOOD, "outcome": "fine"}, "malformed event"),
+        ({key: value for key, value in GOOD.items() if key != "outcome"}, "malformed event"),
+        ({key: value for key, value in GOOD.items() if key != "address"}, "malformed event"),
+        ({key: value for key, value in GOOD.items() if key != "submission_id"}, "malformed event"),
+        ({**GOOD, "log_tail": 5}, "malformed event"),
+        ({**GOOD, "submission_id": ""}, "without submission_id"),
+        ({**GOOD, "submission_id": 5}, "without submission_id"),
+    ],
+)
+def test_what_is_no_event_is_a_clear_error(data: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        JobEvent.from_json(data)
+
+
+def test_a_field_that_a_later_provider_adds_is_no_error() -> None:
+    assert JobEvent.from_json({**GOOD, "later": 1}) == JobEvent("a", ADDRESS, Outcome.SUCCEEDED)
+
+
+def event(outcome: Outcome, **fields: Any) -> JobEvent:
+    return JobEvent("a", ADDRESS, outcome, **fields)
+
+
+def test_success_raises_nothing() -> None:
+    raise_for_outcome(event(Outcome.SUCCEEDED))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind"),
+    [
+        (Outcome.FAILED, errors.RayJobFailedError),
+        (Outcome.STOPPED, errors.RayJobStoppedError),
+        (Outcome.TIMEOUT, errors.RayJobTimeoutError),
+        (Outcome.LOST, errors.RayJobLostError),
+        (Outcome.UNREACHABLE, errors.RayClusterUnreachableError),
+    ],
+)
+def test_every_other_outcome_has_its_error_with_address_and_id(outcome: Outcome, kind: type[Exception]) -> None:
+    with pytest.raises(errors.RayJobsError) as caught:
+        raise_for_outcome(event(outcome, detail="passed its job_timeout"))
+    assert type(caught.value) is kind
+    assert str(caught.value).startswith(f"{ADDRESS}: Ray job a ")
+    if outcome not in (Outcome.FAILED, Outcome.STOPPED):
+        assert "passed its job_timeout" in str(caught.value)
+    if isinstance(caught.value, errors.RayJobError):
+        assert caught.value.submission_id == "a"
+
+
+def test_a_lost_job_tells_where_it_may_still_run() -> None:
+    event = JobEvent("a", "http://ray", Outcome.LOST, "is gone", may_run=True, node_id="ab12", node_ip="10.0.0.7")
+    with pytest.raises(errors.RayJobLostError) as caught:
+        raise_for_outcome(JobEvent.from_json(json.loads(json.dumps(event.to_json()))))
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert (error.submission_id, error.may_run, error.node_id, error.node_ip) == ("a", True, "ab12", "10.0.0.7")
+
+
+def test_losing_contact_is_never_a_failed_job() -> None:
+    with pytest.raises(errors.RayClusterUnreachableError) as caught:
+        raise_for_outcome(event(Outcome.UNREACHABLE))
+    assert not isinstance(caught.value, errors.RayJobError)
+
+
+def test_every_outcome_is_covered() -> None:
+    for outcome in set(Outcome) - {Outcome.SUCCEEDED}:
+        with pytest.raises(errors.RayJobsError):
+            raise_for_outcome(event(outcome))
+
+
+def test_a_failure_tells_type_exit_code_message_and_log() -> None:
+    text = describe_failure(
+        event(
+            Outcome.FAILED,
+            error_type="RUNTIME_ENV_SETUP_FAILURE",
+            exit_code=2,
+            message="pip failed\nno such package\n",
+            log_tail=("one", "two"),
+        )
+    )
+    assert text.splitlines() == [
+        "http://ray:8265: Ray job a ended FAILED (RUNTIME_ENV_SETUP_FAILURE, exit code 2)",
+        "Ray's message:",
+        "pip failed",
+        "no such package",
+        "Last lines of the job's log:",
+        "one",
+        "two",
+    ]
+
+
+def test_a_failed_commands_log_is_not_told_twice() -> None:
+    failed = {"error_type": "JOB_ENTRYPOINT_COMMAND_ERROR", "message": "exit code 1, last logs:\nboom\n"}
+    assert describe_failure(event(Outcome.FAILED, log_tail=("boom",), **failed)).count("boom") == 1
+    assert describe_failure(event(Outcome.FAILED, **failed)).count("boom") == 1
+
+
+def test_a_failure_without_any_word_still_says_so() -> None:
+    assert describe_failure(event(Outcome.FAILED)) == "http://ray:8265: Ray job a ended FAILED"
+
+
+@pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED", "STOPPED"])
+def test_the_event_of_an_ended_job(status: str) -> None:
+    job = JobDetails(
+        "SUBMISSION", JobStatus(status), submission_id="a", message="m", error_type="E", driver_exit_code=3
+    )
+    made = event_of_job(job, ADDRESS, reattached_at=1.0)
+    assert made == JobEvent(
+        "a", ADDRESS, Outcome(status.lower()), message="m", error_type="E", exit_code=3, reattached_at=1.0
+    )

@@ -1,0 +1,475 @@
+"""Following a job to its end: what decides it, what does not, and for how long contact may be lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_rayjobs.client import model, verbs
+from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
+from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError
+from airflow_provider_rayjobs.following import log_stream, watcher
+from airflow_provider_rayjobs.following.events import JobEvent, Outcome
+from airflow_provider_rayjobs.following.poller import Poller
+from airflow_provider_rayjobs.following.watcher import JobWatcher, Watch, poll_delay
+from tests.support import answers
+from tests.support.clients import cluster_at, until
+from tests.support.scripted_server import ScriptedRay, Tail
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_rayjobs.client.model import JobDetails
+
+LOG = logging.getLogger("tests.follow")
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, LOG.name)
+    monkeypatch.setattr(watcher, "SHORTEST_INTERVAL", 0.03)
+    for name, value in {
+        "NATURAL_GAP": 0.0,
+        "REOPEN_FIRST": 0.02,
+        "REOPEN_LONGEST": 0.05,
+        "OVER_PATIENCE": 0.1,
+        "DRAIN_REOPEN": 0.3,
+        "DRAIN_IDLE": 0.3,
+    }.items():
+        monkeypatch.setattr(log_stream, name, value)
+
+
+async def quick_sleep(seconds: float) -> None:
+    await asyncio.sleep(min(seconds, 0.01))
+
+
+def run(
+    server: ScriptedRay,
+    act: Callable[[], object] | None = None,
+    when: Callable[[], object] = lambda: True,
+    unreachable_timeout: float = 10.0,
+    **watch: Any,
+) -> JobEvent:
+    """Follow job "a"; do something once a condition holds."""
+
+    async def main() -> JobEvent:
+        cluster = cluster_at(server, unreachable_timeout=unreachable_timeout)
+        transport = AiohttpTransport(cluster, sleep=quick_sleep)
+        given = {"submission_id": "a", "submitted_at": time.time(), **watch}
+        poller = Poller(transport)
+        running = asyncio.ensure_future(JobWatcher(poller, Watch(**given), LOG).run())
+        try:
+            async with asyncio.timeout(20):
+                if act is not None:
+                    await until(when)
+                    act()
+                return await running
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await poller.close()
+            await asyncio.sleep(0.02)
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    return asyncio.run(main())
+
+
+def looks(server: ScriptedRay) -> int:
+    return len(server.received_on("GET", "/api/jobs/a"))
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == LOG.name]
+
+
+# The outcome
+
+
+@pytest.mark.parametrize("stream_logs", [True, False])
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [("SUCCEEDED", Outcome.SUCCEEDED), ("FAILED", Outcome.FAILED), ("STOPPED", Outcome.STOPPED)],
+)
+def test_the_outcome_is_the_jobs_status(
+    status: str, outcome: Outcome, stream_logs: bool, scripted_ray: ScriptedRay
+) -> None:
+    job = scripted_ray.add_job("a", "PENDING")
+    job.reads.extend(["PENDING", "RUNNING", "RUNNING", status])
+    scripted_ray.append_log("a", ["one\ntwo\n"])
+    before = time.time()
+    event = run(scripted_ray, stream_logs=stream_logs, reattached_at=5.0)
+    assert (event.submission_id, event.address, event.outcome) == ("a", scripted_ray.url, outcome)
+    assert event.message == job.fields["message"]
+    assert event.exit_code == job.fields["driver_exit_code"]
+    assert event.reattached_at == 5.0
+    assert before < event.ended_at < time.time()
+    assert event.log_tail == (("one", "two") if outcome is Outcome.FAILED else ())
+
+
+def test_each_status_is_logged_once_when_it_changes(
+    scripted_ray: ScriptedRay, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = scripted_ray.add_job("a", "PENDING")
+    job.reads.extend(["PENDING", "PENDING", "RUNNING", "RUNNING", "ON_HOLD", "ON_HOLD", "SUCCEEDED"])
+    run(scripted_ray, stream_logs=False)
+    said = [line for line in messages(caplog) if line.startswith("Ray job a is ")]
+    assert [line.split()[4] for line in said] == ["PENDING", "RUNNING", "ON_HOLD", "SUCCEEDED"]
+    assert said[1].endswith(" s PENDING")
+    spent = r"PENDING \d\.\d s, RUNNING \d\.\d s, ON_HOLD \d\.\d s"
+    assert re.fullmatch(rf"Ray job a SUCCEEDED after \d+\.\d s \({spent}\): http://.*/#/jobs/a", messages(caplog)[-1])
+
+
+def test_the_jobs_lines_go_to_the_log_only_when_wished(
+    scripted_ray: ScriptedRay, caplog: pytest.LogCaptureFixture
+) -> None:
+    scripted_ray.add_job("a", "SUCCEEDED")
+    scripted_ray.append_log("a", ["a line of the job\n"])
+    run(scripted_ray, stream_logs=False)
+    assert scripted_ray.received_on("GET", ".*/logs.*") == []
+    assert "a line of the job" not in messages(caplog)
+    run(scripted_ray)
+    assert messages(caplog).count("a line of the job") == 1
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1011])
+def test_the_streams_closing_decides_nothing(code: int, scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a")
+    scripted_ray.append_log("a", ["one\n"])
+    scripted_ray.tails(*[Tail(after=1, code=code)] * 100)
+    event = run(
+        scripted_ray,
+        lambda: scripted_ray.set_status("a", "FAILED"),
+        when=lambda: len(scripted_ray.received_on("GET", ".*/tail")) > 3,
+    )
+    assert (event.outcome, event.log_tail) == (Outcome.FAILED, ("one",))
+
+
+def test_a_stream_that_hangs_holds_the_outcome_up_for_bounded_time(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a", "SUCCEEDED")
+    scripted_ray.tails(*[Tail(hang=True)] * 9)
+    began = time.monotonic()
+    assert run(scripted_ray).outcome is Outcome.SUCCEEDED
+    assert time.monotonic() - began < 5
+
+
+def test_the_streams_close_is_a_hint_to_look_at_once(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "SHORTEST_INTERVAL", 15.0)
+    monkeypatch.setattr(log_stream, "OVER_PATIENCE", 3.0)
+    scripted_ray.add_job("a")
+    began = time.monotonic()
+    event = run(scripted_ray, lambda: scripted_ray.set_status("a", "SUCCEEDED"), when=lambda: looks(scripted_ray))
+    assert event.outcome is Outcome.SUCCEEDED
+    assert time.monotonic() - began < 5
+
+
+def test_a_log_that_cannot_be_had_changes_nothing(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a", "SUCCEEDED")
+    scripted_ray.script("GET", ".*/logs.*", answers.html(), forever=True)
+    assert run(scripted_ray).outcome is Outcome.SUCCEEDED
+
+
+# Jobs that are gone
+
+
+@pytest.mark.parametrize("stream_logs", [True, False])
+def test_a_restarted_head_that_forgot_the_job_is_told_as_such(stream_logs: bool, scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a")
+    before = scripted_ray.session_name
+    event = run(
+        scripted_ray,
+        scripted_ray.restart,
+        when=lambda: looks(scripted_ray) > 1,
+        session_name=before,
+        stream_logs=stream_logs,
+    )
+    assert event.outcome is Outcome.LOST
+    assert f"the head restarted (session {before} became {scripted_ray.session_name})" in event.detail
+    # As the last look knew it.
+    assert (event.may_run, event.node_id, event.node_ip) == (True, "ab" * 28, "127.0.0.1")
+    assert f"may still run on node 127.0.0.1 (node id {'ab' * 28})" in event.detail
+    assert "a process with a in its environment, and end it" in event.detail
+
+
+@pytest.mark.parametrize(
+    ("known", "told"),
+    [(True, "was deleted from the cluster, whose head did not restart"), (False, "was deleted from the cluster, or")],
+)
+def test_a_deleted_job_is_told_from_a_restarted_head(known: bool, told: str, scripted_ray: ScriptedRay) -> None:
+    event = run(scripted_ray, session_name=scripted_ray.session_name if known else None)
+    assert event.outcome is Outcome.LOST
+    assert told in event.detail
+    assert "A retry of this task submits the job again" in event.detail
+    # Ray deletes only jobs that have ended. Nobody ever saw where this one ran.
+    assert (event.may_run, event.node_id, event.node_ip) == (not known, None, None)
+    assert ("may still run on the job's node" in event.detail) is not known
+
+
+@pytest.mark.parametrize("address", ["http://[", "", "x" * 1000])
+def test_a_node_whose_address_is_none_is_named_by_its_id(address: str) -> None:
+    data = {"type": "SUBMISSION", "status": "RUNNING", "driver_agent_http_address": address, "driver_node_id": "ab12"}
+    hint = model.may_run_hint("a", model.JobDetails.from_json(data))
+    assert "node of an unknown address (node id ab12)" in hint
+
+
+def test_a_job_that_survived_a_restart_is_followed_on(scripted_ray: ScriptedRay) -> None:
+    job = scripted_ray.add_job("a")
+    job.reads.extend(["RUNNING", "RUNNING", "SUCCEEDED"])
+    assert run(scripted_ray, session_name="session_of_before").outcome is Outcome.SUCCEEDED
+
+
+# Lost contact
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [answers.bad_gateway(), answers.drop(), answers.html(), answers.internal_error(), answers.unauthorized()],
+    ids=["502", "reset", "page", "500", "401"],
+)
+def test_lost_contact_is_ridden_out(
+    answer: answers.Answer, scripted_ray: ScriptedRay, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = scripted_ray.add_job("a")
+    job.reads.extend(["RUNNING", "SUCCEEDED"])
+    scripted_ray.script("GET", "/api/jobs/a", *[answer] * 12)
+    assert run(scripted_ray, stream_logs=False).outcome is Outcome.SUCCEEDED
+    said = messages(caplog)
+    assert len([line for line in said if line.startswith("No contact with the cluster; trying on for 10 s")]) == 1
+    assert len([line for line in said if line.startswith("Contact with the cluster is back after")]) == 1
+
+
+@pytest.mark.parametrize("stream_logs", [True, False])
+def test_contact_lost_for_the_whole_budget_is_unreachable_and_no_failure(
+    stream_logs: bool, scripted_ray: ScriptedRay
+) -> None:
+    scripted_ray.add_job("a")
+    began = time.monotonic()
+    event = run(
+        scripted_ray,
+        scripted_ray.stop,
+        when=lambda: looks(scripted_ray) > 1,
+        unreachable_timeout=0.5,
+        stream_logs=stream_logs,
+    )
+    assert 0.5 < time.monotonic() - began < 8
+    assert event.outcome is Outcome.UNREACHABLE
+    assert "the job itself may still run; a retry of this task finds it" in event.detail
+    assert "unreachable_timeout is 0 s" in event.detail or "unreachable_timeout is 1 s" in event.detail
+    assert "nothing accepts connections there" in event.detail
+
+
+def test_the_budget_begins_anew_after_each_contact(scripted_ray: ScriptedRay) -> None:
+    job = scripted_ray.add_job("a")
+    job.reads.extend(["RUNNING"] * 6 + ["SUCCEEDED"])
+    gap = [answers.internal_error().but(delay=0.15), answers.default()]
+    scripted_ray.script("GET", "/api/jobs/a", *gap * 5)
+    assert run(scripted_ray, stream_logs=False, unreachable_timeout=0.4).outcome is Outcome.SUCCEEDED
+
+
+# Deadlines
+
+
+@pytest.mark.parametrize("name", ["job_timeout", "execution_timeout"])
+def test_a_deadline_stops_the_job(name: str, scripted_ray: ScriptedRay, caplog: pytest.LogCaptureFixture) -> None:
+    scripted_ray.add_job("a")
+    scripted_ray.stop_takes = 0.1
+    event = run(scripted_ray, deadlines={"other": time.time() + 99, name: time.time() + 0.2})
+    assert event.outcome is Outcome.TIMEOUT
+    assert event.detail.startswith(f"passed its {name}: it was submitted 0 s ago")
+    assert event.detail.endswith("; it was stopped")
+    assert scripted_ray.jobs["a"].status == "STOPPED"
+    assert any("passed its" in line and "stopping it" in line for line in messages(caplog))
+    assert re.fullmatch(r"Ray job a STOPPED after \d\.\d s \(RUNNING \d\.\d s\): http.*", messages(caplog)[-1])
+
+
+def test_a_deadline_is_met_in_time_whatever_the_poll_interval(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "SHORTEST_INTERVAL", 15.0)
+    scripted_ray.add_job("a")
+    began = time.monotonic()
+    run(scripted_ray, deadlines={"job_timeout": time.time() + 0.3}, stream_logs=False)
+    assert time.monotonic() - began < 5
+
+
+def test_a_job_that_does_not_heed_the_stop_is_a_timeout_that_says_so(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "LIMIT_STOP_TIMEOUT", 0.2)
+    scripted_ray.add_job("a")
+    scripted_ray.stop_takes = None
+    event = run(scripted_ray, deadlines={"job_timeout": time.time()})
+    assert event.outcome is Outcome.TIMEOUT
+    assert "asked to stop, it is still RUNNING" in event.detail
+
+
+@pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED"])
+def test_a_job_that_ends_by_itself_while_it_is_stopped_keeps_its_outcome(
+    status: str, scripted_ray: ScriptedRay
+) -> None:
+    scripted_ray.add_job("a")
+    scripted_ray.stop_takes = None
+    event = run(
+        scripted_ray,
+        lambda: scripted_ray.set_status("a", status),
+        when=lambda: scripted_ray.received_on("POST", ".*/stop"),
+        deadlines={"job_timeout": time.time()},
+    )
+    assert event.outcome.value == status.lower()
+
+
+def test_a_job_that_is_gone_when_it_is_stopped_is_lost(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a")
+    scripted_ray.script("POST", ".*/stop", answers.not_found("a"))
+    assert run(scripted_ray, deadlines={"job_timeout": time.time()}).outcome is Outcome.LOST
+
+
+def test_a_deadline_counts_while_contact_is_lost(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a")
+    scripted_ray.script("GET", "/api/jobs/a", *[answers.internal_error()] * 4)
+    event = run(scripted_ray, deadlines={"job_timeout": time.time()}, stream_logs=False)
+    assert event.outcome is Outcome.TIMEOUT
+
+
+def test_pending_too_long_is_a_timeout(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a", "PENDING")
+    event = run(scripted_ray, pending_deadline=time.time() + 0.1, stream_logs=False)
+    assert event.outcome is Outcome.TIMEOUT
+    assert event.detail.startswith("passed its pending_timeout: still PENDING after 0 s")
+    assert scripted_ray.jobs["a"].status == "STOPPED"
+
+
+def test_the_pending_deadline_does_not_touch_a_job_that_runs(scripted_ray: ScriptedRay) -> None:
+    job = scripted_ray.add_job("a")
+    job.reads.extend(["RUNNING"] * 5 + ["SUCCEEDED"])
+    assert run(scripted_ray, pending_deadline=time.time() - 5, stream_logs=False).outcome is Outcome.SUCCEEDED
+    assert scripted_ray.received_on("POST") == []
+
+
+# A limit for which an earlier watcher stopped the job
+
+
+def stopped(server: ScriptedRay, *, after: float, clock: float = 0.0, **fields: Any) -> None:
+    """Put a job on record that was submitted 1000 s ago, and stopped later, by a wrong clock."""
+    submitted = time.time() - 1000 + clock
+    times = {"start_time": int(submitted * 1000), "end_time": int((submitted + after) * 1000)}
+    server.add_job("a", "STOPPED", **times | fields)
+
+
+def limits(**seconds: float) -> dict[str, Any]:
+    """Return the limits of a watch on such a job, in seconds after its submission."""
+    submitted = time.time() - 1000
+    pending = seconds.pop("pending_timeout", None)
+    return {
+        "submitted_at": submitted,
+        "deadlines": {name: submitted + value for name, value in seconds.items()},
+        "pending_deadline": None if pending is None else submitted + pending,
+        "stream_logs": False,
+    }
+
+
+@pytest.mark.parametrize("clock", [0.0, -30.0, 30.0], ids=["", "a head that is behind", "a head that is ahead"])
+@pytest.mark.parametrize("name", ["job_timeout", "execution_timeout", "pending_timeout"])
+def test_a_stop_for_a_limit_is_told_as_such_by_the_next_watcher(
+    name: str, clock: float, scripted_ray: ScriptedRay
+) -> None:
+    stopped(scripted_ray, after=905, clock=clock)
+    others = {"job_timeout": 950.0, "execution_timeout": 990.0} | {name: 900.0}
+    event = run(scripted_ray, **limits(**others))
+    assert event.outcome is Outcome.TIMEOUT
+    said = f"passed its {name}: it ended {935 if clock > 0 else 905} s after its submission; it was stopped"
+    assert event.detail == said
+    assert scripted_ray.received_on("POST") == []
+
+
+def test_the_limit_that_passed_first_is_named(scripted_ray: ScriptedRay) -> None:
+    stopped(scripted_ray, after=905)
+    event = run(scripted_ray, **limits(job_timeout=903, execution_timeout=901, pending_timeout=902))
+    assert event.detail.startswith("passed its execution_timeout")
+
+
+@pytest.mark.parametrize("name", ["job_timeout", "execution_timeout", "pending_timeout"])
+@pytest.mark.parametrize("fields", [{}, {"end_time": None}], ids=["", "no time of the end"])
+def test_a_stop_by_a_user_before_a_limit_is_no_timeout(
+    name: str, fields: dict[str, Any], scripted_ray: ScriptedRay
+) -> None:
+    stopped(scripted_ray, after=890, **fields)
+    limit = 1100 if fields else 900  # then all that is known is that it has ended by now
+    event = run(scripted_ray, **limits(**{name: limit}))
+    assert event.outcome is Outcome.STOPPED
+
+
+def test_a_stop_long_after_the_pending_timeout_is_a_users(scripted_ray: ScriptedRay) -> None:
+    """Ray does not tell whether it ever ran, but the watcher that stops a PENDING job does not wait that long."""
+    stopped(scripted_ray, after=905)
+    assert run(scripted_ray, **limits(pending_timeout=800)).outcome is Outcome.STOPPED
+
+
+def test_a_stop_soon_after_the_pending_timeout_of_a_job_that_was_seen_to_run_is_a_users(
+    scripted_ray: ScriptedRay,
+) -> None:
+    job = scripted_ray.add_job("a")
+    job.reads.extend(["RUNNING", "RUNNING", "STOPPED"])
+    event = run(scripted_ray, pending_deadline=time.time() - 1, stream_logs=False)
+    assert event.outcome is Outcome.STOPPED
+
+
+# Stopping
+
+
+def stop(server: ScriptedRay, patience: float = 5.0) -> JobDetails | None:
+    async def main() -> JobDetails | None:
+        transport = AiohttpTransport(cluster_at(server), sleep=quick_sleep)
+        try:
+            return await transport.run(verbs.stop_and_wait("a", patience=patience))
+        finally:
+            await transport.close()
+
+    return asyncio.run(main())
+
+
+def test_a_stop_is_confirmed(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a")
+    scripted_ray.stop_takes = 0.1
+    assert stop(scripted_ray).status == "STOPPED"
+    assert len(scripted_ray.received_on("POST")) == 1
+    assert stop(scripted_ray).status == "STOPPED"  # once more, of a job that has ended
+
+
+def test_a_stop_is_waited_for_within_its_patience(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a")
+    scripted_ray.stop_takes = None
+    began = time.monotonic()
+    assert stop(scripted_ray, patience=0.1).status == "RUNNING"
+    assert time.monotonic() - began < 3
+
+
+def test_a_stop_of_an_unknown_job_finds_none_and_one_without_contact_raises(scripted_ray: ScriptedRay) -> None:
+    assert stop(scripted_ray) is None
+    scripted_ray.script(".*", ".*", answers.bad_gateway(), forever=True)
+    with pytest.raises(RayClusterUnreachableError):
+        stop(scripted_ray)
+
+
+# Intervals
+
+
+@given(st.floats(0, 1e7), st.floats(1.0, 3600.0))
+def test_the_delay_follows_the_age_within_bounds(age: float, interval: float) -> None:
+    delay = poll_delay(age, interval)
+    assert min(interval, watcher.SHORTEST_INTERVAL) <= delay <= interval
+    assert delay <= max(1.5, 0.05 * age)
+
+
+def test_a_watch_is_json_that_makes_an_equal_watch() -> None:
+    watch = Watch("a", 1.5, "s", 7.0, {"job_timeout": 9.5}, 8.5, False, 6.5)
+    assert Watch(**json.loads(json.dumps(watch.to_json()))) == watch

@@ -1,0 +1,287 @@
+"""The page "Ray jobs", served by Airflow's own application, behind its own login."""
+
+from __future__ import annotations
+
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import airflow_provider_rayjobs
+from airflow_provider_rayjobs.compat import connections, masking
+from tests.support import airflow_app, answers
+from tests.support.airflow_app import PRIVATE_DAG, add_connection, client_of, remove_connection
+from tests.support.ports import free_port
+from tests.support.scripted_server import ScriptedRay
+
+if tuple(map(int, version("apache-airflow").split(".")[:2])) < (3, 1):
+    pytest.skip("Airflow's UI takes no pages before 3.1", allow_module_level=True)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fastapi import FastAPI
+    from fastapi.testclient import TestClient
+
+MOST_READERS = 2
+PAGE = Path(airflow_provider_rayjobs.__file__).parent / "page"
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def app() -> Iterator[FastAPI]:
+    installed = {point.name for point in entry_points(group="airflow.plugins")}
+    assert "ray_jobs" in installed, "install the project anew: its entry points have changed"
+    with airflow_app.running_app() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def olga(app: FastAPI) -> TestClient:
+    return client_of(app, "olga")
+
+
+@pytest.fixture
+def ray(app: FastAPI, scripted_ray: ScriptedRay) -> Iterator[ScriptedRay]:
+    """A cluster that the connection "ray_one" names."""
+    add_connection("ray_one", conn_type="ray_jobs", host=scripted_ray.url, password="s3cret-token")
+    yield scripted_ray
+    remove_connection("ray_one")
+
+
+def origin(dag_id: str = "train", **more: str) -> dict[str, str]:
+    """Return what the provider writes into a job's metadata."""
+    said = {"dag_id": dag_id, "run_id": "manual__1", "task_id": "fit", "map_index": "-1", "try_number": "1"}
+    said["deployment"] = connections.derived_deployment()
+    return {f"airflow_{name}": value for name, value in {**said, **more}.items()}
+
+
+def jobs_of(client: TestClient, conn_id: str = "ray_one") -> list[dict[str, Any]]:
+    answer = client.get(f"/ray-jobs/api/connections/{conn_id}/jobs")
+    assert answer.status_code == 200, answer.text
+    jobs: list[dict[str, Any]] = answer.json()["jobs"]
+    return jobs
+
+
+ROUTES = ["/", "/page.js", "/page.css", "/api/connections", "/api/connections/ray_one/jobs"]
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_route_asks_for_airflows_login(app: FastAPI, ray: ScriptedRay, route: str) -> None:
+    stranger = client_of(app, None)
+    assert stranger.get(f"/ray-jobs{route}").status_code == 401
+    stranger.cookies.set("_token", "no.such.token")
+    assert stranger.get(f"/ray-jobs{route}").status_code in (401, 403)
+    assert client_of(app, "olga").get(f"/ray-jobs{route}").status_code == 200
+    assert not [request for request in ray.received if request.method != "GET"]
+
+
+def test_there_are_no_other_routes_and_none_that_changes_anything(olga: TestClient) -> None:
+    from airflow_provider_rayjobs.page.app import create_app
+
+    routes: dict[str, set[str]] = {route.path: route.methods for route in create_app().routes}  # type: ignore[attr-defined]
+    assert set(routes) == {*ROUTES[:-1], "/api/connections/{connection_id}/jobs"}
+    assert set.union(*routes.values()) <= {"GET", "HEAD"}
+    assert olga.post("/ray-jobs/api/connections").status_code == 405
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_strict_policy_forbids_all_but_the_pages_own_files(olga: TestClient, ray: ScriptedRay, route: str) -> None:
+    headers = olga.get(f"/ray-jobs{route}").headers
+    policy = headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self';")
+    assert "unsafe" not in policy
+    assert "http" not in policy
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_makes_no_markup_of_values() -> None:
+    html, script = (PAGE / "page.html").read_text(), (PAGE / "page.js").read_text()
+    assert not re.search(r"https?://", html + (PAGE / "page.css").read_text())
+    assert not re.search(r"\bon\w+=|<style|style=", html)
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|Function\(", script)
+
+
+def test_airflows_ui_has_the_page_in_its_menu(olga: TestClient) -> None:
+    plugins = {plugin["name"]: plugin for plugin in olga.get("/api/v2/plugins").json()["plugins"]}
+    (view,) = plugins["ray_jobs"]["external_views"]
+    assert view["href"] == "/ray-jobs/"
+    assert (view["name"], view["category"], view["destination"]) == ("Ray jobs", "browse", "nav")
+    assert olga.get("/api/v2/plugins/importErrors").json()["total_entries"] == 0
+
+
+def test_a_job_is_shown_with_its_task_and_links_to_both_sides(olga: TestClient, ray: ScriptedRay) -> None:
+    ray.add_job("job-1", "SUCCEEDED", metadata=origin(run_id="manual__2026-01-01T00:00:00+00:00"), start_time=1000)
+    (job,) = jobs_of(olga)
+    assert job["status"] == "SUCCEEDED"
+    assert (job["dag_id"], job["task_id"], job["map_index"]) == ("train", "fit", -1)
+    assert job["started"] == 1000
+    assert job["ended"] > 1000
+    assert job["task_url"] == "../dags/train/runs/manual__2026-01-01T00%3A00%3A00%2B00%3A00/tasks/fit"
+    assert job["job_url"] == f"{ray.url}/#/jobs/job-1"
+    assert job["message"] == "Job finished successfully."
+
+
+def test_a_mapped_tasks_link_names_its_index(olga: TestClient, ray: ScriptedRay) -> None:
+    ray.add_job("job-1", metadata=origin(map_index="3"))
+    assert jobs_of(olga)[0]["task_url"].endswith("/tasks/fit/mapped/3")
+
+
+def test_jobs_of_other_deployments_and_of_no_dag_have_no_task_here(olga: TestClient, ray: ScriptedRay) -> None:
+    ray.add_job("theirs", metadata=origin(deployment="other"))
+    ray.add_job("by-hand", entrypoint="python by_hand.py", metadata=None)
+    ray.other_jobs = [{"type": "DRIVER", "status": "RUNNING", "job_id": "01000000", "submission_id": None}]
+    jobs = {job["submission_id"]: job for job in jobs_of(olga)}
+    assert jobs.keys() == {"theirs", "by-hand"}
+    assert [jobs[name]["task_url"] for name in jobs] == [None, None]
+    assert jobs["by-hand"]["entrypoint"] == "python by_hand.py"
+
+
+def test_the_newest_of_a_thousand_come_first(olga: TestClient, ray: ScriptedRay) -> None:
+    for number in range(1000):
+        ray.add_job(f"job-{number}", "SUCCEEDED", metadata=origin(), start_time=10_000 + number * 7919 % 1000)
+    jobs = jobs_of(olga)
+    assert len(jobs) == 1000
+    started = [job["started"] for job in jobs]
+    assert started == sorted(started, reverse=True)
+    assert len(ray.received) == 1
+
+
+def test_of_a_long_record_the_newest_are_kept(
+    olga: TestClient, ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_rayjobs.page.rows.MOST_JOBS", 3)
+    for number in range(10):
+        ray.add_job(f"job-{number}", "SUCCEEDED", start_time=10_000 + (number * 7) % 10)
+    answer = olga.get("/ray-jobs/api/connections/ray_one/jobs").json()
+    assert [job["started"] for job in answer["jobs"]] == [10_009, 10_008, 10_007]
+    assert answer["on_record"] == 10
+
+
+def test_markup_in_a_job_comes_as_json_text(olga: TestClient, ray: ScriptedRay) -> None:
+    ray.add_job("job-1", "FAILED", entrypoint=EVIL, message=EVIL, metadata=origin(dag_id=EVIL, run_id="../../x"))
+    answer = olga.get("/ray-jobs/api/connections/ray_one/jobs")
+    assert answer.headers["content-type"] == "application/json"
+    (job,) = answer.json()["jobs"]
+    assert job["message"] == EVIL
+    assert job["task_url"] == "../dags/%3Cimg%20src%3Dx%20onerror%3Dalert%281%29%3E/runs/..%2F..%2Fx/tasks/fit"
+
+
+def test_no_secret_is_shown(olga: TestClient, ray: ScriptedRay) -> None:
+    env_vars = {"API_TOKEN": "tok-91aa07", "DSN": "first-91aa07\nsecond-91aa07", "SIZE": "huge"}
+    ray.add_job(
+        "job-1",
+        "FAILED",
+        entrypoint="run --key tok-91aa07 --size huge --token s3cret-token",
+        message="failed\nlog\nValueError: second-91aa07 and tok-91aa07",
+        metadata={"airflow_secret_env_vars": "DSN"},
+        runtime_env={"env_vars": env_vars},
+    )
+    text = olga.get("/ray-jobs/api/connections/ray_one/jobs").text
+    assert "91aa07" not in text
+    assert "s3cret-token" not in text
+    (job,) = json.loads(text)["jobs"]
+    assert job["message"] == "failed … ValueError: *** and ***"
+    assert job["entrypoint"] == "run --key *** --size huge --token ***"
+    assert masking.public("tok-91aa07") == "tok-91aa07", "nothing stays behind in the process"
+
+
+def test_a_failed_jobs_message_is_what_failed_and_the_error(olga: TestClient, ray: ScriptedRay) -> None:
+    output = "\n".join(f"line {number}" for number in range(1000))
+    said = "Job entrypoint command failed with exit code 1"
+    ray.add_job(
+        "job-1", "FAILED", message=f"{said}, last available logs (truncated to 20,000 chars):\n{output}\nboom\n"
+    )
+    assert jobs_of(olga)[0]["message"] == f"{said} … boom"
+
+
+# Who may see what
+
+
+def test_connections_are_those_that_the_user_may_read(app: FastAPI, olga: TestClient, ray: ScriptedRay) -> None:
+    add_connection("other", conn_type="http", host="127.0.0.1")
+    assert olga.get("/ray-jobs/api/connections").json() == ["ray_one"]
+    vera = client_of(app, "vera")
+    assert vera.get("/ray-jobs/api/connections").json() == []
+    assert vera.get("/ray-jobs/api/connections/ray_one/jobs").status_code == 403
+    assert not ray.received
+
+
+def test_jobs_of_a_dag_are_shown_to_those_who_may_read_it(app: FastAPI, olga: TestClient, ray: ScriptedRay) -> None:
+    ray.add_job("open", metadata=origin())
+    ray.add_job("closed", metadata=origin(PRIVATE_DAG))
+    ray.add_job("closed-elsewhere", metadata=origin(PRIVATE_DAG, deployment="other"))
+    assert {job["submission_id"] for job in jobs_of(olga)} == {"open", "closed", "closed-elsewhere"}
+    assert {job["submission_id"] for job in jobs_of(client_of(app, "paul"))} == {"open"}
+
+
+def test_connections_of_the_environment_are_found_by_name(
+    olga: TestClient, scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = json.dumps({"conn_type": "ray_jobs", "host": scripted_ray.url})
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_HIDDEN", connection)
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", connection)
+    scripted_ray.add_job("job-1")
+    assert olga.get("/ray-jobs/api/connections").json() == ["ray_default"]
+    assert len(jobs_of(olga, "ray_hidden")) == 1
+
+
+def test_no_other_type_of_connection_is_used(olga: TestClient, scripted_ray: ScriptedRay) -> None:
+    add_connection("web", conn_type="http", host=scripted_ray.url, password="p")
+    for conn_id in ("web", "nowhere"):
+        answer = olga.get(f"/ray-jobs/api/connections/{conn_id}/jobs")
+        assert answer.status_code == 404
+        assert conn_id in answer.json()["detail"]
+    assert not scripted_ray.received
+
+
+# Clusters that do not answer
+
+
+def test_an_unreachable_cluster_is_an_error_of_its_own(olga: TestClient, ray: ScriptedRay) -> None:
+    port = free_port()
+    add_connection("ray_gone", conn_type="ray_jobs", host=f"http://127.0.0.1:{port}", password="s3cret-token")
+    answer = olga.get("/ray-jobs/api/connections/ray_gone/jobs")
+    remove_connection("ray_gone")
+    assert answer.status_code == 502
+    assert "nothing accepts connections there" in answer.json()["detail"]
+    assert jobs_of(olga) == []
+
+
+def test_a_wrong_connection_says_which_field(olga: TestClient) -> None:
+    add_connection("ray_wrong", conn_type="ray_jobs", host="127.0.0.1", extra='{"verify": 7}')
+    answer = olga.get("/ray-jobs/api/connections/ray_wrong/jobs")
+    remove_connection("ray_wrong")
+    assert answer.status_code == 502
+    assert "'verify'" in answer.json()["detail"]
+
+
+def test_an_error_of_the_cluster_shows_no_secret(olga: TestClient, ray: ScriptedRay) -> None:
+    ray.script("GET", "/api/jobs/", answers.text(403, "Forbidden: s3cret-token"))
+    answer = olga.get("/ray-jobs/api/connections/ray_one/jobs")
+    assert answer.status_code == 502
+    assert "the credentials were refused" in answer.json()["detail"]
+    assert "s3cret-token" not in answer.text
+
+
+def test_a_slow_cluster_is_given_up_and_holds_up_no_other(
+    app: FastAPI, ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_rayjobs.page.rows.LIST_TIMEOUT", 2.0)
+    ray.script("GET", "/api/jobs/", answers.default(delay=60), forever=True)
+    slow = "/ray-jobs/api/connections/ray_one/jobs"
+    with ScriptedRay() as quick, client_of(app, "olga") as client, ThreadPoolExecutor() as threads:
+        add_connection("ray_quick", conn_type="ray_jobs", host=quick.url)
+        waiting = [threads.submit(client.get, slow) for _ in range(2 * MOST_READERS)]
+        ray.wait_for(lambda: len(ray.received) == MOST_READERS)
+        assert jobs_of(client, "ray_quick") == []
+        assert not any(each.done() for each in waiting)
+        gone = [each.result() for each in waiting]
+    remove_connection("ray_quick")
+    assert {answer.status_code for answer in gone} == {504}
+    assert ray.url in gone[0].json()["detail"]
