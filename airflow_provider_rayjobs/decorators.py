@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
 
-    from airflow_provider_rayjobs.client.model import JobDetails
     from airflow_provider_rayjobs.following.events import JobEvent
     from airflow_provider_rayjobs.functions.result import Record
+    from airflow_provider_rayjobs.jobs import JobDetails
     from airflow_provider_rayjobs.tasks.identity import TaskIdentity
 
 #: XCom key of the function's last progress report.

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
     from airflow_provider_rayjobs.client.exchange import Flow
-    from airflow_provider_rayjobs.client.model import JobDetails, JobStatus, VersionInfo
     from airflow_provider_rayjobs.client.requests_transport import RequestsTransport
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
+    from airflow_provider_rayjobs.jobs import JobDetails, JobStatus, VersionInfo
 
 T = TypeVar("T")
 

@@ -1,6 +1,9 @@
 """
 The types that hooks, operators and triggers hand out.
 
+They follow ``dashboard/modules/job/common.py`` and ``pydantic_models.py`` of Ray 2.60. Every value that a cluster sends
+of a job is checked in :meth:`JobDetails.from_json`, and nowhere else. An example::
+
     from airflow_provider_rayjobs.hooks import RayJobHook
     from airflow_provider_rayjobs.jobs import JobStatus
 
@@ -9,6 +12,198 @@ The types that hooks, operators and triggers hand out.
 
 from __future__ import annotations
 
-from airflow_provider_rayjobs.client.model import JobDetails, JobStatus, VersionInfo
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow_provider_rayjobs.text.json_levels import MOST_LEVELS, has_levels
+from airflow_provider_rayjobs.text.safe_text import safe_value
 
 __all__ = ["JobDetails", "JobStatus", "VersionInfo"]
+
+#: Characters that a status may have, and a version, the name of a head's session, or the type of an error.
+LONGEST_STATUS = 64
+LONGEST_NAME = 200
+
+#: Characters of a message that are kept. Ray itself cuts what it quotes of a job's log to 20,000.
+LONGEST_MESSAGE = 22_000
+
+#: Unix milliseconds that a job may have begun or ended at, at most: the end of the year 9999.
+LATEST_TIME = 253_402_300_799_999
+
+
+class JobStatus(StrEnum):
+    """
+    Status of a job, as in ``ray.job_submission.JobStatus``.
+
+    A status that this version does not know keeps its text, equals it, and counts as not terminal.
+    """
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    STOPPED = "STOPPED"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+
+    @classmethod
+    def _missing_(cls, value: object) -> JobStatus | None:
+        if not isinstance(value, str) or not _may_be_status(value):
+            return None
+        unknown = str.__new__(cls, value)  # not kept: a cluster may invent any number of them
+        unknown._name_ = value
+        unknown._value_ = value
+        return unknown
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job has ended and its status will not change any more."""
+        return self in (JobStatus.STOPPED, JobStatus.SUCCEEDED, JobStatus.FAILED)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is one of those above."""
+        return self.value in JobStatus._value2member_map_
+
+
+@dataclass(frozen=True)
+class JobDetails:
+    """
+    One job as ``GET /api/jobs/{id}`` describes it (``JobDetails`` of Ray's ``pydantic_models.py``).
+
+    Times are Unix milliseconds. Fields that a newer Ray adds are dropped.
+    """
+
+    type: str
+    status: JobStatus
+    submission_id: str | None = None
+    job_id: str | None = None
+    entrypoint: str = ""
+    message: str | None = None
+    error_type: str | None = None
+    start_time: int | None = None
+    end_time: int | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    runtime_env: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    driver_info: Mapping[str, Any] | None = None
+    driver_agent_http_address: str | None = None
+    driver_node_id: str | None = None
+    driver_exit_code: int | None = None
+
+    @property
+    def driver_ip(self) -> str | None:
+        """The address of the node that runs the job's process, or ran it; None when it is not known."""
+        try:
+            return urlsplit(self.driver_agent_http_address or "").hostname
+        except ValueError:  # "http://[": the cluster may say anything
+            return None
+
+    @classmethod
+    def from_json(cls, data: Any) -> JobDetails:
+        """
+        Build the details from the decoded JSON of an answer; the one place where a cluster's word on a job is checked.
+
+        :param data: the object; ``type`` and ``status`` are required.
+        :raises ValueError: it is not an object, a required field is missing, or a field has a wrong type or value.
+        """
+        if not isinstance(data, Mapping):
+            raise ValueError(f"a job that is not an object but {type(data).__name__}")
+        values: dict[str, Any] = {}
+        for name, check in _CHECKS.items():
+            value = data.get(name)
+            if value is None and name not in ("type", "status"):
+                continue
+            try:
+                values[name] = safe_value(check(value))
+            except (TypeError, ValueError, OverflowError) as e:
+                raise ValueError(f"a job whose {name} {e}") from None
+        return cls(**values)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"is not a string but {type(value).__name__}")
+    return value
+
+
+def _message(value: Any) -> str:
+    text, half = _text(value), LONGEST_MESSAGE // 2
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[:half]}\n… (cut) …\n{text[-half:]}"
+
+
+def _name(value: Any) -> str:
+    return _text(value)[:LONGEST_NAME]
+
+
+def _status(value: Any) -> JobStatus:
+    if not isinstance(value, str) or not _may_be_status(value):
+        raise ValueError(f"is not a string of 1 to {LONGEST_STATUS} printable ASCII characters")
+    return JobStatus(value)
+
+
+def _may_be_status(value: str) -> bool:
+    return 0 < len(value) <= LONGEST_STATUS and value.isascii() and value.isprintable()
+
+
+def _whole_number(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        raise TypeError("is not a whole number")
+    return int(value)
+
+
+def _exit_code(value: Any) -> int:
+    if not -(2**31) <= (number := _whole_number(value)) < 2**32:
+        raise ValueError("is not an exit code")
+    return number
+
+
+def _milliseconds(value: Any) -> int:
+    if not 0 <= (number := _whole_number(value)) <= LATEST_TIME:
+        raise ValueError("is not a time in milliseconds")
+    return number
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"is not an object but {type(value).__name__}")
+    if not has_levels(value, MOST_LEVELS):
+        raise ValueError(f"has more than {MOST_LEVELS} levels")
+    return value
+
+
+def _strings(value: Any) -> Mapping[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise TypeError("is not an object of strings")
+    return value
+
+
+#: The fields of a job, and what checks each.
+_CHECKS: Mapping[str, Callable[[Any], Any]] = {
+    "type": _text,
+    "status": _status,
+    "submission_id": _text,
+    "job_id": _text,
+    "entrypoint": _text,
+    "message": _message,
+    "error_type": _name,
+    "start_time": _milliseconds,
+    "end_time": _milliseconds,
+    "metadata": _strings,
+    "runtime_env": _object,
+    "driver_info": _object,
+    "driver_agent_http_address": _name,
+    "driver_node_id": _name,
+    "driver_exit_code": _exit_code,
+}
+
+
+@dataclass(frozen=True)
+class VersionInfo:
+    """Answer of ``GET /api/version``; ``session_name`` changes when the head restarts."""
+
+    ray_version: str
+    session_name: str | None = None

@@ -19,7 +19,6 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_rayjobs.client.contact import Contact
 from airflow_provider_rayjobs.client.ids import names_no_job
-from airflow_provider_rayjobs.client.model import JobStatus
 from airflow_provider_rayjobs.compat import masking
 from airflow_provider_rayjobs.exceptions import (
     RayClusterUnreachableError,
@@ -32,6 +31,7 @@ from airflow_provider_rayjobs.exceptions import (
 from airflow_provider_rayjobs.following.conditions import ClusterRunsJobs, JobReaches
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
 from airflow_provider_rayjobs.hooks import RayJobHook
+from airflow_provider_rayjobs.jobs import JobStatus
 from airflow_provider_rayjobs.tasks import arguments
 from airflow_provider_rayjobs.tasks import context as task_context
 from airflow_provider_rayjobs.tasks.context import DEFERRAL_MARGIN
@@ -165,7 +165,7 @@ class RayJobSensor(_RaySensor):
     that the cluster does not know yet is waited for.
 
     :param submission_id: the job.
-    :param target_statuses: the statuses, as texts or :class:`~airflow_provider_rayjobs.client.model.JobStatus`.
+    :param target_statuses: the statuses, as texts or :class:`~airflow_provider_rayjobs.jobs.JobStatus`.
     :param ray_conn_id: Airflow connection of type ``ray_jobs``.
     :param deferrable: whether to wait in the triggerer; ``mode`` (``poke``, ``reschedule``) has no effect then.
     """

@@ -11,7 +11,6 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.contact import Contact
-from airflow_provider_rayjobs.client.model import JobDetails
 from airflow_provider_rayjobs.compat import masking
 from airflow_provider_rayjobs.exceptions import (
     RayJobError,
@@ -23,6 +22,7 @@ from airflow_provider_rayjobs.exceptions import (
 from airflow_provider_rayjobs.following.conditions import ClusterRunsJobs, JobReaches
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
 from airflow_provider_rayjobs.following.watcher import LIMIT_STOP_TIMEOUT, JobWatcher, Watch
+from airflow_provider_rayjobs.jobs import JobDetails
 from airflow_provider_rayjobs.tasks.killed import was_killed
 from airflow_provider_rayjobs.tasks.shared_pollers import cluster_of, poller_of
 from airflow_provider_rayjobs.text.safe_text import safe_value, without_logins

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from typing import TextIO
 
-    from airflow_provider_rayjobs.client.model import JobDetails
     from airflow_provider_rayjobs.hooks import RayJobHook
+    from airflow_provider_rayjobs.jobs import JobDetails
 
 #: Characters of an entrypoint that a table shows.
 ENTRYPOINT_WIDTH = 60

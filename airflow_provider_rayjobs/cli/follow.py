@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import TextIO
 
-    from airflow_provider_rayjobs.client.model import JobDetails
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
     from airflow_provider_rayjobs.following.events import JobEvent
     from airflow_provider_rayjobs.hooks import RayJobHook
+    from airflow_provider_rayjobs.jobs import JobDetails
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ from airflow_provider_rayjobs.client.runtime_env import (
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_rayjobs.client.model import Submission
+    from airflow_provider_rayjobs.client.submission import Submission
 
 #: Bytes that ``runtime_env`` and metadata may have as JSON, so that Ray's additions fit beside them.
 LARGEST_ENVIRONMENT = LARGEST_STRING - 1024

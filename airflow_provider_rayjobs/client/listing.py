@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_rayjobs.client.answer_body import ANSWER_LIMIT, AnswerBodyError, TakePiece
 from airflow_provider_rayjobs.client.answers import decode_json, error_of, has_too_many_parts, no_jobs_api
 from airflow_provider_rayjobs.client.exchange import Request
-from airflow_provider_rayjobs.client.model import JobDetails
 from airflow_provider_rayjobs.exceptions import RayJobsError
+from airflow_provider_rayjobs.jobs import JobDetails
 
 if TYPE_CHECKING:
     from collections.abc import Callable

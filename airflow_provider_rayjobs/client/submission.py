@@ -4,19 +4,48 @@ from __future__ import annotations
 
 import secrets
 import shlex
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.client.checks import check_entrypoint, check_sizes, check_submission
+from airflow_provider_rayjobs.client.exchange import Request
 from airflow_provider_rayjobs.client.ids import new_submission_id
-from airflow_provider_rayjobs.client.model import JobDetails, Submission
 from airflow_provider_rayjobs.client.runtime_env import check_strings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
+    from airflow_provider_rayjobs.jobs import JobDetails
+
+
+@dataclass(frozen=True)
+class Submission:
+    """
+    The body of ``POST /api/jobs/`` (``JobSubmitRequest`` of Ray's ``dashboard/modules/job/common.py``).
+
+    Fields that are None are not sent: older servers refuse fields that they do not know.
+    """
+
+    entrypoint: str
+    submission_id: str
+    runtime_env: Mapping[str, Any] | None = field(default=None, repr=False)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    entrypoint_num_cpus: float | None = None
+    entrypoint_num_gpus: float | None = None
+    entrypoint_memory: int | None = None
+    entrypoint_resources: Mapping[str, float] | None = None
+    entrypoint_label_selector: Mapping[str, str] | None = None
+
+    def request(self) -> Request:
+        """Return the request that submits this job."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        body = {key: dict(v) if isinstance(v, Mapping) else v for key, v in values.items() if v is not None}
+        env_vars = (self.runtime_env or {}).get("env_vars") or {}
+        secrets = tuple(str(value) for value in env_vars.values())
+        return Request("POST", "/api/jobs/", json=body, repeatable=False, secrets=secrets)
 
 
 def make_submission(
@@ -34,7 +63,7 @@ def make_submission(
     :param cluster: its metadata is laid over the job's own, as Ray's client does.
     :param entrypoint: a command line, or a list of words, which is quoted for the shell that Ray runs it in.
     :param submission_key: text that names this submission; a random one by default.
-    :param fields: other fields of :class:`~airflow_provider_rayjobs.client.model.Submission`.
+    :param fields: other fields of :class:`~airflow_provider_rayjobs.client.submission.Submission`.
     :raises ValueError: a value is wrong; the message names it.
     :raises TypeError: a value has a wrong type; the message names it.
     """

@@ -19,7 +19,6 @@ from urllib.parse import quote
 
 from airflow_provider_rayjobs.client.answers import no_jobs_api, read_object
 from airflow_provider_rayjobs.client.exchange import Flow, Pause, Request
-from airflow_provider_rayjobs.client.model import LONGEST_NAME, JobDetails, Submission, VersionInfo
 from airflow_provider_rayjobs.exceptions import (
     RayAPIError,
     RayAuthError,
@@ -31,12 +30,14 @@ from airflow_provider_rayjobs.exceptions import (
     RayRequestRefusedError,
     RayTLSError,
 )
+from airflow_provider_rayjobs.jobs import LONGEST_NAME, JobDetails, VersionInfo
 from airflow_provider_rayjobs.text.safe_text import safe_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_rayjobs.client.exchange import Response
+    from airflow_provider_rayjobs.client.submission import Submission
 
 log = logging.getLogger(__name__)
 

@@ -26,9 +26,9 @@ else:
     from airflow.utils.log.secrets_masker import mask_secret
 
 if TYPE_CHECKING:
-    from airflow_provider_rayjobs.client.model import JobDetails
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
     from airflow_provider_rayjobs.cluster.extra import AirflowConnection
+    from airflow_provider_rayjobs.jobs import JobDetails
 
 _PLACEHOLDER = "not a secret"
 

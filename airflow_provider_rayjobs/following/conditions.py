@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_rayjobs.client import model, verbs
-from airflow_provider_rayjobs.client.model import JobDetails, JobStatus, Submission
+from airflow_provider_rayjobs.client import verbs
+from airflow_provider_rayjobs.client.submission import Submission
 from airflow_provider_rayjobs.exceptions import (
     RayJobFailedError,
     RayJobLostError,
     RayJobNotFoundError,
     RayJobStoppedError,
 )
+from airflow_provider_rayjobs.following.events import may_run_hint
+from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +65,7 @@ class JobReaches:
             return False  # it may be submitted later
         raise RayJobLostError(
             f"{error}, although it did before: its head restarted, or the job was deleted. "
-            f"{model.may_run_hint(self.submission_id, self.job)}",
+            f"{may_run_hint(self.submission_id, self.job)}",
             submission_id=self.submission_id,
             node_id=self.job.driver_node_id,
             node_ip=self.job.driver_ip,

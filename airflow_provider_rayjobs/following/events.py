@@ -22,7 +22,7 @@ from airflow_provider_rayjobs.exceptions import (
 from airflow_provider_rayjobs.text.safe_text import safe_value
 
 if TYPE_CHECKING:
-    from airflow_provider_rayjobs.client.model import JobDetails
+    from airflow_provider_rayjobs.jobs import JobDetails
 
 EVENT_VERSION = 1
 
@@ -178,4 +178,19 @@ def event_of_job(job: JobDetails, address: str, **extra: Any) -> JobEvent:
         error_type=job.error_type,
         exit_code=job.driver_exit_code,
         **extra,
+    )
+
+
+def may_run_hint(submission_id: str, job: JobDetails | None) -> str:
+    """
+    Say that the process of a job may still run which a restarted head has forgotten, where, and what to do.
+
+    :param job: what the last look saw; None when there was none.
+    """
+    where = "the job's node"
+    if job is not None and job.driver_node_id:
+        where = f"node {job.driver_ip or 'of an unknown address'} (node id {job.driver_node_id})"
+    return (
+        f"Its process may still run on {where}: one on a worker node outlives the head. Look there for a process with "
+        f"{submission_id} in its environment, and end it."
     )

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.listing import count_actors, read_list
-from airflow_provider_rayjobs.client.model import JobDetails
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
 from airflow_provider_rayjobs.following.head_load import LEAST_WATCHED, LIST_COST, LOOK_COST, NO_LIST, HeadLoad, Plan
 from airflow_provider_rayjobs.following.rooms import Rooms
 from airflow_provider_rayjobs.following.subscription import FollowedJob, Subscription, Trouble
+from airflow_provider_rayjobs.jobs import JobDetails
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

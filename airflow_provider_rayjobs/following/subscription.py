@@ -8,7 +8,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_provider_rayjobs.client.model import JobDetails
+from airflow_provider_rayjobs.jobs import JobDetails
 
 if TYPE_CHECKING:
     from collections.abc import Callable

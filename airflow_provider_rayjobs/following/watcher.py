@@ -12,15 +12,15 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_rayjobs.client import model, verbs
+from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.contact import Contact
 from airflow_provider_rayjobs.client.log_files import read_file
-from airflow_provider_rayjobs.client.model import JobDetails, JobStatus
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayJobNotFoundError, RayJobsError
-from airflow_provider_rayjobs.following.events import JobEvent, Outcome, event_of_job
+from airflow_provider_rayjobs.following.events import JobEvent, Outcome, event_of_job, may_run_hint
 from airflow_provider_rayjobs.following.lines import TAIL_LINES, LineWriter
 from airflow_provider_rayjobs.following.log_stream import LogFollower
 from airflow_provider_rayjobs.following.poller import LONGEST_LOST_INTERVAL
+from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
 from airflow_provider_rayjobs.progress import ProgressLines
 from airflow_provider_rayjobs.text.safe_text import safe_text, without_logins
 
@@ -326,7 +326,7 @@ class JobWatcher:
                 "was deleted from the cluster, whose head did not restart. A retry of this task submits the job again."
             )
             return replace(self._event(Outcome.LOST, detail), may_run=False)
-        hint = model.may_run_hint(self._watch.submission_id, self._job)
+        hint = may_run_hint(self._watch.submission_id, self._job)
         event = self._event(Outcome.LOST, f"is gone: {reason}. {hint} A retry of this task submits the job again.")
         if self._job is None:
             return event

@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_rayjobs.client.model import JobDetails
     from airflow_provider_rayjobs.following.events import JobEvent
     from airflow_provider_rayjobs.following.watcher import Watch
+    from airflow_provider_rayjobs.jobs import JobDetails
     from airflow_provider_rayjobs.tasks.identity import TaskIdentity
 
 __all__ = ["RayDeleteJobOperator", "RayStopJobOperator", "RaySubmitJobOperator"]

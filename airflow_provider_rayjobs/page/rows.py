@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.client.listing import read_list
-from airflow_provider_rayjobs.client.model import JobDetails
 from airflow_provider_rayjobs.compat.connections import derived_deployment
 from airflow_provider_rayjobs.compat.masking import public_for
+from airflow_provider_rayjobs.jobs import JobDetails
 from airflow_provider_rayjobs.text.safe_text import safe_value, without_logins
 
 if TYPE_CHECKING:

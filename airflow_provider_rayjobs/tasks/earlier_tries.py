@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.client.ids import is_submission_id
-from airflow_provider_rayjobs.client.model import JobDetails, JobStatus
 from airflow_provider_rayjobs.exceptions import RayJobExistsError
+from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
 from airflow_provider_rayjobs.tasks.stopping import STOP_TIMEOUT, find_job, stop_job_and_wait
 
 if TYPE_CHECKING:

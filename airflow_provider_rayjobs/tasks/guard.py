@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 from airflow_provider_rayjobs.client.exchange import Request
-from airflow_provider_rayjobs.client.model import JobStatus
 from airflow_provider_rayjobs.client.verbs import job_path
 from airflow_provider_rayjobs.compat import versions
 from airflow_provider_rayjobs.exceptions import (
@@ -22,6 +21,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayPackageTooLargeError,
     RayRequestRefusedError,
 )
+from airflow_provider_rayjobs.jobs import JobStatus
 from airflow_provider_rayjobs.tasks.killed import Reason
 from airflow_provider_rayjobs.tasks.stopping import stop_job_and_wait
 

@@ -17,7 +17,7 @@ from airflow_provider_rayjobs import metadata as keys
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_rayjobs.client.model import JobDetails
+    from airflow_provider_rayjobs.jobs import JobDetails
 
 #: What differs between the generations of a task instance. A user's clear begins a new one and raises ``max_tries``;
 #: ``retries`` may be edited at any time.

@@ -10,8 +10,8 @@ from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobTimeoutError
 
 if TYPE_CHECKING:
-    from airflow_provider_rayjobs.client.model import JobDetails, JobStatus
     from airflow_provider_rayjobs.hooks import RayJobHook
+    from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
 
 
 #: Seconds to wait until an earlier job that was asked to stop has ended.

@@ -22,7 +22,7 @@ import aiohttp
 
 from airflow_provider_rayjobs.client import cluster_status, listing, log_files, package_store, verbs
 from airflow_provider_rayjobs.client.exchange import Request
-from airflow_provider_rayjobs.client.model import Submission
+from airflow_provider_rayjobs.client.submission import Submission
 from tests.samples.stable import stable, stable_text
 from tests.support import samples
 from tests.support.ray_head import RayHead

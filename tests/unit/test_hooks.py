@@ -14,8 +14,8 @@ import pytest
 from airflow_provider_rayjobs import exceptions as errors
 from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.client import verbs
-from airflow_provider_rayjobs.client.model import JobStatus
 from airflow_provider_rayjobs.hooks import RayJobAsyncHook, RayJobHook
+from airflow_provider_rayjobs.jobs import JobStatus
 from tests.support import answers
 from tests.support.scripted_server import ScriptedRay, Tail
 

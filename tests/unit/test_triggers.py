@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_rayjobs import triggers
-from airflow_provider_rayjobs.client.model import JobDetails
 from airflow_provider_rayjobs.exceptions import RayJobLostError, RayJobNotFoundError
 from airflow_provider_rayjobs.following.conditions import ClusterRunsJobs, JobReaches
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
+from airflow_provider_rayjobs.jobs import JobDetails
 from airflow_provider_rayjobs.triggers import RayConditionTrigger, RayJobTrigger
 
 if TYPE_CHECKING:

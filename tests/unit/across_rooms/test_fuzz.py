@@ -15,9 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_rayjobs.client import cluster_status, listing, log_files, model, package_store, verbs
+from airflow_provider_rayjobs import jobs
+from airflow_provider_rayjobs.client import cluster_status, listing, log_files, package_store, verbs
 from airflow_provider_rayjobs.client.exchange import NO_RESPONSE, Pause, Request
-from airflow_provider_rayjobs.client.model import JobDetails, Submission
+from airflow_provider_rayjobs.client.submission import Submission
 from airflow_provider_rayjobs.cluster.connection import ClusterConnection, read_connection
 from airflow_provider_rayjobs.cluster.fields import FIELDS
 from airflow_provider_rayjobs.compat import masking
@@ -29,6 +30,7 @@ from airflow_provider_rayjobs.exceptions import (
 )
 from airflow_provider_rayjobs.following.events import JobEvent, describe_failure, raise_for_outcome
 from airflow_provider_rayjobs.functions.result import parse_record, traceback_of, value_of
+from airflow_provider_rayjobs.jobs import JobDetails
 from airflow_provider_rayjobs.page import rows
 from tests.support.flows import answer_to
 
@@ -62,7 +64,7 @@ def objects(*names: str) -> st.SearchStrategy[dict[str, Any]]:
 jobs = st.builds(
     lambda good, odd: {**good, **odd},
     st.just({"type": "SUBMISSION", "status": "RUNNING", "submission_id": "a"}),
-    objects(*model._CHECKS),
+    objects(*jobs._CHECKS),
 )
 documents = st.one_of(
     values,

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_rayjobs import exceptions as errors
-from airflow_provider_rayjobs.client import cluster_status, listing, log_files, model, package_store, verbs
+from airflow_provider_rayjobs import jobs
+from airflow_provider_rayjobs.client import cluster_status, listing, log_files, package_store, verbs
 from airflow_provider_rayjobs.client.answers import error_of
 from airflow_provider_rayjobs.client.exchange import Request
-from airflow_provider_rayjobs.client.model import JobStatus
 from airflow_provider_rayjobs.following.lines import LineWriter
+from airflow_provider_rayjobs.jobs import JobStatus
 from tests.samples import record
 from tests.support import samples
 from tests.support.flows import answer_to
@@ -186,7 +187,7 @@ def test_the_head_names_its_version_and_session(recorded: dict[str, Sample], ver
     assert info.session_name == (named if version >= SESSION_NAME_SINCE else None)
 
 
-def submit(submission: model.Submission) -> Flow[str]:
+def submit(submission: jobs.Submission) -> Flow[str]:
     return verbs.submit_job(submission, lambda job: False, patience=0)
 
 

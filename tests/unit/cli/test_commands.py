@@ -16,8 +16,8 @@ import pytest
 
 from airflow_provider_rayjobs import __main__, cli
 from airflow_provider_rayjobs.cli.output import log
-from airflow_provider_rayjobs.client.model import JobStatus
 from airflow_provider_rayjobs.get_provider_info import get_provider_info
+from airflow_provider_rayjobs.jobs import JobStatus
 from tests.support import answers
 from tests.support.command_line import MODULE, Done, arguments, environment, finish, start
 from tests.unit.project.test_layout import loaded_after_airflow

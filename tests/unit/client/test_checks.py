@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_rayjobs.client import checks
-from airflow_provider_rayjobs.client.model import Submission
+from airflow_provider_rayjobs.client.submission import Submission
 from airflow_provider_rayjobs.tasks import arguments
 
 #: Each field of a job, a value that is wrong, and the message.

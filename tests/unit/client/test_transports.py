@@ -29,7 +29,6 @@ from airflow_provider_rayjobs.client import (
     exchange,
     listing,
     log_files,
-    model,
     requests_transport,
     retries,
     turns,
@@ -38,6 +37,7 @@ from airflow_provider_rayjobs.client import (
 from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
 from airflow_provider_rayjobs.client.exchange import Request
 from airflow_provider_rayjobs.client.package_store import put_package
+from airflow_provider_rayjobs.client.submission import Submission
 from airflow_provider_rayjobs.cluster.authentication import RotatingToken
 from tests.support import answers
 from tests.support.clients import AiohttpClient, FakeTime, RequestsClient, cluster_at, until
@@ -244,7 +244,7 @@ async def read_stream(client: AiohttpClient, path: str = "/api/jobs/a/logs/tail"
 
 
 def ask_everything(client: Client) -> None:
-    submission = model.Submission("true", "b")
+    submission = Submission("true", "b")
     client.run(verbs.submit_job(submission, lambda job: True, patience=0))
     for verb in (verbs.get_job_info, log_files.get_job_logs, verbs.stop_job, verbs.delete_job):
         client.run(verb("a"))
@@ -306,7 +306,7 @@ def test_no_secret_of_the_request_shows_in_a_message_or_a_log(
     scripted_ray.script("POST", ".*", echo, forever=True)
     client = connect(scripted_ray, **CREDENTIALS)
     runtime_env = {"env_vars": {"API_KEY": "env-secret"}}
-    submission = model.Submission("true", "a", runtime_env=runtime_env)
+    submission = Submission("true", "a", runtime_env=runtime_env)
     flow = verbs.submit_job(submission, lambda job: True, patience=1, clock=client.time.clock)
     with caplog.at_level(logging.DEBUG):
         shown = str(failure(client, flow)) + repr(client.transport.cluster)

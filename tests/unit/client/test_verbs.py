@@ -19,14 +19,8 @@ from airflow_provider_rayjobs.client import ids as ids_module
 from airflow_provider_rayjobs.client import listing, log_files, verbs
 from airflow_provider_rayjobs.client.answers import MOST_JSON_PARTS, decode_json, error_of, has_too_many_parts
 from airflow_provider_rayjobs.client.exchange import Response
-from airflow_provider_rayjobs.client.model import (
-    LONGEST_MESSAGE,
-    LONGEST_NAME,
-    LONGEST_STATUS,
-    JobDetails,
-    JobStatus,
-    Submission,
-)
+from airflow_provider_rayjobs.client.submission import Submission
+from airflow_provider_rayjobs.jobs import LONGEST_MESSAGE, LONGEST_NAME, LONGEST_STATUS, JobDetails, JobStatus
 from tests.support import answers, faults
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.flows import outcome

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, redact
 
-from airflow_provider_rayjobs.client.model import JobDetails, JobStatus
 from airflow_provider_rayjobs.compat import connections, masking
 from airflow_provider_rayjobs.following.events import Outcome
+from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 from airflow_provider_rayjobs.sensors import RayJobSensor
 from airflow_provider_rayjobs.text.job_secrets import WITHHELD

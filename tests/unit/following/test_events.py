@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_rayjobs import exceptions as errors
-from airflow_provider_rayjobs.client.model import JobDetails, JobStatus
 from airflow_provider_rayjobs.following.events import (
     EVENT_VERSION,
     JobEvent,
@@ -20,6 +19,7 @@ from airflow_provider_rayjobs.following.events import (
     event_of_job,
     raise_for_outcome,
 )
+from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
 
 ADDRESS = "http://ray:8265"
 GOOD = JobEvent("a", ADDRESS, Outcome.SUCCEEDED).to_json()

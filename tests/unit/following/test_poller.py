@@ -12,13 +12,13 @@ import pytest
 
 from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
-from airflow_provider_rayjobs.client.model import JobDetails
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError
 from airflow_provider_rayjobs.following import head_load, log_stream, poller, rooms
 from airflow_provider_rayjobs.following.events import Outcome
 from airflow_provider_rayjobs.following.poller import Poller
 from airflow_provider_rayjobs.following.subscription import FollowedJob, Subscription, Trouble
 from airflow_provider_rayjobs.following.watcher import JobWatcher, Watch
+from airflow_provider_rayjobs.jobs import JobDetails
 from tests.support import answers
 from tests.support.clients import cluster_at, until
 

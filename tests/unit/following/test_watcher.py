@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_rayjobs.client import model, verbs
+from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError
 from airflow_provider_rayjobs.following import log_stream, watcher
-from airflow_provider_rayjobs.following.events import JobEvent, Outcome
+from airflow_provider_rayjobs.following.events import JobEvent, Outcome, may_run_hint
 from airflow_provider_rayjobs.following.poller import Poller
 from airflow_provider_rayjobs.following.watcher import JobWatcher, Watch, poll_delay
+from airflow_provider_rayjobs.jobs import JobDetails
 from tests.support import answers
 from tests.support.clients import cluster_at, until
 from tests.support.scripted_server import ScriptedRay, Tail
@@ -27,7 +28,6 @@ from tests.support.scripted_server import ScriptedRay, Tail
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_rayjobs.client.model import JobDetails
 
 LOG = logging.getLogger("tests.follow")
 
@@ -217,7 +217,7 @@ def test_a_deleted_job_is_told_from_a_restarted_head(known: bool, told: str, scr
 @pytest.mark.parametrize("address", ["http://[", "", "x" * 1000])
 def test_a_node_whose_address_is_none_is_named_by_its_id(address: str) -> None:
     data = {"type": "SUBMISSION", "status": "RUNNING", "driver_agent_http_address": address, "driver_node_id": "ab12"}
-    hint = model.may_run_hint("a", model.JobDetails.from_json(data))
+    hint = may_run_hint("a", JobDetails.from_json(data))
     assert "node of an unknown address (node id ab12)" in hint
 
 

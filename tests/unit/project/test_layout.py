@@ -22,8 +22,8 @@ ROOMS = (
     *("__main__", "plugin", "get_provider_info", "cli", "page", "decorators", "operators", "sensors", "links"),
     *("triggers", "tasks", "hooks", "compat"),
     # No Airflow from here on.
-    *("jobs", "functions", "following", "packaging", "client", "cluster", "text"),
-    *("exceptions", "metadata", "progress", "__init__"),
+    *("functions", "following", "packaging", "client", "cluster"),
+    *("jobs", "text", "exceptions", "metadata", "progress", "__init__"),
 )
 WITHOUT_AIRFLOW = ROOMS[ROOMS.index("compat") + 1 :]
 
@@ -105,7 +105,7 @@ def test_each_library_is_used_in_its_place_only(module: str) -> None:
 
 
 def test_verbs_and_answers_know_no_transport() -> None:
-    for module in ("client.verbs", "client.model", "client.exchange", "client.answers", "exceptions"):
+    for module in ("client.verbs", "client.exchange", "jobs", "client.answers", "exceptions"):
         assert not roots(module) & {"requests", "aiohttp", "tenacity", "asyncio", "socket", "ssl"}
 
 

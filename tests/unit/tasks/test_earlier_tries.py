@@ -29,7 +29,7 @@ from tests.support import answers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_provider_rayjobs.client.model import JobDetails
+    from airflow_provider_rayjobs.jobs import JobDetails
     from tests.support.scripted_server import ScriptedRay
 
 FIRST = TaskIdentity("prod", "dag", "run", "task", -1, try_number=1, max_tries=2, run_started="2026-01-01")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.client.ids import check_submission_id
-from airflow_provider_rayjobs.client.model import JobDetails, JobStatus
+from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
 from airflow_provider_rayjobs.tasks.identity import TaskIdentity
 
 BASE = TaskIdentity(
