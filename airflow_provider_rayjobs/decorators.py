@@ -14,7 +14,7 @@ from airflow_provider_rayjobs.compat import masking, versions
 from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobResultError, RayJobsError
 from airflow_provider_rayjobs.functions import package as function_package
 from airflow_provider_rayjobs.functions.shipped import values
-from airflow_provider_rayjobs.operators.submit import RaySubmitJobOperator
+from airflow_provider_rayjobs.operators.submit import NewJobNeededError, RaySubmitJobOperator
 from airflow_provider_rayjobs.tasks import context as task_context
 from airflow_provider_rayjobs.tasks.stopping import find_job
 from airflow_provider_rayjobs.text.safe_text import is_safe, safe_text, safe_value
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
 
     from airflow_provider_rayjobs.following.events import JobEvent
+    from airflow_provider_rayjobs.following.watcher import Watch
     from airflow_provider_rayjobs.functions.result import Record
     from airflow_provider_rayjobs.jobs import JobDetails
     from airflow_provider_rayjobs.tasks.identity import TaskIdentity
@@ -169,11 +170,11 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
                 rest[name] = plain
         return rest
 
-    def _submit_and_wait(self, context: Context, identity: TaskIdentity, session: str | None) -> Any:
+    def _submit(self, context: Context, identity: TaskIdentity, session: str | None) -> Watch:
         if self._function is None:  # this try has submitted before, or followed the job of an earlier one
             self._function = self._package(context)
         self._attempt_key = identity.attempt_key
-        return super()._submit_and_wait(context, identity, session)
+        return super()._submit(context, identity, session)
 
     def _prepare(self, runtime_env: dict[str, Any] | None) -> dict[str, Any]:
         """Upload the function last: until a job uses a package, Ray keeps it for ten minutes only."""
@@ -185,7 +186,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         self._function = None  # it may be large, and the wait long
         return ReadyRuntimeEnv({**ready, "py_modules": [*(ready.get("py_modules") or []), uri]})
 
-    def _conclude(self, context: Context, event: JobEvent) -> Any:
+    def _outcome(self, context: Context, event: JobEvent) -> Any:
         from airflow_provider_rayjobs.following.events import Outcome, describe_failure
 
         if event.progress is not None:
@@ -198,7 +199,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
             )
             text = describe_failure(event) + (hint if event.exit_code in _KILLED else "")
             raise RayJobFailedError(failure or text, submission_id=event.submission_id)
-        return super()._conclude(context, event)
+        return super()._outcome(context, event)
 
     def _failure(self, context: Context, event: JobEvent) -> str | None:
         """Return the function's own traceback, or None when the driver did not come to write one."""
@@ -225,11 +226,10 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
                 raise RayJobResultError(f"{event.address}: Ray job {event.submission_id} is gone, with its result")
             return self._value(self._read(context, job, event.submission_id), event)
         except RayJobResultError as e:
-            # The first try fails by it; a later one, which found the job, runs the function anew.
+            # Its own try fails; a later try, which took the job over, runs the function again.
             if job is not None and job.metadata.get(keys.TRY_NUMBER) == str(context["ti"].try_number):
                 raise
-            self.log.warning("%s; submitting a new job", e)
-        return self._submit_again(context)
+            raise NewJobNeededError(str(e)) from e
 
     def _value(self, record: Record, event: JobEvent) -> Any:
         value = self._value_in(record, event)

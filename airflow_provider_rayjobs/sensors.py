@@ -237,15 +237,23 @@ class RayClusterSensor(_RaySensor):
         self.entrypoint_num_gpus = entrypoint_num_gpus
         self.entrypoint_memory = entrypoint_memory
         self.entrypoint_resources = entrypoint_resources
-        arguments.check_fields(self, RESOURCE_FIELDS)
+        arguments.check_known(self._resources())
         self._killed = False
+
+    def _resources(self) -> dict[str, Any]:
+        return {
+            "entrypoint_num_cpus": self.entrypoint_num_cpus,
+            "entrypoint_num_gpus": self.entrypoint_num_gpus,
+            "entrypoint_memory": self.entrypoint_memory,
+            "entrypoint_resources": self.entrypoint_resources,
+        }
 
     def condition(self, context: Context) -> ClusterRunsJobs:
         """Return what is waited for."""
         number = task_context.next_submission(context)
         identity = task_context.task_identity(context, self.hook.cluster.deployment, number)
         try:
-            resources = arguments.checked_fields(self, RESOURCE_FIELDS)
+            resources = arguments.checked(self._resources())
         except (TypeError, ValueError) as e:
             raise AirflowFailException(str(e)) from e
         return ClusterRunsJobs(f"probe-{identity.submission_id()}", resources, identity.metadata())

@@ -46,7 +46,7 @@ class _JobOperator(RendersTexts, BaseOperator):
         self.submission_id = submission_id
         self.ray_conn_id = ray_conn_id
         if not task_context.is_mapped(self):  # else the id may come from a task, as when it is rendered
-            arguments.check_literal_id(submission_id)
+            arguments.check_known_id(submission_id)
 
     def render_template(self, *args: Any, **kwargs: Any) -> Any:
         """Render; a task that was to submit the job, and did not come so far, has left no id."""

@@ -24,9 +24,8 @@ from airflow_provider_rayjobs.compat import masking
 from airflow_provider_rayjobs.exceptions import RayJobsError, RayPackageError
 from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.links import RayJobLink, store_job_page
-from airflow_provider_rayjobs.operators.stop_delete import RayDeleteJobOperator, RayStopJobOperator
-from airflow_provider_rayjobs.tasks import arguments
 from airflow_provider_rayjobs.tasks import context as task_context
+from airflow_provider_rayjobs.tasks.arguments import JobArguments, as_number
 from airflow_provider_rayjobs.tasks.context import DEFERRAL_MARGIN
 from airflow_provider_rayjobs.tasks.earlier_tries import settle_earlier_jobs, submit_once
 from airflow_provider_rayjobs.tasks.guard import JobGuard, refused_for_good
@@ -46,13 +45,15 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.jobs import JobDetails
     from airflow_provider_rayjobs.tasks.identity import TaskIdentity
 
-__all__ = ["RayDeleteJobOperator", "RayStopJobOperator", "RaySubmitJobOperator"]
-
 #: Seconds after a reattachment within which STOPPED means that the job was killed together with its old try.
 REATTACH_GRACE = 60.0
 
 #: Seconds after ``execution_timeout`` at which a worker that Airflow's alarm missed ends the wait.
 ALARM_GRACE = 5.0
+
+
+class NewJobNeededError(Exception):
+    """A job that was taken over from an earlier try has no result for this one."""
 
 
 class RaySubmitJobOperator(RendersTexts, BaseOperator):
@@ -159,7 +160,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         self.stream_logs = stream_logs
         self.stop_on_kill = stop_on_kill
         self.reattach = reattach
-        arguments.check_operator(self)
+        self._arguments.check()
         self._guard: JobGuard | None = None
         self._identity: TaskIdentity | None = None
         self._killed = False
@@ -197,11 +198,30 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
             hidden = HiddenValues(env_vars, masking.sensitive_names(env_vars))
             self.runtime_env = {**self.runtime_env, "env_vars": hidden}
 
+    @property
+    def _arguments(self) -> JobArguments:
+        """The arguments of the job, as they are now: with templates or rendered."""
+        return JobArguments(
+            entrypoint=self.entrypoint,
+            runtime_env=self.runtime_env,
+            secret_env_vars=self.secret_env_vars,
+            submission_id=self.submission_id,
+            metadata=self.metadata,
+            entrypoint_num_cpus=self.entrypoint_num_cpus,
+            entrypoint_num_gpus=self.entrypoint_num_gpus,
+            entrypoint_memory=self.entrypoint_memory,
+            entrypoint_resources=self.entrypoint_resources,
+            entrypoint_label_selector=self.entrypoint_label_selector,
+            poll_interval=self.poll_interval,
+            job_timeout=self.job_timeout,
+            pending_timeout=self.pending_timeout,
+        )
+
     def execute(self, context: Context) -> Any:
-        """Submit the job, or take over the one that an earlier try left, and see it to its end."""
+        """Submit the job, or take over the job of an earlier try, and follow it to its end."""
         with refused_for_good():
             try:
-                job = arguments.job_arguments(self)
+                job = self._arguments.for_hook()
             except (TypeError, ValueError) as e:
                 raise AirflowFailException(f"Nothing was submitted: {e}") from e
             guard = self._new_guard(context)
@@ -225,14 +245,12 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
                     session = self.hook.get_version_info().session_name
                     found = settle(self.reattach)
                 if found is None:
-                    return self._submit_and_wait(context, identity, session)
-                now, submission_id = time.time(), str(found.submission_id)
-                guard.announce(submission_id, exists=True)
-                self._push_id(context, submission_id)
-                page = self.hook.cluster.job_page(submission_id)
-                self.log.info("Reattached to Ray job %s, which is %s: %s", submission_id, found.status, page)
-                started = (found.start_time or now * 1000) / 1000
-                return self._wait(context, self._watch(context, submission_id, started, session, now))
+                    watch = self._submit(context, identity, session)
+                else:
+                    watch = self._take_over(context, found, session)
+                if not self.wait_for_completion:
+                    return watch.submission_id
+                return self._conclude(context, self._follow(context, watch))
 
     def _new_guard(self, context: Context) -> JobGuard:
         guard = JobGuard(self.hook, self.log, TaskProcess(context["ti"]), enabled=self.stop_on_kill)
@@ -240,13 +258,14 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         self._guard = guard
         return guard
 
-    def _submit_and_wait(self, context: Context, identity: TaskIdentity, session: str | None) -> Any:
-        job = arguments.job_arguments(self)
+    def _submit(self, context: Context, identity: TaskIdentity, session: str | None) -> Watch:
+        """Submit this try's own job."""
+        job = self._arguments.for_hook()
         self._warn_of_expansion(job["runtime_env"])
         try:
             with self._waiting_for_cluster():
                 job["runtime_env"] = self._prepare(job["runtime_env"])
-                what = submission_lines(job, masking.public)
+                lines = submission_lines(job, masking.public)
                 submission_id = submit_once(
                     self.hook,
                     identity,
@@ -255,14 +274,25 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
                 )
         except RayJobsError:
             raise
-        except ValueError as e:  # what became of the runtime_env is too large
+        except ValueError as e:  # the runtime_env with its packages is too large
             raise AirflowFailException(f"Nothing was submitted: {e}") from e
-        now = time.time()  # limits count from here: a wait for an absent cluster is not the job's
+        now = time.time()  # limits count from here: a wait for an absent cluster does not count
         if self._guard is not None:
             self._guard.accept()
         self.log.info("Submitted Ray job %s: %s", submission_id, self.hook.cluster.job_page(submission_id))
-        log_group(self.log, f"What was submitted as Ray job {submission_id}", what)
-        return self._wait(context, self._watch(context, submission_id, now, session))
+        log_group(self.log, f"What was submitted as Ray job {submission_id}", lines)
+        return self._watch(context, submission_id, now, session)
+
+    def _take_over(self, context: Context, found: JobDetails, session: str | None) -> Watch:
+        """Take over the job of an earlier try."""
+        now, submission_id = time.time(), str(found.submission_id)
+        if self._guard is not None:
+            self._guard.announce(submission_id, exists=True)
+        self._push_id(context, submission_id)
+        page = self.hook.cluster.job_page(submission_id)
+        self.log.info("Reattached to Ray job %s, which is %s: %s", submission_id, found.status, page)
+        started = (found.start_time or now * 1000) / 1000
+        return self._watch(context, submission_id, started, session, now)
 
     @contextmanager
     def _waiting_for_cluster(self) -> Iterator[None]:
@@ -316,8 +346,8 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
     ) -> Watch:
         from airflow_provider_rayjobs.following.watcher import Watch
 
-        job_timeout = arguments.as_number(self.job_timeout)
-        pending_timeout = arguments.as_number(self.pending_timeout)
+        job_timeout = as_number(self.job_timeout)
+        pending_timeout = as_number(self.pending_timeout)
         deadlines = {} if job_timeout is None else {"job_timeout": submitted_at + job_timeout}
         started = context["ti"].start_date
         if self.execution_timeout is not None and started is not None:
@@ -336,18 +366,21 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
             reattached_at=reattached_at,
         )
 
-    def _wait(self, context: Context, watch: Watch) -> Any:
-        if not self.wait_for_completion:
-            return watch.submission_id
+    def _follow(self, context: Context, watch: Watch) -> JobEvent:
+        """
+        Follow the job to its end.
+
+        :raises TaskDeferred: the trigger follows it.
+        """
         if self.deferrable:
             try:
                 job = find_job(self.hook, watch.submission_id)
             except RayJobsError:
-                self._defer(watch)  # the trigger waits for an absent cluster, and needs no worker for that
+                self._defer(watch)  # the trigger waits for an absent cluster, and needs no worker slot for that
             else:
                 if job is not None and not job.status.is_terminal:
                     self._defer(watch)
-        return self._conclude(context, self._follow_here(context, watch))
+        return self._follow_here(context, watch)
 
     def _defer(self, watch: Watch) -> None:
         from airflow_provider_rayjobs.following.log_stream import DRAIN_TOTAL
@@ -398,21 +431,30 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
             self.log.error("The Ray job could not be stopped: %s", e)
 
     def _conclude(self, context: Context, event: JobEvent) -> Any:
+        """Return the result of a job that has ended; submit a new job, once, if one that was taken over has none."""
+        try:
+            return self._outcome(context, event)
+        except NewJobNeededError as e:
+            self.log.warning("%s; submitting a new job", e)
+        identity = self._identity or task_context.task_identity(context, self.hook.cluster.deployment)
+        with self._waiting_for_cluster():
+            session = self.hook.get_version_info().session_name
+        return self._outcome(context, self._follow(context, self._submit(context, identity, session)))
+
+    def _outcome(self, context: Context, event: JobEvent) -> Any:
+        """
+        Return the result of a job that has ended.
+
+        :raises RayJobsError: the job did not succeed.
+        :raises NewJobNeededError: the job was taken over from an earlier try, and has no result for this one.
+        """
         from airflow_provider_rayjobs.following.events import Outcome, raise_for_outcome
 
         reattached = event.reattached_at
         if event.outcome is Outcome.STOPPED and reattached and event.ended_at - reattached < REATTACH_GRACE:
-            self.log.info("Ray job %s was killed with its old try; submitting a new one", event.submission_id)
-            return self._submit_again(context)
+            raise NewJobNeededError(f"Ray job {event.submission_id} was stopped together with its own try")
         raise_for_outcome(event)
         return self._result(context, event)
-
-    def _submit_again(self, context: Context) -> Any:
-        """Submit this try's own job after all, in place of an earlier try's that it had taken over."""
-        identity = self._identity or task_context.task_identity(context, self.hook.cluster.deployment)
-        with self._waiting_for_cluster():
-            session = self.hook.get_version_info().session_name
-        return self._submit_and_wait(context, identity, session)
 
     def _result(self, context: Context, event: JobEvent) -> Any:
         """Return what the task returns for a job that SUCCEEDED."""

@@ -1,20 +1,22 @@
-"""Checks an operator's arguments: when the DAG is parsed as far as they are known, and before the submission."""
+"""Checks the arguments of tasks: what is known when the DAG is parsed, and everything before a submission."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.client.checks import CHECKS, check_duration
 from airflow_provider_rayjobs.client.ids import check_submission_id, names_no_job
-from airflow_provider_rayjobs.client.runtime_env import (
-    check_env_vars,
-)
+from airflow_provider_rayjobs.client.runtime_env import check_env_vars
+
+#: The fields that are single numbers.
+_AMOUNTS = ("entrypoint_num_cpus", "entrypoint_num_gpus", "entrypoint_memory")
 
 
 def as_number(value: Any) -> Any:
-    """Return the number that a rendered template says, else the value as it is; an empty text is None."""
+    """Return the number that a rendered template holds, None for an empty string, else the value as it is."""
     if not isinstance(value, str):
         return value
     text = value.strip()
@@ -29,7 +31,7 @@ def as_number(value: Any) -> Any:
 
 
 def _as_rendered(name: str, value: Any) -> Any:
-    """Return a field's value with the numbers that templates render to texts."""
+    """Return a field's value; templates render numbers to strings, which become numbers again."""
     if name in _AMOUNTS:
         value = as_number(value)
         whole = name == "entrypoint_memory" and isinstance(value, float) and value.is_integer()
@@ -39,85 +41,106 @@ def _as_rendered(name: str, value: Any) -> Any:
     return value
 
 
-def _is_literal(value: Any) -> bool:
+def _is_known(value: Any) -> bool:
     """Whether a value is known when the DAG is parsed: plain data without templates and without XComs."""
     if isinstance(value, str):
         return "{{" not in value and "{%" not in value
     if isinstance(value, Mapping):
-        return all(_is_literal(item) for pair in value.items() for item in pair)
+        return all(_is_known(item) for pair in value.items() for item in pair)
     if isinstance(value, list | tuple):
-        return all(map(_is_literal, value))
+        return all(map(_is_known, value))
     # What Airflow resolves later (XComs, mapped arguments) are objects of its own.
     return not type(value).__module__.startswith("airflow")
 
 
-_AMOUNTS = ("entrypoint_num_cpus", "entrypoint_num_gpus", "entrypoint_memory")
-
-
-def check_operator(operator: Any) -> None:
+@dataclass(frozen=True)
+class JobArguments:
     """
-    Check an operator's arguments as far as they are known when the DAG is parsed: no templates, no XComs.
+    The arguments of a task that submits a job: with templates when the DAG is parsed, rendered when the task runs.
 
+    The names are those of :class:`~airflow_provider_rayjobs.operators.RaySubmitJobOperator`.
+    """
+
+    entrypoint: str | list[str]
+    runtime_env: Any = None
+    secret_env_vars: Any = None
+    submission_id: str | None = None
+    metadata: Any = None
+    entrypoint_num_cpus: float | str | None = None
+    entrypoint_num_gpus: float | str | None = None
+    entrypoint_memory: int | str | None = None
+    entrypoint_resources: Any = None
+    entrypoint_label_selector: Any = None
+    poll_interval: float = 30.0
+    job_timeout: float | str | None = None
+    pending_timeout: float | str | None = None
+
+    def _of_the_job(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in CHECKS}
+
+    def check(self) -> None:
+        """
+        Check the values that are known: those without templates and XComs.
+
+        :raises TypeError: a value has a wrong type; the message names it.
+        :raises ValueError: a value is wrong; the message names it.
+        """
+        limits = {"job_timeout": self.job_timeout, "pending_timeout": self.pending_timeout}
+        if self.poll_interval is None:
+            raise TypeError("poll_interval must be a number of seconds, not None")
+        check_duration("poll_interval", self.poll_interval)
+        for name, limit in limits.items():
+            if _is_known(limit):
+                check_duration(name, as_number(limit))
+        check_known(self._of_the_job())
+        if self.secret_env_vars and _is_known(self.secret_env_vars):
+            check_env_vars("secret_env_vars", self.secret_env_vars)
+
+    def for_hook(self) -> dict[str, Any]:
+        """
+        Return the rendered arguments, all checked, as :meth:`RayJobHook.submit_job` takes them.
+
+        :raises TypeError: a value has a wrong type; the message names it.
+        :raises ValueError: a value is wrong; the message names it.
+        """
+        self.check()
+        values = {name: _as_rendered(name, value) for name, value in self._of_the_job().items()}
+        values["metadata"] = values["metadata"] or {}
+        if names_no_job(values["submission_id"]):
+            values["submission_id"] = None
+        if self.secret_env_vars:
+            values["runtime_env"] = _with_secrets(values["runtime_env"] or {}, self.secret_env_vars)
+            values["metadata"] = {**values["metadata"], keys.SECRET_ENV_VARS: ",".join(self.secret_env_vars)}
+        return values
+
+
+def check_known(values: Mapping[str, Any]) -> None:
+    """
+    Check those of a job's fields whose values are known when the DAG is parsed: no templates, no XComs.
+
+    :param values: by the names of :class:`~airflow_provider_rayjobs.client.submission.Submission`.
     :raises TypeError: a value has a wrong type; the message names it.
     :raises ValueError: a value is wrong; the message names it.
     """
-    if operator.poll_interval is None:
-        raise TypeError("poll_interval must be a number of seconds, not None")
-    check_duration("poll_interval", operator.poll_interval)
-    for name in ("job_timeout", "pending_timeout"):
-        if _is_literal(value := getattr(operator, name)):
-            check_duration(name, as_number(value))
-    check_fields(operator, CHECKS)
-    secret = operator.secret_env_vars
-    if secret and _is_literal(secret):
-        check_env_vars("secret_env_vars", secret)
+    for name, given in values.items():
+        value = _as_rendered(name, given)
+        if (name == "entrypoint" or value not in (None, "")) and _is_known(value):
+            CHECKS[name](value)
 
 
-def check_literal_id(submission_id: Any) -> None:
-    """Check the id of a job that must have one, as far as it is known when the DAG is parsed."""
-    if _is_literal(submission_id):
+def checked(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a job's rendered fields that have a value; raises as :func:`check_known`."""
+    check_known(values)
+    rendered = {name: _as_rendered(name, value) for name, value in values.items()}
+    return {name: value for name, value in rendered.items() if value not in (None, "")}
+
+
+def check_known_id(submission_id: Any) -> None:
+    """Check the id of a job that must have one, if it is known when the DAG is parsed."""
+    if _is_known(submission_id):
         if names_no_job(submission_id):
             raise ValueError(f"submission_id is {submission_id!r}; name the job")
         check_submission_id(submission_id)
-
-
-def check_fields(operator: Any, names: Iterable[str]) -> None:
-    """Check the named fields of an operator, as far as their values are known."""
-    for name in names:
-        value, check = _as_rendered(name, getattr(operator, name)), CHECKS[name]
-        if (name == "entrypoint" or value not in (None, "")) and _is_literal(value):
-            check(value)
-
-
-def checked_fields(operator: Any, names: Iterable[str]) -> dict[str, Any]:
-    """
-    Return the rendered fields of an operator that have a value.
-
-    :raises TypeError: a value has a wrong type; the message names it.
-    :raises ValueError: a value is wrong; the message names it.
-    """
-    check_fields(operator, names)
-    values = {name: _as_rendered(name, getattr(operator, name)) for name in names}
-    return {name: value for name, value in values.items() if value not in (None, "")}
-
-
-def job_arguments(operator: Any) -> dict[str, Any]:
-    """
-    Return the rendered arguments of an operator as the hook's ``submit_job`` takes them, all of them checked.
-
-    :raises TypeError: a value has a wrong type; the message names it.
-    :raises ValueError: a value is wrong; the message names it.
-    """
-    check_operator(operator)
-    values = {name: getattr(operator, name) for name in CHECKS}
-    values = {name: _as_rendered(name, value) for name, value in values.items()}
-    values["metadata"] = values["metadata"] or {}
-    if names_no_job(values["submission_id"]):
-        values["submission_id"] = None
-    if operator.secret_env_vars:
-        values["runtime_env"] = _with_secrets(values["runtime_env"] or {}, operator.secret_env_vars)
-        values["metadata"] = {**values["metadata"], keys.SECRET_ENV_VARS: ",".join(operator.secret_env_vars)}
-    return values
 
 
 def _with_secrets(runtime_env: Mapping[str, Any], secret: Mapping[str, str]) -> dict[str, Any]:

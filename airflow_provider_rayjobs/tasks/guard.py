@@ -1,10 +1,11 @@
-"""What happens on a worker when the process of a task is asked to end before the task's job has ended."""
+"""Stops or leaves the Ray job when the process of its task is asked to end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
@@ -33,23 +34,43 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds that a signal handler may spend on the request that stops a job: Airflow 3 sends SIGKILL after 5 s.
+#: Timeout in seconds of the one request that a signal handler sends: Airflow 3 sends SIGKILL 5 s after SIGTERM.
 REQUEST_TIMEOUT = 3.0
 
-#: Seconds to wait for STOPPED.
+#: Seconds to wait until the job has ended, in a process that was asked to end.
 KILL_STOP_TIMEOUT = 10.0
 
-#: Seconds within which a job may still appear whose submission was cut off.
-APPEAR_PATIENCE = 4.0
+#: Seconds within which a job may still appear whose submission was interrupted.
+APPEAR_TIMEOUT = 4.0
+
+
+class Phase(Enum):
+    """What the cluster has of this try's job."""
+
+    #: Nothing.
+    NO_JOB = auto()
+    #: A submission is under way: the cluster may have the job, or get it in a moment.
+    SUBMITTING = auto()
+    #: The job.
+    HAS_JOB = auto()
+
+
+class Verdict(Enum):
+    """What to do with the job of a process that was asked to end."""
+
+    LEAVE = auto()
+    STOP = auto()
+    #: Stop it. If it has just SUCCEEDED, delete its record: the task is to run again, and must not return this success.
+    STOP_AND_FORGET = auto()
 
 
 class JobGuard:
     """
     Decides what becomes of a job when the process of its task is asked to end (SIGTERM, ``on_kill``).
 
-    The signal handler only notes the signal and breaks off what goes on. Then Airflow is asked why: a user's wish ends
-    the job. When only this process ends (the worker shuts down, heartbeats had no answer), the job goes on for the next
-    try; after the last try it is stopped, because no other try follows it.
+    The signal handler only notes the signal and interrupts the request or the wait. Then Airflow is asked why. If a
+    user ended the task, the job is stopped. If only this process ends (its worker shuts down, Airflow missed its
+    heartbeats), the job goes on for the next try; after the last try it is stopped, because no other try follows it.
 
     :param hook: the cluster.
     :param log: the task's logger.
@@ -62,102 +83,97 @@ class JobGuard:
         self._log = log
         self._process = process
         self._enabled = enabled
-        self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
-        self._breakable = False
+        self._phase = Phase.NO_JOB
+        #: Interrupts what the process does now; None when a kill must not interrupt it.
+        self._interrupt: Callable[[], object] | None = None
         #: Stops what earlier tries left running, for a kill that comes before this try has a job.
         self.stop_earlier: Callable[[], object] = lambda: None
         self.killed = False
-        self.submission_id: str | None = None
-        self.accepted = False  # by the cluster, for certain
-        self._cleared = False
-        self._status = ""  # of the job, when it was asked to stop
+        self.submission_id = ""
 
     def announce(self, submission_id: str, *, exists: bool = False) -> None:
         """
-        Name the job, before it is submitted or followed on.
+        Name the job, before it is submitted or followed.
 
-        :param exists: whether the cluster has the job already, so that a kill is to stop it.
+        :param exists: whether the cluster has the job already, so that a kill has to stop it.
         :raises RayJobInterruptedError: the process is to end; nothing is to be submitted or followed.
         """
         if exists or not self.killed:
-            self.submission_id, self.accepted = submission_id, exists
-        self._check()
+            self.submission_id = submission_id
+            self._phase = Phase.HAS_JOB if exists else Phase.SUBMITTING
+        self._raise_if_killed()
+
+    def accept(self) -> None:
+        """Note that the cluster has the job."""
+        self._phase = Phase.HAS_JOB
 
     def before_submission(self) -> None:
         """
-        See that the task still is this process's own, before a job is submitted, or submitted again after a doubt.
+        Check that this process still runs the task, before a job is submitted, or submitted again after a doubt.
 
-        :raises RayJobInterruptedError: the task was ended, or another process runs it.
+        :raises RayJobInterruptedError: the task has ended, or another process runs it.
         """
         if self._process.is_replaced():
             raise RayJobInterruptedError(
-                "Nothing was submitted: the task was ended, or another process runs it by now",
-                submission_id=self.submission_id or "",
+                "Nothing was submitted: the task has ended, or another process runs it now",
+                submission_id=self.submission_id,
             )
 
     @contextlib.contextmanager
     def breakable(self) -> Iterator[None]:
         """
-        Have a kill break off what is inside: a request to the cluster, or the wait before the next one.
+        Let a kill interrupt the block: a request to the cluster, or the wait before the next one.
 
-        Nothing is to be submitted any more, and an answer that does not come must not use up the few seconds that are
-        left to stop the job. Nothing else is to be inside: Airflow's channel must not be left between a question and
-        its answer, and loggers swallow what is raised in them.
+        Otherwise a request without an answer would use up the few seconds that are left to stop the job. The block must
+        hold nothing else: Airflow's channel must not be left between a question and its answer, and loggers swallow
+        exceptions.
 
         :raises RayJobInterruptedError: the process is to end.
         """
-        self._breakable = True
+        if not versions.TERMINATED:  # else Airflow 2's own signal handler raises, after it has called `kill`
+            self._interrupt = self._raise_if_killed
         try:
-            self._check()
+            self._raise_if_killed()
             yield
         finally:
-            self._breakable = False
-
-    def _check(self) -> None:
-        if self.killed:
-            raise RayJobInterruptedError(
-                "The process of the task was asked to end", submission_id=self.submission_id or ""
-            )
-
-    def accept(self) -> None:
-        """Note that the cluster has the job."""
-        self.accepted = True
-
-    def kill(self) -> None:
-        """
-        Note that the process is asked to end, and break off what goes on; called in a signal handler.
-
-        Nothing is asked or logged here, by nobody: the signal may have interrupted Airflow's channel or its logger
-        inside its lock.
-
-        :raises RayJobInterruptedError: a request is under way, which this breaks off.
-        """
-        self.killed = True
-        if self._running is not None:
-            loop, task = self._running
-            loop.call_soon_threadsafe(task.cancel)
-        elif self._breakable and not versions.TERMINATED:  # Airflow 2's handler itself raises, what it knows as a kill
-            self._check()
+            self._interrupt = None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine, which a kill cancels."""
 
         async def cancellable() -> T:
-            task = asyncio.ensure_future(work)
-            self._running = (asyncio.get_running_loop(), task)
+            loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+            self._interrupt = lambda: loop.call_soon_threadsafe(task.cancel)
             try:
                 if self.killed:
                     task.cancel()
                 return await task
             finally:
-                self._running = None
+                self._interrupt = None
 
         return asyncio.run(cancellable())
+
+    def kill(self) -> None:
+        """
+        Note that the process is asked to end, and interrupt what it does; called in a signal handler.
+
+        Nothing is asked or logged here: the signal may have interrupted Airflow's channel, or its logger while it held
+        its lock.
+
+        :raises RayJobInterruptedError: a request is under way, which this interrupts.
+        """
+        self.killed = True
+        if self._interrupt is not None:
+            self._interrupt()
+
+    def _raise_if_killed(self) -> None:
+        if self.killed:
+            raise RayJobInterruptedError("The process of the task was asked to end", submission_id=self.submission_id)
 
     @contextlib.contextmanager
     def guarding(self) -> Iterator[None]:
         """
-        Decide what becomes of the job when what is inside ends by a signal or a timeout.
+        Decide what becomes of the job if a signal or a timeout ends the block.
 
         :raises RayJobStoppedError: the task was ended, and its job stopped.
         :raises RayJobInterruptedError: only this process ends; the job goes on.
@@ -166,95 +182,108 @@ class JobGuard:
             yield
         except BaseException as e:
             if self.killed or isinstance(e, versions.TERMINATED):
-                self._end(e)
+                self._conclude(e)
             elif not isinstance(e, Exception | TaskDeferred):
                 # A timeout, or Ctrl-C. A deferral, and errors of the job or of contact, leave the job as it is.
-                self._confirm_stopped()
+                self._stop(Verdict.STOP)
             raise
         else:
             if self.killed:
-                self._end(None)
+                self._conclude(None)
 
-    def _end(self, error: BaseException | None) -> None:
-        """Stop the job or leave it; raise what the task ends with, unless it is the error."""
-        broken_off = isinstance(error, asyncio.CancelledError | RayJobInterruptedError)
-        # A result, an error of the job's own or a deferral needs nobody to follow the job.
-        followed = broken_off or not (error is None or isinstance(error, Exception | TaskDeferred))
-        if self._job_is_to_stop(followed=followed):
-            self._confirm_stopped()
-            if broken_off or error is None:
-                raise self._stopped() from None
-        elif broken_off:
-            what = f"Ray job {self.submission_id} goes on" if self.submission_id else "it had no job yet"
+    def _conclude(self, error: BaseException | None) -> None:
+        """
+        Stop the job or leave it, after a kill.
+
+        :param error: what ended the block; None when it came to its end.
+        :raises RayJobStoppedError: the job was stopped, and the kill interrupted the block.
+        :raises RayJobInterruptedError: the job goes on, and the kill interrupted the block.
+        """
+        interrupted = isinstance(error, asyncio.CancelledError | RayJobInterruptedError)
+        # A result, an error of the job's own and a deferral need nobody to follow the job.
+        needs_follower = interrupted or not (error is None or isinstance(error, Exception | TaskDeferred))
+        verdict = self._verdict(needs_follower=needs_follower)
+        if verdict is not Verdict.LEAVE:
+            status = self._stop(verdict)
+            if interrupted or error is None:
+                job = f"Ray job {self.submission_id} is {status}" if self.submission_id else "no Ray job was submitted"
+                raise RayJobStoppedError(
+                    f"The task was ended from outside: {job}", submission_id=self.submission_id
+                ) from None
+        elif interrupted:
+            job = f"Ray job {self.submission_id} goes on" if self.submission_id else "it had no Ray job yet"
             raise RayJobInterruptedError(
-                f"The process of the task was asked to end, and not the task: {what}",
-                submission_id=self.submission_id or "",
+                f"The process of the task was asked to end, but the task was not: {job}",
+                submission_id=self.submission_id,
             ) from None
 
-    def _stopped(self) -> RayJobStoppedError:
-        status = self._status or "not seen to stop"
-        what = f"Ray job {self.submission_id} is {status}" if self.submission_id else "no Ray job was submitted"
-        return RayJobStoppedError(f"The task was ended from outside: {what}", submission_id=self.submission_id or "")
-
-    def _job_is_to_stop(self, *, followed: bool) -> bool:
+    def _verdict(self, *, needs_follower: bool) -> Verdict:
         """
-        Whether the process was asked to end because the task is over, or no other try follows its job.
+        Decide by Airflow's reason for the kill.
 
-        :param followed: whether this process still followed it.
+        :param needs_follower: whether the job goes on and this process followed it, or was about to submit it.
         """
         if not self._enabled:
-            return False
-        job = f"Ray job {self.submission_id}" if self.submission_id else "It has no job"
-        reason = self._process.reason(self.submission_id)
-        self._cleared = reason is Reason.TASK_CLEARED
-        if reason in (Reason.TASK_ENDED, Reason.TASK_CLEARED):
-            return True
-        if not followed:
-            return False
+            return Verdict.LEAVE
+        reason = self._process.reason(self.submission_id or None)
+        if reason is Reason.TASK_CLEARED:
+            return Verdict.STOP_AND_FORGET
+        if reason is Reason.TASK_ENDED:
+            return Verdict.STOP
+        if not needs_follower:
+            return Verdict.LEAVE
+        job = f"Ray job {self.submission_id}" if self.submission_id else "It has no Ray job"
         if reason is Reason.REPLACED:
-            self._log.warning("This process was asked to end: another one runs the task by now. %s is left to it", job)
-            return False
+            self._log.warning("This process was asked to end: another one runs the task now. %s is left to it", job)
+            return Verdict.LEAVE
         why = (
             "Airflow did not answer why"
             if reason is Reason.UNKNOWN
-            else "the task itself was not, so a worker shuts down, or Airflow missed its heartbeats"
+            else "but the task was not: its worker shuts down, or Airflow missed its heartbeats"
         )
         if self._process.has_next_try:
             self._log.warning("This process was asked to end (%s). %s; the next try follows", why, job)
-            return False
+            return Verdict.LEAVE
         self._log.warning("This process was asked to end (%s), and no other try will follow: %s", why, job)
-        return True
+        return Verdict.STOP
 
-    def _confirm_stopped(self) -> None:
+    def _stop(self, verdict: Verdict) -> str:
+        """
+        Stop the job, or what earlier tries left running if this try has none; errors are logged.
+
+        :return: the job's last status, for a message.
+        """
+        status = "not seen to stop"
         if not self._enabled:
-            return
-        if self.submission_id is None:
+            return status
+        if self._phase is Phase.NO_JOB:
             try:
                 self.stop_earlier()
             except RayJobsError as e:
-                self._log.error("The jobs of earlier tries could not be seen to stop: %s", e)
-            return
-        self._log.warning("The task ends before its job; stopping Ray job %s", self.submission_id)
+                self._log.error("The Ray jobs of earlier tries could not be stopped: %s", e)
+            return status
+        self._log.warning("The task ends before its Ray job; stopping %s", self.submission_id)
+        # A submission whose answer was interrupted may take effect a moment later.
+        appear = APPEAR_TIMEOUT if self._phase is Phase.SUBMITTING else 0.0
         try:
-            # A submission whose answer was cut off by the kill may take effect a moment later.
-            appear = 0.0 if self.accepted else APPEAR_PATIENCE
-            status = stop_job_and_wait(self._hook, self.submission_id, patience=KILL_STOP_TIMEOUT, appear=appear)
-            self._status = str(status or "not known to the cluster")
-            self._log.warning("Ray job %s is %s", self.submission_id, self._status)
-            if status is JobStatus.SUCCEEDED and self._cleared:
+            last = stop_job_and_wait(self._hook, self.submission_id, patience=KILL_STOP_TIMEOUT, appear=appear)
+            status = str(last or "not known to the cluster")
+            self._log.warning("Ray job %s is %s", self.submission_id, status)
+            if last is JobStatus.SUCCEEDED and verdict is Verdict.STOP_AND_FORGET:
                 # Airflow may not tell the next try from a retry, which would return this success.
                 self._log.warning("The task was cleared; deleting the record of Ray job %s", self.submission_id)
                 self._hook.delete_job(self.submission_id)
         except RayJobsError as e:
-            self._log.error("Ray job %s could not be seen to stop: %s", self.submission_id, e)
+            self._log.error("Ray job %s could not be stopped: %s", self.submission_id, e)
+        return status
 
 
 def ask_to_stop(hook: RayJobHook, submission_id: str) -> None:
     """
-    Send one request to stop a job; short enough for a signal handler.
+    Send one request to stop a job, in a signal handler.
 
-    Nothing is logged here, by nobody: the signal may have interrupted Airflow's logger inside its lock. The session is
-    a new one, for the same reason.
+    Nothing is logged meanwhile, and the HTTP session is a new one: the signal may have interrupted Airflow's logger, or
+    the old session, while it held its lock.
     """
     transport = type(hook.get_conn())(hook.cluster)
     before = logging.root.manager.disable
@@ -262,7 +291,7 @@ def ask_to_stop(hook: RayJobHook, submission_id: str) -> None:
     try:
         transport.send_once(Request("POST", f"{job_path(submission_id)}/stop"), timeout=REQUEST_TIMEOUT)
     except RayJobsError:
-        pass  # nobody can be told
+        pass  # a signal handler can't report it
     finally:
         logging.disable(before)
 
@@ -270,7 +299,7 @@ def ask_to_stop(hook: RayJobHook, submission_id: str) -> None:
 @contextlib.contextmanager
 def refused_for_good() -> Iterator[None]:
     """
-    End the task without a retry on what a retry can't mend.
+    End the task without a retry if a retry can't help.
 
     :raises AirflowFailException: the request, the credentials, the connection or an argument is wrong.
     """

@@ -77,7 +77,7 @@ def test_a_kill_breaks_the_upload_off(operator: Any, scripted_ray: ScriptedRay, 
     started = time.monotonic()
     guard = operator._new_guard(CONTEXT)
     with (
-        pytest.raises(versions.TERMINATED or RayJobInterruptedError, match=r"it had no job yet|SIGTERM"),
+        pytest.raises(versions.TERMINATED or RayJobInterruptedError, match=r"it had no Ray job yet|SIGTERM"),
         guard.guarding(),
         operator._waiting_for_cluster(),
     ):
@@ -90,7 +90,7 @@ def test_after_a_kill_nothing_is_packed(operator: Any, scripted_ray: ScriptedRay
     guard = operator._new_guard(CONTEXT)
     operator.on_kill()
     with (
-        pytest.raises(RayJobInterruptedError, match="it had no job yet"),
+        pytest.raises(RayJobInterruptedError, match="it had no Ray job yet"),
         guard.guarding(),
         operator._waiting_for_cluster(),
     ):

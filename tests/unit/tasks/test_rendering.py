@@ -55,9 +55,8 @@ def rendered(make: Callable[[], Any], *, native: bool, **context: Any) -> Any:
 
 def job(*, native: bool, entrypoint: Any = "true", **fields: Any) -> dict[str, Any]:
     """Return the job that a task submits."""
-    return arguments.job_arguments(
-        rendered(lambda: RaySubmitJobOperator(task_id="t", entrypoint=entrypoint, **fields), native=native)
-    )
+    task = rendered(lambda: RaySubmitJobOperator(task_id="t", entrypoint=entrypoint, **fields), native=native)
+    return task._arguments.for_hook()
 
 
 #: Texts, and what arrives of them.
@@ -248,7 +247,7 @@ def test_the_cluster_sensor_takes_templates_as_the_operator_does(native: bool) -
         ),
         native=native,
     )
-    assert arguments.checked_fields(sensor, RESOURCE_FIELDS) == {
+    assert arguments.checked(sensor._resources()) == {
         "entrypoint_num_cpus": 3,
         "entrypoint_memory": 512,
         "entrypoint_resources": {"TPU": 0.5},
