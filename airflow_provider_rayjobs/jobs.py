@@ -51,9 +51,8 @@ class JobStatus(StrEnum):
     def _missing_(cls, value: object) -> JobStatus | None:
         if not isinstance(value, str) or not _may_be_status(value):
             return None
-        unknown = str.__new__(cls, value)  # not kept: a cluster may invent any number of them
-        unknown._name_ = value
-        unknown._value_ = value
+        unknown = str.__new__(cls, value)  # not kept in the enum: a cluster may send any number of them
+        unknown._name_ = unknown._value_ = value
         return unknown
 
     def __str__(self) -> str:
@@ -67,7 +66,7 @@ class JobStatus(StrEnum):
     @property
     def is_known(self) -> bool:
         """Whether it is one of those above."""
-        return self.value in JobStatus._value2member_map_
+        return self.name in JobStatus.__members__
 
 
 @dataclass(frozen=True)

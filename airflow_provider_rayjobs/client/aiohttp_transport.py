@@ -21,7 +21,7 @@ from airflow_provider_rayjobs.client.retries import TOKEN_PAUSE, drop_outdated_t
 from airflow_provider_rayjobs.client.threads import in_own_thread
 from airflow_provider_rayjobs.client.turns import Turns
 from airflow_provider_rayjobs.cluster import network
-from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayJobsError
+from airflow_provider_rayjobs.exceptions import RayJobsError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -92,22 +92,9 @@ class AiohttpTransport:
             return NO_RESPONSE
         if not step.repeatable:
             return await self._answer(step)
-        try:
-            return await self._ask(step)
-        except RayClusterUnreachableError as e:
-            failed = [e]
-        return await self._retried(step, failed)
-
-    async def _retried(self, request: Request, failed: list[RayClusterUnreachableError]) -> Response:
-        """Go on after a first attempt; a poller of many jobs feels tenacity's cost in each look."""
         from tenacity import AsyncRetrying
 
-        async def attempt() -> Response:
-            if failed:
-                raise failed.pop()
-            return await self._ask(request)
-
-        return await AsyncRetrying(**retry_policy(), sleep=self._sleep)(attempt)
+        return await AsyncRetrying(**retry_policy(), sleep=self._sleep)(self._ask, step)
 
     async def _ask(self, request: Request) -> Response:
         return settled(await self._answer(request))

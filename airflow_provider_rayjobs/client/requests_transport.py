@@ -141,22 +141,9 @@ class RequestsTransport:
             return self._answer(step)
         if self._contact is not None:
             return self._awaited(step, self._contact)
-        try:
-            return self._ask(step)
-        except RayClusterUnreachableError as e:
-            failed = [e]
-        return self._retried(step, failed)
-
-    def _retried(self, request: Request, failed: list[RayClusterUnreachableError]) -> Response:
-        """Go on after a first attempt; the many that need no second one do without tenacity's import and its cost."""
         from tenacity import Retrying
 
-        def attempt() -> Response:
-            if failed:
-                raise failed.pop()
-            return self._ask(request)
-
-        return Retrying(**retry_policy(), sleep=self._sleep)(attempt)
+        return Retrying(**retry_policy(), sleep=self._sleep)(self._ask, step)
 
     def _awaited(self, request: Request, contact: Contact) -> Response:
         """Ask until the cluster answers, or contact has been lost for too long."""

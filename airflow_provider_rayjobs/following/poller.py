@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.listing import count_actors, read_list
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
-from airflow_provider_rayjobs.following.head_load import LEAST_WATCHED, LIST_COST, LOOK_COST, NO_LIST, HeadLoad, Plan
+from airflow_provider_rayjobs.following.head_load import LEAST_WATCHED, LIST_COST, LOOK_COST, HeadLoad
 from airflow_provider_rayjobs.following.rooms import Rooms
 from airflow_provider_rayjobs.following.subscription import FollowedJob, Subscription, Trouble
 from airflow_provider_rayjobs.jobs import JobDetails
@@ -80,7 +80,7 @@ class Poller:
         self._outage: Trouble | None = None
         self._heard = -math.inf  # when the cluster last answered
         self._estimated = False
-        self._plan = (-math.inf, NO_LIST)  # when it was made, and what it is
+        self._interval = (-math.inf, math.inf)  # when it was calculated, and the seconds between two lists
         self._last_list = -math.inf
         self._no_list_before = -math.inf
 
@@ -188,16 +188,16 @@ class Poller:
             # Before there is another list: a head may have forgotten its jobs.
             await self._look_at(unlisted)
             return
-        covers, next_list = self._planned(now).covers, self._next_list(now)
+        next_list = self._next_list(now)
         # A new job does not wait long for its first look.
         soon = next_list < now + FIRST_PATIENCE
         own: list[FollowedJob] = []
         left: list[FollowedJob] = []
         for job in due:
-            waits = not job.alone and job.delay >= covers and (soon or job.due > -math.inf)
+            waits = next_list < math.inf and not job.alone and (soon or job.due > -math.inf)
             (left if waits else own).append(job)
         if now >= self._no_list_before and LOOK_COST * len(own) > self.load.list_cost(len(self._jobs)):
-            await self._list(0.0)
+            await self._list()
             return
         if next_list > now:
             for job in left:
@@ -205,7 +205,7 @@ class Poller:
         await self._look_at(own)
         if next_list <= now and self._outage is None:
             await asyncio.sleep(0)  # those looks are sent first: a head answers nothing else while it makes a list
-            await self._list(covers)
+            await self._list()
 
     async def _look_at(self, jobs: list[FollowedJob]) -> None:
         """Have jobs looked at one by one, each as soon as the head is to be asked again and there is a slot."""
@@ -236,28 +236,20 @@ class Poller:
             async with asyncio.timeout(ESTIMATE_PATIENCE):
                 if (number := await self.transport.run(count_actors())) is not None:
                     self.load.estimate(number)
-                    self._plan = (-math.inf, NO_LIST)
-
-    def _planned(self, now: float) -> Plan:
-        if now < self._no_list_before:
-            return NO_LIST
-        made, plan = self._plan
-        if now - made >= PLAN_HOLDS:
-            plan = self.load.plan([job.delay for job in self._jobs.values() if job.delay < math.inf])
-            self._plan = (now, plan)
-        return plan
+                    self._interval = (-math.inf, math.inf)
 
     def _next_list(self, now: float) -> float:
-        """Return when the next list is due; infinite when none is."""
-        interval = self._planned(now).interval
+        """Return when the next list is due; infinity if none is."""
+        if now < self._no_list_before:
+            return math.inf
+        calculated, interval = self._interval
+        if now - calculated >= PLAN_HOLDS:
+            interval = self.load.list_interval([job.delay for job in self._jobs.values() if job.delay < math.inf])
+            self._interval = (now, interval)
         return self._last_list + interval if interval < math.inf else math.inf
 
-    async def _list(self, covers: float) -> None:
-        """
-        Look at all jobs with one request; those that it does not hold are then asked for one by one.
-
-        :param covers: as in :class:`Plan`; jobs that ask for more keep their pace.
-        """
+    async def _list(self) -> None:
+        """Request all jobs at once; those that are not in the list are then requested one by one."""
         missing = set(self._jobs)
         began = time.monotonic()
 
@@ -267,7 +259,7 @@ class Poller:
             if job is not None:
                 if not isinstance(status := data.get("status"), str):
                     raise ValueError("a job without a status")
-                job.found(status, lambda: JobDetails.from_json(data), began, paces=job.delay >= covers)
+                job.found(status, lambda: JobDetails.from_json(data), began)
                 missing.discard(job.id)
 
         try:
@@ -278,7 +270,7 @@ class Poller:
             return
         self.load.listed(number)
         self._last_list = began
-        self._plan = (-math.inf, NO_LIST)
+        self._interval = (-math.inf, math.inf)
         for name in missing & self._jobs.keys():
             self._jobs[name].unlisted = True
             self._jobs[name].hint(time.monotonic())

@@ -126,12 +126,8 @@ class FollowedJob:
             spread = JITTER + (1 - JITTER) * random.random()  # noqa: S311 - no secret
             self.due, self.alone = began + self.delay * spread, False
 
-    def found(self, status: object, details: Callable[[], JobDetails], began: float, *, paces: bool = True) -> None:
-        """
-        Note what a look found that began then, unless a later one has answered already.
-
-        :param paces: whether the next look is due a delay after this one; else when it was due before.
-        """
+    def found(self, status: object, details: Callable[[], JobDetails], began: float) -> None:
+        """Note what a look found that began then, unless a later one has answered already."""
         if began < self.answered:
             return
         self.answered = began
@@ -139,7 +135,4 @@ class FollowedJob:
         for follower in self.followers:
             if not follower.knows(status):
                 follower.post(details())
-        if paces:
-            self.looked(began)
-        else:
-            self.unlisted = False
+        self.looked(began)

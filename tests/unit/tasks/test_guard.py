@@ -153,5 +153,5 @@ def test_a_timeout_stops_the_job_whatever_airflow_says(scripted_ray: ScriptedRay
 def test_a_process_that_was_replaced_submits_nothing(hook: RayJobHook) -> None:
     guard = guard_of(hook, Reason.REPLACED, next_try=True, replaced=True)
     guard.announce("j1")
-    with pytest.raises(RayJobInterruptedError, match="another process runs it by now"):
+    with pytest.raises(RayJobInterruptedError, match="another process runs it now"):
         guard.before_submission()
