@@ -14,8 +14,7 @@ from airflow_provider_rayjobs.client import listing, log_files, verbs
 from airflow_provider_rayjobs.client.cluster_status import describe_resources
 from airflow_provider_rayjobs.client.submission import make_submission, with_runtime_env
 from airflow_provider_rayjobs.client.threads import in_own_thread
-from airflow_provider_rayjobs.cluster.connection import CONN_TYPE
-from airflow_provider_rayjobs.cluster.fields import field_behaviour, form_widgets
+from airflow_provider_rayjobs.cluster.fields import CONN_TYPE, field_behaviour, form_widgets
 from airflow_provider_rayjobs.compat.connections import load_cluster, read_cluster
 from airflow_provider_rayjobs.compat.masking import register_cluster, register_env_vars
 from airflow_provider_rayjobs.exceptions import RayJobsError

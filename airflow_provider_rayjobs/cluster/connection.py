@@ -18,15 +18,12 @@ from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.cluster import addresses
 from airflow_provider_rayjobs.cluster import authentication as auth
 from airflow_provider_rayjobs.cluster.extra import AirflowConnection, Extra, fail
-from airflow_provider_rayjobs.cluster.fields import FIELDS
+from airflow_provider_rayjobs.cluster.fields import CONN_TYPE, FIELDS
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError
 from airflow_provider_rayjobs.text.safe_text import safe_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-
-#: Type of the connections that name a Ray cluster.
-CONN_TYPE = "ray_jobs"
 
 #: How a connection is written, for messages. Airflow can't split a URI whose scheme has an underscore.
 _HOW_TO_WRITE = (

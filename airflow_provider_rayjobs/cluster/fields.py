@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+#: Type of the connections that name a Ray cluster, and the id of the connection that is used by default.
+CONN_TYPE = "ray_jobs"
+DEFAULT_CONN_ID = "ray_default"
+
 
 class Field(NamedTuple):
     """

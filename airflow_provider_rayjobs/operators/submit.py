@@ -1,4 +1,8 @@
-"""Operators that run, stop and delete Ray jobs."""
+"""
+The operator that submits a Ray job and follows it.
+
+DAG files import this module, so it loads only what the class body needs; methods import the rest.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +23,10 @@ from airflow.providers.common.compat.sdk import (
     get_current_context,
 )
 
-from airflow_provider_rayjobs.client.runtime_env import expanded_on_the_node
-from airflow_provider_rayjobs.compat import masking
+from airflow_provider_rayjobs.cluster.fields import DEFAULT_CONN_ID
 from airflow_provider_rayjobs.exceptions import RayJobsError, RayPackageError
-from airflow_provider_rayjobs.hooks import RayJobHook
-from airflow_provider_rayjobs.links import RayJobLink, store_job_page
-from airflow_provider_rayjobs.tasks import context as task_context
-from airflow_provider_rayjobs.tasks.arguments import JobArguments, as_number
-from airflow_provider_rayjobs.tasks.context import DEFERRAL_MARGIN
-from airflow_provider_rayjobs.tasks.earlier_tries import settle_earlier_jobs, submit_once
-from airflow_provider_rayjobs.tasks.guard import JobGuard, refused_for_good
-from airflow_provider_rayjobs.tasks.killed import TaskProcess
+from airflow_provider_rayjobs.links import RayJobLink
 from airflow_provider_rayjobs.tasks.rendering import RendersTexts
-from airflow_provider_rayjobs.tasks.stopping import STOP_TIMEOUT, find_job, stop_job_and_wait
-from airflow_provider_rayjobs.tasks.task_log import log_group, submission_lines
-from airflow_provider_rayjobs.text.job_secrets import HiddenValues
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,8 +35,13 @@ if TYPE_CHECKING:
 
     from airflow_provider_rayjobs.following.events import JobEvent
     from airflow_provider_rayjobs.following.watcher import Watch
+    from airflow_provider_rayjobs.hooks import RayJobHook
     from airflow_provider_rayjobs.jobs import JobDetails
+    from airflow_provider_rayjobs.tasks.arguments import JobArguments
+    from airflow_provider_rayjobs.tasks.guard import JobGuard
     from airflow_provider_rayjobs.tasks.identity import TaskIdentity
+
+__all__ = ["RaySubmitJobOperator"]
 
 #: Seconds after a reattachment within which STOPPED means that the job was killed together with its old try.
 REATTACH_GRACE = 60.0
@@ -60,35 +58,44 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
     """
     Submits a job to a Ray cluster, follows it, and ends as the job ends.
 
-    One try makes at most one Ray job. A try that follows on a crashed worker goes on with the job that is there; a
-    retry after a failed job, and a clear by a user, start a new one. When the task is killed, its job is stopped.
+    One try makes at most one Ray job. After a worker crash, the next try follows the job that is there. A retry after a
+    failed job, and a clear by a user, start a new one. When the task is killed, its job is stopped. Example::
 
-    :param entrypoint: the command that the cluster runs in a shell: a text as Ray takes it, or a list of words, which
-        is quoted so that each stays one argument.
+        RaySubmitJobOperator(
+            task_id="train",
+            entrypoint="python train.py --epochs 10",
+            runtime_env={"working_dir": "/opt/airflow/jobs/train", "pip": ["torch"]},
+            entrypoint_num_gpus=1,
+            job_timeout=3600,
+            deferrable=True,
+        )
+
+    :param entrypoint: the command that the cluster runs in a shell: a string, or a list of words, which are quoted so
+        that each stays one argument.
     :param runtime_env: Ray's runtime environment for the job; local files in it are packed and uploaded.
     :param secret_env_vars: environment variables of the job whose values are secret, beside those of ``runtime_env``.
-        Airflow shows none of them, whatever their names. Write templates (``{{ conn.… }}``, ``{{ var.value.… }}``): a
-        value in the DAG's file is part of the code that Airflow keeps.
-    :param submission_id: id of the job; by default one that is derived from the task instance. A later try of the
-        task adds its number when Ray has seen the id before.
-    :param metadata: texts that are stored with the job.
+        Airflow shows none of them, whatever their names are. Write templates (``{{ conn.… }}``,
+        ``{{ var.value.… }}``): Airflow keeps and shows the code of DAG files.
+    :param submission_id: id of the job; by default it is derived from the task instance. A later try adds its number if
+        Ray has seen the id before.
+    :param metadata: strings that are stored with the job.
     :param entrypoint_num_cpus: CPU cores to reserve for the entrypoint.
     :param entrypoint_num_gpus: GPUs to reserve for the entrypoint.
     :param entrypoint_memory: memory to reserve for the entrypoint, in bytes.
     :param entrypoint_resources: custom resources to reserve for the entrypoint.
     :param entrypoint_label_selector: labels that the entrypoint's node must have.
     :param ray_conn_id: Airflow connection of type ``ray_jobs``.
-    :param wait_for_completion: whether the task waits for the job's end; else it ends when the job is accepted.
+    :param wait_for_completion: whether the task waits for the job's end; if not, it ends when the job is accepted.
     :param deferrable: whether to wait in the triggerer, without holding a worker slot.
-    :param poll_interval: longest time between two looks at the job, in seconds; a young job is looked at more often.
+    :param poll_interval: seconds between two requests for the job's status, at most; a young job is polled more often.
     :param job_timeout: seconds from the submission after which the job is stopped and the task fails.
     :param pending_timeout: seconds that the job may be PENDING before it is stopped and the task fails.
     :param stream_logs: whether the job's lines appear in the task log while it runs.
     :param stop_on_kill: whether the job is stopped when the task is killed, marked or cleared, or times out.
-    :param reattach: whether a try goes on with the job of an earlier try that was lost; if not, that job is stopped.
+    :param reattach: whether a try follows the job of an earlier try that was lost; if not, that job is stopped.
     :return: the submission id, as XCom.
-    :raises ValueError: an argument is wrong and can be known to be when the DAG is parsed.
-    :raises TypeError: an argument has a wrong type, likewise.
+    :raises ValueError: if an argument is wrong, and this is known when the DAG is parsed.
+    :raises TypeError: if an argument has a wrong type, likewise.
     """
 
     template_fields: Sequence[str] = (
@@ -127,7 +134,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         entrypoint_memory: int | str | None = None,
         entrypoint_resources: dict[str, float] | dict[str, str] | str | None = None,
         entrypoint_label_selector: dict[str, str] | str | None = None,
-        ray_conn_id: str = RayJobHook.default_conn_name,
+        ray_conn_id: str = DEFAULT_CONN_ID,
         wait_for_completion: bool = True,
         deferrable: bool | None = None,
         poll_interval: float = 30.0,
@@ -167,7 +174,9 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
 
     @cached_property
     def hook(self) -> RayJobHook:
-        """The hook over the task's connection."""
+        """The hook of the task's connection."""
+        from airflow_provider_rayjobs.hooks import RayJobHook
+
         return RayJobHook(self.ray_conn_id)
 
     def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
@@ -185,13 +194,18 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
             self._hide_env_vars()
 
     def _register_env_vars(self) -> None:
+        from airflow_provider_rayjobs.compat import masking
+
         if isinstance(self.runtime_env, Mapping):
             masking.register_env_vars(self.runtime_env.get("env_vars"))
         if isinstance(self.secret_env_vars, Mapping):
             masking.register_env_vars(self.secret_env_vars, self.secret_env_vars)
 
     def _hide_env_vars(self) -> None:
-        """Let no secret show where the rendered fields are printed: ``airflow tasks render`` masks nothing."""
+        """Hide secrets where the rendered fields are printed: ``airflow tasks render`` does not mask them."""
+        from airflow_provider_rayjobs.compat import masking
+        from airflow_provider_rayjobs.text.job_secrets import HiddenValues
+
         if isinstance(self.secret_env_vars, Mapping):
             self.secret_env_vars = HiddenValues(self.secret_env_vars, self.secret_env_vars)
         if isinstance(self.runtime_env, Mapping) and isinstance(env_vars := self.runtime_env.get("env_vars"), Mapping):
@@ -201,6 +215,8 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
     @property
     def _arguments(self) -> JobArguments:
         """The arguments of the job, as they are now: with templates or rendered."""
+        from airflow_provider_rayjobs.tasks.arguments import JobArguments
+
         return JobArguments(
             entrypoint=self.entrypoint,
             runtime_env=self.runtime_env,
@@ -219,6 +235,10 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Submit the job, or take over the job of an earlier try, and follow it to its end."""
+        from airflow_provider_rayjobs.tasks import context as task_context
+        from airflow_provider_rayjobs.tasks.earlier_tries import settle_earlier_jobs
+        from airflow_provider_rayjobs.tasks.guard import refused_for_good
+
         with refused_for_good():
             try:
                 job = self._arguments.for_hook()
@@ -253,6 +273,9 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
                 return self._conclude(context, self._follow(context, watch))
 
     def _new_guard(self, context: Context) -> JobGuard:
+        from airflow_provider_rayjobs.tasks.guard import JobGuard
+        from airflow_provider_rayjobs.tasks.killed import TaskProcess
+
         guard = JobGuard(self.hook, self.log, TaskProcess(context["ti"]), enabled=self.stop_on_kill)
         guard.killed = self._killed  # a kill that came before there was a guard
         self._guard = guard
@@ -260,6 +283,10 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
 
     def _submit(self, context: Context, identity: TaskIdentity, session: str | None) -> Watch:
         """Submit this try's own job."""
+        from airflow_provider_rayjobs.compat import masking
+        from airflow_provider_rayjobs.tasks.earlier_tries import submit_once
+        from airflow_provider_rayjobs.tasks.task_log import log_group, submission_lines
+
         job = self._arguments.for_hook()
         self._warn_of_expansion(job["runtime_env"])
         try:
@@ -297,9 +324,9 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
     @contextmanager
     def _waiting_for_cluster(self) -> Iterator[None]:
         """
-        Have the requests inside wait for an absent cluster; a kill breaks them off.
+        Let the requests of the block wait for an absent cluster; a kill interrupts them.
 
-        Those that end a task have no part in it: they stop its job in the little time that is left.
+        The requests that stop a job are not made in this block: they have only a few seconds.
         """
         guard = self._guard
         signals: Any = (
@@ -309,30 +336,36 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
             yield
 
     def _warn_of_expansion(self, runtime_env: Mapping[str, Any] | None) -> None:
+        from airflow_provider_rayjobs.client.runtime_env import expanded_on_the_node
+        from airflow_provider_rayjobs.compat import masking
+
         env_vars = (runtime_env or {}).get("env_vars") or {}
         for name in {*(self.secret_env_vars or ()), *masking.sensitive_names(env_vars)}:
             if expanded_on_the_node(env_vars[name]):
                 self.log.warning(
-                    "The secret environment variable %s holds a $ before a name. Ray replaces $NAME and ${NAME} in "
-                    "values of environment variables, and has no way to quote them: the job may get another value, "
-                    "which is not masked. Pass such a secret in another form, as Base64 for one",
+                    "The job may get another value for the secret environment variable %s, which is not masked: the "
+                    "value contains $NAME or ${NAME}, which Ray replaces and which can't be quoted. Encode the secret, "
+                    "for example as Base64",
                     name,
                 )
 
     def _prepare(self, runtime_env: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Upload local files, before there is a submission that a kill would have to look for."""
+        """Upload local files; done before the submission, so that a kill meanwhile has no job to stop."""
         try:
             return self.hook.prepare_runtime_env(runtime_env)
         except RayPackageError as e:
             raise type(e)(f"Nothing was submitted: {e}") from e
 
     def _announce(self, context: Context, submission_id: str) -> None:
-        """Make the id known, before the job exists, to whoever may have to stop it."""
+        """Store the id before the job exists, so that it can be stopped."""
         if self._guard is not None:
             self._guard.announce(submission_id)
         self._push_id(context, submission_id)
 
     def _push_id(self, context: Context, submission_id: str) -> None:
+        from airflow_provider_rayjobs.links import store_job_page
+        from airflow_provider_rayjobs.tasks import context as task_context
+
         task_context.push_xcom(context, task_context.SUBMISSION_ID_XCOM, submission_id)
         store_job_page(context, self.hook.cluster, submission_id)
 
@@ -345,14 +378,15 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         reattached_at: float | None = None,
     ) -> Watch:
         from airflow_provider_rayjobs.following.watcher import Watch
+        from airflow_provider_rayjobs.tasks.arguments import as_number
 
         job_timeout = as_number(self.job_timeout)
         pending_timeout = as_number(self.pending_timeout)
         deadlines = {} if job_timeout is None else {"job_timeout": submitted_at + job_timeout}
         started = context["ti"].start_date
         if self.execution_timeout is not None and started is not None:
-            # Airflow 3 does not enforce it while the task is deferred. On a worker Airflow's alarm comes first, and
-            # this is for when it hit code that swallows it.
+            # Airflow 3 does not enforce it while the task is deferred. On a worker Airflow's alarm comes first; this is
+            # for an alarm that was raised in code that swallows it.
             grace = 0 if self.deferrable else ALARM_GRACE
             deadlines["execution_timeout"] = started.timestamp() + self.execution_timeout.total_seconds() + grace
         return Watch(
@@ -372,6 +406,8 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
 
         :raises TaskDeferred: the trigger follows it.
         """
+        from airflow_provider_rayjobs.tasks.stopping import find_job
+
         if self.deferrable:
             try:
                 job = find_job(self.hook, watch.submission_id)
@@ -385,6 +421,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
     def _defer(self, watch: Watch) -> None:
         from airflow_provider_rayjobs.following.log_stream import DRAIN_TOTAL
         from airflow_provider_rayjobs.following.watcher import LIMIT_STOP_TOTAL
+        from airflow_provider_rayjobs.tasks.context import DEFERRAL_MARGIN
         from airflow_provider_rayjobs.triggers import RayJobTrigger
 
         trigger = RayJobTrigger(ray_conn_id=self.ray_conn_id, stop_on_kill=self.stop_on_kill, **watch.to_json())
@@ -397,11 +434,12 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """
-        End the task as the event of its trigger says.
+        End the task as the trigger's event says.
 
         :param event: a :class:`~airflow_provider_rayjobs.following.events.JobEvent` as JSON.
         """
         from airflow_provider_rayjobs.following.events import JobEvent
+        from airflow_provider_rayjobs.tasks.guard import refused_for_good
 
         checked = JobEvent.from_json(event)
         with refused_for_good():
@@ -411,23 +449,27 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
                 return self._conclude(context, checked)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after a deferral; when Airflow ended it by its own timeout, the job is stopped first."""
+        """Resume after a deferral; if Airflow ended it by its own timeout, the job is stopped first."""
+        from airflow_provider_rayjobs.tasks import context as task_context
+
         if task_context.resumes_earlier_try(context):
             return self.execute(context)
         if next_method == "__fail__" and self.stop_on_kill:
             reason, ti = (next_kwargs or {}).get("error"), context["ti"]
-            # A crashed trigger's job is left for the next try to take over; after the last try nobody would.
+            # If the trigger crashed, the next try takes its job over; after the last try nobody would.
             if "timeout" in str(getattr(reason, "value", reason)).lower() or ti.try_number > ti.max_tries:
                 self._stop_left_behind(context)
         return super().resume_execution(next_method, next_kwargs, context)
 
     def _stop_left_behind(self, context: Context) -> None:
+        from airflow_provider_rayjobs.tasks.stopping import STOP_TIMEOUT, stop_job_and_wait
+
         try:
             submission_id = self._known_id(context)
             self.log.warning("The deferral ended without an event; stopping Ray job %s", submission_id)
             status = stop_job_and_wait(self.hook, submission_id, patience=STOP_TIMEOUT)
             self.log.info("Ray job %s is %s", submission_id, status or "not known to the cluster")
-        except (RayJobsError, AirflowException) as e:  # the deferral's own error must not be hidden
+        except (RayJobsError, AirflowException) as e:  # must not replace the deferral's own error
             self.log.error("The Ray job could not be stopped: %s", e)
 
     def _conclude(self, context: Context, event: JobEvent) -> Any:
@@ -436,6 +478,8 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
             return self._outcome(context, event)
         except NewJobNeededError as e:
             self.log.warning("%s; submitting a new job", e)
+        from airflow_provider_rayjobs.tasks import context as task_context
+
         identity = self._identity or task_context.task_identity(context, self.hook.cluster.deployment)
         with self._waiting_for_cluster():
             session = self.hook.get_version_info().session_name
@@ -461,8 +505,9 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         return event.submission_id
 
     def _follow_here(self, context: Context, watch: Watch) -> JobEvent:
-        """Follow the job in this process; a kill cancels it."""
+        """Follow the job in this process; a kill cancels this."""
         from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
+        from airflow_provider_rayjobs.compat import masking
         from airflow_provider_rayjobs.following.poller import Poller
         from airflow_provider_rayjobs.following.watcher import JobWatcher
 
@@ -475,9 +520,9 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
 
     def on_kill(self) -> None:
         """
-        Note that the process is asked to end, and break off the wait.
+        Note that the process is asked to end, and interrupt the wait.
 
-        Airflow calls this inside the handler of SIGTERM; Airflow 3 sends SIGKILL 5 s later. The interrupted ``execute``
+        Airflow calls this in the handler of SIGTERM; Airflow 3 sends SIGKILL 5 s later. The interrupted ``execute``
         asks Airflow why, and stops the job if the task was ended.
         """
         self._killed = True
@@ -489,5 +534,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
 
     def _known_id(self, context: Context) -> str:
         """Return the id of the job that this try follows, in an instance that did not submit it."""
+        from airflow_provider_rayjobs.tasks import context as task_context
+
         known = task_context.own_submission_id(context)
         return known or task_context.task_identity(context, self.hook.cluster.deployment).submission_id()
