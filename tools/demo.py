@@ -34,7 +34,10 @@ RAY_TIMEOUT = 180  # seconds, as all of these
 MIGRATE_TIMEOUT = 180
 DAG_TIMEOUT = 240
 
-# What Ray itself says in a job's output: "2026-01-31 12:00:00,123<tab>INFO worker.py:1841 -- Connecting".
+#: The provider's module that logs the job's output, airflow_provider_rayjobs/following/lines.py.
+JOB_OUTPUT_FILE = "lines.py"
+
+#: Matches Ray's own lines in a job's output: "2026-01-31 12:00:00,123<tab>INFO worker.py:1841 -- Connecting".
 RAY_LOG_LINE = re.compile(r"[-\d]+ [:,\d]+\tINFO ")
 
 
@@ -142,7 +145,7 @@ def readable(line: str) -> str:
     problem = record.get("level") in ("error", "critical")
     if event.startswith("DagRun Finished"):
         event = "The DAG run ended with " + event.partition("state=")[2].partition(",")[0]
-    elif record.get("filename") == "logs.py" and not problem:  # the provider's module that hands on a job's output
+    elif record.get("filename") == JOB_OUTPUT_FILE and not problem:
         return "" if RAY_LOG_LINE.match(event) else f"job     | {event}"
     elif not problem and "airflow_provider_rayjobs" not in logger:
         return ""
