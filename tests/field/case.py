@@ -16,10 +16,10 @@ MODES = ("sync", "deferrable")
 
 #: What a task is about when the fault comes, in the order of its life.
 MOMENTS = {
-    "queued": "the task's message lies in the broker",
-    "uploading": "the files of the job are on their way to the cluster",
-    "pending": "the job waits on the cluster",
-    "running": "the driver runs, and goes on until the fault is over",
+    "queued": "the task's message is in the broker",
+    "uploading": "the job's files are being uploaded to the cluster",
+    "pending": "the job is pending on the cluster",
+    "running": "the driver runs until the fault is over",
     "ending": "the driver ends just after the fault",
     "ended": "the driver ended two seconds before the fault",
 }
