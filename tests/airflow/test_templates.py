@@ -1,4 +1,4 @@
-"""Templates and the context, by ``airflow dags test`` on a real head."""
+"""Templates and the context, in ``airflow dags test`` with a real head."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def runs(
     home = tmp_path_factory.mktemp("templates")
     airflow = CommandAirflow(home, new_database(home), HERE / "dags" / "templates.py", ray_head)
     airflow.run("dags", "test", "rj_context")  # writes all DAGs of the file into the database
-    # Side by side, where the database takes that: they wait most of the time.
-    with ThreadPoolExecutor(1 if wants_sqlite() else 2) as side_by_side:
-        list(side_by_side.map(lambda dag: airflow.run("dags", "test", dag), DAGS))
+    # In parallel, if the database supports that: they wait most of the time.
+    with ThreadPoolExecutor(1 if wants_sqlite() else 2) as pool:
+        list(pool.map(lambda dag: airflow.run("dags", "test", dag), DAGS))
     return airflow
 
 

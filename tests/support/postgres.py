@@ -1,4 +1,4 @@
-"""A private PostgreSQL server for tests and benchmarks: its programs come from a package, its files are in one folder."""
+"""A private PostgreSQL server for tests and benchmarks. A package has its programs; its files are in one folder."""
 
 from __future__ import annotations
 

@@ -88,9 +88,7 @@ class RayCluster:
         try:
             self.head.__enter__()
             self.nodes = [RayNode(self.head, "node1"), RayNode(self.head, "node2")]
-            for (
-                node
-            ) in self.nodes:  # one by one: nodes that start together use the same names in the head's folder
+            for node in self.nodes:  # one by one: nodes that start together use the same names in the head's folder
                 node.start()
                 node.wait_ready()
         except BaseException:
