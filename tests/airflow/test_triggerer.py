@@ -38,7 +38,7 @@ def start(airflow: AirflowEnv, dag_id: str, run_id: str, command: str) -> None:
 
 
 def wait_followed(airflow: AirflowEnv, run_id: str) -> None:
-    """Wait until the triggerer has taken over: until then, a second or two, nobody is there to stop a job."""
+    """Wait until the triggerer follows the job: before that, for a second or two, nothing can stop the job."""
     airflow.wait_log(DAG, run_id, "job", "hello from the driver")
 
 

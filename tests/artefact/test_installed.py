@@ -46,7 +46,7 @@ for name in {names}:
 print("\\n" + json.dumps([name for name in sys.modules if name.split(".")[0] != "{package}"]))
 """
 
-#: Imports each module as the first one of the package, with `-W error`. Airflow and libraries are imported before, because
+#: Imports each module as the first one of the package, with `-W error`. Airflow and libraries are imported before:
 #: their own warnings don't count, and filters of `-W` can't name all of them.
 IMPORTED = """
 import importlib, json, os, sys, traceback, warnings
@@ -205,14 +205,14 @@ print("\\n" + json.dumps([[plugin.name for plugin in plugins], list(problems)]))
     assert not problems
 
 
-def test_the_command_is_there(answer: Any) -> None:
+def test_the_command_line_lists_its_commands(answer: Any) -> None:
     code = f"""
 import contextlib, io, json, runpy, sys
 sys.argv[1:] = ["--help"]
-said = io.StringIO()
-with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+output = io.StringIO()
+with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
     runpy.run_module({PACKAGE!r}, run_name="__main__", alter_sys=True)
-print("\\n" + json.dumps(said.getvalue()))
+print("\\n" + json.dumps(output.getvalue()))
 """
     text = answer(code)
     assert all(command in text for command in ("submit", "list", "status", "logs", "stop", "delete"))

@@ -1,9 +1,9 @@
 """
-What came of the cases, as JSON and as a Markdown table.
+Writes the results of the cases as JSON and as a Markdown table.
 
     python -m tests.field.table
 
-writes docs/faults.md anew, from the results in build/field.
+writes docs/faults.md from the results in build/field.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ describe what is guaranteed, and what is not.
 
 """
 
-#: The faults in their order.
+#: All faults, in order.
 _KNOWN = dict.fromkeys((fault.hits, fault.name) for fault in FAULTS)
 
 
 def record(folder: Path, version: str, played: Iterable[tuple[Case, Facts]]) -> None:
-    """Add cases to the results of an Airflow version, in place of earlier results of the same; write the table anew.
+    """Add cases to the results of an Airflow version, or replace their earlier results; write the table.
 
-    :param folder: for ``VERSION.json``, ``table.md``, and in ``VERSION/`` the logs of each case.
+    :param folder: for ``VERSION.json``, ``table.md``, and the logs of each case in ``VERSION/``.
     """
     (folder / version).mkdir(parents=True, exist_ok=True)
     file = folder / f"{version}.json"
@@ -103,7 +103,7 @@ def _verdict(result: dict[str, Any]) -> str:
 
 
 def _summary(verdicts: list[str]) -> str:
-    """Return the cell of a moment, at which there may be several tasks."""
+    """Return the cell of a moment, which may have several tasks."""
     if len(set(verdicts)) == 1 and len(verdicts) > 1:
         return f"{verdicts[0]} ({len(verdicts)} tasks)"
     return ", ".join(verdicts) or "-"
