@@ -95,8 +95,8 @@ def main(arguments: list[str]) -> int:
     wheel = build()
     failed = False
     for airflow in options.airflow or AIRFLOWS:
-        fits, told = resolve(uv, wheel, airflow, options)
-        print(f"Airflow {airflow}, Python {options.python}, {len(PROVIDERS)} providers: {told}", flush=True)
+        fits, result = resolve(uv, wheel, airflow, options)
+        print(f"Airflow {airflow}, Python {options.python}, {len(PROVIDERS)} providers: {result}", flush=True)
         failed |= not fits
     return int(failed)
 

@@ -81,7 +81,7 @@ def _look_up_fails_with(fault: Fault, times: int = 1, tries: int = 1) -> Callabl
 
 def _steps() -> list[Case]:
     return [
-        Case("kill -9", "while the version is asked", _killed_at(VERSION, "received")),
+        Case("kill -9", "during the request for the version", _killed_at(VERSION, "received")),
         Case(
             "kill -9",
             "before the submission leaves",
@@ -94,16 +94,16 @@ def _steps() -> list[Case]:
         ),
         Case("kill -9", "before the submission arrives", _killed_at(SUBMIT, "received", then=faults.delay_request(1))),
         Case("kill -9", "before the submission is answered", _killed_at(SUBMIT, "forwarded")),
-        Case("kill -9", "answer to the submission under way", _killed_at(SUBMIT, "answered")),
-        Case("kill -9", "answer to the submission delivered", _killed_at(SUBMIT, "delivered")),
-        Case("kill -9", "first look at the job", _killed_at(STATUS, "answered")),
+        Case("kill -9", "response to the submission under way", _killed_at(SUBMIT, "answered")),
+        Case("kill -9", "response to the submission delivered", _killed_at(SUBMIT, "delivered")),
+        Case("kill -9", "first status request", _killed_at(STATUS, "answered")),
         Case("kill -9", "job PENDING", _killed_at(STATUS, "delivered", status="PENDING")),
         Case("kill -9", "job RUNNING", _killed_at(STATUS, "delivered", status="RUNNING")),
         Case("kill -9", "log opened", _killed_at(LOG, "forwarded")),
-        Case("kill -9", "told that the job SUCCEEDED", _killed_at(STATUS, "delivered", status="SUCCEEDED")),
-        Case("kill -9", "job SUCCEEDED, not yet told", _killed_at(STATUS, "answered", status="SUCCEEDED")),
+        Case("kill -9", "job SUCCEEDED, response delivered", _killed_at(STATUS, "delivered", status="SUCCEEDED")),
+        Case("kill -9", "job SUCCEEDED, response under way", _killed_at(STATUS, "answered", status="SUCCEEDED")),
         Case("kill -9", "log drained after the end", _killed_when("SUCCEEDED")),
-        Case("kill -9, twice", "second look-up asked", _second_try_killed(STATUS, "forwarded")),
+        Case("kill -9, twice", "second look-up sent", _second_try_killed(STATUS, "forwarded")),
         Case("kill -9, twice", "second look-up answered", _second_try_killed(STATUS, "delivered")),
         Case("kill -9, twice", "reattached", _second_try_killed(STATUS, "delivered", first=3)),
         Case("kill -9, twice", "reattached, log opened", _second_try_killed(LOG, "forwarded")),
@@ -159,8 +159,8 @@ def _deferrable() -> list[Case]:
         Case("kill -9", "triggerer, job SUCCEEDED", triggerer("SUCCEEDED"), deferrable=True),
         Case("kill -9", "resumed after the end", resumed, deferrable=True),
         Case("kill -9", "before the submission is answered", _killed_at(SUBMIT, "forwarded"), deferrable=True),
-        Case("kill -9", "answer to the submission under way", _killed_at(SUBMIT, "answered"), deferrable=True),
-        Case("kill -9", "first look at the job", _killed_at(STATUS, "answered"), deferrable=True),
+        Case("kill -9", "response to the submission under way", _killed_at(SUBMIT, "answered"), deferrable=True),
+        Case("kill -9", "first status request", _killed_at(STATUS, "answered"), deferrable=True),
     ]
 
 
@@ -168,7 +168,7 @@ def _deferrable() -> list[Case]:
 _THOROUGH = {
     ("kill -9", "before the submission arrives, cut in its body"),
     ("kill -9", "log opened"),
-    ("kill -9", "told that the job SUCCEEDED"),
+    ("kill -9", "job SUCCEEDED, response delivered"),
     ("kill -9, twice", "reattached, log opened"),
     ("look-up", "answer lost"),
     ("look-up", "answer after the time-out"),

@@ -157,7 +157,7 @@ def _cut_off(request: tuple[str, str], seconds: float | None, moment: Moment = "
             bench.until_success()
         else:
             assert state == "success", bench.story()
-            if request != STATUS:  # the quick retries of a first look, and a trigger's start, may take as long
+            if request != STATUS:  # the retries of a first status request, or a trigger's start, may take as long
                 assert bench.said("No contact with the cluster; trying on for 20 s"), bench.story()
                 assert bench.said("Contact with the cluster is back after"), bench.story()
 
@@ -187,11 +187,13 @@ def _status() -> list[Case]:
         if name in ("refused five times", "answer cut in its body", "hangs", "502 of a proxy"):
             cases.append(Case("status", name, meeting(STATUS, fault, first=3, times=times), deferrable=True))
     # Faults before the task is deferred.
-    cases.append(Case("status", "first look refused", meeting(STATUS, faults.refuse(), times=2), deferrable=True))
+    cases.append(
+        Case("status", "first status request refused", meeting(STATUS, faults.refuse(), times=2), deferrable=True)
+    )
     cases.append(
         Case(
             "status",
-            "first look refused at all attempts",
+            "first status request refused at all attempts",
             meeting(STATUS, faults.refuse(), times=ALL_ATTEMPTS),
             deferrable=True,
         )

@@ -69,21 +69,21 @@ def _retries_edited(retries: int, status: str) -> Callable[[Bench], None]:
 
 def _cases() -> list[Case]:
     named = {
-        "while the version is asked": _asked_at(VERSION, "forwarded"),
+        "during the request for the version": _asked_at(VERSION, "forwarded"),
         "before the submission leaves": _asked_at(SUBMIT, "received", then=faults.cut_request_after(0)),
         "before the submission arrives": _asked_at(SUBMIT, "received", then=faults.delay_request(1)),
         "before the submission is answered": _asked_at(SUBMIT, "forwarded"),
-        "answer to the submission delivered": _asked_at(SUBMIT, "delivered"),
-        "first look at the job": _asked_at(STATUS, "answered"),
+        "response to the submission delivered": _asked_at(SUBMIT, "delivered"),
+        "first status request": _asked_at(STATUS, "answered"),
         "job PENDING": _asked_at(STATUS, "delivered", status="PENDING"),
         "job RUNNING": _asked_at(STATUS, "delivered", status="RUNNING"),
         "log opened": _asked_at(LOG, "forwarded"),
-        "job SUCCEEDED, not yet told": _asked_at(STATUS, "answered", status="SUCCEEDED"),
+        "job SUCCEEDED, response under way": _asked_at(STATUS, "answered", status="SUCCEEDED"),
     }
     cases = [Case("SIGTERM", name, play) for name, play in named.items()]
     cases += [
         Case("SIGTERM", name, named[name], deferrable=True)
-        for name in ("before the submission arrives", "answer to the submission delivered")
+        for name in ("before the submission arrives", "response to the submission delivered")
     ]
     cases.append(Case("SIGTERM", "in the last try", _asked_in_the_last_try, ends=0, state="failed"))
     cases += [
@@ -95,6 +95,6 @@ def _cases() -> list[Case]:
 
 
 #: Cases that run only with ``FAULTS_ALL=1``.
-_THOROUGH = {"before the submission is answered", "log opened", "first look at the job"}
+_THOROUGH = {"before the submission is answered", "log opened", "first status request"}
 
 CASES = [replace(case, thorough=not case.deferrable and case.fault in _THOROUGH) for case in _cases()]

@@ -155,22 +155,22 @@ def _answer_hangs(bench: Bench) -> None:
 
 def _cleared() -> list[Case]:
     named = {
-        "while the version is asked": _ended_at(VERSION, "forwarded"),
+        "during the request for the version": _ended_at(VERSION, "forwarded"),
         "before the submission leaves": _ended_at(SUBMIT, "received", then=faults.cut_request_after(0)),
         "before the submission arrives": _ended_at(SUBMIT, "received", then=faults.delay_request(1)),
         "before the submission is answered": _ended_at(SUBMIT, "forwarded"),
-        "answer to the submission under way": _ended_at(SUBMIT, "answered"),
-        "answer to the submission delivered": _ended_at(SUBMIT, "delivered"),
-        "first look at the job": _ended_at(STATUS, "answered"),
+        "response to the submission under way": _ended_at(SUBMIT, "answered"),
+        "response to the submission delivered": _ended_at(SUBMIT, "delivered"),
+        "first status request": _ended_at(STATUS, "answered"),
         "job PENDING": _ended_at(STATUS, "delivered", status="PENDING"),
         "job RUNNING": _ended_at(STATUS, "delivered", status="RUNNING"),
         "log opened": _ended_at(LOG, "forwarded"),
     }
     cases = [Case("cleared", name, play, jobs=2) for name, play in named.items()]
-    cases.append(Case("cleared", "answer to the submission hangs", _answer_hangs, jobs=2))
-    cases.append(Case("cleared", "job SUCCEEDED, not yet told", _succeeded_already))
+    cases.append(Case("cleared", "response to the submission hangs", _answer_hangs, jobs=2))
+    cases.append(Case("cleared", "job SUCCEEDED, response under way", _succeeded_already))
     again = {
-        "second look-up asked": _second_try_ended(STATUS, "forwarded"),
+        "second look-up sent": _second_try_ended(STATUS, "forwarded"),
         "second look-up answered": _second_try_ended(STATUS, "delivered"),
         "reattached": _second_try_ended(STATUS, "delivered", first=3),
     }
@@ -179,7 +179,7 @@ def _cleared() -> list[Case]:
         Case("cleared, stop request", name, _ended_with(fault, times), jobs=2, thorough=name not in _ALWAYS)
         for name, (fault, times) in _STOP_FAULTS.items()
     ]
-    for name in ("before the submission arrives", "answer to the submission delivered"):
+    for name in ("before the submission arrives", "response to the submission delivered"):
         cases.append(Case("cleared", name, named[name], jobs=2, deferrable=True))
     return cases
 

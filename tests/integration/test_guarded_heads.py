@@ -90,29 +90,33 @@ REFUSED = "HTTP 403: the token of connection 'ray_guarded' was refused"
 def errors_without_access(hook: RayJobHook) -> dict[str, str]:
     """Return the error of each client of the cluster with a connection that has no access."""
     run_id = uuid.uuid4().hex
-    told = {"hook": failure(lambda: hook.submit_job(entrypoint="true"), exceptions.RayAuthError)}
-    told["async hook"] = failure(lambda: asyncio.run(by_async_hook()), exceptions.RayAuthError)
+    errors = {"hook": failure(lambda: hook.submit_job(entrypoint="true"), exceptions.RayAuthError)}
+    errors["async hook"] = failure(lambda: asyncio.run(by_async_hook()), exceptions.RayAuthError)
     fields = {"task_id": "task", "ray_conn_id": "ray_guarded"}
     make = partial(RaySubmitJobOperator, entrypoint="true", retries=3, **fields)
     for deferrable in (False, True):
         tries = Tries(partial(make, deferrable=deferrable), run_id)
-        told[f"operator {deferrable}"] = failure(tries.run, AirflowFailException)
+        errors[f"operator {deferrable}"] = failure(tries.run, AirflowFailException)
     for sensor in (RayClusterSensor(**fields), RayJobSensor(submission_id="x", **fields)):
         for deferrable in (False, True):
             sensor.deferrable = deferrable
             context = Tries(make, run_id).context()
-            told[f"{sensor.kind} sensor {deferrable}"] = failure(partial(sensor.execute, context), AirflowFailException)
+            errors[f"{sensor.kind} sensor {deferrable}"] = failure(
+                partial(sensor.execute, context), AirflowFailException
+            )
         # Deferred while it had access, which it has lost since.
         event = asyncio.run(first_event(sensor, context))
-        told[f"{sensor.kind} trigger"] = failure(partial(sensor.execute_complete, context, event), AirflowFailException)
-    is_well, told["test button"] = hook.test_connection()
+        errors[f"{sensor.kind} trigger"] = failure(
+            partial(sensor.execute_complete, context, event), AirflowFailException
+        )
+    is_well, errors["test button"] = hook.test_connection()
     assert not is_well
     # Without it, Airflow 2.11 prints a warning in every process that imports it.
     env = command_line.environment("", AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY="True")
     done = command_line.finish(command_line.start("", "list", "--conn-id", "ray_guarded", env=env))
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
-    told["command line"] = done.err
-    return told
+    errors["command line"] = done.err
+    return errors
 
 
 def failure(call: Callable[[], object], kind: type[Exception]) -> str:
@@ -146,10 +150,10 @@ def test_each_client_reports_why_access_is_denied(
     password: str, words: str, token_head: RayHead, connection: Any
 ) -> None:
     require_ray_since(TOKEN_MODE_SINCE, "RAY_AUTH_MODE=token")
-    told = errors_without_access(connection(token_head.url, password=password))
-    assert len(told) == 12
-    assert [way for way, text in told.items() if words not in text or "auth_token" not in text] == []
-    assert "f" * 64 not in str(told)
+    errors = errors_without_access(connection(token_head.url, password=password))
+    assert len(errors) == 12
+    assert [way for way, text in errors.items() if words not in text or "auth_token" not in text] == []
+    assert "f" * 64 not in str(errors)
 
 
 @pytest.mark.timeout(900)

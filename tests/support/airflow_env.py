@@ -238,9 +238,9 @@ class AirflowEnv(AirflowRecords):
             with error:
                 text = error.read().decode(errors="replace")
             # 3.2 sometimes gives the reason for a 500 only in its output.
-            told = text if text != "Internal Server Error" else tail(self.components["api-server"].log_path)
+            reason = text if text != "Internal Server Error" else tail(self.components["api-server"].log_path)
             on_sqlite = isinstance(self.database, SqliteDatabase)
-            locked = on_sqlite and error.code == 500 and ("Database error" in told or "database is locked" in told)
+            locked = on_sqlite and error.code == 500 and ("Database error" in reason or "database is locked" in reason)
             raise (DatabaseLockedError if locked else ApiError)(error.code, text) from None
         return json.loads(answer) if answer else None
 

@@ -76,7 +76,7 @@ def finish(process: Command, timeout: float = 120.0) -> Done:
 
 def _without_airflows_own(line: str) -> str:
     """Drop lines on stderr that come from Airflow 3.1 and 3.2 themselves or from their providers."""
-    return "" if any(told in line for told in _AIRFLOWS_OWN) else line
+    return "" if any(text in line for text in _AIRFLOWS_OWN) else line
 
 
 def call(where: RayHead | str, verb: str, *args: str, program: tuple[str, ...] | None = None) -> Done:
