@@ -1,14 +1,14 @@
-# What is needed: make and Python 3.11 or newer. All else is installed below .envs/ by tools/envs.py.
+# You need make and Python 3.11 or later. tools/envs.py installs everything else below .envs/.
 PYTHON ?= python3
 KEEP ?=
 ARGS ?=
 AIRFLOW ?= 3.3
-# Minutes of CPU that `make test` may take; it takes 14 on a virtual machine with two cores of 2025, of which wall time
-# would say less: others may use the machine, too.
+# The most minutes of CPU that `make test` may take. It takes 14 on a virtual machine with two cores of 2025. Wall time
+# would depend on what else runs on the machine.
 MOST_CPU := 20
 RAYS ?= 2.8 2.30 2.40 2.50 2.60
 
-# What the shell says of some other Python would reach the tools before they can leave it out.
+# PYTHONPATH and the like, set in the shell for another Python, would affect the tools before they could ignore them.
 unexport $(filter PYTHON%,$(.VARIABLES))
 
 MAIN := .envs/airflow-3.3/bin
@@ -23,7 +23,7 @@ NOX := $(CHECK) && $(PYTHON) tools/envs.py --tools && exec .envs/tools/bin/nox
 .PHONY: test-wheel test-3.3 test-2.11 matrix artefact resolve field upgrade samples format lock clean
 
 help: ## Show this help
-	@echo 'Usage: make [PYTHON=python3.12] TARGET     (pytest gets what ARGS="..." holds)'
+	@echo 'Usage: make [PYTHON=python3.12] TARGET     (ARGS="..." is passed to pytest)'
 	@sed -n 's/^\([a-z0-9.-]*\):.*## /  \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 demo: ## Run an example DAG on a real Ray cluster on this machine (KEEP=1: keep the cluster up until Ctrl-C)
@@ -34,7 +34,7 @@ ui: ## Start an Airflow and a Ray cluster on this machine to click through, unti
 	@$(ENVS) airflow-3.3 ray-2.60
 	@$(MAIN)/python -m tests.ui
 
-ui-test: ## Click through them in Chromium, and take the screenshots in docs/images (as root, installs Debian's Chromium)
+ui-test: ## Test both web pages in Chromium, and take the screenshots in docs/images (as root, installs Debian's Chromium)
 	@$(ENVS) ui ray-2.60
 	@$(PYTHON) tools/chromium.py
 	$(UI)/pytest -m ui tests/ui $(ARGS)
@@ -42,7 +42,7 @@ ui-test: ## Click through them in Chromium, and take the screenshots in docs/ima
 envs: ## Make or update all environments
 	@$(ENVS)
 
-test: ## What CI runs for each change: linters, types, documentation, the built wheel on Airflow 3.3 and 2.11
+test: ## Run what CI runs for each change: linters, types, documentation, tests of the wheel on Airflow 3.3 and 2.11
 	@$(CHECK) && exec $(PYTHON) tools/cpu_limit.py $(MOST_CPU) $(MAKE) --no-print-directory PYTHON='$(PYTHON)' lint types docs test-wheel
 
 test-wheel: ## Test the wheel on Airflow 3.3 and 2.11
@@ -51,19 +51,19 @@ test-wheel: ## Test the wheel on Airflow 3.3 and 2.11
 matrix: ## Test the wheel on every supported Airflow, with several Pythons and Rays (hours)
 	@$(NOX) --tags matrix $(if $(ARGS),-- $(ARGS))
 
-lint: ## Check style and formatting, and the workflows
+lint: ## Check style, formatting and the workflows
 	@$(ENVS) airflow-3.3
 	$(MAIN)/ruff check
 	$(MAIN)/ruff format --check
 	$(MAIN)/pytest -q tests/unit/project/test_workflows.py
 
-benchmarks: ## Compare with other ways to run Ray jobs; writes docs/benchmarks.md (an hour; ARGS=--quick: to try it)
+benchmarks: ## Compare with other ways to run Ray jobs; writes docs/benchmarks.md (an hour; ARGS=--quick for a short run)
 	@$(ENVS) airflow-3.3 ray-2.60 bench-airflow bench-ours bench-astro bench-google bench-sdk
 	$(PYTHON) benchmarks/run.py $(ARGS)
 
-check: lint types unit ## What to run while you work: linters, types, and the tests that need nothing but Python
+check: lint types unit ## Run linters, types, and the tests that need only Python
 
-format: ## Format the code and mend what can be mended
+format: ## Format the code and apply automatic fixes
 	@$(ENVS) airflow-3.3
 	$(MAIN)/ruff check --fix
 	$(MAIN)/ruff format
@@ -72,12 +72,12 @@ types: ## Check types, strictly
 	@$(ENVS) airflow-3.3
 	$(MAIN)/mypy
 
-docs: ## Build the documentation into build/docs/; a warning is an error
+docs: ## Build the documentation into build/docs/; warnings are errors
 	@$(ENVS) docs
 	.envs/docs/bin/sphinx-build --fail-on-warning --keep-going --quiet --fresh-env -b html -d build/doctrees docs build/docs
 	@echo 'The documentation is in build/docs/index.html'
 
-unit: ## Run the tests that need nothing but Python
+unit: ## Run the tests that need only Python
 	@$(ENVS) airflow-3.3
 	$(MAIN)/pytest tests/unit -m 'not harness' --numprocesses=4 --dist=loadgroup $(ARGS)
 
@@ -85,48 +85,48 @@ integration: ## Run the tests on a real Ray head and in real Airflow processes
 	@$(ENVS) airflow-3.3 ray-2.60
 	$(MAIN)/pytest -m '(integration or airflow) and not faults and not field and not parity and not ui' $(ARGS)
 
-harness: ## Test what the other tests rest on: their heads, their Airflows, their PostgreSQL
+harness: ## Test the test harness: its Ray heads, Airflows and PostgreSQL
 	@$(ENVS) airflow-3.3 ray-2.60
 	$(MAIN)/pytest -m harness $(ARGS)
 
-parity: ## Make the same submissions by Ray's own client and by the hook, and compare
+parity: ## Submit the same jobs through Ray's own client and through the hook, and compare them
 	@$(ENVS) airflow-3.3 ray-2.60
 	$(MAIN)/pytest tests/parity $(ARGS)
 
-fuzz: ## Feed a hundred thousand odd answers, events and connections to the code (half an hour)
+fuzz: ## Run the code on a hundred thousand random responses, events and connections (half an hour)
 	@$(ENVS) airflow-3.3
 	RAYJOBS_FUZZ_EXAMPLES=6500 $(MAIN)/pytest tests/unit/across_rooms/test_fuzz.py --timeout=3600 $(ARGS)
 
-faults: ## Run the tests that kill, cut and restart things
+faults: ## Run the tests that kill processes, cut connections and restart heads
 	@$(ENVS) airflow-3.3 ray-2.60
 	$(MAIN)/pytest -m faults tests/faults $(ARGS)
 
-field: ## Break things in a distributed Airflow, then faults (ARGS=--slice: 20 minutes; AIRFLOW=2.11; KEEP=1: look at it)
+field: ## Inject faults into a distributed Airflow, then run `faults` (ARGS=--slice: 20 minutes; AIRFLOW=2.11; KEEP=1: only start it)
 	@$(ENVS) field-$(AIRFLOW) ray-2.60
 	.envs/field-$(AIRFLOW)/bin/$(if $(KEEP),python -m tests.field,pytest tests/field $(ARGS))
 	@$(if $(KEEP)$(ARGS),,$(MAKE) --no-print-directory PYTHON='$(PYTHON)' faults)
 
-upgrade: ## Upgrade an Airflow from 2.11 to 3.3, version by version, with tasks that are deferred meanwhile
+upgrade: ## Upgrade an Airflow from 2.11 to 3.3, version by version, while tasks are deferred
 	@$(ENVS) airflow-2.11 airflow-3.0 airflow-3.1 airflow-3.2 airflow-3.3 ray-2.60
 	$(MAIN)/pytest -m upgrade tests/upgrade $(ARGS)
 
 test-3.3: ## Test the wheel on Airflow 3.3
 	@$(CHECK) && exec $(PYTHON) tools/wheel_tests.py --on airflow-3.3 -- $(ARGS)
 
-test-2.11: ## Test on 2.11 what depends on the Airflow version
+test-2.11: ## Test the wheel on Airflow 2.11: only what depends on the Airflow version
 	@$(CHECK) && exec $(PYTHON) tools/wheel_tests.py --on airflow-2.11 -- $(ARGS)
 
-artefact: ## Build the sdist and the wheel into dist/, and test these: as files, and installed beside Airflow 3.3
+artefact: ## Build the sdist and the wheel into dist/, and test them: as files, and installed beside Airflow 3.3
 	@$(CHECK) && exec $(PYTHON) tools/artefact.py $(ARGS)
 
-resolve: ## See whether the wheel installs beside the most used providers, on each Airflow
+resolve: ## Check that the wheel can be installed together with the most used providers, on each Airflow
 	@$(CHECK) && exec $(PYTHON) tools/resolve.py $(ARGS)
 
-samples: ## Record anew what each supported Ray answers, into tests/samples (RAYS=2.60: that one only; needs Python 3.11)
+samples: ## Record the responses of each supported Ray into tests/samples (RAYS=2.60: only that one; needs Python 3.11)
 	@$(ENVS) airflow-3.3 $(RAYS:%=ray-%)
 	$(MAIN)/python -m tests.samples.record $(RAYS:%=.envs/ray-%/bin/ray)
 
-lock: ## Pin the newest allowed releases anew in requirements/*.txt
+lock: ## Update the pins in requirements/*.txt to the newest allowed releases
 	@$(ENVS) --lock
 
 clean: ## Remove the environments and all caches

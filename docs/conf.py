@@ -1,4 +1,4 @@
-"""Sphinx reads this to build the documentation: `make docs`."""
+"""Configuration of Sphinx, which builds the documentation: `make docs`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).resolve().parent.parent / "airflow_provider_rayjobs"
 
-#: Modules of which the reference tells something; the others need not be read.
+#: The modules that the reference describes; AutoAPI does not read the others.
 PUBLIC = {
-    *("decorators", "exceptions", "hooks", "links", "operators"),
-    *("progress", "protocol", "sensors", "stop_delete", "triggers"),
+    *("__init__.py", "decorators.py", "exceptions.py", "hooks.py", "jobs.py", "links.py", "progress.py"),
+    *("operators/__init__.py", "operators/stop_delete.py", "operators/submit.py", "sensors.py", "triggers.py"),
 }
 
 project = "airflow-provider-rayjobs"
@@ -25,31 +25,31 @@ release = re.findall(r'^__version__ = "(.+)"', (PACKAGE / "__init__.py").read_te
 extensions = ["autoapi.extension", "myst_parser"]
 exclude_patterns = ["README.md"]
 
-# Pages are Markdown. A link to a page or a heading that is not there is a warning, and `make docs` makes it an error.
+# Pages are Markdown. A link to a missing page or heading is a warning, which `make docs` turns into an error.
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
-smartquotes = False  # error texts and code are searched for as they are
+smartquotes = False  # users search for error texts and code, which must be shown unchanged
 
-# The reference is read from the source; nothing is imported, so neither Airflow nor Ray is needed to build it.
+# AutoAPI reads the source without importing it, so neither Airflow nor Ray is needed to build the reference.
 autoapi_dirs = [str(PACKAGE)]
-autoapi_generate_api_docs = False  # the pages of docs/api/ say what is public
-autoapi_ignore = [str(path) for path in PACKAGE.glob("*.py") if path.stem not in PUBLIC | {"__init__"}]
-suppress_warnings = ["autoapi.python_import_resolution"]  # of modules that are not read
+autoapi_generate_api_docs = False  # the pages in docs/api/ select what is public
+autoapi_ignore = [str(path) for path in PACKAGE.rglob("*.py") if str(path.relative_to(PACKAGE)) not in PUBLIC]
+suppress_warnings = ["autoapi.python_import_resolution"]  # about modules that are not read
 autoapi_options = ["members", "show-inheritance"]
 autodoc_typehints = "description"
 
-# The pages may be published anywhere, also where no other site is reached: no fonts, scripts or images from elsewhere.
+# The pages must also work without access to other sites, so they load no fonts, scripts or images from them.
 html_theme = "furo"
 html_title = f"airflow-provider-rayjobs {release}"
 html_copy_source = False
 html_show_sphinx = False
 
-#: What a browser would fetch by itself when it shows a page.
+#: Matches what a browser fetches from other sites when it shows a page.
 _FETCHED = re.compile(r"""<(?:script|img|iframe|link)\b[^>]*?\b(?:src|href)=["'](?:https?:)?//[^"']*["'][^>]*>""")
 
 
 def _check_self_contained(app: Sphinx, error: Exception | None) -> None:
-    """Fail when a page would fetch anything from another site."""
+    """Exit with an error if a page fetches anything from another site."""
     if error is not None or app.builder.name != "html":
         return
     found = {
@@ -62,5 +62,5 @@ def _check_self_contained(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Any) -> None:
-    """Have the built pages checked."""
+    """Register the check of the built pages."""
     app.connect("build-finished", _check_self_contained)

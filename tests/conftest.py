@@ -1,4 +1,4 @@
-"""Fixtures that tests of all kinds share."""
+"""Fixtures for tests of all kinds."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from tests.support.scripted_server import ScriptedRay
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-#: Characters of a parameter in the name of a test.
+#: The most characters of a parameter in the name of a test.
 LONGEST_NAME = 100
 
 environment.clean()
 
-# Airflow reads and writes its configuration where this says, when it is first imported, be it while tests are
-# collected: never in a person's home, where another version may have left what this one can't read.
+# Airflow reads and writes its configuration in AIRFLOW_HOME when it is first imported, possibly while tests are
+# collected. The default, a folder in the user's home, may have files of another version that this one can't read.
 _home = tempfile.TemporaryDirectory(prefix="airflow-tests-")
 os.environ["AIRFLOW_HOME"] = _home.name
 atexit.register(_home.cleanup)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the head of this session, directly or through another fixture, and what is told by its file."""
+    """Mark the tests that need the shared head, directly or through another fixture, and those marked by their file."""
     for item in items:
         if "ray_head" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.integration)
@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Note the name of a test that fails where `tests/lanes.py` looks for it, without its group."""
+    """Write the name of a failed test, without its group, to the file that `tests/lanes.py` reads."""
     file = os.environ.get(FAILED_VARIABLE)
     if file and report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
         name, at, group = report.nodeid.rpartition("@")
@@ -61,19 +61,19 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Name a long parameter by its length: all names go to all workers, and into the results."""
+    """Name a long parameter by its length, because names are sent to all workers and stored in the results."""
     return f"{argname} of {len(val)}" if isinstance(val, (str, bytes)) and len(val) > LONGEST_NAME else None
 
 
 def worker_of(item: pytest.Item) -> str:
-    """Return the name of the tests that run on the same worker as this one; empty, if it may run on any."""
-    # Tests with the Airflow and the head that all workers share run side by side; others share what a module starts.
+    """Return the group of tests that run on the same worker as this one; empty if it may run on any."""
+    # Tests with the Airflow and the head that all workers share run in parallel; others share what their module starts.
     return "" if item.path.parent.name in ("airflow", "integration") else item.path.stem
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _versions(record_testsuite_property: Callable[[str, object], None]) -> None:
-    """Leave in the results what was tested."""
+    """Record the tested versions in the results."""
     ray = find_ray()
     record_testsuite_property("airflow", version("apache-airflow"))
     record_testsuite_property("python", platform.python_version())
@@ -84,9 +84,9 @@ def _versions(record_testsuite_property: Callable[[str, object], None]) -> None:
 
 @pytest.fixture(scope="session")
 def ray_head() -> Iterator[RayHead]:
-    """A real head that all tests share: use ids of your own, and break only what is yours.
+    """A real head that all tests share: use unique ids, and change only your own jobs.
 
-    A test that kills or restarts a head makes one with :class:`RayHead`.
+    A test that kills or restarts a head must create its own with :class:`RayHead`.
     """
     if shared.are_wanted():
         yield shared.get("ray_head")
@@ -97,7 +97,7 @@ def ray_head() -> Iterator[RayHead]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A server that all tests share: a test that stops it makes one of its own."""
+    """A server that all tests share. A test that stops a server must create its own."""
     if shared.are_wanted():
         yield shared.get("postgres")
         return
@@ -107,7 +107,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(scope="session")
 def new_database(request: pytest.FixtureRequest) -> Callable[[Path], Database]:
-    """A function that names a new database for an Airflow, given its home: on PostgreSQL, or on SQLite if asked."""
+    """A function that returns a new database for an Airflow, given its home: PostgreSQL by default, else SQLite."""
     if wants_sqlite():
         return lambda home: SqliteDatabase(home / "airflow.db")
     server: Postgres = request.getfixturevalue("postgres")
@@ -130,5 +130,5 @@ def scripted_ray() -> Iterator[ScriptedRay]:
 
 @pytest.fixture(scope="session")
 def private_ca(tmp_path_factory: pytest.TempPathFactory) -> PrivateCA:
-    """An authority with a server and a client certificate."""
+    """A certificate authority with a server and a client certificate."""
     return PrivateCA(tmp_path_factory.mktemp("ca"))

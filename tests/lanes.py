@@ -1,11 +1,11 @@
 """
-Run the tests of one lane: those that compute, or those that wait for Airflow's and Ray's processes.
+Runs the tests of one lane: those that compute, or those that wait for processes of Airflow and Ray.
 
     python -m tests.lanes LANE RESULTS MARKS [OPTIONS of pytest]
 
-The lanes, `computes` and `waits`, can run at once. Those that wait share an Airflow, a Ray head and a PostgreSQL,
-several tests at a time; those that kill what they share come last, alone. The results are left in the folder RESULTS,
-as JUnit's XML.
+The lanes `computes` and `waits` can run at the same time. The tests of `waits` share an Airflow, a Ray head and a
+PostgreSQL, and several run in parallel. Tests that kill these shared services run last, one by one. The results are
+written to the folder RESULTS, as JUnit XML.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tests.support import shared
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-# Exit codes of pytest: a test failed, none was selected.
+# Exit codes of pytest: a test failed; no test was selected.
 TESTS_FAILED = 1
 NO_TESTS = 5
 
-#: A machine that others use, too, makes a test or two too slow. More failures than this are none of that kind.
+#: On a busy machine a test or two may be too slow, so failed tests run again. More failures have another reason.
 MOST_AGAIN = 5
 
-#: Names the file for the names of the tests that fail.
+#: The variable with the path of the file to which failed tests are written.
 FAILED_VARIABLE = "RAYJOBS_TEST_FAILED"
 
 
@@ -39,10 +39,10 @@ class Part(NamedTuple):
     """
     One run of pytest.
 
-    :param name: in the results.
-    :param marks: which tests.
-    :param workers: how many run at once; 0: no workers.
-    :param nice: how much it leaves to others.
+    :param name: its name in the results.
+    :param marks: selects the tests.
+    :param workers: how many tests run in parallel; 0: without workers.
+    :param nice: the nice value of its processes.
     """
 
     name: str
@@ -52,9 +52,9 @@ class Part(NamedTuple):
 
 
 LANES = {
-    # An Airflow that gets no CPU takes its own tasks for lost, so those that wait for one come first.
+    # An Airflow without CPU time considers its tasks lost, so the other lane takes precedence.
     "computes": (Part("computes", "not airflow and not integration", workers=2, nice=5),),
-    # As many at once as an Airflow on two cores can serve.
+    # As many in parallel as an Airflow on two cores can serve.
     "waits": (
         Part("waits", "(airflow or integration) and not alone", workers=5),
         Part("waits, alone", "alone", workers=0),
@@ -63,16 +63,16 @@ LANES = {
 
 
 def run(part: Part, results: Path, marks: str, options: Sequence[str]) -> int:
-    """Run the tests of a part; those that fail beside others are tried once more, alone. Return the exit code."""
+    """Run the tests of a part; those that fail run again, one by one. Return the exit code."""
     failed = results / f"{part.name}.failed"
     options = [*options, "-m", f"({marks}) and {part.marks}"]
     side_by_side = [f"--numprocesses={part.workers}", "--dist=loadgroup", f"--junit-xml={results / part.name}.xml"]
     code = run_pytest(part.nice, [*options, *side_by_side], os.environ | {FAILED_VARIABLE: str(failed)})
     if code != TESTS_FAILED or len(failed.read_text().splitlines()) > MOST_AGAIN:
         return code
-    print(f"\n{part.name}: what failed, once more, alone", flush=True)
+    print(f"\n{part.name}: running the failed tests again, one by one", flush=True)
     again = [f"--junit-xml={results / part.name}, again.xml", f"@{failed}"]
-    # What is shared has their runs already, under the same ids.
+    # The shared services already have DAG runs and jobs of these tests, with the same ids.
     unshared = {name: value for name, value in os.environ.items() if name != shared.VARIABLE}
     return TESTS_FAILED if run_pytest(0, [*options, *again], unshared) else 0
 
@@ -84,13 +84,13 @@ def run_pytest(nice: int, options: Sequence[str], environ: Mapping[str, str]) ->
         try:
             return process.wait()
         except SystemExit:
-            process.send_signal(signal.SIGINT)  # as Ctrl-C, which pytest itself gets: it ends what it has started
+            process.send_signal(signal.SIGINT)  # like Ctrl-C, so that pytest stops what it has started
             raise
 
 
 @contextmanager
 def shared_services() -> Iterator[None]:
-    """Start what is shared; the pytest that wants it waits for it."""
+    """Start the shared services. A test that uses one waits until it is ready."""
     with tempfile.TemporaryDirectory(prefix="shared-", dir="/tmp") as folder:
         command = [sys.executable, "-m", "tests.support.shared", folder]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
@@ -98,7 +98,7 @@ def shared_services() -> Iterator[None]:
         try:
             yield
         finally:
-            process.communicate()  # closes its input, at which it ends what it has started
+            process.communicate()  # closes its input, so that it stops what it has started
 
 
 def main(lane: str, results: Path, marks: str, options: Sequence[str]) -> int:
@@ -107,8 +107,8 @@ def main(lane: str, results: Path, marks: str, options: Sequence[str]) -> int:
 
     :param lane: a key of :data:`LANES`.
     :param results: the folder for the results.
-    :param marks: which tests, as pytest's option ``-m`` takes it.
-    :param options: more options of pytest.
+    :param marks: selects the tests; a value of pytest's option ``-m``.
+    :param options: other options of pytest.
     :return: 0 if all tests passed, `NO_TESTS` if none was selected.
     """
     with shared_services() if lane == "waits" else nullcontext():

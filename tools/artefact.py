@@ -1,11 +1,11 @@
-"""Build the sdist and the wheel into `dist/`, and test these files: `make artefact`.
+"""Builds the sdist and the wheel into `dist/`, and tests these files: `make artefact`.
 
-    python tools/artefact.py                       the wheel beside the newest Airflow
-    python tools/artefact.py airflow-2.11          beside others
-    python tools/artefact.py --release v1.2.3      and only if this is what is to be released; without a tag, the one in
-                                                   the environment variable GITHUB_REF_NAME
+    python tools/artefact.py                       installs the wheel beside the newest Airflow
+    python tools/artefact.py airflow-2.11          beside other environments
+    python tools/artefact.py --release v1.2.3      first checks that the source has this version; without a tag, the
+                                                   one in the environment variable GITHUB_REF_NAME
 
-The tests never see the source tree: the wheel is installed into an environment made for it.
+The tests never see the source tree: the wheel is installed into its own environment.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from console import ToolError, run_main, step
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: A tag of a release. Whoever may push a tag chooses its name, so it is not believed to be one.
+#: A tag of a release. Anyone who may push a tag chooses its name, so the name is checked.
 TAG = re.compile(r"v[0-9]+\.[0-9]+\.[0-9]+((a|b|rc)[0-9]+)?")
 TAG_VARIABLE = "GITHUB_REF_NAME"
 
 DIST = envs.ROOT / "dist"
 TESTS = envs.ROOT / "tests" / "artefact"
-#: What other targets of the Makefile run: what is slow, wants several environments, or a browser.
+#: Excludes tests that other targets of the Makefile run: slow ones, and those that need more environments or a browser.
 NOT_ELSEWHERE = "not faults and not field and not parity and not ui and not upgrade"
-#: The tests that run where the wheel is installed.
+#: The tests that run in the environment where the wheel is installed.
 INSTALLED = "test_installed.py"
 
 
 def build() -> Path:
-    """Build the files as a release has them, and return the wheel."""
+    """Build the files of a release, and return the wheel."""
     shutil.rmtree(DIST, ignore_errors=True)
     with step("Building dist/"):
         command = [envs.program("dist", "python"), "-m", "hatchling", "build", "--directory", str(DIST)]
@@ -50,23 +50,23 @@ def build() -> Path:
 
 
 def check_release(tag: str) -> None:
-    """Stop unless the source says that it is the version of a tag.
+    """Check that the source has the version of a tag.
 
     :param tag: such as v1.2.3.
-    :raises ToolError: with what is to be mended.
+    :raises ToolError: if it does not; the message says what to fix.
     """
     if not TAG.fullmatch(tag):
-        raise ToolError(f"The tag {tag!r} is not a version, such as v1.2.3.")
+        raise ToolError(f"The tag {tag!r} is not a version such as v1.2.3.")
     version = tomllib.loads((envs.ROOT / "pyproject.toml").read_text())["project"]["version"]
     if tag != f"v{version}":
-        raise ToolError(f"The tag is {tag}, and pyproject.toml says {version}: tag the commit that has the version.")
+        raise ToolError(f"The tag is {tag}, but pyproject.toml says {version}. Tag the commit that has the version.")
     changelog = (envs.ROOT / "CHANGELOG.md").read_text()
     if not re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", changelog, re.MULTILINE):
         raise ToolError(f"CHANGELOG.md has no section '## [{version}] - YYYY-MM-DD' for this release.")
 
 
 def install(name: str, wheel: Path) -> str:
-    """Make an environment with the pins of another one, and the wheel; return its name."""
+    """Create an environment with the pins of another one and the wheel; return its name."""
     uv = envs.needed_uv()
     made = f"wheel-{name}"
     target = str(envs.ENVS_DIR / made)
@@ -80,10 +80,10 @@ def install(name: str, wheel: Path) -> str:
 
 def unpacked(dist: Path, stage: Path) -> Path:
     """
-    Unpack the sdist, and take the package out of it: what is tested is the installed one.
+    Unpack the sdist, and remove the package from it, so that the tests use the installed one.
 
-    :param dist: where the sdist is.
-    :param stage: an absent folder.
+    :param dist: the folder of the sdist.
+    :param stage: a folder that does not exist yet.
     :return: the folder of the tests.
     """
     with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
@@ -94,14 +94,14 @@ def unpacked(dist: Path, stage: Path) -> Path:
 
 
 def test_command(env: str, file: str) -> list[str]:
-    """Return the command that runs tests in an environment, below the root."""
+    """Return the command that runs tests in an environment, from the root of the repository."""
     return [envs.program(env, "pytest"), f"--confcutdir={TESTS}", str(TESTS / file)]
 
 
 def test(env: str, file: str) -> None:
     """Run tests in an environment.
 
-    :raises ToolError: one has failed.
+    :raises ToolError: if a test fails.
     """
     command = test_command(env, file)
     print(f"{file} in .envs/{env}:", flush=True)
@@ -113,9 +113,9 @@ def build_and_install(names: list[str]) -> dict[str, str]:
     """
     Build the files, test them as files, and install the wheel.
 
-    :param names: keys of `envs.ALL_ENVS`, beside whose packages it is installed.
-    :return: for each the name of the environment that was made.
-    :raises ToolError: a test has failed.
+    :param names: keys of `envs.ALL_ENVS`: the environments beside whose packages the wheel is installed.
+    :return: the name of the created environment, by these keys.
+    :raises ToolError: if a test fails.
     """
     envs.ensure("dist")
     wheel = build()
@@ -124,7 +124,7 @@ def build_and_install(names: list[str]) -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the module's docstring says."""
+    """Build and test the files."""
     parser = argparse.ArgumentParser(description="Build the sdist and the wheel into dist/, and test these files.")
     parser.add_argument("environments", nargs="*", default=["airflow-3.3"], help="default: airflow-3.3")
     parser.add_argument(
@@ -132,7 +132,7 @@ def main(arguments: list[str]) -> int:
         metavar="TAG",
         nargs="?",
         const=os.environ.get(TAG_VARIABLE, ""),
-        help=f"stop unless this is the version that the source has; default: what {TAG_VARIABLE} says",
+        help=f"fail if the source has another version; default: the tag in {TAG_VARIABLE}",
     )
     options = parser.parse_args(arguments)
     if options.release is not None:

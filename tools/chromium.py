@@ -1,4 +1,4 @@
-"""See that there is a Chromium for the browser tests, and install Debian's where that can be done."""
+"""Finds a Chromium for the browser tests, or installs Debian's if possible."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ APT_TIMEOUT = 600  # seconds, for one command
 
 
 def find() -> str | None:
-    """Return the program: the one that $RAYJOBS_CHROMIUM names, else one of the system."""
+    """Return the program named in $RAYJOBS_CHROMIUM, or else an installed one; None if there is none."""
     return os.environ.get("RAYJOBS_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
@@ -24,7 +24,7 @@ def install() -> None:
     """
     Install Debian's packages.
 
-    :raises ToolError: it is not for us to do, or it fails.
+    :raises ToolError: if there is no apt-get, the user is not root, or the installation fails.
     """
     if not shutil.which("apt-get") or os.geteuid() != 0:
         raise ToolError(
@@ -48,7 +48,7 @@ def install() -> None:
 
 
 def main(_arguments: list[str]) -> int:
-    """Find, or install."""
+    """Install Chromium unless it is found."""
     if not find():
         install()
     return 0

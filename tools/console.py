@@ -1,4 +1,4 @@
-"""What the tools say to the person who runs them."""
+"""Output, errors and signals of the tools."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ToolError(Exception):
-    """A step failed; the message is for the person, and says what to do."""
+    """A step failed. The message is shown to the user, and says what to do."""
 
 
 @contextmanager
 def step(text: str) -> Iterator[None]:
-    """Say what a silent step does, then, on the same line, how long it took."""
+    """Print what a silent step does, and on the same line how long it took."""
     print(f"{text} ...", end=" ", flush=True)
     start = time.monotonic()
     try:
@@ -41,7 +41,7 @@ def tail(log: Path, lines: int = 30) -> str:
 
 
 def ignore_signals() -> None:
-    """Let nobody interrupt what follows: a second Ctrl-C must not stop the cleaning up after the first."""
+    """Ignore signals from now on: a second Ctrl-C must not interrupt the clean-up after the first."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
@@ -51,7 +51,7 @@ def run_main(main: Callable[[list[str]], int]) -> None:
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         ignore_signals()
-        # An exception, not the default death: `finally` blocks end what the tool started.
+        # An exception, because `finally` blocks must stop what the tool started.
         raise SystemExit(128 + number)
 
     for number in SIGNALS:

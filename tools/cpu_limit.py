@@ -1,4 +1,4 @@
-"""Run a command, and fail if it and all that it started took more CPU than it may.
+"""Runs a command, and fails if it and all its descendants used more CPU time than a limit.
 
 python tools/cpu_limit.py MINUTES COMMAND ...
 """
@@ -17,9 +17,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def run_counted(command: list[str]) -> tuple[int, float]:
-    """Run a command; return its exit code, and the minutes of CPU that it and all its descendants took."""
+    """Run a command; return its exit code, and the minutes of CPU that it and all its descendants used."""
     if sys.platform == "linux":
-        # Those that outlive their parents become our children, so that their time is counted, too.
+        # Descendants that outlive their parents become our children, so that their time is counted too.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     process = subprocess.Popen(command)
     try:
@@ -37,12 +37,12 @@ def run_counted(command: list[str]) -> tuple[int, float]:
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the module's docstring says."""
+    """Run the command with the limit."""
     most, *command = arguments
     code, minutes = run_counted(command)
-    print(f"\n{minutes:.1f} minutes of CPU, of at most {most}.")
+    print(f"\nUsed {minutes:.1f} minutes of CPU; the limit is {most}.")
     if not code and minutes > float(most):
-        raise ToolError("This takes too much CPU. Make it cheaper, or raise the limit and say why.")
+        raise ToolError("The tests used too much CPU. Make them cheaper, or raise the limit and say why.")
     return code
 
 

@@ -1,4 +1,4 @@
-"""Run an example DAG in a real Airflow, on a real Ray cluster, on this machine; leave only `.envs/` behind.
+"""Runs an example DAG in a real Airflow, on a real Ray cluster, on this machine; leaves only `.envs/` behind.
 
     python tools/demo.py           or: make demo
     python tools/demo.py --keep    or: make demo KEEP=1    (the cluster stays up until Ctrl-C)
@@ -34,12 +34,15 @@ RAY_TIMEOUT = 180  # seconds, as all of these
 MIGRATE_TIMEOUT = 180
 DAG_TIMEOUT = 240
 
-# What Ray itself says in a job's output: "2026-01-31 12:00:00,123<tab>INFO worker.py:1841 -- Connecting".
+#: The provider's module that logs the job's output, airflow_provider_rayjobs/following/lines.py.
+JOB_OUTPUT_FILE = "lines.py"
+
+#: Matches Ray's own lines in a job's output: "2026-01-31 12:00:00,123<tab>INFO worker.py:1841 -- Connecting".
 RAY_LOG_LINE = re.compile(r"[-\d]+ [:,\d]+\tINFO ")
 
 
 class Demo:
-    """One run: what it started, and must end."""
+    """One run of the demo."""
 
     def __init__(self) -> None:
         self._begin = time.monotonic()
@@ -48,54 +51,54 @@ class Demo:
         self._ray = LocalRay(envs.ENVS_DIR / RAY_ENV / "bin")
 
     def run(self, *, keep: bool) -> None:
-        """Do all steps.
+        """Run all steps.
 
-        :param keep: leave the cluster up until Ctrl-C, to look at its dashboard.
-        :raises ToolError: when a step fails.
+        :param keep: keep the cluster running until Ctrl-C, so that the user can open its dashboard.
+        :raises ToolError: if a step fails.
         """
         try:
             self._run_steps()
             if keep:
                 self._wait_for_interrupt()
         except ToolError as error:
-            raise ToolError(f"{error}\n\nAll that Airflow and Ray said: {self._save_log()}") from None
+            raise ToolError(f"{error}\n\nThe complete output of Airflow and Ray: {self._save_log()}") from None
         finally:
             self._clean_up()
 
     def seconds(self) -> float:
-        """Return how long the demo has run."""
+        """Return how many seconds the demo has run."""
         return time.monotonic() - self._begin
 
     def _run_steps(self) -> None:
-        # One after the other: a Ray head that starts needs all of a small machine.
+        # Not at the same time: a starting Ray head needs all of a small machine.
         with step(f"Starting a Ray cluster at {self._ray.url}"):
             self._ray.start()
             self._ray.wait_ready(RAY_TIMEOUT)
-        with step("Making Airflow's database"):
+        with step("Creating Airflow's database"):
             for _ in self._run_airflow("db", "migrate", timeout=MIGRATE_TIMEOUT):
                 pass
-        print(f"Running `airflow dags test {DAG_ID}` (its task starts after some 15 s):", flush=True)
+        print(f"Running `airflow dags test {DAG_ID}` (its task starts after about 15 s):", flush=True)
         for line in self._run_airflow("dags", "test", DAG_ID, timeout=DAG_TIMEOUT):
             if text := readable(line):
                 print(f"  [{self.seconds():3.0f} s] {text}", flush=True)
         self._check_job()
 
     def _check_job(self) -> None:
-        """Ask Ray itself: the demo is to show that a Ray job ran, not only that a task went green."""
+        """Ask Ray whether the job ran: the demo must show more than a successful task."""
         jobs = self._ray.jobs()
         if list(jobs.values()) != ["SUCCEEDED"]:
-            raise ToolError(f"Airflow is content, but Ray's jobs are {jobs or 'none'}.")
+            raise ToolError(f"The DAG run succeeded, but Ray reports these jobs: {jobs or 'none'}.")
         submission_id = next(iter(jobs))
         print(f"Ray says SUCCEEDED. The job's page is {self._ray.url}/#/jobs/{submission_id}", flush=True)
 
     def _wait_for_interrupt(self) -> None:
         print(f"The dashboard asks for a token: {self._ray.token}")
-        print("The cluster stays up until you press Ctrl-C.", flush=True)
-        with suppress(SystemExit):  # raised on the signal; here it is no failure
+        print("The cluster keeps running until you press Ctrl-C.", flush=True)
+        with suppress(SystemExit):  # raised by the signal handler; not a failure here
             signal.pause()
 
     def _run_airflow(self, *arguments: str, timeout: float) -> Iterator[str]:
-        """Run Airflow's command line; log its output, and yield it line by line."""
+        """Run a command of Airflow; log its output, and yield it line by line."""
         command = [envs.program(AIRFLOW_ENV, "airflow"), *arguments]
         lines = processes.stream(command, env=self._airflow_environment(), cwd=self._home, timeout=timeout)
         with self._log.open("a") as log:
@@ -117,7 +120,7 @@ class Demo:
         }
 
     def _save_log(self) -> Path:
-        """Bring all output to one file that outlives the demo."""
+        """Copy all output to one file that remains after the demo."""
         handle, name = tempfile.mkstemp(prefix="rayjobs-demo-", suffix=".log")
         with os.fdopen(handle, "w") as file:
             for log in (self._log, self._ray.log):
@@ -125,7 +128,7 @@ class Demo:
         return Path(name)
 
     def _clean_up(self) -> None:
-        """End Ray and remove all files; Airflow has ended by now."""
+        """Stop Ray and remove all files; Airflow has already ended."""
         ignore_signals()
         with step("Stopping Ray, removing temporary files"):
             self._ray.stop()
@@ -133,7 +136,7 @@ class Demo:
 
 
 def readable(line: str) -> str:
-    """Return what to show of a line of Airflow's JSON log: the provider's words, errors and the outcome."""
+    """Return what to show of a line of Airflow's JSON log: the provider's messages, errors and the outcome."""
     try:
         record: dict[str, Any] = json.loads(line)
     except ValueError:
@@ -142,7 +145,7 @@ def readable(line: str) -> str:
     problem = record.get("level") in ("error", "critical")
     if event.startswith("DagRun Finished"):
         event = "The DAG run ended with " + event.partition("state=")[2].partition(",")[0]
-    elif record.get("filename") == "logs.py" and not problem:  # the provider's module that hands on a job's output
+    elif record.get("filename") == JOB_OUTPUT_FILE and not problem:
         return "" if RAY_LOG_LINE.match(event) else f"job     | {event}"
     elif not problem and "airflow_provider_rayjobs" not in logger:
         return ""
@@ -151,7 +154,7 @@ def readable(line: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Make the environments, then run the demo."""
+    """Create the environments, then run the demo."""
     if not set(arguments) <= {"--keep"}:
         raise ToolError(__doc__ or "")
     begin = time.monotonic()

@@ -1,4 +1,4 @@
-"""The environment that child processes get: whose machine this is must not change what they do."""
+"""Environment variables of child processes, which must not depend on the user's settings."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: All that programs get which need nothing beyond this machine.
+#: The only variables that are passed to programs that need nothing beyond this machine.
 KEPT = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TZ", "USER")
 
-#: Not for programs that install: settings of other programs, and of another Python.
+#: Prefixes of variables that are not passed to installers: settings of other programs, and of another Python.
 DROPPED = ("AIRFLOW", "_AIRFLOW", "PIP_", "PYTHON", "RAY_", "UV_", "VIRTUAL_ENV", "CONDA_PREFIX")
 
-#: Of pip's and uv's own settings those that say how registries are reached; the others say where and how to install.
+#: The settings of pip and uv that say how registries are reached. All others say where and how to install.
 REGISTRIES = re.compile(
     r"(PIP|UV)_.*(CACHE|CERT|CONFIG_FILE|CREDENTIALS|FIND_LINKS|HOST|INDEX|KEYRING|OFFLINE|PROXY|RETRIES|TIMEOUT|TLS)"
 )
 
-#: Where files of programs go, whatever TMPDIR says: the paths of UNIX sockets may have some 100 characters.
+#: The folder for programs' temporary files. TMPDIR is ignored: paths of UNIX sockets have at most 107 characters.
 SHORT_TMP = "/tmp"  # noqa: S108
 
-#: On some systems Python asks the desktop's settings for a proxy when the environment names none.
+#: Must be set: on some systems Python otherwise uses the proxy of the desktop's settings.
 NO_PROXY = "127.0.0.1,localhost"
 
 
@@ -32,25 +32,25 @@ def for_programs(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """
     Return the environment for programs that need nothing beyond this machine, such as Ray and Airflow.
 
-    :param environ: that of the caller.
+    :param environ: the caller's environment.
     """
     kept = {name: environ[name] for name in KEPT if name in environ}
-    # A ~/.netrc may have a password for any host, which libraries send instead of what they were told to send.
+    # A ~/.netrc may have a password for any host, which libraries send instead of the given one.
     return {**kept, "TMPDIR": SHORT_TMP, "NO_PROXY": NO_PROXY, "no_proxy": NO_PROXY, "NETRC": os.devnull}
 
 
 def for_installers(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """
-    Return the environment for pip, uv and what they build with: registries, proxies and certificates stay.
+    Return the environment for pip, uv and build tools. It keeps the caller's registries, proxies and certificates.
 
-    :param environ: that of the caller.
+    :param environ: the caller's environment.
     """
     kept = {name: value for name, value in environ.items() if not name.startswith(DROPPED) or REGISTRIES.match(name)}
-    # A pip.conf may ask for the user's folder, which pip refuses in a virtual environment.
+    # A pip.conf may request an installation for the user, which pip refuses in a virtual environment.
     return {**kept, "TMPDIR": tempfile.gettempdir(), "PIP_USER": "0", "UV_PYTHON_DOWNLOADS": "never"}
 
 
 def use(variables: Mapping[str, str]) -> None:
-    """Make this the environment of this process, and so of its children."""
+    """Set the environment of this process, and so of its children."""
     os.environ.clear()
     os.environ.update(variables)

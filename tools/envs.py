@@ -1,8 +1,8 @@
-"""Make the project's virtual environments below `.envs/`, from the pins in `requirements/`.
+"""Creates the project's virtual environments below `.envs/`, from the pins in `requirements/`.
 
-    python tools/envs.py airflow-3.3 ray-2.60    make these (or see at once that they are up to date)
-    python tools/envs.py --tools                 make the one that holds uv and nox
-    python tools/envs.py --lock [ray-2.60 ...]   pin the newest releases anew in requirements/*.txt
+    python tools/envs.py airflow-3.3 ray-2.60    creates these, unless they are up to date
+    python tools/envs.py --tools                 creates the one with uv and nox
+    python tools/envs.py --lock [ray-2.60 ...]   updates the pins in requirements/*.txt to the newest releases
 
 Only the standard library is used.
 """
@@ -33,7 +33,13 @@ INSTALL_TIMEOUT = 900  # seconds, for one command
 
 
 class Env(NamedTuple):
-    """One environment: what is special about it."""
+    """
+    One environment.
+
+    :param with_project: whether the project is installed, too.
+    :param python_below: the first Python version that it does not support.
+    :param compiled: whether modules are compiled at the installation.
+    """
 
     with_project: bool = True
     python_below: tuple[int, int] | None = None
@@ -42,16 +48,16 @@ class Env(NamedTuple):
 
 ENVS = {
     "airflow-3.3": Env(),
-    # A Ray head is a dozen processes that import the same modules at once, and it gives up when one of them takes
-    # 15 s to start: with compiled modules they are quick the first time, too.
+    # A Ray head starts a dozen processes that import the same modules, and gives up if one of them takes 15 s to
+    # start. Compiled modules make the first start fast enough.
     "ray-2.60": Env(with_project=False, compiled=True),
     "docs": Env(with_project=False),
 }
 
-#: What builds a release, and tests its files.
+#: Builds a release, and tests its files.
 DIST_ENVS = {"dist": Env(with_project=False)}
 
-#: What `benchmarks/` compares; compiled, as installations in production are.
+#: The installations that `benchmarks/` compares; compiled, as in production.
 BENCH_ENVS = {
     "bench-airflow": Env(with_project=False, compiled=True),
     "bench-ours": Env(with_project=False, compiled=True),
@@ -60,7 +66,7 @@ BENCH_ENVS = {
     "bench-sdk": Env(with_project=False, compiled=True),
 }
 
-#: The newest Airflow, and what drives a browser.
+#: The newest Airflow, and playwright, which controls a browser.
 UI_ENVS = {"ui": Env()}
 
 #: Distributed Airflows, for `make field`.
@@ -69,7 +75,7 @@ FIELD_ENVS = {
     "field-2.11": Env(python_below=(3, 13)),
 }
 
-#: Other versions that are supported: what `make matrix`, `make samples` and `make upgrade` use besides.
+#: Other supported versions, for `make matrix`, `make samples` and `make upgrade`.
 MATRIX_ENVS = {
     "airflow-2.11": Env(python_below=(3, 13)),
     "airflow-3.0": Env(python_below=(3, 13)),
@@ -85,10 +91,10 @@ ALL_ENVS = ENVS | DIST_ENVS | BENCH_ENVS | UI_ENVS | FIELD_ENVS | MATRIX_ENVS
 
 
 def ensure(*names: str) -> None:
-    """Make the named environments, unless they are up to date.
+    """Create the named environments, unless they are up to date.
 
     :param names: keys of `ALL_ENVS`.
-    :raises ToolError: where Python or the network does not allow it.
+    :raises ToolError: if this Python does not support one of them, or an installation fails.
     """
     check_this_python()
     for name in names:
@@ -108,33 +114,33 @@ def program(env: str, name: str) -> str:
 
 
 def check_this_python() -> None:
-    """Stop with a remedy where this Python cannot make the environments."""
+    """Raise a ToolError if this Python can't create the environments."""
     if problem := check_python.problem():
         raise ToolError(problem)
 
 
 def check_name(name: str) -> None:
-    """Stop where an environment does not exist, or not for this Python."""
+    """Raise a ToolError if an environment does not exist, or does not support this Python."""
     if name not in ALL_ENVS:
-        raise ToolError(f"There is no environment {name!r}; there are {', '.join(ALL_ENVS)}.")
+        raise ToolError(f"There is no environment {name!r}. The environments are {', '.join(ALL_ENVS)}.")
     below = ALL_ENVS[name].python_below
     if below and not can_be_made(name):
         newest = version((below[0], below[1] - 1))
         raise ToolError(
             f"The environment {name} needs Python {version(check_python.OLDEST)} to {newest}, "
-            f"and this is {version(sys.version_info)} ({sys.executable}).\n"
-            f"Name another: make PYTHON=python{newest} <target>"
+            f"but this is {version(sys.version_info)} ({sys.executable}).\n"
+            f"Choose another Python: make PYTHON=python{newest} <target>"
         )
 
 
 def can_be_made(name: str) -> bool:
-    """Tell whether an environment exists for this Python."""
+    """Tell whether an environment supports this Python."""
     below = ALL_ENVS[name].python_below
     return below is None or sys.version_info < below
 
 
 def version(info: Sequence[object]) -> str:
-    """Return the version as people write it, such as 3.11."""
+    """Return the minor version, such as 3.11."""
     return f"{info[0]}.{info[1]}"
 
 
@@ -144,12 +150,12 @@ def requirements(name: str) -> Path:
 
 
 def stamp(name: str) -> Path:
-    """Return the file that holds the digest of what a finished environment was made from."""
+    """Return the file with the digest of the inputs of a finished environment."""
     return ENVS_DIR / f"{name}.stamp"
 
 
 def digest(name: str) -> str:
-    """Hash all that an environment is made from; its scripts hold absolute paths, so the place counts too."""
+    """Hash all inputs of an environment, including its path: its scripts contain absolute paths."""
     parts = [requirements(name).read_bytes(), sys.version.encode(), sys.base_prefix.encode(), bytes(ROOT)]
     if name in ALL_ENVS and ALL_ENVS[name].with_project:
         parts.append(installed_as())
@@ -157,32 +163,32 @@ def digest(name: str) -> str:
 
 
 def installed_as() -> bytes:
-    """Return what of `pyproject.toml` shows in an installation; settings of tools, for one, do not."""
+    """Return the parts of `pyproject.toml` that affect an installation; settings of tools don't."""
     content = tomllib.loads((ROOT / "pyproject.toml").read_text())
     parts = [content["build-system"], content["project"], content["tool"]["hatch"]]
     return json.dumps(parts, sort_keys=True).encode()
 
 
 def is_fresh(name: str) -> bool:
-    """Tell whether an environment was finished, from the files as they are now."""
+    """Tell whether an environment is complete and up to date."""
     path = stamp(name)
     return path.exists() and path.read_text() == digest(name) and Path(program(name, "python")).exists()
 
 
 @contextmanager
 def one_builder() -> Iterator[None]:
-    """Let one process at a time build; a second one waits, and then finds the work done."""
+    """Let only one process build at a time. A second one waits, and then finds the environments up to date."""
     with (ENVS_DIR / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("Another process makes environments here; waiting for it.", flush=True)
+            print("Waiting for another process that is creating environments here.", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def build(name: str) -> None:
-    """Make an environment from nothing: leftovers of an older one could hide a missing pin."""
+    """Create an environment from scratch: leftovers of an older one could hide a missing pin."""
     uv = find_uv()
     stamp(name).unlink(missing_ok=True)
     log = ENVS_DIR / f"{name}.log"
@@ -196,7 +202,7 @@ def build(name: str) -> None:
 
 
 def uv_commands(uv: str, name: str) -> list[list[str]]:
-    """Return the commands that make an environment with uv."""
+    """Return the commands that create an environment with uv."""
     target = str(ENVS_DIR / name)
     install = [uv, "pip", "install", "--python", target, "--no-deps"]
     compiled = ["--compile-bytecode"] if ALL_ENVS[name].compiled else []
@@ -210,7 +216,7 @@ def uv_commands(uv: str, name: str) -> list[list[str]]:
 
 
 def pip_commands(name: str) -> list[list[str]]:
-    """Return the commands that make an environment without uv; slower by far."""
+    """Return the commands that create an environment without uv, which is much slower."""
     install = [program(name, "python"), "-m", "pip", "install", "--no-input", "--no-deps"]
     uncompiled = [] if ALL_ENVS[name].compiled else ["--no-compile"]
     commands = [
@@ -222,9 +228,9 @@ def pip_commands(name: str) -> list[list[str]]:
     return commands
 
 
-@cache  # a failure is not tried again for each environment
+@cache  # so that a failure is not repeated for each environment
 def find_uv() -> str | None:
-    """Return uv from a small environment of its own, made at need; None where it cannot be had."""
+    """Return uv, after installing it into its own environment if needed; None if it can't be installed."""
     uv = program("tools", "uv")
     if is_fresh("tools"):
         return uv if Path(uv).exists() else None
@@ -236,16 +242,16 @@ def find_uv() -> str | None:
             pip = [program("tools", "python"), "-m", "pip", "install", "--no-input"]
             run([*pip, "--requirement", str(requirements("tools"))], log)
     except ToolError:
-        print(f"uv cannot be had here (see {log}); going on with pip, which takes some minutes.", flush=True)
+        print(f"uv can't be installed (see {log}). Using pip instead, which takes a few minutes.", flush=True)
         return None
     stamp("tools").write_text(digest("tools"))
     return uv
 
 
 def run(command: list[str], log: Path) -> None:
-    """Run one command of a build, its output in a log.
+    """Run one command of a build, and append its output to a log.
 
-    :raises ToolError: with the end of the log.
+    :raises ToolError: if it fails; the message has the end of the log.
     """
     with log.open("a") as output:
         print("$", *command, file=output, flush=True)
@@ -260,15 +266,15 @@ def run(command: list[str], log: Path) -> None:
                 timeout=INSTALL_TIMEOUT,
             )
         except subprocess.TimeoutExpired as error:
-            raise ToolError(f"{command[0]} did not end within {INSTALL_TIMEOUT} s; see {log}") from error
+            raise ToolError(f"{command[0]} did not finish within {INSTALL_TIMEOUT} s; see {log}") from error
     if result.returncode:
-        raise ToolError(f"{' '.join(command)}\nended with exit code {result.returncode}; from {log}:\n{tail(log)}")
+        raise ToolError(f"{' '.join(command)}\nfailed with exit code {result.returncode}; from {log}:\n{tail(log)}")
 
 
 def make_tools() -> None:
-    """Make the environment that holds uv and nox.
+    """Create the environment with uv and nox.
 
-    :raises ToolError: where it can't be had.
+    :raises ToolError: if it can't be installed.
     """
     check_this_python()
     ENVS_DIR.mkdir(exist_ok=True)
@@ -277,7 +283,7 @@ def make_tools() -> None:
 
 
 def needed_uv() -> str:
-    """Return uv, for what can't do without."""
+    """Return uv; raise a ToolError if it can't be installed."""
     uv = find_uv()
     if not uv:
         raise ToolError(f"This needs uv and nox, which can't be installed here; see {ENVS_DIR / 'tools.log'}.")
@@ -288,7 +294,7 @@ def lock(*names: str) -> None:
     """
     Pin the newest allowed releases, for every supported Python and platform at once.
 
-    :param names: keys of `ALL_ENVS`; default: all, and the tools.
+    :param names: keys of `ALL_ENVS`; by default all, and the tools.
     """
     check_this_python()
     ENVS_DIR.mkdir(exist_ok=True)
@@ -299,12 +305,12 @@ def lock(*names: str) -> None:
 
 
 def lock_one(uv: str, name: str) -> None:
-    """Pin one environment; the paths are relative, for they are written into the file."""
+    """Pin one environment. The paths are relative because uv writes them into the file."""
     source = f"requirements/{name}.in"
     inputs = ["pyproject.toml", source] if name in ALL_ENVS and ALL_ENVS[name].with_project else [source]
     log = ENVS_DIR / "lock.log"
     log.unlink(missing_ok=True)
-    # Registries are everybody's own business: none is named in the file.
+    # The file names no registry, so that each user can have their own.
     options = ["--universal", "--python-version", version(check_python.OLDEST), "--upgrade", "--no-header"]
     options += ["--no-emit-index-url", "--no-emit-find-links", "--output-file", f"requirements/{name}.txt"]
     with step(f"Pinning requirements/{name}.txt"):
@@ -312,7 +318,7 @@ def lock_one(uv: str, name: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the module's docstring says."""
+    """Run the command that the arguments ask for."""
     if arguments[:1] == ["--lock"]:
         lock(*arguments[1:])
     elif arguments == ["--tools"]:

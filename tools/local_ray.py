@@ -1,4 +1,4 @@
-"""A Ray cluster of one node on this machine, for `make demo`. Only the standard library is used."""
+"""A Ray cluster with one node on this machine, for `make demo`. Uses only the standard library."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from console import ToolError, tail
 if TYPE_CHECKING:
     import subprocess
 
-# Above the ports that Ray gives to its workers, below those that systems give to outgoing connections.
+#: Above the ports that Ray uses for its workers, below those that systems use for outgoing connections.
 PORTS = range(20000, 32000)
 PORT_OPTIONS = (
     "--port",
@@ -42,9 +42,9 @@ OBJECT_STORE_BYTES = 128 * 2**20  # Ray's default is a third of the machine's me
 
 
 class LocalRay:
-    """`ray start --head` with ports, files and a token of its own.
+    """`ray start --head` with its own ports, files and token.
 
-    :param bin_dir: the directory of the `ray` program; its `python` runs the jobs.
+    :param bin_dir: the directory of the `ray` program, and of the `python` that runs the jobs.
     :param num_cpus: how many Ray tasks run at a time.
     """
 
@@ -57,7 +57,7 @@ class LocalRay:
         ports = free_ports(len(PORT_OPTIONS))
         self._ports = dict(zip(PORT_OPTIONS, ports, strict=True))
         self.log = self._dir / "start.log"
-        #: What every request needs, as Ray 2.61 and later ask for by default.
+        #: The token that every request needs, as with Ray 2.61 and later by default.
         self.token = secrets.token_hex(32)
 
     @property
@@ -80,15 +80,15 @@ class LocalRay:
         command += ["--min-worker-port", "0", "--max-worker-port", "0"]
         command += [word for option, port in self._ports.items() for word in (option, str(port))]
         env = environment.for_programs()
-        # `python` in a job's entrypoint is to be the one that has Ray.
+        # `python` in a job's entrypoint must be the one of Ray's environment.
         env["PATH"] = f"{self._bin_dir}{os.pathsep}{env.get('PATH', os.defpath)}"
-        # Said outright: else Ray decides by whether the user has a file ~/.ray/auth_token, and takes the token in it.
+        # Set explicitly: otherwise Ray uses the token in the user's ~/.ray/auth_token, if that file exists.
         env |= {"TMPDIR": str(self._dir), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
         with self.log.open("a") as output:
             self._process = processes.start(command, env=env, cwd=self._dir, stdout=output)
 
     def wait_ready(self, timeout: float) -> None:
-        """Wait until a trivial job has succeeded; the version page answers before jobs can run.
+        """Wait until a trivial job has succeeded, because Ray answers requests before it can run jobs.
 
         :param timeout: seconds.
         """
@@ -96,7 +96,7 @@ class LocalRay:
         job = {"entrypoint": "true", "submission_id": READY_JOB}
         while time.monotonic() < deadline:
             self._restart_if_dead()
-            # Until Ray is up, all requests may fail; the fixed id keeps a repeated one from making two jobs.
+            # Until Ray is up, any request may fail. The fixed id prevents a second job when one is repeated.
             with suppress(OSError):
                 found = self.request("GET", "/api/jobs/")
                 if not found:
@@ -104,24 +104,24 @@ class LocalRay:
                 elif found[0]["status"] == "SUCCEEDED":
                     return
             time.sleep(0.5)
-        raise ToolError(f"Ray was not ready within {timeout:.0f} s. It said last:\n{tail(self.log, 8)}")
+        raise ToolError(f"Ray was not ready within {timeout:.0f} s. Its last output:\n{tail(self.log, 8)}")
 
     def _restart_if_dead(self) -> None:
-        """Give Ray another chance: it gives up where the machine is too busy for its own time limits."""
+        """Restart Ray if it has ended: on a busy machine it exceeds its own time limits and gives up."""
         if self._process is None or self._process.poll() is None:
             return
         if self._starts == MOST_STARTS:
-            raise ToolError(f"Ray could not start; is this machine very busy? It said last:\n{tail(self.log, 8)}")
+            raise ToolError(f"Ray could not start; is this machine very busy? Its last output:\n{tail(self.log, 8)}")
         processes.end(self._process, 0)
         self.start()
 
     def jobs(self) -> dict[str, str]:
-        """Return the status of each submitted job, by submission id; without the one of `wait_ready`."""
+        """Return the status of each submitted job by submission id, except the job of `wait_ready`."""
         found = {job["submission_id"]: job["status"] for job in self.request("GET", "/api/jobs/")}
         return {key: status for key, status in found.items() if key not in (None, READY_JOB)}
 
     def request(self, method: str, path: str, body: dict[str, str] | None = None) -> Any:
-        """Send one request, past any proxy, and return the decoded answer."""
+        """Send one request without a proxy, and return the decoded JSON of the response."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"}
         request = urllib.request.Request(self.url + path, data, headers, method=method)
@@ -130,9 +130,9 @@ class LocalRay:
             return json.load(answer)
 
     def stop(self, timeout: float = 20) -> None:
-        """End all processes and remove all files.
+        """Stop all processes and remove all files.
 
-        :param timeout: seconds until force is used.
+        :param timeout: seconds until they are killed.
         """
         if self._process is not None:
             processes.end(self._process, timeout)
@@ -141,7 +141,7 @@ class LocalRay:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return different ports that nobody listens on."""
+    """Return distinct free ports."""
     found: list[int] = []
     for port in random.SystemRandom().sample(PORTS, len(PORTS)):
         with socket.socket() as probe, suppress(OSError):

@@ -1,8 +1,8 @@
-"""Print what `make matrix` tested, from the results that its cells left: one row a cell, then each reason to skip.
+"""Prints what `make matrix` tested, from the result files of its cells: one row per cell, then each reason to skip.
 
 python tools/matrix_report.py "build/matrix/3.1 3.12 2.40.xml" ...
 
-A cell that left no results, or none of any test, is red as one with a failed test is.
+A cell without results, or in which no test ran, counts as failed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEADERS = ("Airflow", "Python", "Ray", "tests", "passed", "failed", "skipped", "
 
 
 class Cell(NamedTuple):
-    """What one cell's tests came to."""
+    """The results of one cell."""
 
     versions: tuple[str, str, str]
     passed: int
@@ -41,10 +41,10 @@ class Cell(NamedTuple):
 
 
 def read(path: Path) -> Cell:
-    """Read what pytest left of one cell.
+    """Read the result file of one cell.
 
-    :param path: named by what the cell is; a file that is not there is a cell that was not tested.
-    :raises ToolError: where it says nothing of versions: some other run left it.
+    :param path: its name has the versions of the cell; a missing file means that the cell was not tested.
+    :raises ToolError: if the file has no versions, because another kind of run wrote it.
     """
     if not path.exists():
         airflow, python, ray = path.stem.split(maxsplit=2)
@@ -52,7 +52,7 @@ def read(path: Path) -> Cell:
     (suite,) = ElementTree.parse(path).getroot().iter("testsuite")  # noqa: S314 - our own file
     found = {item.get("name"): item.get("value", "") for item in suite.iterfind("properties/property")}
     if not {"airflow", "python", "ray"} <= found.keys():
-        raise ToolError(f"{path} does not say which versions were tested; remove it.")
+        raise ToolError(f"{path} does not say which versions were tested. Remove it.")
     skips = [why_skipped(skip) for skip in suite.iter("skipped")]
     failed = int(suite.get("failures", "0")) + int(suite.get("errors", "0"))
     return Cell(
@@ -65,7 +65,7 @@ def read(path: Path) -> Cell:
 
 
 def why_skipped(skip: ElementTree.Element) -> str:
-    """Return why a test was skipped; of a whole module pytest tells it in the text only, with file and line."""
+    """Return why a test was skipped. For a whole module, pytest has the reason in the text, with file and line."""
     if skip.get("message") != "collection skipped":
         return skip.get("message", "")
     _, _, why = ast.literal_eval(skip.text or "")
@@ -87,12 +87,12 @@ def report(cells: list[Cell]) -> str:
 
 
 def key(cell: Cell) -> list[list[int]]:
-    """Sort versions as numbers."""
+    """Return the key by which cells are sorted: their versions as numbers."""
     return [[int(number) for number in re.findall(r"\d+", text)] for text in cell.versions]
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the module's docstring says."""
+    """Print the report; return 1 if a cell failed."""
     cells = sorted((read(Path(name)) for name in arguments), key=key)
     print(report(cells))
     return int(any(cell.failed or not cell.passed for cell in cells))

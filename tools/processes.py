@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def start(command: list[str], *, env: dict[str, str], cwd: Path, stdout: Any) -> subprocess.Popen[str]:
-    """Start a program in a process group of its own: Ctrl-C is for the tool, which then ends the program."""
+    """Start a program in its own process group, so that Ctrl-C reaches only the tool, which then ends the program."""
     return subprocess.Popen(
         command,
         env=env,
@@ -32,9 +32,9 @@ def start(command: list[str], *, env: dict[str, str], cwd: Path, stdout: Any) ->
 
 
 def end(process: subprocess.Popen[str], patience: float) -> None:
-    """Ask a program that `start` started to end, then kill what is left of its group.
+    """Terminate a program that `start` started, then kill what is left of its process group.
 
-    :param patience: seconds between the two. Only the program itself is asked; its children are its business.
+    :param patience: seconds between the two. SIGTERM goes to the program only, which should end its children.
     """
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
@@ -44,16 +44,16 @@ def end(process: subprocess.Popen[str], patience: float) -> None:
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:
-    """Kill a program that `start` started, and its children that stayed in its group."""
+    """Kill a program that `start` started, and its children in the same process group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def stream(command: list[str], *, env: dict[str, str], cwd: Path, timeout: float) -> Iterator[str]:
-    """Run a program and yield the lines of its output as they come. Exhaust or close the iterator.
+    """Run a program and yield the lines of its output as they arrive. The caller must exhaust or close the iterator.
 
     :param timeout: seconds until the program is killed.
-    :raises ToolError: when the program fails or takes too long.
+    :raises ToolError: if the program fails or takes too long.
     """
     name = f"`{os.path.basename(command[0])} {' '.join(command[1:])}`"  # noqa: PTH119 - a name, no path
     process = start(command, env=env, cwd=cwd, stdout=subprocess.PIPE)
@@ -63,7 +63,7 @@ def stream(command: list[str], *, env: dict[str, str], cwd: Path, timeout: float
         timed_out.set()
         kill_group(process)
 
-    # This ends the output, and with it the loop below, also of a program that says nothing any more.
+    # Killing the program ends its output, and so the loop below, even if it no longer prints anything.
     watchdog = threading.Timer(timeout, give_up)
     watchdog.start()
     try:
@@ -73,6 +73,6 @@ def stream(command: list[str], *, env: dict[str, str], cwd: Path, timeout: float
         watchdog.cancel()
         end(process, patience=10)
     if timed_out.is_set():
-        raise ToolError(f"{name} did not end within {timeout:.0f} s.")
+        raise ToolError(f"{name} did not finish within {timeout:.0f} s.")
     if code:
         raise ToolError(f"{name} failed with exit code {code}.")

@@ -1,11 +1,11 @@
-"""See whether the wheel installs beside the most used providers, on each supported Airflow: `make resolve`.
+"""Checks that the wheel can be installed together with the most used providers, on each supported Airflow.
 
     python tools/resolve.py                                    every supported Airflow
     python tools/resolve.py --airflow 3.2.2 --python 3.12      one of them
-    python tools/resolve.py --constraints FILE_OR_URL          under constraints; {airflow} and {python} are put in
-    python tools/resolve.py --as-released                      with what there was when that Airflow was released
+    python tools/resolve.py --constraints FILE_OR_URL          under constraints; {airflow} and {python} are replaced
+    python tools/resolve.py --as-released                      with the packages that existed at that Airflow's release
 
-It asks uv for one set of versions that fits all, and installs nothing.
+This is `make resolve`. It asks uv for one set of compatible versions, and installs nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import envs
 from artefact import build
 from console import run_main
 
-#: Each supported Airflow, and a day soon after its release: its constraints hold what was the newest then.
+#: Each supported Airflow, and a day soon after its release, from which its constraints have the newest packages.
 AIRFLOWS = {
     "2.11.2": "2026-03-15",
     "3.0.6": "2025-09-01",
@@ -29,25 +29,25 @@ AIRFLOWS = {
     "3.2.2": "2026-06-01",
     "3.3.2": "2026-10-01",
 }
-PYTHON = "3.12"  # every one of them runs on it
+PYTHON = "3.12"  # supported by all of them
 
-#: The most used by downloads, those aside that every Airflow brings along.
+#: The most downloaded providers, except those that every Airflow installs.
 PROVIDERS = (
     *("amazon", "cncf-kubernetes", "google", "microsoft-azure", "snowflake", "databricks", "dbt-cloud"),
     *("postgres", "mysql", "microsoft-mssql", "redis", "mongo", "common-sql", "apache-spark", "docker"),
     *("http", "slack", "ssh", "sftp", "ftp", "smtp", "imap", "sqlite", "celery", "openlineage", "fab", "standard"),
 )
 
-#: What may be newer than an Airflow's constraints say: those of 3.0 hold a version from before `common.compat.sdk`, on
-#: which all of Apache's providers rest since.
+#: Packages that may be newer than an Airflow's constraints allow. Those of 3.0 pin a version without
+#: `common.compat.sdk`, which all of Apache's newer providers need.
 FREED = {"3.0.6": "apache-airflow-providers-common-compat"}
 
-#: What to show of an answer: whose versions the others may push about.
+#: The packages to show of a result, because others may restrict their versions.
 SHOWN = ("apache-airflow-providers-common-compat", "aiohttp", "pathspec", "requests", "tenacity")
 
 
 def constraints(place: str, airflow: str) -> str:
-    """Read the constraints of an Airflow, without what may be newer."""
+    """Read the constraints of an Airflow, except of packages that may be newer."""
     if "://" in place:
         with urllib.request.urlopen(place, timeout=30) as answer:
             text = answer.read().decode()
@@ -58,7 +58,7 @@ def constraints(place: str, airflow: str) -> str:
 
 
 def resolve(uv: str, wheel: Path, airflow: str, options: argparse.Namespace) -> tuple[bool, str]:
-    """Ask for a set of versions; return whether there is one, and which, or why not."""
+    """Ask uv for a set of versions; return whether there is one, and either its versions or the reason."""
     providers = [f"apache-airflow-providers-{name}" for name in PROVIDERS]
     wanted = [f"apache-airflow=={airflow}", f"airflow-provider-rayjobs @ {wheel.as_uri()}", *providers]
     command = [uv, "pip", "compile", "--python-version", options.python, "--no-header", "--no-annotate"]
@@ -83,20 +83,20 @@ def resolve(uv: str, wheel: Path, airflow: str, options: argparse.Namespace) -> 
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the module's docstring says."""
-    parser = argparse.ArgumentParser(description="See whether the wheel installs beside the most used providers.")
-    parser.add_argument("--airflow", action="append", choices=AIRFLOWS, help="a version; all by default")
-    parser.add_argument("--python", default=PYTHON, help="its version (default: %(default)s)")
-    parser.add_argument("--constraints", metavar="FILE_OR_URL", help="with {airflow} and {python} for the versions")
-    parser.add_argument("--as-released", action="store_true", help="without what is newer than that Airflow")
+    """Check each Airflow; return 1 if one has no set of versions."""
+    parser = argparse.ArgumentParser(description="Check that the wheel can be installed with the most used providers.")
+    parser.add_argument("--airflow", action="append", choices=AIRFLOWS, help="a version (default: all)")
+    parser.add_argument("--python", default=PYTHON, help="the version of Python (default: %(default)s)")
+    parser.add_argument("--constraints", metavar="FILE_OR_URL", help="{airflow} and {python} stand for the versions")
+    parser.add_argument("--as-released", action="store_true", help="exclude packages that are newer than that Airflow")
     options = parser.parse_args(arguments)
     uv = envs.needed_uv()
     envs.ensure("dist")
     wheel = build()
     failed = False
     for airflow in options.airflow or AIRFLOWS:
-        fits, told = resolve(uv, wheel, airflow, options)
-        print(f"Airflow {airflow}, Python {options.python}, {len(PROVIDERS)} providers: {told}", flush=True)
+        fits, result = resolve(uv, wheel, airflow, options)
+        print(f"Airflow {airflow}, Python {options.python}, {len(PROVIDERS)} providers: {result}", flush=True)
         failed |= not fits
     return int(failed)
 

@@ -1,9 +1,9 @@
-"""Test the wheel on the newest and the oldest Airflow: `make test`.
+"""Tests the wheel on the newest and the oldest Airflow: `make test`.
 
-    python tools/wheel_tests.py                                on both, or on what this Python can run of them
-    python tools/wheel_tests.py --on airflow-2.11 -- -k hook   on one; what follows the dashes goes to pytest
+    python tools/wheel_tests.py                                on both, if this Python supports both
+    python tools/wheel_tests.py --on airflow-2.11 -- -k hook   on one; the arguments after -- are passed to pytest
 
-The wheel is built once. The tests are those of the sdist, which are run where the package's source is not.
+The wheel is built once. The tests are those of the sdist; they run in a folder without the package's source.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-#: Which tests run on each Airflow. On the oldest one only what can differ there.
+#: The tests that run on each Airflow. On the oldest one, only those whose result can differ.
 MARKS = {
     "airflow-3.3": f"{artefact.NOT_ELSEWHERE} and not harness",
     "airflow-2.11": f"(airflow or not integration) and not any_airflow and {artefact.NOT_ELSEWHERE} and not harness",
@@ -33,17 +33,17 @@ MARKS = {
 
 RAY = "ray-2.60"
 
-#: That of the installed files, and those of `tests/lanes.py`; its exit code when no test was selected.
+#: The lane that tests the installed files, and those of `tests/lanes.py`.
 INSTALLED = "installed"
 LANES = (INSTALLED, "computes", "waits")
-NO_TESTS = 5
+NO_TESTS = 5  # exit code of pytest if no test was selected
 
 RESULTS = envs.ROOT / "build" / "tests"
 SLOWEST = 25
 
 
 class Timed(NamedTuple):
-    """What one test took."""
+    """The duration of one test."""
 
     seconds: float
     run: str
@@ -52,18 +52,18 @@ class Timed(NamedTuple):
 
 class Lanes:
     """
-    The lanes of the tests, run at once, each on one Airflow after the other.
+    The lanes of the tests. They run at the same time, each on one Airflow after the other.
 
-    :param installed: the environment for each name of `MARKS`.
+    :param installed: the environment for each name in `MARKS`.
     :param source: the folder of the tests.
-    :param options: of pytest.
+    :param options: options of pytest.
     """
 
     def __init__(self, installed: Mapping[str, str], source: Path, options: Sequence[str]) -> None:
         self._installed, self._source, self._options = installed, source, options
         self._running: list[subprocess.Popen[bytes]] = []
         self._stopped = threading.Event()
-        self.codes: dict[Path, int] = {}  # by the file that has what was printed
+        self.codes: dict[Path, int] = {}  # by the file with the output
 
     def run(self) -> None:
         """Run all tests."""
@@ -71,7 +71,7 @@ class Lanes:
             try:
                 for followed in [lanes.submit(self._follow, lane) for lane in LANES]:
                     followed.result()
-            except BaseException:  # Ctrl-C for one
+            except BaseException:  # such as Ctrl-C
                 self._stopped.set()
                 for process in self._running:
                     process.terminate()
@@ -101,7 +101,7 @@ class Lanes:
 
 
 def report() -> str:
-    """Return how many tests ran where, and the slowest of them."""
+    """Return how many tests ran in each lane, and the slowest of them."""
     lines, tests = ["tests  minutes  run"], []
     for file in sorted(RESULTS.glob("*/*.xml")):
         run = f"{file.parent.name}, {file.stem}"
@@ -110,17 +110,17 @@ def report() -> str:
         names = [f"{case.get('classname')}::{case.get('name')}" for case in cases]
         tests += [Timed(seconds, run, name) for seconds, name in zip(times, names, strict=True)]
         lines.append(f"{len(cases):5}  {sum(times) / 60:7.1f}  {run}")
-    lines += [f"{len(tests):5}  {sum(test.seconds for test in tests) / 60:7.1f}  in all", ""]
+    lines += [f"{len(tests):5}  {sum(test.seconds for test in tests) / 60:7.1f}  in total", ""]
     lines += [f"failed at first: {file.read_text().rstrip()}" for file in sorted(RESULTS.glob("*/*.failed"))]
     lines += [f"{test.seconds:5.0f} s  {test.run}: {test.name}" for test in sorted(tests, reverse=True)[:SLOWEST]]
     return "\n".join(lines)
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the module's docstring says."""
+    """Run the tests, and print a summary."""
     parser = argparse.ArgumentParser(description="Test the wheel.")
-    parser.add_argument("--on", choices=MARKS, help="default: each that this Python can run")
-    parser.add_argument("options", nargs="*", help="of pytest, after --")
+    parser.add_argument("--on", choices=MARKS, help="default: each that this Python supports")
+    parser.add_argument("options", nargs="*", help="options of pytest, after --")
     options = parser.parse_args(arguments)
     names = [options.on] if options.on else [name for name in MARKS if envs.can_be_made(name)]
     for name in names:
@@ -131,14 +131,14 @@ def main(arguments: list[str]) -> int:
     lanes = Lanes(
         artefact.build_and_install(names), artefact.unpacked(artefact.DIST, RESULTS / "source"), options.options
     )
-    print(f"\nAll lanes at once, minutes without a word; what they print is in {RESULTS}/*/*.log", flush=True)
+    print(f"\nRunning all tests, which takes minutes without output; their logs are {RESULTS}/*/*.log", flush=True)
     lanes.run()
     print(f"\n{report()}")
     failed = [log for log, code in lanes.codes.items() if code not in (0, NO_TESTS)]
     for log in failed:
         print(f"\n{log.parent.name}, {log.stem}:\n{log.read_text(errors='replace')}")
     if left_out := [name for name in MARKS if name not in names and not options.on]:
-        print(f"\nLeft out: {', '.join(left_out)}, which needs an older Python: make PYTHON=python3.12 test")
+        print(f"\nSkipped: {', '.join(left_out)}, which needs an older Python: make PYTHON=python3.12 test")
     if failed:
         raise ToolError(f"Tests failed: {', '.join(str(log) for log in failed)}")
     if {code for log, code in lanes.codes.items() if log.stem != INSTALLED} == {NO_TESTS}:

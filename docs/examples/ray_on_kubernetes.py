@@ -1,4 +1,4 @@
-"""A Ray cluster for one DAG run: KubeRay brings it up, the job runs, and it is taken down however the job ends."""
+"""A Ray cluster for one DAG run: KubeRay creates it, the job runs, and it is deleted however the job ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 from airflow_provider_rayjobs.sensors import RayClusterSensor
 
-# KubeRay makes the service `airflow-ray-head-svc` of it, in the same namespace.
+# KubeRay creates the service `airflow-ray-head-svc` for it, in the same namespace.
 RAY_CLUSTER = """
 apiVersion: ray.io/v1
 kind: RayCluster
@@ -50,7 +50,7 @@ spec:
 with DAG(
     "ray_on_kubernetes",
     schedule=None,
-    max_active_runs=1,  # the cluster has one name, and the connection one host
+    max_active_runs=1,  # the cluster's name and the connection's host are fixed
     tags=["ray"],
 ):
     create = KubernetesCreateResourceOperator(
@@ -59,7 +59,7 @@ with DAG(
         custom_resource_definition=True,
     ).as_setup()
 
-    # The head's name is not even known at first. In this mode that is borne with for as long as `timeout` says.
+    # At first, the head's host name does not resolve. In reschedule mode, the sensor retries until `timeout` passes.
     ready = RayClusterSensor(
         task_id="ready",
         ray_conn_id="ray_kubernetes",

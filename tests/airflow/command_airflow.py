@@ -1,4 +1,4 @@
-"""An Airflow without processes of its own: what its commands do, one at a time."""
+"""An Airflow without running components, for commands that run one at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CommandAirflow(AirflowRecords):
     An Airflow with one DAG file, a migrated database and the connection ``ray_default``.
 
     :param home: an empty folder.
-    :param dag_file: is copied.
+    :param dag_file: the DAG file, which is copied.
     """
 
     def __init__(self, home: Path, database: Database, dag_file: Path, head: RayHead) -> None:
@@ -40,9 +40,9 @@ class CommandAirflow(AirflowRecords):
         database.migrate(lambda: self.run("db", "migrate"), airflow_processes.migrated_as())
 
     def run(self, *arguments: str, **environment: str) -> str:
-        """Run a command to its end; return all it printed.
+        """Run a command to its end; return its output.
 
-        :param environment: more environment variables.
+        :param environment: additional environment variables.
         """
         done = subprocess.run(
             [sys.executable, "-m", "airflow", *arguments],

@@ -1,4 +1,4 @@
-"""The Airflow of the tests in this directory: that which all share, or one of this run of pytest."""
+"""The Airflow of the tests in this folder: the shared one, or one of this run of pytest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 
-_SIGKILL = "Airflow 3.0.6 fails a task whose process alone is killed by SIGKILL, and does not try it again"
+_SIGKILL = "Airflow 3.0.6 fails a task without a retry if only its process is killed by SIGKILL"
 #: What Airflow 3.0 can't do; docs/versions.md says so.
 NOT_ON_3_0 = {
     "test_killed_task_is_tried_again[runner]": _SIGKILL,
@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def airflow_env(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, ray_head: RayHead
 ) -> Iterator[AirflowEnv]:
-    """All processes of an Airflow whose DAGs are a copy of ``dags``, and whose ``ray_default`` is the head."""
+    """A running Airflow with a copy of ``dags``; its connection ``ray_default`` is the shared head."""
     if shared.are_wanted():
         env = shared.get("airflow_env")
         yield env

@@ -1,4 +1,4 @@
-"""Commands that leave a trace of every driver that ran, and what the cluster says of the jobs of a run."""
+"""Commands of jobs that record each start and end in a file, and queries for the jobs of a DAG run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def driver(trace: Path, work: float | Path, exit_code: int = 0) -> str:
-    """Return a command that says hello, works and ends so, and notes its start and its end.
+    """Return a command that prints hello, waits, prints bye, exits, and records its start and end.
 
-    The quotes tell what it says from the command, which logs show, too.
+    The quotes distinguish its output from the command itself, which logs also show.
 
-    :param work: seconds to work, or a file to work until it is there.
+    :param work: seconds to wait, or a file to wait for.
     """
     wait = f"sleep {work}" if isinstance(work, (int, float)) else f"until [ -e {work} ]; do sleep 0.5; done"
     return (
@@ -40,7 +40,7 @@ def _count(trace: Path, word: str) -> int:
 
 
 def jobs_of(head: RayHead, run_id: str) -> list[dict[str, Any]]:
-    """Return the jobs that the tasks of a DAG run submitted, the earliest first."""
+    """Return the jobs that the tasks of a DAG run submitted, oldest first."""
     jobs = [job for job in head.jobs() if (job["metadata"] or {}).get("airflow_run_id") == run_id]
     return sorted(jobs, key=lambda job: job["start_time"] or 0)
 

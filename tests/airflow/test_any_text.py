@@ -1,4 +1,4 @@
-"""Whatever a job prints, reports or returns: its own task ends as the job did, and all other tasks go on."""
+"""Any text that a job prints, reports or returns: its task ends with the job's outcome, other tasks continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The example of ``@task.ray_job``, by ``airflow dags test``: values go from Airflow through Ray and back."""
+"""The example of ``@task.ray_job`` in ``airflow dags test``: values are passed from Airflow to Ray and back."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_values_go_through_ray_and_back(airflow: CommandAirflow, ray_head: RayHe
     (finished,) = [line for line in output.splitlines() if "DagRun Finished" in line]
     assert "state=success" in finished, output[-8000:]
     (run,) = airflow.query("SELECT run_id AS id FROM dag_run ORDER BY id DESC LIMIT 1")
-    # Of all primes below 200,000, as any table has it.
+    # The known number of primes below 200,000.
     assert airflow.xcom(DAG, run["id"], "combine") == 17984
     found = [airflow.xcom(DAG, run["id"], "count_primes", map_index=index) for index in range(2)]
     assert found == [{"shard": [0, 100000], "primes": 9592}, {"shard": [100000, 200000], "primes": 8392}]

@@ -1,4 +1,4 @@
-"""The Airflow that other tests rest on does what they take for granted."""
+"""Tests of the Airflow that other tests use."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_run_to_success(airflow_env: AirflowEnv) -> None:
     assert "quick says good day" in airflow_env.task_log("smoke_quick", "plain", "quick")
 
 
-def test_mapped_tasks_are_told_apart(airflow_env: AirflowEnv) -> None:
+def test_mapped_tasks_are_distinguished(airflow_env: AirflowEnv) -> None:
     airflow_env.wait_dag("smoke_mapped")
     airflow_env.trigger("smoke_mapped", "run")
 
@@ -38,7 +38,7 @@ def test_mapped_tasks_are_told_apart(airflow_env: AirflowEnv) -> None:
     assert airflow_env.xcom("smoke_mapped", "run", "mapped", map_index=0) == {"value": "a"}
     assert "quick says a" in airflow_env.task_log("smoke_mapped", "run", "mapped", map_index=0)
     assert "ValueError: no value" in airflow_env.task_log("smoke_mapped", "run", "mapped", map_index=1)
-    with pytest.raises(AssertionError, match=r"wanted \['success'\], is .*'failed'(.|\n)*no value"):
+    with pytest.raises(AssertionError, match=r"expected \['success'\], found .*'failed'(.|\n)*no value"):
         airflow_env.wait_task("smoke_mapped", "run", "mapped", "success", map_index=1)
 
 

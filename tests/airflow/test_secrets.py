@@ -1,4 +1,4 @@
-"""A real run whose jobs print all that is secret: no file and no row of Airflow's holds any of it."""
+"""A real run whose jobs print all their secrets: no file and no row of Airflow contains any of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.support.airflow_env import AirflowEnv
     from tests.support.ray_head import RayHead
 
-pytestmark = pytest.mark.xdist_group("secrets")  # one looks for what the other leaves
+pytestmark = pytest.mark.xdist_group("secrets")  # one test searches for what the other one writes
 
 DAGS = [f"rj_secrets_{deferrable}_{size}" for deferrable in (False, True) for size in (1, 6000)]
 
@@ -34,7 +34,7 @@ SECRETS = {
 
 @pytest.fixture(scope="module")
 def guarded(ray_head: RayHead) -> Iterator[ReverseProxy]:
-    """A proxy before the head that wants a token, a cookie and a key."""
+    """A proxy in front of the head that requires a token, a cookie and a key."""
     SECRETS["token"] = ray_head.token or SECRETS["token"]
     demanded = {
         "authorization": f"Bearer {SECRETS['token']}",
@@ -46,7 +46,7 @@ def guarded(ray_head: RayHead) -> Iterator[ReverseProxy]:
 
 
 def leaks(airflow: AirflowEnv) -> list[str]:
-    """Return where a secret is found: in any file of Airflow's or of its database, or in any cell of that."""
+    """Return where a secret is found: in a file of Airflow or of its database, or in a cell of the database."""
     needles = {name: secret.encode() for name, secret in SECRETS.items()}
     found = []
 
@@ -58,12 +58,12 @@ def leaks(airflow: AirflowEnv) -> list[str]:
             try:
                 content = file.read_bytes()
             except FileNotFoundError:
-                continue  # of another test, which runs at the same time
+                continue  # removed by a test that runs at the same time
             if airflow.version == (3, 0) and file.name == "scheduler.out":
-                # Its LocalExecutor prints every task's rendered fields, before they are masked; no provider is asked.
+                # Its LocalExecutor prints rendered fields before they are masked, and a provider can't prevent that.
                 content = b"\n".join(line for line in content.splitlines() if b"msg=SetRenderedFields(" not in line)
             found += [f"{name} in {named(file)}" for name, text in needles.items() if text in content]
-    # Once more through SQL: cells that are spread over pages, or compressed, are no one text in a file.
+    # Also search with SQL: in a file, a cell may be compressed or spread over several pages.
     for table in airflow.database.tables():
         for row in airflow.query(f'SELECT * FROM "{table}"'):
             cells = b"\0".join(cell if isinstance(cell, bytes) else str(cell).encode() for cell in row.values())
@@ -77,7 +77,7 @@ def test_no_secret_is_in_any_log_row_or_rendered_field(
     airflow_env: AirflowEnv, ray_head: RayHead, guarded: ReverseProxy, tmp_path: Path
 ) -> None:
     airflow = airflow_env
-    # From files: Airflow 2 writes what comes through its REST API into its audit log, unmasked.
+    # Import from files, because Airflow 2 writes requests of its REST API unmasked to its audit log.
     connection = {
         **ray_head.connection(guarded.url, password=SECRETS["token"]),
         "extra": {"cookies": {"session": SECRETS["cookie"]}, "headers": {"X-Api-Key": SECRETS["header"]}},
@@ -97,11 +97,11 @@ def test_no_secret_is_in_any_log_row_or_rendered_field(
         airflow.wait_task(dag_id, f"run-{dag_id}", "job", "failed", timeout=300)
     airflow.wait_task("rj_secrets_mapped", "run-rj_secrets_mapped", "job", "failed", map_index=0, timeout=300)
 
-    # The job was given them, and told them: else there would be nothing to find.
+    # The job received and printed them; otherwise there would be nothing to find.
     (job,) = jobs_of(ray_head, f"run-{DAGS[0]}")
-    told = ray_head.logs(job["submission_id"])
+    printed = ray_head.logs(job["submission_id"])
     for name in names.values():
-        assert SECRETS[name] in told
+        assert SECRETS[name] in printed
     airflow.trigger("rj_secrets_sensor", "sensed", {"job": job["submission_id"]})
     for task_id in ("sensor_False", "sensor_True"):
         airflow.wait_task("rj_secrets_sensor", "sensed", task_id, "failed", timeout=200)
@@ -115,8 +115,8 @@ def test_no_secret_is_in_any_log_row_or_rendered_field(
     assert leaks(airflow) == []
 
 
-def test_the_search_finds_what_there_is(airflow_env: AirflowEnv) -> None:
-    """Without this, an empty answer of the other test would prove nothing."""
+def test_the_search_finds_a_secret(airflow_env: AirflowEnv) -> None:
+    """Without this, an empty result in the other test would prove nothing."""
     file = airflow_env.home / "logs" / "planted.log"
     file.parent.mkdir(exist_ok=True)
     file.write_text(f"x{SECRETS['cookie']}y")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.support.airflow_env import AirflowEnv
     from tests.support.ray_head import RayHead
 
-# They take all CPUs of the head, and start more tasks at once than an Airflow that is busy can serve in time.
+# They use all CPUs of the head, and start more tasks at once than a busy Airflow can run in time.
 pytestmark = pytest.mark.alone
 
 DAG = "rj_sensors"
@@ -32,16 +32,16 @@ OUTCOMES = {
 
 
 def blocker(head: RayHead) -> str:
-    """Take all CPUs of the head: what wants one must wait."""
+    """Submit a job that uses all CPUs of the head, so that others must wait."""
     return head.submit("sleep 600", entrypoint_num_cpus=head.num_cpus)
 
 
 @pytest.fixture(scope="module")
 def sensors(airflow_env: AirflowEnv, ray_head: RayHead) -> dict[str, str]:
-    """Run the DAG to its end; the submission ids that it was given."""
+    """Run the DAG to its end; return the submission ids in its conf."""
     ids = {
         "short": ray_head.submit("sleep 30"),
-        "failing": ray_head.submit("sleep 20; echo a word of its own; exit 3"),
+        "failing": ray_head.submit("sleep 20; echo output of the job; exit 3"),
         "blocking": blocker(ray_head),
     }
     airflow_env.wait_dag(DAG)
@@ -59,15 +59,15 @@ def test_a_sensor_ends_the_same_way_in_every_mode(airflow_env: AirflowEnv, senso
         assert airflow_env.task(DAG, "modes", task).state == OUTCOMES[kind], airflow_env.task_log(DAG, "modes", task)
 
 
-def test_a_failed_job_is_told_with_its_output(airflow_env: AirflowEnv, sensors: dict[str, str]) -> None:
+def test_the_error_for_a_failed_job_has_its_output(airflow_env: AirflowEnv, sensors: dict[str, str]) -> None:
     for mode in MODES:
         log = airflow_env.task_log(DAG, "modes", f"fails_{mode}")
         assert f"Ray job {sensors['failing']} ended FAILED instead of SUCCEEDED" in log
-        assert "a word of its own" in log
+        assert "output of the job" in log
 
 
 def test_no_trivial_job_outlives_its_sensor(ray_head: RayHead, sensors: dict[str, str]) -> None:
-    # Ray stops a job that waits for resources when it gets them, which it did when the blocking job was stopped.
+    # Ray stops a waiting job only when it gets its resources, here after the stop of the blocking job.
     deadline = time.monotonic() + 30
     while alive := [job for job in jobs_of(ray_head, "modes") if job["status"] in ("PENDING", "RUNNING")]:
         assert time.monotonic() < deadline, alive
@@ -83,9 +83,7 @@ def test_stop_and_delete(airflow_env: AirflowEnv, ray_head: RayHead, sensors: di
     assert sensors["failing"] not in {job["submission_id"] for job in ray_head.jobs()}
 
 
-def test_a_killed_sensor_takes_its_trivial_job_along(
-    airflow_env: AirflowEnv, sensors: object, ray_head: RayHead
-) -> None:
+def test_a_killed_sensor_stops_its_trivial_job(airflow_env: AirflowEnv, sensors: object, ray_head: RayHead) -> None:
     blocking = blocker(ray_head)
     airflow_env.wait_dag("rj_killed_sensor")
     airflow_env.trigger("rj_killed_sensor", "killed-sensor")
@@ -96,5 +94,5 @@ def test_a_killed_sensor_takes_its_trivial_job_along(
     airflow_env.wait_log("rj_killed_sensor", "killed-sensor", "job", "stopping Ray job probe-rj_killed_sensor")
     ray_head.stop_job(blocking)
     (probe,) = jobs_of(ray_head, "killed-sensor")
-    # It does so little that the stop, which Ray keeps until it runs, may come too late.
+    # The job is so short that the stop, which Ray delays until it runs, may come too late.
     ray_head.wait_job(probe["submission_id"], until=TERMINAL)

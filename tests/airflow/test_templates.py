@@ -1,4 +1,4 @@
-"""Templates and the context, by ``airflow dags test`` on a real head."""
+"""Templates and the context, in ``airflow dags test`` with a real head."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def runs(
     home = tmp_path_factory.mktemp("templates")
     airflow = CommandAirflow(home, new_database(home), HERE / "dags" / "templates.py", ray_head)
     airflow.run("dags", "test", "rj_context")  # writes all DAGs of the file into the database
-    # Side by side, where the database takes that: they wait most of the time.
-    with ThreadPoolExecutor(1 if wants_sqlite() else 2) as side_by_side:
-        list(side_by_side.map(lambda dag: airflow.run("dags", "test", dag), DAGS))
+    # In parallel, if the database supports that: they wait most of the time.
+    with ThreadPoolExecutor(1 if wants_sqlite() else 2) as pool:
+        list(pool.map(lambda dag: airflow.run("dags", "test", dag), DAGS))
     return airflow
 
 
@@ -66,25 +66,25 @@ def test_both_submit_the_same_jobs(runs: CommandAirflow, ray_head: RayHead) -> N
 
 
 @pytest.mark.parametrize("dag", DAGS)
-def test_what_was_never_submitted_needs_no_cleaning_up(runs: CommandAirflow, dag: str) -> None:
+def test_clean_up_is_skipped_if_nothing_was_submitted(runs: CommandAirflow, dag: str) -> None:
     rows = runs.query("SELECT task_id, state FROM task_instance WHERE dag_id = ?", dag)
     unusual = {(row["task_id"], row["state"]) for row in rows if row["state"] != "success"}
     assert unusual == {("never", "failed"), *((task, "skipped") for task in SKIPPED)}
 
 
-def test_a_function_gets_the_context_that_airflows_own_get(runs: CommandAirflow) -> None:
+def test_a_function_gets_the_same_context_as_in_airflows_own_decorators(runs: CommandAirflow) -> None:
     returned = {}
     (run,) = runs.query("SELECT run_id FROM dag_run WHERE dag_id = 'rj_context'")
     for task_id in ("elsewhere", "on_ray"):
         value = runs.xcom("rj_context", run["run_id"], task_id)
         returned[task_id] = json.loads(value) if isinstance(value, str) else value
     theirs, ours = returned["elsewhere"], returned["on_ray"]
-    theirs.pop("templates_dict", None)  # of an argument that theirs has
+    theirs.pop("templates_dict", None)  # for an argument that ours does not have
     assert "ts_nodash_with_tz" in theirs
     same = {name: value for name, value in ours.items() if name in theirs}
     assert same == theirs | {name: same[name] for name in theirs if name.endswith("_key_str")}
     more = {name: kind for name, (kind, _) in ours.items() if name not in theirs}
     assert more.pop("params") == "dict"
-    # An Airflow that is not there can't bring its dates to the other one.
+    # Without Airflow, the external Python can't receive these dates.
     assert {"logical_date", "data_interval_start", "prev_start_date_success"} <= more.keys()
     assert set(more.values()) <= {"datetime", "NoneType"}

@@ -38,7 +38,7 @@ def start(airflow: AirflowEnv, dag_id: str, run_id: str, command: str) -> None:
 
 
 def wait_followed(airflow: AirflowEnv, run_id: str) -> None:
-    """Wait until the triggerer has taken over: until then, a second or two, nobody is there to stop a job."""
+    """Wait until the triggerer follows the job: before that, for a second or two, nothing can stop the job."""
     airflow.wait_log(DAG, run_id, "job", "hello from the driver")
 
 
@@ -81,7 +81,7 @@ def test_failing_job_fails_each_try_with_its_output(airflow: AirflowEnv, ray_hea
 
 
 @pytest.mark.parametrize("state", ["failed", "success"])
-def test_deferred_task_marked_by_a_user_takes_its_job_along(
+def test_job_of_a_deferred_task_marked_by_a_user_is_stopped(
     airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path, state: str
 ) -> None:
     run_id = f"marked-{state}"
@@ -110,7 +110,7 @@ def test_clear_of_a_deferred_task_leaves_only_the_new_job_alive(
 
 def test_timeouts_stop_the_job(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
     dags = ("rj_execution_timeout", "rj_job_timeout", "rj_run_timeout")
-    for dag_id in dags:  # together, as each takes its time
+    for dag_id in dags:  # all at once, because each takes a while
         start(airflow, dag_id, dag_id, driver(tmp_path / dag_id, 300))
 
     for dag_id in dags:
@@ -156,7 +156,7 @@ def test_stopped_triggerer_stops_nothing(airflow: AirflowEnv, ray_head: RayHead,
     output = airflow.home / "triggerer.out"
     before = len(output.read_text())
     airflow.kill_process("triggerer", signal.SIGTERM, grace=60)
-    # Airflow 3 gives its triggers 10 s to end, and says if they do not.
+    # Airflow 3 gives its triggers 10 s to end, and logs a message if they don't.
     assert "did not terminate in time" not in output.read_text()[before:]
     airflow.start_process("triggerer")
     gate.touch()
@@ -166,7 +166,7 @@ def test_stopped_triggerer_stops_nothing(airflow: AirflowEnv, ray_head: RayHead,
 
 
 @pytest.mark.xdist_group("ray_proxied")
-def test_unreachable_cluster_is_ridden_out(
+def test_task_waits_for_an_unreachable_cluster(
     airflow: AirflowEnv, ray_head: RayHead, faulty_proxy: FaultyProxy, tmp_path: Path
 ) -> None:
     trace, gate = tmp_path / "trace", tmp_path / "gate"
@@ -178,7 +178,7 @@ def test_unreachable_cluster_is_ridden_out(
     airflow.wait_log("rj_proxied", "outage", "job", "No contact with the cluster")
     gate.touch()
     wait_statuses(ray_head, "outage", ["SUCCEEDED"], 60)
-    time.sleep(10)  # some more requests in vain
+    time.sleep(10)  # time for more failed requests
     assert airflow.task("rj_proxied", "outage", "job").state == "deferred"
     faulty_proxy.up()
     airflow.wait_task("rj_proxied", "outage", "job", "success")

@@ -43,7 +43,7 @@ def test_job_runs_and_its_lines_are_in_the_task_log(airflow: AirflowEnv, ray_hea
     assert {f"airflow_{name}": value for name, value in expected.items()}.items() <= job["metadata"].items()
 
 
-def test_local_code_runs_on_the_cluster_and_what_is_missing_is_told(
+def test_local_code_runs_on_the_cluster_and_missing_code_is_reported(
     airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path
 ) -> None:
     (tmp_path / "code").mkdir()
@@ -77,7 +77,7 @@ def test_failing_job_fails_each_try_with_its_traceback(airflow: AirflowEnv, ray_
 
 
 @pytest.mark.parametrize("state", ["failed", "success"])
-def test_task_marked_by_a_user_takes_its_job_along(
+def test_job_of_a_task_marked_by_a_user_is_stopped(
     airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path, state: str
 ) -> None:
     run_id = f"worker-marked-{state}"
@@ -140,7 +140,7 @@ def test_clear_runs_a_new_job(airflow: AirflowEnv, ray_head: RayHead, tmp_path: 
     trace = tmp_path / "trace"
     airflow.trigger(DAG, "worker-cleared", {"command": driver(trace, 1)})
     airflow.wait_task(DAG, "worker-cleared", "job", "success")
-    airflow.wait_run(DAG, "worker-cleared", "success")  # else the scheduler may end it after the clear
+    airflow.wait_run(DAG, "worker-cleared", "success")  # or the scheduler may end the run after the clear
 
     airflow.clear(DAG, "worker-cleared", "job")
     airflow.wait_task(DAG, "worker-cleared", "job", "success", try_number=2)

@@ -1,6 +1,6 @@
-"""The sdist and the wheel in `dist/`, as files: what they hold and say of themselves, and that one makes the other.
+"""The sdist and the wheel in `dist/` as files: their contents and metadata, and that the sdist builds the same wheel.
 
-`make artefact` builds them and runs this, in an environment that has neither Airflow nor the project.
+`make artefact` builds them and runs these tests, in an environment without Airflow and without the project.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 VERSION: str = PROJECT["version"]
 INFO = f"{PACKAGE}-{VERSION}.dist-info"
 
-#: Bytes; a worker image takes it without a thought.
+#: The most bytes of the wheel.
 MOST = 300_000
 
-#: Leftovers of tools, which no release may hold.
+#: Leftovers of tools, which a release must not contain.
 JUNK = re.compile(r"(^|/)(__pycache__|\.\w+_cache|\.hypothesis|\.envs|build|dist|logs)/|\.py[cod]$|airflow\.(cfg|db)$")
 
-#: Folders of the sdist: all that is needed to build, to test and to read.
+#: Folders of the sdist: everything for building, testing and reading.
 FOLDERS = (PACKAGE, "benchmarks", "docs", "example_dags", "requirements", "tests", "tools")
 FILES = {
     *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "SECURITY.md", "pyproject.toml"),
-    *("PKG-INFO", ".gitignore"),  # hatchling's own: the metadata, and what a build from the sdist leaves out
+    *("PKG-INFO", ".gitignore"),  # added by hatchling: the metadata, and the files that a build ignores
 }
 
 
 def only(pattern: str) -> Path:
     found = list(DIST.glob(pattern))
-    assert len(found) == 1, f"{DIST} holds {len(found)} files {pattern}: `make artefact` builds them"
+    assert len(found) == 1, f"{DIST} has {len(found)} files {pattern}; `make artefact` builds them"
     return found[0]
 
 
@@ -74,7 +74,7 @@ def metadata(wheel: Path) -> Message:
 
 
 def sources(*folders: str) -> set[str]:
-    """Return the files of the source tree in some folders, leftovers of tools apart."""
+    """Return the files of the source tree in some folders, without leftovers of tools."""
     files = [path for name in folders for path in (ROOT / name).rglob("*") if path.is_file()]
     names = {path.relative_to(ROOT).as_posix() for path in files}
     return {name for name in names if not JUNK.search(name) and not name.startswith("benchmarks/results/")}
@@ -87,16 +87,16 @@ def run(*arguments: str, cwd: Path) -> str:
     return done.stdout
 
 
-def test_twine_finds_no_fault() -> None:
-    said = run("twine", "check", "--strict", str(only("*.whl")), str(only("*.tar.gz")), cwd=DIST)
-    assert said.count("PASSED") == 2
+def test_twine_finds_no_errors() -> None:
+    output = run("twine", "check", "--strict", str(only("*.whl")), str(only("*.tar.gz")), cwd=DIST)
+    assert output.count("PASSED") == 2
 
 
 def test_the_wheel_is_small(wheel: Path) -> None:
     assert wheel.stat().st_size < MOST
 
 
-def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_contains_only_the_package(wheel: Path) -> None:
     info = {"METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"}
     names = set(contents(wheel))
     assert names == sources(PACKAGE) | {f"{INFO}/{name}" for name in info}
@@ -114,14 +114,14 @@ def test_the_metadata_is_that_of_the_project(metadata: Message) -> None:
     assert metadata["Summary"] == PROJECT["description"]
     assert metadata["Requires-Python"] == PROJECT["requires-python"]
     assert metadata.get_all("Classifier") == PROJECT["classifiers"]
-    assert "Framework :: Apache Airflow :: Provider" in PROJECT["classifiers"]  # by which registries find it
+    assert "Framework :: Apache Airflow :: Provider" in PROJECT["classifiers"]  # registries search for it
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert metadata.get_payload(decode=True).decode().strip() == (ROOT / "README.md").read_text().strip()
 
 
 def test_the_dependencies_are_those_of_the_project(metadata: Message) -> None:
     def parts(requirement: str) -> tuple[str, frozenset[str]]:
-        name, bounds = re.fullmatch(r"([\w.-]+)(.*)", requirement).groups()  # type: ignore[union-attr]  # None fails the test, too
+        name, bounds = re.fullmatch(r"([\w.-]+)(.*)", requirement).groups()  # type: ignore[union-attr]  # None also fails the test
         return name.lower(), frozenset(bounds.split(","))
 
     assert sorted(map(parts, metadata.get_all("Requires-Dist"))) == sorted(map(parts, PROJECT["dependencies"]))
@@ -129,8 +129,8 @@ def test_the_dependencies_are_those_of_the_project(metadata: Message) -> None:
 
 
 def test_the_version_is_the_same_everywhere(wheel: Path) -> None:
-    (said,) = re.findall(r'^__version__ = "(.+)"$', contents(wheel)[f"{PACKAGE}/__init__.py"].decode(), re.MULTILINE)
-    assert said == VERSION
+    (found,) = re.findall(r'^__version__ = "(.+)"$', contents(wheel)[f"{PACKAGE}/__init__.py"].decode(), re.MULTILINE)
+    assert found == VERSION
 
 
 def test_airflow_and_its_plugin_manager_find_their_entry_points(wheel: Path) -> None:
@@ -141,7 +141,7 @@ def test_airflow_and_its_plugin_manager_find_their_entry_points(wheel: Path) -> 
     )
 
 
-def test_the_licence_is_named_and_whole(wheel: Path, metadata: Message) -> None:
+def test_the_licence_is_named_and_complete(wheel: Path, metadata: Message) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata.get_all("License-File") == ["LICENSE"]
     text = contents(wheel)[f"{INFO}/licenses/LICENSE"].decode()
@@ -151,15 +151,15 @@ def test_the_licence_is_named_and_whole(wheel: Path, metadata: Message) -> None:
     assert "END OF TERMS AND CONDITIONS" in text
 
 
-def test_the_sdist_holds_what_building_testing_and_reading_needs(sdist: Path) -> None:
+def test_the_sdist_contains_everything_for_building_testing_and_reading(sdist: Path) -> None:
     names = {path.relative_to(sdist).as_posix() for path in sdist.rglob("*") if path.is_file()}
     assert names >= sources(*FOLDERS) | FILES
     assert not [name for name in names if JUNK.search(name)]
-    # What else stands at the root of the source tree, such as the configuration of a service, is no part of it.
+    # Other files at the root of the source tree, such as the configuration of a service, must not be included.
     assert {name.split("/")[0] for name in names} <= {*FOLDERS, *FILES, "noxfile.py"}
 
 
-def test_the_sdist_makes_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
+def test_the_sdist_builds_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path) -> None:
     run("hatchling", "build", "--target", "wheel", "--directory", str(tmp_path), cwd=sdist)
     (made,) = tmp_path.glob("*.whl")
     assert made.name == wheel.name

@@ -1,7 +1,7 @@
-"""The wheel, installed beside an Airflow: it imports without a warning, and Airflow takes it for a provider.
+"""The wheel, installed beside an Airflow: its modules import without warnings, and Airflow finds the provider.
 
-This runs in any environment that has the wheel; `make artefact` makes one. What is tested runs in interpreters of its
-own that see what is installed and nothing else, no matter from where pytest was started.
+These tests run in any environment that has the wheel; `make artefact` creates one. The tested code runs in separate
+interpreters that see only what is installed, whatever folder pytest was started in.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PACKAGE = "airflow_provider_rayjobs"
 NAME = "airflow-provider-rayjobs"
 AIRFLOW = tuple(map(int, version("apache-airflow").split(".")[:2]))
 
-#: The first Airflow that has what a module is for. (Nothing imports it on older ones.)
+#: The first Airflow that supports a module. (On older ones, nothing imports it.)
 NEEDS = {f"{PACKAGE}.page.app": (3, 1)}
 
 
@@ -37,7 +37,7 @@ def modules() -> list[str]:
 
 MODULES = modules()
 
-#: Tells what else the modules load, with all warnings off.
+#: Prints the other modules that these modules load; all warnings are ignored.
 LOADED = """
 import importlib, json, sys, warnings
 warnings.simplefilter("ignore")
@@ -46,8 +46,8 @@ for name in {names}:
 print("\\n" + json.dumps([name for name in sys.modules if name.split(".")[0] != "{package}"]))
 """
 
-#: Imports each module, as the first of its package, with `-W error` in force. What Airflow and libraries warn of while
-#: they are imported is theirs to mend, and some of it no filter of `-W` can name; so they are all there before.
+#: Imports each module as the first one of the package, with `-W error`. Airflow and libraries are imported before:
+#: their own warnings don't count, and filters of `-W` can't name all of them.
 IMPORTED = """
 import importlib, json, os, sys, traceback, warnings
 with warnings.catch_warnings():
@@ -56,11 +56,11 @@ with warnings.catch_warnings():
         try:
             importlib.import_module(name)
         except Exception:
-            pass  # a name that only its owner can import
-ours = [name for name in sys.modules if name.split(".")[0] == "{package}"]  # Airflow has loaded the plugin, say
+            pass  # only importable by its owner
+ours = [name for name in sys.modules if name.split(".")[0] == "{package}"]  # loaded by Airflow, for example the plugin
 problems = {{}}
 for name in {names}:
-    heard, told = os.pipe()
+    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         try:
@@ -69,14 +69,14 @@ for name in {names}:
             warnings.resetwarnings()
             warnings.simplefilter("error")
             importlib.import_module(name)
-            os.write(told, b"ok")
+            os.write(writing, b"ok")
         except BaseException:
-            os.write(told, traceback.format_exc()[-20000:].encode())
+            os.write(writing, traceback.format_exc()[-20000:].encode())
         finally:
             os._exit(0)
-    os.close(told)
-    with open(heard, "rb") as said:
-        problems[name] = said.read().decode()
+    os.close(writing)
+    with open(reading, "rb") as output:
+        problems[name] = output.read().decode()
     os.waitpid(child, 0)
 print("\\n" + json.dumps(problems))
 """
@@ -89,7 +89,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def answer(home: Path) -> Any:
-    """Runs code in a fresh interpreter that knows what is installed only; returns what it printed last, from JSON."""
+    """A function that runs code in a new interpreter without the source tree, and returns its last line, from JSON."""
 
     def run(code: str) -> Any:
         env = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "PYTHON"))}
@@ -107,10 +107,10 @@ def _the_wheel_is_installed(answer: Any) -> None:
     try:
         origin = json.loads(distribution(NAME).read_text("direct_url.json") or "{}")
     except PackageNotFoundError:
-        pytest.exit(f"{NAME} is not installed here: install the wheel, or run `make artefact`", 4)
+        pytest.exit(f"{NAME} is not installed here. Install the wheel, or run `make artefact`", 4)
     where = Path(answer(f"import importlib.util as u, json; print(json.dumps(u.find_spec({PACKAGE!r}).origin))"))
     if origin.get("dir_info") or Path(sysconfig.get_paths()["purelib"]) not in where.parents:
-        pytest.exit(f"{where} is the source tree, not the wheel: install that, or run `make artefact`", 4)
+        pytest.exit(f"{where} is the source tree, not the wheel. Install the wheel, or run `make artefact`", 4)
 
 
 @pytest.fixture(scope="session")
@@ -129,12 +129,12 @@ def test_there_are_modules() -> None:
 def test_a_module_is_imported_without_a_warning(module: str, imported: dict[str, str]) -> None:
     needs = NEEDS.get(module, (2, 11))
     if needs > AIRFLOW:
-        pytest.skip(f"Airflow {needs[0]}.{needs[1]} is the first that has what it is for")
+        pytest.skip(f"needs Airflow {needs[0]}.{needs[1]} or later")
     assert imported[module] == "ok", imported[module]
 
 
 def test_a_warning_would_be_found(answer: Any) -> None:
-    """The look for warnings sees them: of a module that warns when it is imported."""
+    """The check above detects a module that warns at its import."""
     warning = "import warnings; warnings.warn('old', DeprecationWarning, stacklevel=2)"
     code = f"import pathlib, sys; sys.path.append('.'); pathlib.Path('warns.py').write_text({warning!r})\n"
     found = answer(code + IMPORTED.format(loaded=[], names=["warns"], package=PACKAGE))
@@ -149,7 +149,7 @@ def test_the_environment_has_what_the_wheel_requires() -> None:
         assert requirement.specifier.contains(version(requirement.name), prereleases=True), line
 
 
-def test_airflows_schema_takes_the_provider_info(answer: Any) -> None:
+def test_the_provider_info_is_valid_in_airflows_schema(answer: Any) -> None:
     code = f"""
 import importlib.resources, json, jsonschema
 from {PACKAGE}.get_provider_info import get_provider_info
@@ -157,12 +157,12 @@ schema = json.loads((importlib.resources.files("airflow") / "provider_info.schem
 validator = jsonschema.validators.validator_for(schema)
 validator.check_schema(schema)
 faults = [error.message for error in validator(schema).iter_errors(get_provider_info())]
-lame = dict(get_provider_info(), name=3)
-print("\\n" + json.dumps([faults, len(list(validator(schema).iter_errors(lame)))]))
+invalid = dict(get_provider_info(), name=3)
+print("\\n" + json.dumps([faults, len(list(validator(schema).iter_errors(invalid)))]))
 """
-    faults, of_a_wrong_one = answer(code)
+    faults, faults_of_invalid_info = answer(code)
     assert not faults
-    assert of_a_wrong_one
+    assert faults_of_invalid_info
 
 
 def test_airflow_lists_the_provider(answer: Any) -> None:
@@ -205,14 +205,14 @@ print("\\n" + json.dumps([[plugin.name for plugin in plugins], list(problems)]))
     assert not problems
 
 
-def test_the_command_is_there(answer: Any) -> None:
+def test_the_command_line_lists_its_commands(answer: Any) -> None:
     code = f"""
 import contextlib, io, json, runpy, sys
 sys.argv[1:] = ["--help"]
-said = io.StringIO()
-with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+output = io.StringIO()
+with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
     runpy.run_module({PACKAGE!r}, run_name="__main__", alter_sys=True)
-print("\\n" + json.dumps(said.getvalue()))
+print("\\n" + json.dumps(output.getvalue()))
 """
     text = answer(code)
     assert all(command in text for command in ("submit", "list", "status", "logs", "stop", "delete"))

@@ -1,4 +1,4 @@
-"""What one case works with: a task, a proxy of its own before the head, and witnesses of what the cluster did."""
+"""The environment of one case: a task, its own proxy in front of the head, and records of what the cluster did."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.support.faults import Fault, Moment, Rule
     from tests.support.ray_head import RayHead
 
-# The requests in the life of a task, as method and path.
+# The requests of a task, as method and path.
 VERSION = ("GET", "/api/version")
 SUBMIT = ("POST", "/api/jobs/")
 STATUS = ("GET", "/api/jobs/[^/]+")
@@ -33,18 +33,18 @@ LOG = ("GET", "/api/jobs/[^/]+/logs/tail")
 STOP = ("POST", "/api/jobs/[^/]+/stop")
 LIST = ("GET", "/api/jobs/")
 
-#: Seconds; small, so that a time-out is soon, and large enough for a busy machine.
+#: Seconds: short, so that timeouts pass soon, but long enough for a busy machine.
 CONNECT_TIMEOUT = 3.0
 READ_TIMEOUT = 3.0
 UNREACHABLE_TIMEOUT = 20.0
 
-#: Longer than the time-out, for what is to come too late.
+#: Seconds, longer than the timeout, for responses that must come too late.
 TOO_LATE = 5.0
 
 
 @dataclass
 class Facts:
-    """What became of a case, as the witnesses saw it."""
+    """The results of a case: from Airflow, the cluster and the witness file."""
 
     tries: int = 0
     statuses: list[str] = field(default_factory=list)
@@ -55,14 +55,14 @@ class Facts:
 
     @property
     def jobs(self) -> int:
-        """How many jobs the cluster took."""
+        """How many jobs the cluster accepted."""
         return len(self.statuses)
 
 
 class Bench:
-    """The surroundings of one case.
+    """The environment of one case.
 
-    :param name: of the case; its DAG run is named so.
+    :param name: name of the case, and of its DAG run.
     :param folder: for its files.
     """
 
@@ -79,39 +79,42 @@ class Bench:
             "unreachable_timeout": UNREACHABLE_TIMEOUT,
         }
         self.current: Process | None = None
-        self.fallen = threading.Event()  # the head; only for cases that share one that does
+        self.fallen = threading.Event()  # set when the shared head is killed; only in cases_head
         self._workers = workers
         self._records = AirflowRecords(workers.home, workers.database)
         self._changed = threading.Condition()
         self._timers: list[threading.Timer] = []
 
-    # The job, and what became of it
+    # The job and its results
 
     def job(self, seconds: float = 1, then: str = "") -> str:
-        """Return the command of a job that leaves a line in the witness file at its start and at its end."""
-        # A head that is killed takes the driver's children first; the shell must not take that for their end.
+        """Return the command of a job that writes a line to the witness file at its start and at its end."""
+        # A killed head kills the driver's children first; with &&, the shell does not mistake this for their success.
         return f"echo start $$ >> {self.file}; {then or f'sleep {seconds}'} && echo end $$ >> {self.file}"
 
     def jobs(self) -> list[dict[str, Any]]:
-        """Return this case's jobs, oldest first, as the head knows them."""
+        """Return this case's jobs on the head, oldest first."""
         mine = [job for job in self.head.jobs() if str(self.file) in job["entrypoint"]]
         return sorted(mine, key=lambda job: job["start_time"] or 0)
 
     def lines(self, word: str) -> int:
-        """Count the drivers that left this word in the witness file."""
+        """Count the lines of the witness file that start with a word: one per driver."""
         return sum(line.startswith(word) for line in self.file.read_text().splitlines()) if self.file.exists() else 0
 
     def wait_job(self, status: str, number: int = 1, timeout: float = PATIENCE) -> str:
-        """Wait until the job of that number, from 1, has a status; return its id."""
+        """Wait until a job has a status; return its id.
+
+        :param number: number of the job, from 1.
+        """
         self.wait(lambda: len(self.jobs()) >= number, timeout, f"job {number} did not appear")
         submission_id = str(self.jobs()[number - 1]["submission_id"])
         self.head.wait_job(submission_id, timeout, until={status})
         return submission_id
 
     def wait_quiet(self) -> list[str]:
-        """Wait until none of the jobs is alive; return the statuses.
+        """Wait until all jobs have ended; return their statuses.
 
-        A job that was asked to stop while it was PENDING first starts, which takes long on a busy machine.
+        A job that is stopped while it is PENDING starts first, which takes long on a busy machine.
         """
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -121,7 +124,7 @@ class Bench:
             time.sleep(0.3)
 
     def facts(self) -> Facts:
-        """Ask the witnesses."""
+        """Wait until all jobs have ended, and return the results."""
         statuses = self.wait_quiet()
         row = self.row()
         return Facts(
@@ -149,11 +152,11 @@ class Bench:
             time.sleep(0.1)
 
     def said(self, text: str) -> bool:
-        """Whether the task's processes have printed this."""
+        """Return whether the task's processes have printed a text."""
         return self.log.exists() and text in self.log.read_text(errors="replace")
 
     def story(self) -> str:
-        """Return what happened, for the message of a failure."""
+        """Return the requests, jobs and log, for the message of a failure."""
         requests = [
             f"{one.time % 1000:7.2f} {one.method} {one.path[:60]} {one.fault or '-'} "
             f"{'' if one.forwarded else 'not forwarded'} {one.upstream_status or ''}"
@@ -174,7 +177,7 @@ class Bench:
         return process
 
     def finish(self, process: Process) -> str:
-        """Wait for the end of a try, deferrals included; return the state of the task then."""
+        """Wait for the end of a try, deferrals included; return the task's state."""
         process.wait()
         while (state := self.state) in ("deferred", "scheduled"):
             status = self.start("trigger" if state == "deferred" else "task").wait()
@@ -183,7 +186,7 @@ class Bench:
         return state
 
     def attempt(self) -> str:
-        """Run one try, from its start to its end; return the state of the task then."""
+        """Run one try, from its start to its end; return the task's state."""
         return self.finish(self.start())
 
     @property
@@ -193,9 +196,9 @@ class Bench:
         return str(row.state) if row else ""
 
     def until_success(self, most: int = 1) -> None:
-        """Run tries, as Airflow does, until one succeeds.
+        """Run tries, like Airflow, until one succeeds.
 
-        :param most: how many there may be.
+        :param most: the most tries.
         """
         states: list[str] = []
         while len(states) < most:
@@ -207,12 +210,12 @@ class Bench:
         raise AssertionError(f"no success in {most} tries but {states}; {self.story()}")
 
     def do(self, op: str) -> None:
-        """Do something with the task that takes a moment: ``clear``, ``lost`` or ``forget``."""
+        """Run a short operation on the task: ``clear``, ``lost`` or ``forget``."""
         status = self.start(op).wait(60)
         assert status == 0, self.story()
 
     def end(self) -> None:
-        """Leave nothing behind when a case has gone wrong."""
+        """Cancel timers and kill the current process, if a case has failed."""
         for timer in self._timers:
             timer.cancel()
             timer.join()
@@ -222,12 +225,12 @@ class Bench:
     # Faults
 
     def later(self, seconds: float, function: Callable[[], object]) -> None:
-        """Call a function in so many seconds, if the case still goes on."""
+        """Call a function after a number of seconds, unless the case has ended."""
         self._timers.append(threading.Timer(seconds, function))
         self._timers[-1].start()
 
     def on(self, request: tuple[str, str], fault: Fault, first: int = 1, times: int | None = 1) -> Rule:
-        """Have a request meet a fault."""
+        """Apply a fault to a request."""
         return self.proxy.on(fault, *request, first, times)
 
     def kill_at(
@@ -243,8 +246,8 @@ class Bench:
         """Signal the process that sends a request, at a moment of that request.
 
         :param signum: as for :meth:`signal_current`.
-        :param status: of the job, in the answer that counts.
-        :param then: what becomes of the request.
+        :param status: send the signal only at a response with this job status.
+        :param then: the fault that is then applied to the request.
         """
         done = threading.Event()
 
@@ -255,13 +258,13 @@ class Bench:
             self.signal_current(signum)
 
         pattern = f'"status": *"{status}"' if status else ""
-        # With a status, any of the requests may have the answer that counts.
+        # With a status, the response may belong to any of the requests.
         self.on(request, faults.call(kill, at, pattern, then), first, None if status else 1)
 
     def signal_current(self, signum: int | None) -> None:
-        """Signal the process that runs now.
+        """Signal the current process.
 
-        :param signum: SIGKILL, and it is seen dead; SIGTERM, as of a worker that shuts down; None: a user clears the
+        :param signum: SIGKILL, and wait for its end; SIGTERM, like a worker that shuts down; None: a user clears the
             task, so Airflow changes its state and sends SIGTERM.
         """
         with self._changed:

@@ -1,4 +1,4 @@
-"""A case: one fault at one step of a task's life, and what must become of it."""
+"""A case: one fault at one step of a task, and the expected result."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Case:
-    """One fault, and the expected end.
+    """One fault, and the expected result.
 
-    :param step: of the task's life.
-    :param fault: in words.
-    :param play: what happens; runs the task until Airflow has its outcome.
+    :param step: the step of the task.
+    :param fault: description of the fault.
+    :param play: runs the task with the fault until Airflow has its outcome.
     :param deferrable: whether the task waits in the triggerer.
-    :param jobs: how many jobs the cluster may take, at most.
-    :param ends: how many drivers must run to their end: as many as there are intended runs.
-    :param state: of the task at the end.
-    :param thorough: played only with ``FAULTS_ALL=1``: its like is among the others, and each costs a job or two.
+    :param jobs: the most jobs that the cluster may accept.
+    :param ends: how many drivers must run to their end: the number of intended runs.
+    :param state: the final state of the task.
+    :param thorough: run only with ``FAULTS_ALL=1``, because other cases are similar, and each takes a job or two.
     """
 
     step: str
@@ -49,9 +49,9 @@ class Case:
         return f"{self.step}: {self.fault}" + (" (deferrable)" if self.deferrable else "")
 
     def run(self, folder: Path, head: RayHead, workers: Workers) -> Facts:
-        """Play it, and check what the witnesses saw.
+        """Run the case, and check the results.
 
-        :raises AssertionError: a duplicate, an orphan, a lost run or a wrong outcome.
+        :raises AssertionError: for a duplicate, an orphan, a lost run or a wrong outcome.
         """
         bench = Bench(self.name, folder, head, workers, deferrable=self.deferrable)
         with bench.proxy:
@@ -62,7 +62,7 @@ class Case:
                 bench.end()
 
     def check(self, bench: Bench) -> Facts:
-        """Compare what the witnesses saw with what must be."""
+        """Compare the results with the expected ones."""
         facts = bench.facts()
         problems = [
             problem

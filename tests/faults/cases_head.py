@@ -1,4 +1,4 @@
-"""The head dies and comes back empty: one fall, which all these cases share, for a head takes long to start."""
+"""The head is killed and restarts without its jobs. All cases share one restart, because a head starts slowly."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
     from tests.faults.workers import Process, Workers
 
-#: Seconds that a cluster may be away; longer than a head takes to start on a busy machine.
+#: Seconds that the cluster may be unreachable: longer than the start of a head on a busy machine.
 LONG_AWAY = 280.0
 
-#: Seconds after the new head takes jobs until a task that follows a lost job has noticed.
+#: Seconds until a task must notice that its job is lost, after the new head accepts jobs.
 NOTICED_WITHIN = 20.0
 
 
 @dataclass(frozen=True)
 class Fall(Case):
-    """A case with an act before the fall of the head, and ``play`` as the act after its return.
+    """A case of a killed head; ``play`` runs after the restart.
 
-    :param before: brings the task to where the fall finds it.
+    :param before: runs before the head is killed, and brings the task to the right moment.
     """
 
     before: Callable[[Bench], None] = lambda bench: None
 
 
 def _follow(bench: Bench) -> None:
-    """Have a process wait for a job that runs."""
+    """Start a process that waits for a running job."""
     bench.args["entrypoint"] = bench.job(3600)
     bench.extra["unreachable_timeout"] = LONG_AWAY
     process = bench.start()
@@ -49,7 +49,7 @@ def _follow(bench: Bench) -> None:
 
 
 def _finish(bench: Bench, timeout: float = NOTICED_WITHIN) -> str:
-    """Wait for the end of the process that saw the fall, and of the try; then make the job a short one."""
+    """Wait for the end of the process and of its try; the next job is a short one."""
     process = _current(bench)
     process.wait(timeout)
     bench.args["entrypoint"] = bench.job()
@@ -61,7 +61,7 @@ def _current(bench: Bench) -> Process:
     return bench.current
 
 
-def _told_of_the_loss(bench: Bench) -> None:
+def _loss_is_reported(bench: Bench) -> None:
     assert _finish(bench) == "up_for_retry", bench.story()
     assert bench.said("RayJobLostError"), bench.story()
     log = bench.log.read_text(errors="replace")
@@ -78,7 +78,7 @@ def _kill_and_leave(bench: Bench) -> None:
 
 
 def _stand_before_submission(bench: Bench) -> None:
-    """Have the task's submission wait in the proxy."""
+    """Hold the task's submission in the proxy."""
     bench.extra |= {"unreachable_timeout": LONG_AWAY, "read_timeout": LONG_AWAY}
     arrived = threading.Event()
 
@@ -103,15 +103,15 @@ def _down_for_too_long(bench: Bench) -> None:
 
 
 def _found_gone(bench: Bench) -> None:
-    """The try gave up while the head was away; the next one finds no job."""
+    """The first try gave up while the head was down; the next one finds no job."""
     assert _finish(bench) == "up_for_retry", bench.story()
     assert bench.said("unreachable"), bench.story()
     bench.until_success()
 
 
 CASES = [
-    Fall("head killed, restarted", "while the job runs", _told_of_the_loss, before=_follow),
-    Fall("head killed, restarted", "while the job runs", _told_of_the_loss, before=_follow, deferrable=True),
+    Fall("head killed, restarted", "while the job runs", _loss_is_reported, before=_follow),
+    Fall("head killed, restarted", "while the job runs", _loss_is_reported, before=_follow, deferrable=True),
     Fall(
         "head killed, restarted",
         "before the retry of a killed try",
@@ -131,9 +131,9 @@ CASES = [
 def play(
     cases: list[Fall], folder: Path, workers: Workers, record: Callable[[Case, Facts | None, float], None]
 ) -> dict[str, Facts | BaseException]:
-    """Play the cases on a head that falls once; return what became of each.
+    """Run the cases on a head that is killed once; return the result of each, by its name.
 
-    :param record: is told of each case.
+    :param record: called with each case, its results and its seconds.
     """
     begin = time.monotonic()
     results: dict[str, Facts | BaseException] = {}
@@ -150,7 +150,7 @@ def play(
             return case.check(bench)
 
         def run(act: Callable[[Fall], Facts | None], acting: list[Fall]) -> list[Fall]:
-            """Have all act at once; return those that are to go on."""
+            """Call a function for all cases in parallel; return the cases without a result."""
             running = {case: pool.submit(act, case) for case in acting}
             for case, future in running.items():
                 outcome = future.exception() or future.result()

@@ -1,4 +1,4 @@
-"""The task's process is killed (SIGKILL) at each step; the next try goes on with the job that is there."""
+"""The task's process is killed (SIGKILL) at each step; the next try continues with the existing job."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
 
     from tests.support.faults import Fault, Moment
 
-#: Seconds that a job lasts which is to be alive when the next try comes.
+#: Duration in seconds of a job that must still run when the next try starts.
 LONG = 10.0
 
 
 def _killed_at(
     request: tuple[str, str], at: Moment, *, status: str = "", first: int = 1, then: Fault | None = None
 ) -> Callable[[Bench], None]:
-    """Return a play in which the first try is killed at a moment of a request, and the second one succeeds."""
+    """Return a scenario: the first try is killed at a moment of a request, and the second one succeeds."""
 
     def play(bench: Bench) -> None:
         bench.args["entrypoint"] = bench.job(1 if status == "SUCCEEDED" else LONG)
         bench.kill_at(signal.SIGKILL, request, at, status=status, first=first, then=then)
         process = bench.start()
         assert process.wait() == -signal.SIGKILL, bench.story()
-        time.sleep(1.5)  # what was under way arrives
+        time.sleep(1.5)  # until pending requests have arrived
         bench.until_success()
 
     return play
 
 
 def _killed_when(status: str) -> Callable[[Bench], None]:
-    """Return a play in which the process that waits is killed once the job has a status."""
+    """Return a scenario: the waiting process is killed when the job has a status."""
 
     def play(bench: Bench) -> None:
         bench.args["entrypoint"] = bench.job(2 if status == "SUCCEEDED" else LONG)
@@ -50,7 +50,7 @@ def _killed_when(status: str) -> Callable[[Bench], None]:
 
 
 def _second_try_killed(request: tuple[str, str], at: Moment, first: int = 1) -> Callable[[Bench], None]:
-    """Return a play in which the first try is killed while its job runs, the second one at a moment of a request."""
+    """Return a scenario: the first try is killed while its job runs, the second one at a moment of a request."""
 
     def play(bench: Bench) -> None:
         bench.args["entrypoint"] = bench.job(2 * LONG)
@@ -64,8 +64,8 @@ def _second_try_killed(request: tuple[str, str], at: Moment, first: int = 1) -> 
     return play
 
 
-def _look_up_meets(fault: Fault, times: int = 1, tries: int = 1) -> Callable[[Bench], None]:
-    """Return a play in which the look-up of the killed first try's job meets a fault."""
+def _look_up_fails_with(fault: Fault, times: int = 1, tries: int = 1) -> Callable[[Bench], None]:
+    """Return a scenario: the look-up of the killed first try's job fails."""
 
     def play(bench: Bench) -> None:
         bench.args["entrypoint"] = bench.job(2 * LONG)
@@ -74,14 +74,14 @@ def _look_up_meets(fault: Fault, times: int = 1, tries: int = 1) -> Callable[[Be
         process.kill()
         rule = bench.on(STATUS, fault, times=times)
         bench.until_success(tries)
-        assert rule.hits >= 1, "the fault was not met"
+        assert rule.hits >= 1, "the fault was not applied"
 
     return play
 
 
 def _steps() -> list[Case]:
     return [
-        Case("kill -9", "while the version is asked", _killed_at(VERSION, "received")),
+        Case("kill -9", "during the request for the version", _killed_at(VERSION, "received")),
         Case(
             "kill -9",
             "before the submission leaves",
@@ -94,16 +94,16 @@ def _steps() -> list[Case]:
         ),
         Case("kill -9", "before the submission arrives", _killed_at(SUBMIT, "received", then=faults.delay_request(1))),
         Case("kill -9", "before the submission is answered", _killed_at(SUBMIT, "forwarded")),
-        Case("kill -9", "answer to the submission under way", _killed_at(SUBMIT, "answered")),
-        Case("kill -9", "answer to the submission delivered", _killed_at(SUBMIT, "delivered")),
-        Case("kill -9", "first look at the job", _killed_at(STATUS, "answered")),
+        Case("kill -9", "response to the submission under way", _killed_at(SUBMIT, "answered")),
+        Case("kill -9", "response to the submission delivered", _killed_at(SUBMIT, "delivered")),
+        Case("kill -9", "first status request", _killed_at(STATUS, "answered")),
         Case("kill -9", "job PENDING", _killed_at(STATUS, "delivered", status="PENDING")),
         Case("kill -9", "job RUNNING", _killed_at(STATUS, "delivered", status="RUNNING")),
         Case("kill -9", "log opened", _killed_at(LOG, "forwarded")),
-        Case("kill -9", "told that the job SUCCEEDED", _killed_at(STATUS, "delivered", status="SUCCEEDED")),
-        Case("kill -9", "job SUCCEEDED, not yet told", _killed_at(STATUS, "answered", status="SUCCEEDED")),
+        Case("kill -9", "job SUCCEEDED, response delivered", _killed_at(STATUS, "delivered", status="SUCCEEDED")),
+        Case("kill -9", "job SUCCEEDED, response under way", _killed_at(STATUS, "answered", status="SUCCEEDED")),
         Case("kill -9", "log drained after the end", _killed_when("SUCCEEDED")),
-        Case("kill -9, twice", "second look-up asked", _second_try_killed(STATUS, "forwarded")),
+        Case("kill -9, twice", "second look-up sent", _second_try_killed(STATUS, "forwarded")),
         Case("kill -9, twice", "second look-up answered", _second_try_killed(STATUS, "delivered")),
         Case("kill -9, twice", "reattached", _second_try_killed(STATUS, "delivered", first=3)),
         Case("kill -9, twice", "reattached, log opened", _second_try_killed(LOG, "forwarded")),
@@ -121,13 +121,13 @@ def _look_ups() -> list[Case]:
         "forwarded, then 504": faults.forward_then_answer(504),
         "a web page with 404": faults.answer(404, "<html>not found</html>"),
     }
-    # A web page is no answer of Ray's, and nothing that is repeated: the try fails, the next one goes on.
+    # A web page is not a response of Ray, and is not retried: the try fails, and the next one continues.
     cases = [
-        Case("look-up", name, _look_up_meets(fault, tries=2 if "web page" in name else 1))
+        Case("look-up", name, _look_up_fails_with(fault, tries=2 if "web page" in name else 1))
         for name, fault in named.items()
     ]
     cases.append(
-        Case("look-up", "refused until the try fails", _look_up_meets(faults.refuse(), times=5, tries=2), jobs=1)
+        Case("look-up", "refused until the try fails", _look_up_fails_with(faults.refuse(), times=5, tries=2), jobs=1)
     )
     return cases
 
@@ -159,16 +159,16 @@ def _deferrable() -> list[Case]:
         Case("kill -9", "triggerer, job SUCCEEDED", triggerer("SUCCEEDED"), deferrable=True),
         Case("kill -9", "resumed after the end", resumed, deferrable=True),
         Case("kill -9", "before the submission is answered", _killed_at(SUBMIT, "forwarded"), deferrable=True),
-        Case("kill -9", "answer to the submission under way", _killed_at(SUBMIT, "answered"), deferrable=True),
-        Case("kill -9", "first look at the job", _killed_at(STATUS, "answered"), deferrable=True),
+        Case("kill -9", "response to the submission under way", _killed_at(SUBMIT, "answered"), deferrable=True),
+        Case("kill -9", "first status request", _killed_at(STATUS, "answered"), deferrable=True),
     ]
 
 
-#: Those that are played only on demand.
+#: Cases that run only with ``FAULTS_ALL=1``.
 _THOROUGH = {
     ("kill -9", "before the submission arrives, cut in its body"),
     ("kill -9", "log opened"),
-    ("kill -9", "told that the job SUCCEEDED"),
+    ("kill -9", "job SUCCEEDED, response delivered"),
     ("kill -9, twice", "reattached, log opened"),
     ("look-up", "answer lost"),
     ("look-up", "answer after the time-out"),

@@ -1,4 +1,4 @@
-"""Which runs are intended: a retry after a failure, a clear, a second deployment; and which are not."""
+"""Which runs are intended (a retry after a failure, a clear, a second deployment), and which are not."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.support import faults
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Seconds; the first lasts until it is stopped, the second until the next try has found it.
+#: Durations in seconds of a job that runs until it is stopped, and of one that runs until the next try has found it.
 FOR_EVER = 3600.0
 LONG = 15.0
 
 
-def _one_after_the_other(bench: Bench) -> None:
-    """The first job had ended when the second one was submitted."""
+def _assert_one_after_the_other(bench: Bench) -> None:
+    """Assert that the first job ended before the second one was submitted."""
     first, second = bench.jobs()
     assert first["status"] == "STOPPED", bench.story()
     assert first["end_time"] <= second["start_time"], bench.story()
@@ -50,11 +50,11 @@ def _cleared_with_a_job_left_behind(bench: Bench) -> None:
     bench.do("lost")
     bench.do("clear")
     bench.until_success()
-    _one_after_the_other(bench)
+    _assert_one_after_the_other(bench)
 
 
 def _cleared_before_the_worker_was_missed(bench: Bench) -> None:
-    # Airflow does not raise max_tries here, so that this looks like a retry: the job is followed on.
+    # Airflow does not raise max_tries here, so this looks like a retry, and the job is followed.
     _leave_running(bench, LONG)
     bench.do("clear")
     bench.until_success()
@@ -69,14 +69,14 @@ def _cleared_while_running(bench: Bench) -> None:
     process.wait()
     bench.args["entrypoint"] = bench.job()
     bench.until_success()
-    _one_after_the_other(bench)
+    _assert_one_after_the_other(bench)
 
 
 def _killed_without_reattachment(bench: Bench) -> None:
     bench.args["reattach"] = False
     _leave_running(bench, FOR_EVER)
     bench.until_success()
-    _one_after_the_other(bench)
+    _assert_one_after_the_other(bench)
 
 
 def _ended_without_stopping(bench: Bench) -> None:
@@ -95,7 +95,7 @@ def _not_waited_for(bench: Bench) -> None:
 
 
 def _explicit(play: Callable[[Bench], None]) -> Callable[[Bench], None]:
-    """Return a play with a submission id of the DAG author's choice."""
+    """Return a scenario with an explicit submission id."""
 
     def chosen(bench: Bench) -> None:
         bench.args["submission_id"] = f"chosen-{bench.run_id}"[:80]
@@ -124,7 +124,7 @@ def _left_running_and_list_fails(bench: Bench) -> None:
 def _two_deployments(bench: Bench) -> None:
     bench.extra["deployment"] = "east"
     bench.until_success()
-    # The other Airflow has a database of its own, in which this run is new.
+    # The other Airflow has its own database, which does not know this run.
     bench.do("forget")
     bench.extra["deployment"] = "west"
     bench.until_success()
@@ -141,20 +141,20 @@ def _second_deployment_leaves_the_first_alone(bench: Bench) -> None:
     bench.until_success()
 
 
-def _made_anew(bench: Bench) -> None:
+def _created_again(bench: Bench) -> None:
     bench.until_success()
     bench.do("forget")
     bench.until_success()
 
 
-def _made_anew_with_a_job_left_behind(bench: Bench) -> None:
+def _created_again_with_a_job_left_behind(bench: Bench) -> None:
     _leave_running(bench, FOR_EVER)
     bench.do("forget")
     bench.until_success()
-    _one_after_the_other(bench)
+    _assert_one_after_the_other(bench)
 
 
-def _made_anew_and_killed(bench: Bench) -> None:
+def _created_again_and_killed(bench: Bench) -> None:
     bench.until_success()
     bench.do("forget")
     _leave_running(bench, LONG, number=2)
@@ -177,12 +177,12 @@ def _cases() -> list[Case]:
         ("explicit id", "clear"): (_explicit(_cleared), {"jobs": 2, "ends": 2}),
         ("explicit id", "clear, a job left behind"): (_explicit(_cleared_with_a_job_left_behind), {"jobs": 2}),
         ("explicit id", "kill -9"): (_explicit(_left_running), {}),
-        ("explicit id", "kill -9, then the list meets 502"): (_explicit(_left_running_and_list_fails), {}),
+        ("explicit id", "kill -9, then 502 for the list"): (_explicit(_left_running_and_list_fails), {}),
         ("two deployments", "one after the other"): (_two_deployments, {"jobs": 2, "ends": 2}),
         ("two deployments", "side by side"): (_second_deployment_leaves_the_first_alone, {"jobs": 2, "ends": 2}),
-        ("run deleted and made anew", "after success"): (_made_anew, {"jobs": 2, "ends": 2}),
-        ("run deleted and made anew", "a job left behind"): (_made_anew_with_a_job_left_behind, {"jobs": 2}),
-        ("run deleted and made anew", "then kill -9"): (_made_anew_and_killed, {"jobs": 2, "ends": 2}),
+        ("run deleted and created again", "after success"): (_created_again, {"jobs": 2, "ends": 2}),
+        ("run deleted and created again", "a job left behind"): (_created_again_with_a_job_left_behind, {"jobs": 2}),
+        ("run deleted and created again", "then kill -9"): (_created_again_and_killed, {"jobs": 2, "ends": 2}),
     }
     cases = [Case(step, fault, play, **expected) for (step, fault), (play, expected) in plays.items()]
     for (step, fault), (play, expected) in plays.items():

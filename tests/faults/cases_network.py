@@ -1,4 +1,4 @@
-"""Faults of the network at each request of a task's life."""
+"""Network faults at each request of a task."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
     from tests.support.faults import Fault, Moment
 
-#: Attempts of one request before it is given up where nothing waits for an absent cluster.
+#: How often a request is sent before it fails, if nothing waits for an unreachable cluster.
 ALL_ATTEMPTS = 5
 
-#: Lines that a job prints for the log.
+#: How many lines a job prints.
 LINES = 60
 
 
 def meeting(
     request: tuple[str, str], fault: Fault, first: int = 1, times: int = 1, tries: int = 1
 ) -> Callable[[Bench], None]:
-    """Return a play in which a request meets a fault, and the task succeeds within a number of tries."""
+    """Return a scenario: a fault is applied to a request, and the task succeeds within a number of tries."""
 
     def play(bench: Bench) -> None:
         rule = bench.on(request, fault, first, times)
         bench.until_success(tries)
-        assert rule.hits >= 1, "the fault was not met"
+        assert rule.hits >= 1, "the fault was not applied"
 
     return play
 
@@ -47,14 +47,14 @@ def _version() -> list[Case]:
         "forwarded, then 502": faults.forward_then_answer(502),
     }
     cases = [Case("version", name, meeting(VERSION, fault)) for name, fault in named.items()]
-    # More often than a request is tried again at once.
+    # More often than the quick retries of a request.
     cases.append(Case("version", "refused seven times", meeting(VERSION, faults.refuse(), times=ALL_ATTEMPTS + 2)))
     cases.append(Case("version", "cut off for 10 s", _cut_off(VERSION, 10, "received")))
     cases.append(Case("version", "cut off for too long", _cut_off(VERSION, None, "received")))
     return cases
 
 
-#: Of the faults below, those that are played only on demand.
+#: Cases of the faults below that run only with ``FAULTS_ALL=1``.
 _THOROUGH = {
     ("version", "answer lost"),
     ("version", "answer cut in its head"),
@@ -82,7 +82,7 @@ _THOROUGH = {
     ("log", "hangs"),
 }
 
-#: What can befall the submission. The body begins some 300 bytes into the request.
+#: Faults of the submission. The body begins about 300 bytes into the request.
 _SUBMIT = {
     "refused": (faults.refuse(), 1),
     "refused three times": (faults.refuse(), 3),
@@ -125,7 +125,7 @@ def _submit() -> list[Case]:
         bench.proxy.clear()
         bench.until_success()
 
-    cases.append(Case("submit", "answer lost, and the look-up meets 503", lost_and_look_up_fails))
+    cases.append(Case("submit", "answer lost, then 503 for the look-up", lost_and_look_up_fails))
     cases.append(Case("submit", "refused until the try fails", refused_throughout))
     for mode in (False, True):
         cases.append(Case("submit", "answer lost, then cut off for 10 s", _cut_off(SUBMIT, 10), deferrable=mode))
@@ -134,9 +134,9 @@ def _submit() -> list[Case]:
 
 
 def _cut_off(request: tuple[str, str], seconds: float | None, moment: Moment = "answered") -> Callable[[Bench], None]:
-    """Return a play in which the cluster can't be reached from a moment of a request on.
+    """Return a scenario: the cluster is unreachable from a moment of a request on, while the job runs.
 
-    :param seconds: for so long, or until the try has failed; the job goes on all the while.
+    :param seconds: how long; None: until the try has failed.
     """
 
     def play(bench: Bench) -> None:
@@ -157,7 +157,7 @@ def _cut_off(request: tuple[str, str], seconds: float | None, moment: Moment = "
             bench.until_success()
         else:
             assert state == "success", bench.story()
-            if request != STATUS:  # the quick retries of a first look, and a trigger's start, may take as long
+            if request != STATUS:  # the retries of a first status request, or a trigger's start, may take as long
                 assert bench.said("No contact with the cluster; trying on for 20 s"), bench.story()
                 assert bench.said("Contact with the cluster is back after"), bench.story()
 
@@ -186,12 +186,14 @@ def _status() -> list[Case]:
         cases.append(Case("status", name, meeting(STATUS, fault, first=2, times=times)))
         if name in ("refused five times", "answer cut in its body", "hangs", "502 of a proxy"):
             cases.append(Case("status", name, meeting(STATUS, fault, first=3, times=times), deferrable=True))
-    # Those before the wait is handed to the triggerer.
-    cases.append(Case("status", "first look refused", meeting(STATUS, faults.refuse(), times=2), deferrable=True))
+    # Faults before the task is deferred.
+    cases.append(
+        Case("status", "first status request refused", meeting(STATUS, faults.refuse(), times=2), deferrable=True)
+    )
     cases.append(
         Case(
             "status",
-            "first look refused at all attempts",
+            "first status request refused at all attempts",
             meeting(STATUS, faults.refuse(), times=ALL_ATTEMPTS),
             deferrable=True,
         )
@@ -209,10 +211,10 @@ def _log() -> list[Case]:
             bench.args["entrypoint"] = bench.job(then=print_lines)
             rule = bench.on(LOG, fault, times=times)
             bench.until_success()
-            assert rule.hits >= 1, "the fault was not met"
-            # The event of a trigger repeats the last lines.
-            told = [line for line in bench.log.read_text().splitlines() if "EVENT" not in line]
-            numbers = [int(number) for number in re.findall(rf"line-(\d+) of {LINES}", "\n".join(told))]
+            assert rule.hits >= 1, "the fault was not applied"
+            # The event of a trigger has the last lines again.
+            lines = [line for line in bench.log.read_text().splitlines() if "EVENT" not in line]
+            numbers = [int(number) for number in re.findall(rf"line-(\d+) of {LINES}", "\n".join(lines))]
             assert numbers == list(range(1, LINES + 1)), f"lines {numbers}; {bench.story()}"
 
         return reading
@@ -238,4 +240,4 @@ CASES = [
     replace(case, thorough=not case.deferrable and (case.step, case.fault) in _THOROUGH)
     for case in (*_submit(), *_status(), *_version(), *_log())
 ]
-assert UNREACHABLE_TIMEOUT > 10, "a cut of 10 s is to be borne"
+assert UNREACHABLE_TIMEOUT > 10, "the task must wait longer than 10 s"

@@ -1,6 +1,6 @@
-"""The process of the task is asked to end (SIGTERM), and the task is not: its job goes on, and the next try follows it.
+"""The task's process gets SIGTERM, but nobody ended the task: its job goes on, and the next try follows it.
 
-So it is when a worker shuts down, when heartbeats had no answer, and for a process that another one has replaced.
+This happens when a worker shuts down, when heartbeats get no response, and when another process runs the task.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 def _asked_at(
     request: tuple[str, str], at: Moment, *, status: str = "", then: Fault | None = None
 ) -> Callable[[Bench], None]:
-    """Return a play in which the first try's process gets SIGTERM at a moment of a request."""
+    """Return a scenario: the first try's process gets SIGTERM at a moment of a request."""
 
     def play(bench: Bench) -> None:
         bench.args["entrypoint"] = bench.job(1 if status == "SUCCEEDED" else LONG)
         bench.kill_at(signal.SIGTERM, request, at, status=status, then=then)
         bench.start().wait()
-        time.sleep(1.5)  # what was under way arrives
+        time.sleep(1.5)  # until pending requests have arrived
         if bench.state != "success":
             bench.until_success()
 
@@ -39,7 +39,7 @@ def _asked_at(
 
 
 def _asked_in_the_last_try(bench: Bench) -> None:
-    """No other try follows the job, so it is stopped."""
+    """The job is stopped because no other try will follow it."""
     bench.args |= {"entrypoint": bench.job(3600)}
     process = bench.start()
     bench.wait_job("RUNNING")
@@ -54,7 +54,7 @@ def _asked_in_the_last_try(bench: Bench) -> None:
 
 
 def _retries_edited(retries: int, status: str) -> Callable[[Bench], None]:
-    """Return a play in which the DAG file has other ``retries`` when the second try begins."""
+    """Return a scenario: the DAG file has other ``retries`` when the second try starts."""
 
     def play(bench: Bench) -> None:
         bench.args["entrypoint"] = bench.job(1 if status == "SUCCEEDED" else LONG)
@@ -69,21 +69,21 @@ def _retries_edited(retries: int, status: str) -> Callable[[Bench], None]:
 
 def _cases() -> list[Case]:
     named = {
-        "while the version is asked": _asked_at(VERSION, "forwarded"),
+        "during the request for the version": _asked_at(VERSION, "forwarded"),
         "before the submission leaves": _asked_at(SUBMIT, "received", then=faults.cut_request_after(0)),
         "before the submission arrives": _asked_at(SUBMIT, "received", then=faults.delay_request(1)),
         "before the submission is answered": _asked_at(SUBMIT, "forwarded"),
-        "answer to the submission delivered": _asked_at(SUBMIT, "delivered"),
-        "first look at the job": _asked_at(STATUS, "answered"),
+        "response to the submission delivered": _asked_at(SUBMIT, "delivered"),
+        "first status request": _asked_at(STATUS, "answered"),
         "job PENDING": _asked_at(STATUS, "delivered", status="PENDING"),
         "job RUNNING": _asked_at(STATUS, "delivered", status="RUNNING"),
         "log opened": _asked_at(LOG, "forwarded"),
-        "job SUCCEEDED, not yet told": _asked_at(STATUS, "answered", status="SUCCEEDED"),
+        "job SUCCEEDED, response under way": _asked_at(STATUS, "answered", status="SUCCEEDED"),
     }
     cases = [Case("SIGTERM", name, play) for name, play in named.items()]
     cases += [
         Case("SIGTERM", name, named[name], deferrable=True)
-        for name in ("before the submission arrives", "answer to the submission delivered")
+        for name in ("before the submission arrives", "response to the submission delivered")
     ]
     cases.append(Case("SIGTERM", "in the last try", _asked_in_the_last_try, ends=0, state="failed"))
     cases += [
@@ -94,7 +94,7 @@ def _cases() -> list[Case]:
     return cases
 
 
-#: Those that are played only on demand.
-_THOROUGH = {"before the submission is answered", "log opened", "first look at the job"}
+#: Cases that run only with ``FAULTS_ALL=1``.
+_THOROUGH = {"before the submission is answered", "log opened", "first status request"}
 
 CASES = [replace(case, thorough=not case.deferrable and case.fault in _THOROUGH) for case in _cases()]

@@ -1,4 +1,4 @@
-"""Plays all selected cases side by side, before their tests ask for the results."""
+"""Runs all selected cases in parallel; their tests then read the results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 
-#: How many cases are played at a time. They wait most of the time; the head and the tries share the machine's CPUs.
+#: How many cases run in parallel. They wait most of the time; the head and the tries share the CPUs.
 AT_ONCE = int(os.environ.get("FAULTS_AT_ONCE", "6"))
 
 _lines: list[Line] = []
@@ -41,22 +41,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.faults)
-            # The first test waits for a head, and each for those that are played before it.
+            # The first test waits for a head, and each test for the cases that run before its own.
             item.add_marker(pytest.mark.timeout(1800))
 
 
 def _case_of(item: pytest.Item) -> Case | None:
-    """Return the case that a test is about."""
+    """Return the case of a test, if it has one."""
     callspec = getattr(item, "callspec", None)
     case = callspec and callspec.params.get("case")
     return case if isinstance(case, Case) else None
 
 
 class Stage:
-    """Plays cases on one head, several at a time; and those of the head's fall on another.
+    """Runs cases on one head, several in parallel; those with a killed head on another one.
 
     :param folder: for the files of the cases.
-    :param cases: to be played.
+    :param cases: the cases to run.
     """
 
     def __init__(self, folder: Path, head: RayHead, workers: Workers, cases: list[Case]) -> None:
@@ -69,7 +69,7 @@ class Stage:
         self._played = {case.name: self._pool.submit(self._play, case) for case in cases if not isinstance(case, Fall)}
 
     def result(self, case: Case) -> Facts:
-        """Return what became of a case, or raise what went wrong."""
+        """Return the results of a case, or raise its error."""
         if self._fall is None or not isinstance(case, Fall):
             return self._played[case.name].result()
         outcome = self._fall.result()[case.name]
@@ -78,13 +78,13 @@ class Stage:
         return outcome
 
     def wait(self) -> None:
-        """Wait until all have been played."""
+        """Wait until all cases have run."""
         wait(self._played.values())
         if self._fall is not None:
             wait([self._fall])
 
     def close(self) -> None:
-        """Drop what is queued, and wait for what is being played."""
+        """Cancel the queued cases, and wait for the running ones."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _play(self, case: Case) -> Facts:
@@ -97,13 +97,13 @@ class Stage:
 
 
 def record(case: Case, facts: Facts | None, seconds: float) -> None:
-    """Note a case for the table."""
+    """Add a case to the table."""
     _lines.append(Line(case.step, case.fault, case.mode, case.ends, facts, seconds))
 
 
 @pytest.fixture(scope="session")
 def workers(tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[Path], Database]) -> Iterator[Workers]:
-    """What runs the tries; it starts while the heads do."""
+    """The server that runs the tries; it starts at the same time as the heads."""
     home = tmp_path_factory.mktemp("faults-airflow") / "home"
     database = new_database(home)
     database.create()
@@ -116,18 +116,18 @@ def workers(tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[Pa
 def stage(
     request: pytest.FixtureRequest, workers: Workers, ray_head: RayHead, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:
-    """The shared head, with all selected cases queued."""
+    """All selected cases, queued on the shared head."""
     workers.wait_ready()
     _times.append(time.monotonic())
     cases = [case for item in request.session.items if (case := _case_of(item))]
-    theatre = Stage(tmp_path_factory.mktemp("faults-cases"), ray_head, workers, cases)
-    yield theatre
-    theatre.close()
+    stage = Stage(tmp_path_factory.mktemp("faults-cases"), ray_head, workers, cases)
+    yield stage
+    stage.close()
 
 
 @pytest.fixture(scope="session")
 def leftovers() -> list[int]:
-    """Where the last test puts how many jobs it found alive."""
+    """The list to which the last test appends how many jobs are still alive."""
     return _leftovers
 
 

@@ -1,4 +1,4 @@
-"""Names that the tests and the processes that they start share; nothing here imports Airflow."""
+"""Names shared by the tests and the processes that they start. This module does not import Airflow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ TASK_ID = "job"
 #: Enough for the longest chain of faults.
 RETRIES = 4
 
-#: The DAG file from which Airflow knows the task; each try makes the task anew with the arguments of its case.
+#: The DAG file with the task. Each try creates the task with the arguments of its case.
 DAG_FILE = f"""
 from datetime import timedelta
 

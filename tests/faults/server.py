@@ -1,11 +1,11 @@
-"""Runs tries of tasks, each in a process of its own that can be killed: ``python -m tests.faults.server``.
+"""Runs tries of tasks, each in a separate process that can be killed: ``python -m tests.faults.server``.
 
-Importing Airflow takes seconds. This process does it once and forks for each request, so that a try costs a fork. It
-has one thread only, since a fork takes no other along.
+Importing Airflow takes seconds, so this process does it once, and forks for each request. It has only one thread,
+because a fork does not copy other threads.
 
-It reads one JSON object a line from its stdin, ``{"id", "op", "log", "env", ...}``, and answers on its stdout with
-``{"id", "pid"}`` when the process runs and with ``{"id", "pid", "status"}`` (as of ``waitpid``) when it has ended.
-What the process prints goes to the file ``log``.
+It reads one JSON object per line from stdin, ``{"id", "op", "log", "env", ...}``, and answers on stdout with
+``{"id", "pid"}`` when the process runs, and with ``{"id", "pid", "status"}`` (of ``waitpid``) when it has ended. The
+process writes its output to the file ``log``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TICK = 0.02
 
 
 def _child(request: dict[str, Any], run: Callable[[dict[str, Any]], None]) -> None:
-    """Become the process that the request asks for; does not return."""
+    """Run a request in this forked process; never returns."""
     code = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -37,12 +37,12 @@ def _child(request: dict[str, Any], run: Callable[[dict[str, Any]], None]) -> No
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        # Unbuffered: a process that is killed keeps nothing back, and a signal handler may log, too.
+        # Line buffered, so that the output of a killed process is complete, and signal handlers can log.
         sys.stdout = sys.stderr = open(log, "w", buffering=1, closefd=False)  # noqa: SIM115
         os.environ.update(request["env"])
         run(request)
         code = 0
-    except BaseException:  # noqa: BLE001 - nothing of the parent's may run in this process
+    except BaseException:  # noqa: BLE001 - the parent's code must not run in this process
         traceback.print_exc()
     finally:
         os._exit(code)
@@ -53,14 +53,14 @@ def _say(answers: int, **message: Any) -> None:
 
 
 def main() -> None:
-    """Serve until the stdin is closed."""
-    # What Airflow prints must not come between the answers.
+    """Serve until stdin is closed."""
+    # Airflow's output must not be mixed with the answers.
     answers = os.dup(1)
     os.dup2(2, 1)
     tries = importlib.import_module("tests.faults.tries_3" if airflow_version() >= (3, 0) else "tests.faults.tries_2")
     tries.prepare()
     gc.collect()
-    gc.freeze()  # else the first collection in each child copies all of the parent's memory
+    gc.freeze()  # or the first collection in each child would copy all of the parent's memory
     _say(answers, ready=True)
     running: dict[int, int] = {}
     pending = b""

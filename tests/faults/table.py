@@ -1,4 +1,4 @@
-"""The table of what happened, printed at the end."""
+"""The table of results, printed at the end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TITLES = ("step", "fault", "mode", "tries", "jobs", "drivers", "to their end", 
 
 @dataclass(frozen=True)
 class Line:
-    """One case, played."""
+    """The result of one case."""
 
     step: str
     fault: str
@@ -26,11 +26,11 @@ class Line:
 
     @property
     def verdict(self) -> str:
-        """Ok, or that its test tells more."""
+        """Ok or FAILED; the test has the details."""
         return "ok" if self.facts is not None else "FAILED"
 
     def cells(self) -> tuple[str, ...]:
-        """Return what the table shows."""
+        """Return the cells of the table."""
         facts = self.facts
         counts: tuple[str, ...] = ("?",) * 6
         if facts is not None:
@@ -42,8 +42,8 @@ class Line:
 def render(lines: Iterable[Line], seconds: float, leftovers: int | None) -> str:
     """Return the table as text, with totals.
 
-    :param seconds: that the whole took.
-    :param leftovers: jobs alive at the very end, or None when nobody has looked.
+    :param seconds: duration of all cases.
+    :param leftovers: how many jobs were alive at the end; None if not checked.
     """
     played = list(lines)
     rows = [_TITLES, *sorted(line.cells() for line in played)]

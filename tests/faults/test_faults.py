@@ -1,4 +1,4 @@
-"""Exactly one Ray job per intended run, whatever breaks: each case is judged by the cluster and by a file."""
+"""Exactly one Ray job per intended run, despite faults. Each case is checked on the cluster and by a witness file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_fault(stage: Stage, case: Case) -> None:
 
 
 def test_nothing_is_left_running(stage: Stage, leftovers: list[int]) -> None:
-    """A job that came late, after its case had been judged, shows here."""
+    """Finds jobs that appeared after the check of their case."""
     stage.wait()
     alive = [job for job in stage.head.jobs() if job["status"] not in TERMINAL]
     leftovers.append(len(alive))

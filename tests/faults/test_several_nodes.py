@@ -1,4 +1,4 @@
-"""A real cluster of three nodes: jobs on another node than the head, and the death of a node and of the head."""
+"""A real cluster of three nodes: jobs on another node than the head, a killed node and a killed head."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
-# The tests run in their order: the last one ends the cluster.
+# The tests run in this order: the last one ends the cluster.
 pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    """A cluster that remembers its jobs."""
+    """A cluster whose head remembers its jobs after a restart."""
     with Redis() as redis, RayCluster(redis) as cluster:
         yield cluster
 
@@ -55,14 +55,14 @@ def trace(tmp_path: Path) -> Path:
     return tmp_path / "trace"
 
 
-#: Tried with this Ray, and with 2.8, whose head looks for nodes of its earlier life and gives new jobs to them.
-MEMORY_SINCE, MEMORY = (2, 60), "a head that comes back while its nodes live takes new jobs at once"
+#: Found by trial with this Ray, and with 2.8, whose restarted head assigns new jobs to nodes of its earlier session.
+MEMORY_SINCE, MEMORY = (2, 60), "a head that restarts while its nodes run accepts new jobs at once"
 
 #: Runs until the file "<trace>.go" appears.
 RUNS = """
 import os, signal, sys, time
 trace = sys.argv[1]
-signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Ray waits for 3 seconds, then it sends SIGKILL
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Ray waits 3 s, then sends SIGKILL
 with open(trace, "a") as file:
     print(os.getpid(), file=file)
 print("began", flush=True)
@@ -97,13 +97,13 @@ def node_id(cluster: RayCluster, node: RayNode) -> str:
 
 
 def pid_of(trace: Path) -> int:
-    """Wait for the one process that writes into a trace, and return its pid."""
+    """Wait for the only process that writes to a trace, and return its pid."""
     wait_until(lambda: trace.exists() and trace.read_text().endswith("\n"))
     return int(trace.read_text())
 
 
 def runs(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except FileNotFoundError:
@@ -119,12 +119,12 @@ def wait_until(holds: Callable[[], bool], timeout: float = 60) -> None:
 
 
 def seen_running(tries: Tries) -> bool:
-    """Whether a task has seen its job run."""
+    """Return whether a task has logged that its job is RUNNING."""
     return any("is RUNNING" in line for line in tries.lines)
 
 
 def in_the_background(run: Callable[[], Any]) -> Future[Any]:
-    """Run a task beside the test."""
+    """Run a task in a thread."""
     pool = ThreadPoolExecutor(1)
     future = pool.submit(run)
     pool.shutdown(wait=False)
@@ -166,7 +166,7 @@ def test_a_job_on_another_node_is_stopped_and_its_process_ends(cluster: RayClust
     assert "began" in tries.lines
 
 
-def test_a_stop_for_a_limit_is_told_as_such_after_a_restart_of_the_triggerer(cluster: RayCluster, trace: Path) -> None:
+def test_a_stop_for_a_limit_is_reported_after_a_restart_of_the_triggerer(cluster: RayCluster, trace: Path) -> None:
     job_timeout = 20.0
     tries = submitted(trace, cluster.nodes[0], job_timeout=job_timeout)
     operator, context = tries.make(), tries.context()
@@ -182,7 +182,7 @@ def test_a_stop_for_a_limit_is_told_as_such_after_a_restart_of_the_triggerer(clu
             await events.aclose()
 
     pid_of(trace)
-    with pytest.raises(TimeoutError):  # as a triggerer that ends cancels it, after it has asked for the stop
+    with pytest.raises(TimeoutError):  # like a triggerer that shuts down after the stop request
         asyncio.run(first(kind(**arguments), arguments["deadlines"]["job_timeout"] + 1.5 - time.time()))
     assert job_of(cluster, tries)["status"] == "RUNNING"
     cluster.head.wait_job(job_of(cluster, tries)["submission_id"], until={"STOPPED"})
@@ -191,7 +191,7 @@ def test_a_stop_for_a_limit_is_told_as_such_after_a_restart_of_the_triggerer(clu
         operator.execute_complete(context, event)
 
 
-def test_a_job_is_followed_on_when_the_head_comes_back_with_its_memory(cluster: RayCluster, trace: Path) -> None:
+def test_a_job_is_still_followed_after_the_head_restarts_with_its_jobs(cluster: RayCluster, trace: Path) -> None:
     require_ray_since(MEMORY_SINCE, MEMORY)
     tries = submitted(trace, cluster.nodes[0])
     running = in_the_background(tries.run)
@@ -207,7 +207,7 @@ def test_a_job_is_followed_on_when_the_head_comes_back_with_its_memory(cluster: 
     assert job_of(cluster, tries)["status"] == "SUCCEEDED"
 
 
-def test_a_job_whose_node_is_killed_fails_and_says_so(cluster: RayCluster, trace: Path) -> None:
+def test_the_error_of_a_job_reports_that_its_node_died(cluster: RayCluster, trace: Path) -> None:
     node = cluster.nodes[1]
     tries = submitted(trace, node)
     running = in_the_background(tries.run)
@@ -218,8 +218,8 @@ def test_a_job_whose_node_is_killed_fails_and_says_so(cluster: RayCluster, trace
     assert not runs(pid)
 
 
-def test_a_job_is_lost_when_the_head_comes_back_without_its_memory(cluster: RayCluster, trace: Path) -> None:
-    """Its process runs on, and the error says where. This ends the cluster: the nodes don't join the new head."""
+def test_a_job_is_lost_when_the_head_restarts_without_its_jobs(cluster: RayCluster, trace: Path) -> None:
+    """Its process goes on, and the error says where. This ends the cluster: nodes don't join the new head."""
     require_ray_since(MEMORY_SINCE, MEMORY)
     tries = submitted(trace, cluster.nodes[0])
     running = in_the_background(tries.run)
@@ -233,7 +233,7 @@ def test_a_job_is_lost_when_the_head_comes_back_without_its_memory(cluster: RayC
     error = caught.value
     assert (error.submission_id, error.may_run, error.node_id) == (job["submission_id"], True, job["driver_node_id"])
     assert f"may still run on node {error.node_ip} (node id {error.node_id})" in str(error)
-    # As it says: it runs, and is found by its environment.
+    # It runs there, as the error says, and its environment identifies it.
     assert runs(pid)
     assert job["submission_id"].encode() in Path(f"/proc/{pid}/environ").read_bytes()
     os.kill(pid, signal.SIGKILL)

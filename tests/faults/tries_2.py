@@ -1,4 +1,4 @@
-"""One try of a task on Airflow 2.11, made as its scheduler, its worker and its triggerer make it."""
+"""Runs one try of a task on Airflow 2.11, like its scheduler, worker and triggerer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _dag(args: dict[str, Any]) -> DAG:
 
 
 def prepare() -> None:
-    """Make the database, and import what each try needs."""
+    """Create the database, and import the modules that each try needs."""
     from airflow.utils.db import initdb
 
     import airflow_provider_rayjobs.client.requests_transport
@@ -47,9 +47,9 @@ def prepare() -> None:
 
 
 def run(request: dict[str, Any]) -> None:
-    """Do what one request asks for."""
+    """Run one request."""
     settings.configure_orm()
-    # What a task logs goes to a file per try, where no test looks.
+    # By default a task logs to one file per try, which the tests don't read.
     logging.getLogger("airflow.task").addHandler(logging.StreamHandler(sys.stdout))
     operations = {"task": _run_task, "trigger": _run_trigger, "clear": _clear, "lost": _lose, "forget": _forget}
     operations[request["op"]](request)
@@ -64,14 +64,14 @@ def _run_task(request: dict[str, Any]) -> None:
         ti = _lose(request)
     if ti.state not in (None, TaskInstanceState.UP_FOR_RETRY, TaskInstanceState.SCHEDULED):
         raise RuntimeError(f"a task that is {ti.state} is not scheduled")
-    if ti.state != TaskInstanceState.SCHEDULED:  # else it resumes
+    if ti.state != TaskInstanceState.SCHEDULED:  # otherwise it resumes
         ti.try_number += 1
     ti.state = TaskInstanceState.QUEUED
     session.commit()
     ti.task = dag.get_task(TASK_ID)
     print(f"TRY {ti.try_number} of {ti.max_tries}, {ti.next_method=}")
     if not ti.check_and_change_state_before_execution(ignore_all_deps=True, session=session):
-        raise RuntimeError("the task is not to be run")
+        raise RuntimeError("Airflow does not run the task")
     ti._run_raw_task(session=session)
 
 
@@ -95,7 +95,7 @@ def _create(session: Any, run_id: str, dag: DAG) -> Any:
 
 
 def _lose(request: dict[str, Any]) -> Any:
-    """Miss the heartbeat of a task whose process is dead, as the scheduler does."""
+    """Handle the missing heartbeat of a task whose process has ended, like the scheduler."""
     session = settings.Session()
     ti = _instance(session, request["run_id"])
     ti.task = _dag(request["args"]).get_task(TASK_ID)
@@ -105,7 +105,7 @@ def _lose(request: dict[str, Any]) -> Any:
 
 
 def _run_trigger(request: dict[str, Any]) -> None:
-    """Be the triggerer: run the trigger of a deferred task, and hand its event over."""
+    """Run the trigger of a deferred task, and submit its event, like the triggerer."""
     session = settings.Session()
     ti = _instance(session, request["run_id"])
     if ti.state != TaskInstanceState.DEFERRED:
@@ -124,7 +124,7 @@ def _run_trigger(request: dict[str, Any]) -> None:
 
 
 def _clear(request: dict[str, Any]) -> None:
-    """Clear the task as a user does; the run goes on."""
+    """Clear the task, like a user; the run goes on."""
     session = settings.Session()
     ti = _instance(session, request["run_id"])
     clear_task_instances([ti], session, dag=_dag(request["args"]), dag_run_state=DagRunState.RUNNING)
@@ -132,7 +132,7 @@ def _clear(request: dict[str, Any]) -> None:
 
 
 def _forget(request: dict[str, Any]) -> None:
-    """Delete the DAG run as a user does."""
+    """Delete the DAG run, like a user."""
     session = settings.Session()
     session.delete(session.scalar(select(DagRun).where(DagRun.dag_id == DAG_ID, DagRun.run_id == request["run_id"])))
     session.commit()

@@ -1,8 +1,8 @@
-"""One try of a task on Airflow 3, made as its scheduler, its worker and its triggerer make it.
+"""Runs one try of a task on Airflow 3, like its scheduler, worker and triggerer.
 
-The task runs through the task runner of the Task SDK and the Execution API, both in this process, on a database of
-rows as the scheduler makes them (``airflow.sdk.definitions.dag._run_task`` is the example). What the scheduler does
-between two tries is done here by the same functions.
+The task runs with the task runner of the Task SDK and the Execution API, both in this process, on database rows like
+the scheduler's (see ``airflow.sdk.definitions.dag._run_task``). Between two tries, this module calls the same functions
+as the scheduler.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _dag(args: dict[str, Any]) -> DAG:
 
 
 def prepare() -> None:
-    """Make the database, and import what each try needs."""
+    """Create the database, and import the modules that each try needs."""
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
     from airflow.utils.db import initdb
@@ -63,7 +63,7 @@ def prepare() -> None:
 
 
 async def _warm_up() -> None:
-    """Have the Execution API make its routes, which takes seconds and happens at its first request."""
+    """Make the first request to the Execution API, which creates its routes; this takes seconds."""
     app = in_process_api_server().app
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
         answer = await client.patch(f"http://in-process.invalid/task-instances/{uuid4()}/run", json={})
@@ -71,7 +71,7 @@ async def _warm_up() -> None:
 
 
 def run(request: dict[str, Any]) -> None:
-    """Do what one request asks for."""
+    """Run one request."""
     settings.configure_orm()  # type: ignore[no-untyped-call]  # of Airflow
     operations = {"task": _run_task, "trigger": _run_trigger, "clear": _clear, "lost": _lose, "forget": _forget}
     operations[request["op"]](request)
@@ -83,7 +83,7 @@ def _session() -> Any:
 
 
 def _scheduler_dag(session: Any) -> Any:
-    """Return the DAG as the scheduler has it."""
+    """Return the scheduler's version of the DAG."""
     return DBDagBag().get_latest_version_of_dag(DAG_ID, session=session)
 
 
@@ -95,7 +95,7 @@ def _run_task(request: dict[str, Any]) -> None:
         ti = _lose(request)
     if ti.state not in (None, TaskInstanceState.UP_FOR_RETRY, TaskInstanceState.SCHEDULED):
         raise RuntimeError(f"a task that is {ti.state} is not scheduled")
-    if ti.state != TaskInstanceState.SCHEDULED:  # else it resumes
+    if ti.state != TaskInstanceState.SCHEDULED:  # otherwise it resumes
         ti.try_number += 1
     ti.state = TaskInstanceState.QUEUED
     session.commit()
@@ -106,7 +106,7 @@ def _run_task(request: dict[str, Any]) -> None:
 
 
 def _lose(request: dict[str, Any]) -> Any:
-    """Miss the heartbeat of a task whose process is dead, as the scheduler does."""
+    """Handle the missing heartbeat of a task whose process has ended, like the scheduler."""
     session = _session()
     ti = _instance(session, request["run_id"])
     ti.task = _scheduler_dag(session).get_task(TASK_ID)
@@ -147,7 +147,7 @@ def _for_sdk(ti: Any) -> TaskInstanceOfSDK:
 
 
 def _run_trigger(request: dict[str, Any]) -> None:
-    """Be the triggerer: run the trigger of a deferred task, and hand its event over."""
+    """Run the trigger of a deferred task, and submit its event, like the triggerer."""
     session = _session()
     ti = _instance(session, request["run_id"])
     if ti.state != TaskInstanceState.DEFERRED:
@@ -165,14 +165,14 @@ def _run_trigger(request: dict[str, Any]) -> None:
 
 
 def _clear(request: dict[str, Any]) -> None:
-    """Clear the task as a user does; the run goes on."""
+    """Clear the task, like a user; the run goes on."""
     session = _session()
     clear_task_instances([_instance(session, request["run_id"])], session, dag_run_state=DagRunState.RUNNING)
     session.commit()
 
 
 def _forget(request: dict[str, Any]) -> None:
-    """Delete the DAG run as a user does."""
+    """Delete the DAG run, like a user."""
     session = _session()
     session.delete(session.scalar(select(DagRun).where(DagRun.dag_id == DAG_ID, DagRun.run_id == request["run_id"])))
     session.commit()

@@ -1,4 +1,4 @@
-"""Starts tries of tasks as processes of their own, and kills them."""
+"""Starts tries of tasks as separate processes, and kills them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _REPO = Path(__file__).resolve().parents[2]
 #: Seconds after SIGTERM at which Airflow's supervisor sends SIGKILL to a task.
 KILL_DELAY = 5.0
 
-#: Seconds for one process, or for a job: on a busy machine, and with the longest wait for a cluster.
+#: Seconds to wait for a process or a job: enough for a busy machine, and for the longest wait for a cluster.
 PATIENCE = 200.0
 
 
 class Process:
     """One process that runs a try, a trigger or a clear.
 
-    It is the server's child: it is reaped there, after this object has been told of its end.
+    It is a child of the server, which reaps it after it has reported its end to this object.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Process:
         self._lock = threading.Lock()
 
     def note(self, message: dict[str, Any]) -> None:
-        """Take what the server says of it."""
+        """Record a message of the server about this process."""
         with self._lock:
             self.pid = message["pid"]
             if "status" in message:
@@ -65,7 +65,7 @@ class Process:
         """Send a signal, unless it has ended."""
         if not self._started.wait(30):
             raise TimeoutError("the process did not start")
-        # Its number may be another's as soon as the server has reaped it, of which it tells us at once.
+        # Its pid may be reused when the server has reaped it; the server reports its end before that.
         with self._lock:
             if not self._ended.is_set():
                 try:
@@ -74,12 +74,12 @@ class Process:
                     return
 
     def kill(self) -> None:
-        """SIGKILL, and see it dead."""
+        """Send SIGKILL, and wait for its end."""
         self.signal(signal.SIGKILL)
         self.wait(30)
 
     def terminate(self) -> None:
-        """End it as Airflow does: SIGTERM, then SIGKILL when it takes too long. Does not wait."""
+        """End it like Airflow: SIGTERM, then SIGKILL if it takes too long. Does not wait."""
         self.signal(signal.SIGTERM)
         timer = threading.Timer(KILL_DELAY, self.signal, [signal.SIGKILL])
         timer.daemon = True
@@ -87,10 +87,10 @@ class Process:
 
 
 class Workers:
-    """The server of ``tests.faults.server``, with an ``AIRFLOW_HOME`` of its own.
+    """The server of ``tests.faults.server``, with its own ``AIRFLOW_HOME``.
 
     :param home: an empty directory.
-    :param database: an empty one.
+    :param database: an empty database.
     """
 
     def __init__(self, home: Path, database: Database) -> None:
@@ -120,7 +120,7 @@ class Workers:
         self._reader.start()
 
     def wait_ready(self, timeout: float = 240.0) -> None:
-        """Wait until it has imported Airflow and made the database."""
+        """Wait until it has imported Airflow and created the database."""
         if not self._ready.wait(timeout) or self._server.poll() is not None:
             raise RuntimeError(f"the server did not start:\n{self._log.read_text(errors='replace')[-4000:]}")
 
@@ -129,8 +129,8 @@ class Workers:
 
         :param op: ``task``: the next try, or its end after a deferral; ``trigger``; ``clear``; ``lost``; ``forget``.
         :param log: file to which its output is appended.
-        :param env: variables beside those of the server.
-        :param args: of the operator.
+        :param env: variables in addition to the server's.
+        :param args: arguments of the operator.
         """
         process = Process()
         with self._lock:
@@ -143,7 +143,7 @@ class Workers:
         return process
 
     def stop(self) -> None:
-        """End the server and whatever it has running."""
+        """End the server and its processes."""
         if self._server.stdin is not None:
             self._server.stdin.close()
         try:

@@ -1,4 +1,4 @@
-"""`make field KEEP=1`: starts the bench, and says where it is, until Ctrl-C."""
+"""`make field KEEP=1`: starts the bench and prints its addresses; stops it on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tests.support import environment
 
 
 def main() -> None:
-    """Start everything, wait, and leave nothing behind."""
+    """Start everything, wait for Ctrl-C, and stop everything."""
     environment.clean()
-    # Ends what was started, as Ctrl-C does.
+    # Handle SIGTERM like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print("Starting PostgreSQL, Redis, Ray and Airflow ...", flush=True)
     with contextlib.suppress(KeyboardInterrupt), new_folder() as folder, Bench(folder) as bench:
-        print(f"Ready after {bench.seconds:.0f} s; Ctrl-C ends it.")
+        print(f"Ready after {bench.seconds:.0f} s; press Ctrl-C to stop it.")
         print(f"  Airflow        {bench.airflow.base_url}")
         print(f"  Ray dashboard  {bench.ray.url}")
         print(f"  Files          {bench.folder}", flush=True)

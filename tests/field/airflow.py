@@ -1,4 +1,4 @@
-"""A distributed Airflow: two schedulers, two Celery workers, two triggerers, one API server, on one machine."""
+"""A distributed Airflow on one machine: two schedulers, two Celery workers, two triggerers, one API server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCHEDULERS = ("scheduler-1", "scheduler-2")
 WORKERS = ("worker-1", "worker-2")
 TRIGGERERS = ("triggerer-1", "triggerer-2")
 
-#: Tasks that one worker runs at a time.
+#: How many tasks one worker runs in parallel.
 CONCURRENCY = 12
 
 _HOSTNAME = """
@@ -32,11 +32,11 @@ def name():
 
 
 class DistributedAirflow(AirflowEnv):
-    """An Airflow with the CeleryExecutor; each process has its own host name, which is that of the component.
+    """An Airflow with the CeleryExecutor. The host name of each process is the name of its component.
 
     :param home: ``AIRFLOW_HOME``.
-    :param dags_folder: where the DAG files are.
-    :param database: that it works on.
+    :param dags_folder: the folder of the DAG files.
+    :param database: its database.
     :param broker: URL of the Redis.
     """
 
@@ -63,9 +63,9 @@ class DistributedAirflow(AirflowEnv):
         (self.home / "site" / "field_hostname.py").write_text(_HOSTNAME)
 
     def heal(self, timeout: float = 120.0) -> None:
-        """Start what has ended, let go on what is frozen, set the clocks, and have the workers consume as by default.
+        """Start ended components, resume paused ones, and reset the clocks and the workers' queues.
 
-        :param timeout: seconds for each.
+        :param timeout: seconds for each component.
         """
         for name, component in self.components.items():
             if "FAKETIME" in component.environment:
@@ -75,22 +75,22 @@ class DistributedAirflow(AirflowEnv):
             component.signal(signal.SIGCONT)
         ended = [name for name, component in self.components.items() if component.main() is None]
         for name in ended:
-            self.components[name].end()  # what is left of it
+            self.components[name].end()  # kill its remaining processes
             self.components[name].start()
         for name in ended:
             self._wait_up(name, last["id"], timeout)
         for name in WORKERS:
             queues = self.broker.queues(name)
-            if not queues:  # it runs, and has lost the broker
+            if not queues:  # it runs, but has lost the broker
                 self.kill_process(name)
                 self.start_process(name)
             elif DEFAULT not in queues:
                 self.broker.consume(DEFAULT, [name])
 
     def set_clock(self, name: str, offset: str) -> None:
-        """Start a component anew, with a clock of its own.
+        """Restart a component with another clock.
 
-        :param offset: as libfaketime takes it, such as ``+10m``; an empty text for the machine's own clock.
+        :param offset: the offset for libfaketime, such as ``+10m``; an empty string for the machine's clock.
         """
         component = self.components[name]
         for variable in ("LD_PRELOAD", "FAKETIME", "FAKETIME_DONT_FAKE_MONOTONIC"):

@@ -1,4 +1,4 @@
-"""The bench: a PostgreSQL, a Redis, a Ray head behind a proxy, and a distributed Airflow, all below one folder."""
+"""The bench: a PostgreSQL, a Redis, a Ray head behind a proxy, and a distributed Airflow, all in one folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DAGS = Path(__file__).with_name("dags")
 #: The resource that jobs wait for, see ``dags/field.py``.
 HELD = "held"
 
-#: Of all tasks, unless a session edits the file.
+#: The retries of all tasks, unless a session edits the DAG file.
 RETRIES = 3
 
 _UPLOAD = "/api/packages/.*"
@@ -39,21 +39,21 @@ _UPLOAD = "/api/packages/.*"
 
 @contextmanager
 def new_folder() -> Iterator[Path]:
-    """Make a folder that does not outlive this process; $FIELD_FOLDER names one that does."""
+    """Create a folder that is removed when this process ends, or use the one in $FIELD_FOLDER, which is kept."""
     if named := os.environ.get("FIELD_FOLDER"):
         Path(named).mkdir(parents=True, exist_ok=True)
         yield Path(named)
         return
     with tempfile.TemporaryDirectory(prefix="field-", dir=environment.SHORT_TMP) as folder:
         guard.remove(Path(folder))
-        Path(folder).chmod(0o711)  # PostgreSQL runs as another user where the tests run as root
+        Path(folder).chmod(0o711)  # PostgreSQL runs as another user if the tests run as root
         yield Path(folder)
 
 
 class Bench:
-    """All servers and processes; as a context manager it starts them, and at the end nothing is left of them.
+    """All servers and processes. The context manager starts them, and stops them at the end.
 
-    :param folder: for all files: new or empty.
+    :param folder: for all files; new or empty.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,14 +61,14 @@ class Bench:
         self.postgres = Postgres(folder / "postgres")
         self.redis = Redis()
         self.ray = RayHead(num_cpus=4, extra_args=("--resources", f'{{"{HELD}": 1}}'))
-        # What Airflow knows as the cluster.
+        # The cluster in Airflow's connection.
         self.proxy = FaultyProxy(self.ray.host, self.ray.port)
         self.home = folder / "airflow"
-        #: When it is set, uploads are let through.
-        self.uploads_let_go = threading.Event()
-        self.uploads_let_go.set()
-        self._held = folder / "held"  # the job that holds the resource goes on while this file exists
-        #: How long the start took.
+        #: Uploads are forwarded while it is set.
+        self.uploads_released = threading.Event()
+        self.uploads_released.set()
+        self._held = folder / "held"  # the job that holds the resource runs while this file exists
+        #: Duration of the start.
         self.seconds = 0.0
         self._ends = ExitStack()
 
@@ -106,27 +106,27 @@ class Bench:
         database = PostgresDatabase(self.postgres.url("airflow"))
         return DistributedAirflow(self.home, dags, database, self.redis.url)
 
-    # What keeps runs at their moments
+    # Holding runs at their moments
 
     def hold_uploads(self) -> int:
-        """Hold the uploads that come, until :attr:`uploads_let_go` is set; return how many there were up to now."""
+        """Hold new uploads until :attr:`uploads_released` is set; return how many there were before."""
         before = self.uploads()
-        self.uploads_let_go.clear()
-        self.proxy.on(faults.call(lambda: self.uploads_let_go.wait(60), at="received"), "PUT", _UPLOAD)
+        self.uploads_released.clear()
+        self.proxy.on(faults.call(lambda: self.uploads_released.wait(60), at="received"), "PUT", _UPLOAD)
         return before
 
     def uploads(self) -> int:
-        """Return how many uploads have begun."""
+        """Return how many uploads have started."""
         return sum(request.method == "PUT" for request in self.proxy.requests)
 
     def hold_resource(self) -> None:
-        """Let jobs that ask for :data:`HELD` wait."""
+        """Make jobs that request :data:`HELD` wait."""
         self._held.touch()
         job = self.ray.submit(f"while [ -e {self._held} ]; do sleep 0.3; done", entrypoint_resources={HELD: 1})
         self.ray.wait_job(job, until={"RUNNING"})
 
     def release_resource(self) -> None:
-        """Let them run."""
+        """Let these jobs run."""
         self._held.unlink(missing_ok=True)
 
     def set_retries(self, retries: int) -> None:
@@ -141,12 +141,12 @@ class Bench:
         wait(
             lambda: self.airflow.query("SELECT max(last_updated) AS at FROM serialized_dag") != [last],
             60,
-            lambda: "the edited DAG file is not read",
+            lambda: "Airflow has not read the edited DAG file",
         )
         time.sleep(1)
 
     def heal(self) -> None:
-        """Bring back what a session has left broken, as whoever runs an Airflow would."""
+        """Repair what a session has broken, like the operator of an Airflow."""
         self.proxy.clear()
         self.proxy.up()
         self.postgres.resume()

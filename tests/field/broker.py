@@ -1,4 +1,4 @@
-"""What is asked of the workers and the queues by way of the broker."""
+"""Controls Celery workers and queues through the broker."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from redis import Redis
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: The queue that all workers consume, by Airflow's default.
+#: Airflow's default queue, which all workers consume.
 DEFAULT = "default"
-#: The queue that nobody consumes until a session says so: its tasks stay queued.
+#: A queue that no worker consumes until a session adds one, so its tasks stay queued.
 LATER = "later"
 
 
 class Broker:
-    """The workers' remote control, and the messages.
+    """The remote control of the workers, and the messages.
 
-    :param url: of the Redis.
+    :param url: URL of the Redis.
     """
 
     def __init__(self, url: str) -> None:
@@ -35,15 +35,15 @@ class Broker:
         return {queue["name"] for queues in answers.values() for queue in queues}
 
     def consume(self, queue: str, workers: Sequence[str]) -> None:
-        """Let workers consume a queue."""
-        self._tell("add_consumer", queue, workers)
+        """Make workers consume a queue."""
+        self._control("add_consumer", queue, workers)
 
     def cease(self, queue: str, workers: Sequence[str]) -> None:
-        """Let workers consume a queue no more."""
-        self._tell("cancel_consumer", queue, workers)
+        """Stop workers from consuming a queue."""
+        self._control("cancel_consumer", queue, workers)
 
-    def _tell(self, command: str, queue: str, workers: Sequence[str]) -> None:
-        # By a connection of its own: one that is kept does not outlive a restart of the broker.
+    def _control(self, command: str, queue: str, workers: Sequence[str]) -> None:
+        # With a new connection, because an old one breaks when the broker restarts.
         with self._celery.connection_for_write() as connection:
             names = [f"celery@{name}" for name in workers]
             self._celery.control.broadcast(
@@ -51,9 +51,9 @@ class Broker:
             )
 
     def deliver_again(self) -> int:
-        """Put each message whose task runs into its queue once more, as the broker does after its visibility timeout.
+        """Deliver the message of each running task again, as the broker does after its visibility timeout.
 
-        :return: how many there were.
+        :return: the number of messages.
         """
         messages = self._redis.hvals("unacked")
         for text in messages:
@@ -62,6 +62,6 @@ class Broker:
         return len(messages)
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._celery.close()
         self._redis.close()

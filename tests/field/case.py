@@ -1,4 +1,4 @@
-"""A case: one fault, at one moment of a task's life, in one mode; and what must come of it."""
+"""A case: one fault at one moment of a task in one mode, and the expected result."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
 
 MODES = ("sync", "deferrable")
 
-#: What a task is about when the fault comes, in the order of its life.
+#: The moments of a task at which a fault is injected, in their order.
 MOMENTS = {
-    "queued": "the task's message lies in the broker",
-    "uploading": "the files of the job are on their way to the cluster",
-    "pending": "the job waits on the cluster",
-    "running": "the driver runs, and goes on until the fault is over",
+    "queued": "the task's message is in the broker",
+    "uploading": "the job's files are being uploaded to the cluster",
+    "pending": "the job is pending on the cluster",
+    "running": "the driver runs until the fault is over",
     "ending": "the driver ends just after the fault",
     "ended": "the driver ended two seconds before the fault",
 }
 
-#: A number that must be met, or the least and the most of what a race may leave.
+#: An exact number, or, if a race decides, the least and the most.
 Amount = int | tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What must come of a case.
+    """The expected result of a case.
 
-    :param state: of the task, or several of which one; ``deleted`` where its run is.
-    :param starts: drivers that started.
-    :param ends: drivers that ran to their end.
-    :param tries: tries of the task; None: any.
-    :param error: the class that a log must name, or several of which one; none may be named where it is empty.
-    :param repeats: whether one try's log may have lines twice: another triggerer reads it from the start.
-    :param whole: whether the logs have each line of each driver that ran to its end.
+    :param state: the state of the task, or several possible ones; ``deleted`` if its run is deleted.
+    :param starts: how many drivers start.
+    :param ends: how many drivers run to their end.
+    :param tries: tries of the task; None: any number.
+    :param error: error classes of which one must be in a log; empty: not checked.
+    :param repeats: whether a try's log may have lines twice, because another triggerer reads the log from its start.
+    :param whole: whether the logs must have each line of each driver that runs to its end.
     """
 
     state: str | tuple[str, ...] = "success"
@@ -52,13 +52,13 @@ class Expected:
 
 @dataclass(frozen=True)
 class Facts:
-    """What came of it: on the cluster, in Airflow, and on disk.
+    """The results of a case: on the cluster, in Airflow, and on disk.
 
-    :param orphans: jobs that were alive a minute after the DAG run's end.
-    :param missing: lines of drivers that ran to their end, in no log.
+    :param orphans: jobs that were alive a minute after the end of the DAG run.
+    :param missing: lines of drivers that ran to their end, but that no log has.
     :param repeated: lines that one try's log has more than once.
-    :param trouble: what kept the session from being played as it is meant.
-    :param story: the logs, for whoever looks for the reason.
+    :param trouble: an error of the session itself.
+    :param story: the logs, for debugging.
     """
 
     state: str
@@ -75,17 +75,17 @@ class Facts:
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong.
+    """A fault.
 
-    :param name: in words.
-    :param hits: the process, or who acts.
-    :param fire: lets it happen to runs, and returns when it is over and what was killed is there again.
-    :param expected: what must come of it, for a moment and a mode; None where it can't happen.
-    :param shared: whether it hits tasks one by one, so that others' tasks may run beside these.
-    :param prepare: what is done before the runs are triggered.
-    :param moments: at which it is played.
-    :param kind: of the DAG, if it is not that of the moment.
-    :param slice: the moment and the mode of the case that `--slice` takes; None: it takes none.
+    :param name: its description.
+    :param hits: the affected process, or the actor.
+    :param fire: injects the fault into runs, and returns when it is over and killed processes run again.
+    :param expected: the expected result for a moment and a mode; None if the fault can't happen then.
+    :param shared: whether it affects single tasks, so that tasks of other cases can run at the same time.
+    :param prepare: called before the runs are triggered.
+    :param moments: the moments at which it is injected.
+    :param kind: the kind of DAG, if not the one of the moment.
+    :param slice: the moment and the mode of the case that `--slice` selects; None: none.
     """
 
     name: str
@@ -120,11 +120,11 @@ class Case:
 
     @property
     def in_slice(self) -> bool:
-        """Whether `--slice` takes it."""
+        """Whether `--slice` selects it."""
         return self.fault.slice == (self.moment, self.mode)
 
     def problems(self, facts: Facts) -> list[str]:
-        """Compare what came of it with what must."""
+        """Return the differences between the results and the expected ones."""
         must = self.expected
         counted = [
             ("tries", facts.tries, must.tries),

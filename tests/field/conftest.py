@@ -1,4 +1,4 @@
-"""Plays the sessions of the selected cases: each when the first of its cases asks for its result."""
+"""Runs the sessions of the selected cases: each one when the first test of its cases runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 
-#: Cases of shared faults in one session.
+#: The most cases of shared faults in one session.
 AT_ONCE = 14
 
 # Only the environments of `make field` have Celery.
@@ -25,14 +25,14 @@ collect_ignore = [] if importlib.util.find_spec("celery") else ["test_field.py"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slice", action="store_true", help="play one case of the most telling faults only")
+    parser.addoption("--slice", action="store_true", help="run only one case of each of the most important faults")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     own = [item for item in items if item.path.is_relative_to(HERE)]
     for item in own:
         item.add_marker(pytest.mark.field)
-        # The first test of a session waits for all of it, and that of the first for the bench.
+        # The first test of a session waits for the whole session, and the very first one also for the bench.
         item.add_marker(pytest.mark.timeout(2400))
     if config.getoption("slice", default=False):
         left_out = [item for item in own if not _case(item).in_slice]
@@ -46,7 +46,7 @@ def _case(item: pytest.Item) -> Case:
 
 
 def sessions_of(cases: list[Case]) -> list[list[Case]]:
-    """Put cases together that can be played at once: those of one fault, or those of several shared ones."""
+    """Group the cases that can run at the same time: those of one fault, or of several shared ones."""
     alone: dict[str, list[Case]] = {}
     shared: list[Case] = []
     for case in cases:
@@ -60,7 +60,7 @@ def sessions_of(cases: list[Case]) -> list[list[Case]]:
 
 @pytest.fixture(scope="session")
 def facts_of(request: pytest.FixtureRequest) -> Iterator[Callable[[Case], Facts]]:
-    """A function that returns what became of a case, and plays its session at need."""
+    """A function that returns the results of a case, and runs its session if needed."""
     from tests.field import session, table
     from tests.field.bench import Bench, new_folder
 

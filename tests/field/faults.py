@@ -1,4 +1,4 @@
-"""The faults, and what must come of each. Everything is to be as without the fault, unless it says otherwise here."""
+"""The faults and their expected results: by default the same as without the fault."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ KILL, TERM, QUIT, STOP, CONT = signal.SIGKILL, signal.SIGTERM, signal.SIGQUIT, s
 ONCE = Expected()
 
 # Seconds.
-#: A pause after which Airflow takes a task, or a component, for dead, and has acted on it.
+#: A pause after which Airflow considers a task or component dead, and has acted on it.
 LONG_PAUSE = 10 + max(TASK_HEARTBEAT_TIMEOUT, COMPONENT_HEARTBEAT_TIMEOUT)
-#: Shorter than each grace period of Airflow and of the provider (the shortest: 5 s between SIGTERM and SIGKILL), and
-#: longer than each (the longest: a minute, in which a job that was stopped with its old try is made anew).
+#: From shorter than each grace period of Airflow and the provider (the shortest: 5 s between SIGTERM and SIGKILL), to
+#: longer than each (the longest: a minute, in which a job that was stopped with its old try is submitted again).
 PAUSES = (3, LONG_PAUSE, 75)
-#: How long a job may take to stop after a user's act; Airflow 2 gives a task marked as a success 20 s.
+#: How long a job may take to stop after a user's action; Airflow 2 gives a task marked as a success 20 s.
 STOPPED_WITHIN = 50
 
 
@@ -49,7 +49,7 @@ def _once(_moment: str, _mode: str) -> Expected:
 
 
 def _may_be_handed_over(_moment: str, mode: str) -> Expected:
-    """Return what must come of a task whose trigger may be given to another triggerer, which reads the log anew."""
+    """Return the result for a task whose trigger may move to another triggerer, which reads the log from its start."""
     return replace(ONCE, repeats=mode == "deferrable")
 
 
@@ -62,10 +62,10 @@ def _has_process(moment: str, mode: str) -> bool:
 
 
 def _task_process(sig: int, *, supervisor: bool, pause: float = 0.0) -> Fire:
-    """Send a signal to the tasks' processes, or to their supervisors; after a pause let them go on."""
+    """Send a signal to the tasks' processes, or to their supervisors; resume them after a pause."""
 
     def fire(_bench: Bench, runs: Sequence[Run]) -> None:
-        # That of a job that has ended may have ended, too.
+        # If the job has ended, its task's process may have ended too.
         found = [processes[supervisor] for run in runs if (processes := run.processes())]
         for process in found:
             process.signal(sig)
@@ -106,13 +106,13 @@ def _of_tasks() -> list[Fault]:
     return [*pair("task process", supervisor=False), *pair("task supervisor", supervisor=True)]
 
 
-# A user's acts
+# User actions
 
 
 def _stopped(bench: Bench, runs: Sequence[Run]) -> None:
-    """Wait until no job of a run is alive, or it has taken too long.
+    """Wait until no job of the runs is alive, or until a timeout.
 
-    Ray stops a job that waits for resources only when it gets them: it is asked to when the others have stopped.
+    Jobs that wait for resources are not waited for, because Ray stops them only when they get their resources.
     """
     at_once = [run for run in runs if run.moment not in ("queued", "pending")]
     time.sleep(10)
@@ -125,7 +125,7 @@ def _stopped(bench: Bench, runs: Sequence[Run]) -> None:
 
 
 def _act(act: Callable[[Run], None], *, users: int = 20, then_stops: bool = True) -> Fire:
-    """Have users act on all runs at once, and wait until the jobs have stopped."""
+    """Return a fault in which users act on all runs at once, and wait until the jobs have stopped."""
 
     def fire(bench: Bench, runs: Sequence[Run]) -> None:
         with ThreadPoolExecutor(users) as threads:
@@ -137,7 +137,7 @@ def _act(act: Callable[[Run], None], *, users: int = 20, then_stops: bool = True
 
 
 def _cleared(bench: Bench, runs: Sequence[Run]) -> None:
-    """Have a user clear all tasks at once; wait until the jobs that there were have stopped, see :func:`_stopped`."""
+    """Clear all tasks at once; wait until their earlier jobs have stopped, see :func:`_stopped`."""
     old = {run.run_id: run.alive(bench.ray.jobs()) for run in runs if run.moment != "pending"}
     _act(lambda run: run.airflow.clear(run.dag_id, run.run_id, TASK), then_stops=False)(bench, runs)
     time.sleep(10)
@@ -150,32 +150,32 @@ def _cleared(bench: Bench, runs: Sequence[Run]) -> None:
 
 
 def _ended_by_user(state: str) -> Callable[[str, str], Expected]:
-    """Return what must come of a task that a user ends: its job, if there is one, ends with it."""
+    """Return the result for a task that a user ends: its job, if there is one, ends with it."""
 
     def expected(moment: str, _mode: str) -> Expected:
         must = Expected(state=state, starts=1, ends=0, whole=False)
         if moment == "queued":
             return replace(must, starts=0)
-        if moment in ("uploading", "pending"):  # the job may begin before it is stopped
+        if moment in ("uploading", "pending"):  # the job may start before it is stopped
             return replace(must, starts=(0, 1))
         if moment == "ending":
             return replace(must, ends=(0, 1))
         return replace(must, ends=1) if moment == "ended" else must
 
     def of_airflow_2(moment: str, mode: str) -> Expected:
-        # It lets a task that is marked as a success go on for 20 s ([core] task_success_overtime).
+        # Airflow 2 gives a task that is marked as a success another 20 s ([core] task_success_overtime).
         return replace(expected(moment, mode), ends=(0, 1)) if moment == "uploading" else expected(moment, mode)
 
     return of_airflow_2 if state == "success" and airflow_version() < (3, 0) else expected
 
 
 def _run_failed(moment: str, mode: str) -> Expected:
-    """Return what must come of a task whose run a user marks as failed: Airflow skips what no worker has yet."""
+    """Return the result for a task whose run a user marks as failed: Airflow skips tasks without a worker."""
     return _ended_by_user("skipped" if moment == "queued" else "failed")(moment, mode)
 
 
 def _run_anew(moment: str, mode: str) -> Expected:
-    """Return what must come of a task that a user clears: its job ends, and another one runs."""
+    """Return the result for a task that a user clears: its job ends, and another one runs."""
     must = Expected(starts=2, ends=1)
     if moment == "queued":
         return replace(must, starts=1)
@@ -183,7 +183,9 @@ def _run_anew(moment: str, mode: str) -> Expected:
         return replace(must, starts=(1, 2))
     if moment == "ending":
         return replace(must, ends=(1, 2))
-    if moment == "ended" and mode == "sync":  # not if it meets the record of the task's success, see the docs
+    if (
+        moment == "ended" and mode == "sync"
+    ):  # no new job if Airflow records the success at that moment, see docs/exactly-once.md
         return replace(must, starts=(1, 2), ends=(1, 2))
     return replace(must, ends=2) if moment == "ended" else must
 
@@ -196,8 +198,8 @@ def _by_users() -> list[Fault]:
         ("marks the task failed", marks("failed"), _ended_by_user("failed"), ("running", "sync")),
         ("marks the task a success", marks("success"), _ended_by_user("success"), ("running", "deferrable")),
         ("clears the task", _cleared, _run_anew, ("running", "deferrable")),
-        # One after another: when a dozen are deleted at a time, Airflow 3.3's API server runs out of connections to its
-        # database, and answers nobody for minutes.
+        # One after another: when a dozen are deleted at the same time, the API server of Airflow 3.3 runs out of
+        # database connections, and does not answer for minutes.
         (
             "deletes the run",
             _act(lambda run: run.delete(), users=1),
@@ -260,7 +262,7 @@ def _timeouts() -> list[Fault]:
 
 
 def _killed(names: Sequence[str], sig: int = KILL, away: float = 0.0) -> Fire:
-    """Kill components, or shut them down in good order; start them again."""
+    """Return a fault that kills components, or stops them gracefully, and starts them again."""
 
     def fire(bench: Bench, _runs: Sequence[Run]) -> None:
         for name in names:
@@ -285,12 +287,12 @@ def _paused(names: Sequence[str], seconds: float) -> Fire:
 
 
 def _only_first(bench: Bench) -> None:
-    """Have all tasks run on the first worker."""
+    """Make all tasks run on the first worker."""
     bench.airflow.broker.cease(DEFAULT, [WORKERS[1]])
 
 
 def _first_worker(strike: Fire) -> Fire:
-    """Strike the first worker, on which all tasks are, while the second one takes what comes."""
+    """Return a fault of the first worker, which has all tasks; the second one then takes new tasks."""
 
     def fire(bench: Bench, runs: Sequence[Run]) -> None:
         strike(bench, runs)
@@ -315,7 +317,7 @@ def _workers() -> list[Fault]:
     first = WORKERS[0]
 
     def warm(bench: Bench, _runs: Sequence[Run]) -> None:
-        bench.airflow.components[first].terminate()  # waits for its tasks; a later session starts it anew
+        bench.airflow.components[first].terminate()  # waits for its tasks; a later session starts it again
 
     def cold(bench: Bench, _runs: Sequence[Run]) -> None:
         main = bench.airflow.components[first].main()
@@ -329,7 +331,7 @@ def _workers() -> list[Fault]:
         bench.airflow.kill_process(first)
 
     def after_grace(strike: Fire) -> Fire:
-        """Strike, and kill what is left after a grace period, as orchestrators do; then start it anew."""
+        """Return a fault that kills the worker after a grace period, like an orchestrator, and starts it again."""
 
         def fire(bench: Bench, runs: Sequence[Run]) -> None:
             _first_worker(strike)(bench, runs)
@@ -374,7 +376,7 @@ def _clocks() -> list[Fault]:
             f"its clock is 10 minutes {name}",
             "worker",
             until_the_end,
-            # Airflow 2 itself runs no task on a worker whose clock is behind.
+            # Airflow 2 runs no task on a worker whose clock is slow.
             lambda _moment, _mode: None if name == "slow" and airflow_version() < (3, 0) else ONCE,
             prepare=set_clock,
             moments=("uploading", "running"),
@@ -451,7 +453,7 @@ def _api_servers() -> list[Fault]:
 
 def _stores() -> list[Fault]:
     def without_broker(moment: str, mode: str) -> Expected:
-        # The job has its end, but no try can be sent to a worker: Airflow may use up all of them within seconds.
+        # The job has ended, but the task can't be sent to a worker: Airflow may use up all tries within seconds.
         ends_meanwhile = mode == "deferrable" and moment in ("ending", "ended")
         return replace(ONCE, state=("success", "failed")) if ends_meanwhile else ONCE
 
@@ -537,7 +539,7 @@ def _clusters() -> list[Fault]:
         bench.ray.restart()
 
     def forgotten(moment: str, _mode: str) -> Expected:
-        # A head without fault tolerance forgets its jobs: one that it had is lost, and the next try's is another.
+        # A head without fault tolerance forgets its jobs: they are lost, and the next try submits another one.
         if moment == "queued":
             return replace(ONCE, tries=1)
         if moment == "uploading":
@@ -556,7 +558,7 @@ def _clusters() -> list[Fault]:
     return [Fault(name, "Ray", fire, must, moments=at, slice=sliced) for name, fire, must, at, sliced in faults]
 
 
-# What is not promised: the job runs on, and nobody follows it
+# Not promised: the job goes on, and no task follows it
 
 
 def _not_promised() -> list[Fault]:
@@ -630,7 +632,7 @@ def _edits() -> list[Fault]:
 
 
 def _nothing(_bench: Bench, _runs: Sequence[Run]) -> None:
-    """Let nothing happen: what a session does by itself must change nothing."""
+    """Do nothing: a session without a fault must not change anything."""
 
 
 FAULTS = [

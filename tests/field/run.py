@@ -1,4 +1,4 @@
-"""One DAG run with one task, that of a case: how it is brought to its moment, and what becomes of it."""
+"""The DAG run of a case: brings its task to the right moment, and collects the results."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from tests.support.processes import Process
 
 TASK = "job"
-#: Half-seconds after which a driver gives up.
+#: After this many half-seconds, a driver gives up.
 _LONGEST = 600
-#: States in which a task goes on, even if its DAG run has ended.
+#: States of a task that is still active, even if its DAG run has ended.
 _ACTIVE = ("running", "queued", "deferred", "restarting")
 _LINE = re.compile(r"line (\d+) of (\d+) from the driver")
 _ERROR = re.compile(r"\b(?:Ray\w+Error|AirflowTaskTimeout|AirflowTaskTerminated|TaskDeferralTimeout)\b")
 
 
 class Run:
-    """The run of a case.
+    """The DAG run of a case.
 
-    :param session: names the session among the others of this bench.
+    :param session: the name of the session, unique on this bench.
     """
 
     def __init__(self, bench: Bench, case: Case, session: str) -> None:
@@ -45,17 +45,17 @@ class Run:
         self.folder.mkdir(parents=True)
         self._trace, self._gate = self.folder / "trace", self.folder / "gate"
 
-    # Its life
+    # Actions
 
     def trigger(self) -> None:
         """Start the run."""
         files = self.folder / "files"
         files.mkdir()
-        (files / "run.txt").write_text(self.run_id)  # so that its package is on the cluster for no other run
+        (files / "run.txt").write_text(self.run_id)  # so that no other run has uploaded the same package
         self.airflow.trigger(self.dag_id, self.run_id, {"command": self._command(), "working_dir": str(files)})
 
     def delete(self) -> None:
-        """Delete the DAG run, as a user does: Airflow 3 lets nobody delete one that runs."""
+        """Delete the DAG run, like a user. Airflow 3 does not delete a running one, so it is marked as failed first."""
         if self.airflow.version >= (3, 0):
             self.airflow.set_run_state(self.dag_id, self.run_id, "failed")
         self.airflow.api("DELETE", f"dags/{self.dag_id}/dagRuns/{self.run_id}")
@@ -65,15 +65,15 @@ class Run:
         self._gate.touch()
 
     def is_there(self, jobs: list[dict[str, Any]]) -> bool:
-        """Return whether the task is at its moment, or as near as can be before the session goes on.
+        """Return whether the task is at its moment, or as close to it as the session needs.
 
-        :param jobs: of the cluster.
+        :param jobs: the jobs of the cluster.
         """
-        if self.case.fault.kind and self.is_over():  # the time is short, on a busy machine
+        if self.case.fault.kind and self.is_over():  # on a busy machine, the timeout may already have passed
             return True
         row = self.airflow.query("SELECT state FROM task_instance WHERE run_id = ?", self.run_id)
         state = row[0]["state"] if row else None
-        if self.moment in ("queued", "uploading"):  # a held upload is counted by the proxy
+        if self.moment in ("queued", "uploading"):  # the proxy counts held uploads
             return state == ("queued" if self.moment == "queued" else "running")
         if state != ("running" if self.case.mode == "sync" else "deferred"):
             return False
@@ -82,7 +82,7 @@ class Run:
         return bool(_LINE.search(self.log(1)))
 
     def processes(self) -> tuple[Process, Process] | None:
-        """Return the process that runs the task's code, and its supervisor; None if no process works for it."""
+        """Return the process that runs the task's code, and its supervisor; None if there is none."""
         row = self.airflow.task(self.dag_id, self.run_id, TASK)
         if row.state != "running" or not row.pid or not row.hostname:
             return None
@@ -91,10 +91,13 @@ class Run:
         except ProcessLookupError:
             return None
 
-    # What became of it
+    # Results
 
     def jobs(self, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return those of the cluster's jobs that are this run's."""
+        """Return the jobs of this run.
+
+        :param jobs: the jobs of the cluster.
+        """
         return [job for job in jobs if (job["metadata"] or {}).get("airflow_run_id") == self.run_id]
 
     def alive(self, jobs: list[dict[str, Any]]) -> list[str]:
@@ -102,13 +105,13 @@ class Run:
         return [job["submission_id"] for job in self.jobs(jobs) if job["status"] not in TERMINAL]
 
     def is_over(self) -> bool:
-        """Return whether the DAG run has ended, and nothing happens for its task, or both are deleted."""
+        """Return whether the DAG run has ended and its task is not active, or both are deleted."""
         rows = self.airflow.query(
             "SELECT r.state AS run, t.state AS task FROM dag_run r LEFT JOIN task_instance t"
             " ON t.dag_id = r.dag_id AND t.run_id = r.run_id WHERE r.run_id = ?",
             self.run_id,
         )
-        # In a run that a user has ended, Airflow may leave a task scheduled that never runs.
+        # If a user has ended the run, Airflow may leave its task scheduled, although it never runs.
         return not rows or (rows[0]["run"] in ("success", "failed") and rows[0]["task"] not in _ACTIVE)
 
     def log(self, try_number: int) -> str:
@@ -116,10 +119,10 @@ class Run:
         return self.airflow.task_log(self.dag_id, self.run_id, TASK, try_number)
 
     def facts(self, orphans: int, trouble: str) -> Facts:
-        """Tell what became of it.
+        """Return the results.
 
-        :param orphans: jobs that were alive too long.
-        :param trouble: of the session.
+        :param orphans: how many jobs were alive too long.
+        :param trouble: the error of the session, or an empty string.
         """
         rows = self.airflow.query("SELECT state, try_number FROM task_instance WHERE run_id = ?", self.run_id)
         folder = self.airflow.home / "logs" / f"dag_id={self.dag_id}" / f"run_id={self.run_id}" / f"task_id={TASK}"
@@ -143,9 +146,9 @@ class Run:
         )
 
     def _command(self) -> str:
-        """Return what the driver does. The quotes tell what it says from the command, which logs show, too."""
+        """Return the driver's command. Its quotes distinguish the output from the command, which logs also show."""
         return (
-            # Ray takes a command that ends at once for one that could not be started.
+            # Ray assumes that a command that ends at once could not be started.
             f"echo start $$ >> {self._trace}; sleep 1; n=0; "
             f"until [ -e {self._gate} ] || [ $n -gt {_LONGEST} ]; do "
             "n=$((n+1)); echo line $n of $$ from the 'driver'; sleep 0.5; done; "

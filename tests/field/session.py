@@ -1,4 +1,4 @@
-"""A session: runs of several cases are brought to their moments, the fault comes, and what became of them is told."""
+"""A session: brings the runs of several cases to their moments, injects the faults, and returns the results."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ if TYPE_CHECKING:
 # Seconds.
 LONGEST_START = 150.0
 LONGEST_END = 200.0
-#: More for each of many jobs: each has two processes to start, on two cores.
+#: Additional time for each of many jobs, because each starts two processes, on two cores.
 FOR_EACH = 6.0
-#: How long a job may go on after the end of its DAG run before it counts as an orphan.
+#: How long a job may run after the end of its DAG run before it counts as an orphan.
 ORPHAN_AFTER = 60.0
-#: How long uploads are held beyond the beginning of the fault.
-HELD_ON = 2.0
+#: How long uploads are held after the start of the fault.
+HELD_AFTER_FAULT = 2.0
 
 
 def play(bench: Bench, cases: Sequence[Case], name: str) -> dict[str, Facts]:
-    """Play cases together; return what became of each, by its name.
+    """Run cases together; return the results of each, by its name.
 
-    :param cases: of one fault, or of several shared ones.
-    :param name: no other session's on this bench.
+    :param cases: the cases of one fault, or of several shared ones.
+    :param name: unique among the sessions on this bench.
     """
     runs = [Run(bench, case, name) for case in cases]
     faults = [fault for fault in FAULTS if any(run.case.fault is fault for run in runs)]
     troubles: dict[Fault | None, str] = {}
-    with _noted(troubles, None):
+    with _recorded(troubles, None):
         for fault in faults:
             fault.prepare(bench)
-        _bring_there(bench, runs)
+        _bring_to_moments(bench, runs)
         with ThreadPoolExecutor(len(faults)) as threads:
             for fault in faults:
                 threads.submit(_fire, bench, fault, _of(fault, runs), troubles)
-            time.sleep(HELD_ON)
-            bench.uploads_let_go.set()
+            time.sleep(HELD_AFTER_FAULT)
+            bench.uploads_released.set()
         bench.heal()
         _let_end(bench, runs)
         wait(
             lambda: all(run.is_over() for run in runs),
             LONGEST_END + FOR_EACH * len(runs),
-            lambda: f"do not end: {[run.case.name for run in runs if not run.is_over()]}",
+            lambda: f"runs do not end: {[run.case.name for run in runs if not run.is_over()]}",
         )
     if None in troubles:
         bench.heal()
@@ -66,16 +66,16 @@ def play(bench: Bench, cases: Sequence[Case], name: str) -> dict[str, Facts]:
 
 
 @contextmanager
-def _noted(troubles: dict[Fault | None, str], fault: Fault | None) -> Iterator[None]:
-    """Note an error as the trouble of a fault, or of the session; each of its cases tells it."""
+def _recorded(troubles: dict[Fault | None, str], fault: Fault | None) -> Iterator[None]:
+    """Record an error as the trouble of a fault, or of the session; each of its cases reports it."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - of whatever kind: the table tells it
+    except Exception as error:  # noqa: BLE001 - the table reports any error
         troubles[fault] = f"{type(error).__name__}: {error}"
 
 
 def _fire(bench: Bench, fault: Fault, runs: Sequence[Run], troubles: dict[Fault | None, str]) -> None:
-    with _noted(troubles, fault):
+    with _recorded(troubles, fault):
         fault.fire(bench, runs)
 
 
@@ -83,17 +83,17 @@ def _of(fault: Fault, runs: Sequence[Run]) -> list[Run]:
     return [run for run in runs if run.case.fault is fault]
 
 
-def _bring_there(bench: Bench, runs: Sequence[Run]) -> None:
-    """Start the runs and wait until each is at its moment, but for the last seconds."""
+def _bring_to_moments(bench: Bench, runs: Sequence[Run]) -> None:
+    """Start the runs, and wait until each is at its moment, except for the last seconds."""
     uploading = [run for run in runs if run.moment == "uploading"]
     others = [run for run in runs if run.moment != "uploading"]
     bench.airflow.broker.cease(LATER, WORKERS)
     if any(run.moment == "pending" for run in runs):
         bench.hold_resource()
     _trigger(bench, others)
-    before = bench.hold_uploads()  # for as short as can be
+    before = bench.hold_uploads()  # as late as possible
     _trigger(bench, uploading)
-    wait(lambda: bench.uploads() >= before + len(uploading), LONGEST_START, lambda: "uploads did not begin")
+    wait(lambda: bench.uploads() >= before + len(uploading), LONGEST_START, lambda: "uploads did not start")
     for run in runs:
         if run.moment == "ended":
             run.let_end()
@@ -117,13 +117,13 @@ def _trigger(bench: Bench, runs: Sequence[Run]) -> None:
     wait(
         all_there,
         LONGEST_START + FOR_EACH * len(runs),
-        lambda: f"not at their moments: {[run.case.name for run in waiting]}",
+        lambda: f"runs are not at their moments: {[run.case.name for run in waiting]}",
     )
 
 
 def _let_end(bench: Bench, runs: Sequence[Run]) -> None:
-    """Take away all that keeps a run from its end."""
-    bench.uploads_let_go.set()
+    """Release everything that holds the runs."""
+    bench.uploads_released.set()
     bench.release_resource()
     bench.airflow.broker.consume(LATER, WORKERS)
     for run in runs:
@@ -131,7 +131,7 @@ def _let_end(bench: Bench, runs: Sequence[Run]) -> None:
 
 
 def _orphans(bench: Bench, runs: Sequence[Run]) -> dict[str, int]:
-    """Return how many jobs of each run are alive too long after its end, and stop them."""
+    """Stop the jobs that are alive too long after the end of their runs; return how many each run had."""
     deadline = time.monotonic() + ORPHAN_AFTER
     while True:
         jobs = bench.ray.jobs()

@@ -1,9 +1,9 @@
 """
-What came of the cases, as JSON and as a Markdown table.
+Writes the results of the cases as JSON and as a Markdown table.
 
     python -m tests.field.table
 
-writes docs/faults.md anew, from the results in build/field.
+writes docs/faults.md from the results in build/field.
 """
 
 from __future__ import annotations
@@ -25,29 +25,34 @@ if TYPE_CHECKING:
 _REPO = Path(__file__).resolve().parents[2]
 RESULTS = _REPO / "build" / "field"
 
-_PAGE = """# What was broken, and what came of it
+_PAGE = """# Fault tests
 
 `make field` starts a distributed Airflow on one machine (two schedulers, two Celery workers, two triggerers, an API
-server, PostgreSQL, Redis) and a real Ray head, and breaks one thing after the other, while tasks are at different
-moments of their life. Each case is counted on the cluster and on disk: the drivers that started and that ran to their
-end, the jobs that are still alive a minute after the end of the DAG run, the state and the tries of the task, the class
-of its error, and whether its logs have each line of the driver, once in each try. `ok` means that all of these are as
-they must be: one driver that runs to its end, whatever happens to processes and connections; none left where a user or
-a limit ends the task; two where a user clears it, or the head forgets its jobs. [Kill and timeouts](kill.md) and
-[Exactly one Ray job per intended run](exactly-once.md) tell what is promised, and what is not.
+server, PostgreSQL, Redis) and a real Ray head. It then injects one fault after the other, while tasks are in different
+phases. For each case it checks
 
-This page is written by `python -m tests.field.table`.
+- how many drivers started, and how many ran to their end;
+- which jobs are still alive a minute after the end of the DAG run;
+- the state of the task, its number of tries, and the class of its error;
+- whether the task's logs have each line of the driver, once in each try.
+
+`ok` means that all of these are as expected. Exactly one driver runs to its end, whatever happens to processes and
+connections. No job is left after a user or a limit has ended the task. Two drivers run if a user clears the task, or if
+the head forgets its jobs. [Kill and timeouts](kill.md) and [Exactly one Ray job per intended run](exactly-once.md)
+describe what is guaranteed, and what is not.
+
+`python -m tests.field.table` writes this page.
 
 """
 
-#: The faults in their order.
+#: All faults, in order.
 _KNOWN = dict.fromkeys((fault.hits, fault.name) for fault in FAULTS)
 
 
 def record(folder: Path, version: str, played: Iterable[tuple[Case, Facts]]) -> None:
-    """Add cases to the results of an Airflow version, in place of earlier results of the same; write the table anew.
+    """Add cases to the results of an Airflow version, or replace their earlier results; write the table.
 
-    :param folder: for ``VERSION.json``, ``table.md``, and in ``VERSION/`` the logs of each case.
+    :param folder: for ``VERSION.json``, ``table.md``, and the logs of each case in ``VERSION/``.
     """
     (folder / version).mkdir(parents=True, exist_ok=True)
     file = folder / f"{version}.json"
@@ -79,7 +84,7 @@ def render(versions: dict[str, dict[str, Any]]) -> str:
     for version, results in versions.items():
         wrong = sum(bool(result["problems"]) for result in results.values())
         text += [f"### Airflow {version}", "", f"{len(results)} cases, {len(results) - wrong} as expected.", ""]
-        text += ["| hit | fault | mode | " + " | ".join(MOMENTS) + " |", "|---" * (3 + len(MOMENTS)) + "|"]
+        text += ["| Hits | Fault | Mode | " + " | ".join(MOMENTS) + " |", "|---" * (3 + len(MOMENTS)) + "|"]
         rows: dict[tuple[str, str, str], dict[str, list[str]]] = {}
         for result in results.values():
             cells = rows.setdefault((result["hits"], result["fault"], result["mode"]), {})
@@ -98,7 +103,7 @@ def _verdict(result: dict[str, Any]) -> str:
 
 
 def _summary(verdicts: list[str]) -> str:
-    """Return the cell of a moment, at which there may be several tasks."""
+    """Return the cell of a moment, which may have several tasks."""
     if len(set(verdicts)) == 1 and len(verdicts) > 1:
         return f"{verdicts[0]} ({len(verdicts)} tasks)"
     return ", ".join(verdicts) or "-"

@@ -1,4 +1,4 @@
-"""Faults in a distributed Airflow: each case is one fault, at one moment of a task, in one mode."""
+"""Faults in a distributed Airflow: each case is one fault at one moment of a task in one mode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heads on the machine of somebody who uses Ray: with a token of theirs in their home, and settings in their shell."""
+"""Heads on the machine of a Ray user, who has a token in their home and settings in their shell."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 
 from tests.support.ray_head import RayHead, require_ray
 
-# Heads of the tests' own start one at a time.
+# Tests with their own heads run one at a time.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900), pytest.mark.xdist_group("heads")]
 
 ROOT = Path(__file__).parents[2]
 
-#: The head of `make demo`: it must run a job that uses Ray.
+#: Starts the head of `make demo`, which must run a job that uses Ray.
 LOCAL_RAY = """
 import sys, urllib.error
 from pathlib import Path
@@ -36,7 +36,7 @@ finally:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make this process that user's; return their home."""
+    """Set this user's environment for this process; return their home."""
     home = tmp_path / "home"
     (home / ".ray").mkdir(parents=True)
     (home / ".ray" / "auth_token").write_text("0123456789abcdef0123456789abcdef\n")
@@ -61,7 +61,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def left(home: Path) -> set[str]:
-    """Return the files that are there, without caches."""
+    """Return the files in the home, without caches."""
     names = {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()}
     return {name for name in names if not name.startswith(".cache/")}
 
@@ -75,7 +75,7 @@ def test_the_head_of_the_demo(machine: Path) -> None:
     assert left(machine) == {".netrc", ".ray/auth_token"}
 
 
-def test_a_head_of_the_tests_lets_everybody_in_where_it_is_told_so(machine: Path) -> None:
+def test_a_head_of_the_tests_can_be_started_without_a_token(machine: Path) -> None:
     with RayHead(num_cpus=1, ray_bin=require_ray(), token="") as head:
         job = head.submit("python -c 'import ray; ray.init()'")
         assert head.wait_job(job)["status"] == "SUCCEEDED"

@@ -1,4 +1,4 @@
-"""Each command on a real head, as a process: what it writes first, and its exit code."""
+"""Each command on a real head, as a process: its output and its exit code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.support.ray_head import RayHead
 
-# On Python 3.14 `airflow` warns of itself, on stdout.
+# On Python 3.14, `airflow` prints warnings about itself on stdout.
 AIRFLOW = (sys.executable, "-W", "ignore", str(Path(sys.executable).parent / "airflow"), "ray-jobs")
 KNOWN_TO_AIRFLOW = tuple(map(int, version("apache-airflow").split(".")[:2])) >= (3, 2)
 
@@ -27,7 +27,7 @@ KNOWN_TO_AIRFLOW = tuple(map(int, version("apache-airflow").split(".")[:2])) >= 
 def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("home")))
-        # Without it Airflow 2.11 warns in every process that imports it.
+        # Without it, Airflow 2.11 prints a warning in every process that imports it.
         patch.setenv("AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY", "True")
         yield
 
@@ -38,7 +38,7 @@ def test_a_job_from_submission_to_deletion(ray_head: RayHead, tmp_path: Path) ->
     (tmp_path / "code/job.py").write_text("import os, sys\nprint(os.environ['MY_TOKEN'], sys.argv[1:])\nsys.exit(3)\n")
     env = json.dumps({"env_vars": {"MY_TOKEN": "t0ken-value"}})
     options = ["--submission-id", "cli-failed", "--working-dir", str(tmp_path / "code"), "--runtime-env-json", env]
-    # Started the way that this Airflow version has.
+    # `airflow ray-jobs`, if this Airflow version supports it.
     program = AIRFLOW if KNOWN_TO_AIRFLOW else MODULE
     failed = call(ray_head, "submit", "--follow", *options, "--", "python", "job.py", "a b", "--c", program=program)
     assert failed.code == 1, failed
@@ -77,7 +77,7 @@ def test_a_job_from_submission_to_deletion(ray_head: RayHead, tmp_path: Path) ->
     assert call(ray_head, "status", "cli-sleeps").code == 4
 
 
-@pytest.mark.skipif(not KNOWN_TO_AIRFLOW, reason="Airflow asks providers for commands from 3.2 on")
+@pytest.mark.skipif(not KNOWN_TO_AIRFLOW, reason="Airflow supports commands of providers from 3.2 on")
 @pytest.mark.timeout(600)
 def test_both_ways_do_the_same(ray_head: RayHead) -> None:
     ray_head.submit("true", submission_id="cli-twice")
@@ -92,7 +92,7 @@ def test_both_ways_do_the_same(ray_head: RayHead) -> None:
         for program, name in ((None, "python -m airflow_provider_rayjobs"), (AIRFLOW, "airflow ray-jobs")):
             process = start(ray_head, verb, *args, program=program, env=environment(ray_head, COLUMNS="300"))
             done = finish(process)
-            # The name's length decides how the usage is indented.
+            # The indentation of the usage depends on the length of the name.
             texts = (" ".join(text.replace(name, "NAME").split()) for text in (done.out, done.err))
             results.append(Done(done.code, *texts))
         assert results[0] == results[1]

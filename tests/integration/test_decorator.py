@@ -1,4 +1,4 @@
-"""``@task.ray_job`` on a real head: what comes of a function's value, of its failures, and of its output."""
+"""``@task.ray_job`` on a real head: a function's value, its failures and its output."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def echo(*values: Any) -> Any:
 
 
 def fits(value: Any) -> bool:
-    """Whether this Airflow takes a value's integers."""
+    """Return whether this Airflow can store a value's integers."""
     return not versions.INTEGERS_HAVE_64_BITS or all(-(2**63) <= number < 2**64 for number in integers(value))
 
 
@@ -81,13 +81,13 @@ def test_two_hundred_generated_values_come_back_equal(deferrable: bool) -> None:
     assert len(made) >= 200
     came = task(echo, *made, deferrable=deferrable).run()
     assert len(came) == len(made)
-    # What no database of Airflow takes comes back as its escape.
+    # Text that no database of Airflow can store is returned escaped.
     wrong = [(sent, back) for sent, back in zip(made, came, strict=True) if not same(safe_value(sent), back)]
     assert not wrong
 
 
 @pytest.mark.parametrize("place", [lambda it: it, lambda it: {"rows": [(1, {it})]}], ids=["alone", "in a value"])
-def test_an_integer_beyond_64_bits_is_refused_where_airflow_can_not_keep_it(place: Callable[[int], Any]) -> None:
+def test_an_integer_beyond_64_bits_is_rejected_if_airflow_can_not_store_it(place: Callable[[int], Any]) -> None:
     largest = [place(-(2**63)), place(2**64 - 1)]
     assert task(echo, *largest).run() == largest
     for number in (-(2**63) - 1, 2**64):
@@ -114,7 +114,7 @@ def test_ray_tasks_inside_have_what_the_function_defines() -> None:
         def square(number: int) -> Part:
             from airflow_provider_rayjobs.progress import progress
 
-            progress(number)  # in a Ray task it does nothing, but no harm
+            progress(number)  # has no effect in a Ray task
             return Part(number, number**2)
 
         ray.init()
@@ -176,7 +176,7 @@ def test_the_functions_own_traceback_fails_the_task() -> None:
     assert "driver.py" not in text
 
 
-def test_a_process_that_leaves_on_the_spot_fails_with_its_exit_code() -> None:
+def test_a_process_that_exits_at_once_fails_with_its_exit_code() -> None:
     def leaves() -> None:
         import os
 
@@ -213,7 +213,7 @@ def test_a_value_without_json_form_is_named() -> None:
         task(odd).run()
 
 
-def test_an_end_without_a_value_is_an_error_and_the_next_try_runs_anew(ray_head: RayHead, tmp_path: Path) -> None:
+def test_an_end_without_a_value_is_an_error_and_the_next_try_runs_a_new_job(ray_head: RayHead, tmp_path: Path) -> None:
     def vanishes(flag: str) -> str:
         import os
         from pathlib import Path
@@ -253,7 +253,7 @@ def test_the_next_try_after_a_lost_worker_returns_the_value_of_the_job_that_ran(
 
     tries = task(counts, str(tmp_path / "trace"))
     assert tries.run() == 1
-    assert tries.run() == 1  # as if the first try's worker was lost after the job's end
+    assert tries.run() == 1  # as if the first try's worker had been lost after the job's end
     assert len(jobs_of(ray_head, tries)) == 1
 
 
@@ -287,7 +287,7 @@ def test_progress_is_shown_and_kept(deferrable: bool) -> None:
     assert not [line for line in quiet.lines if line.startswith(("Progress", "step"))]
 
 
-def test_a_value_beyond_the_limit_goes_by_the_result_path(tmp_path: Path) -> None:
+def test_a_value_beyond_the_limit_is_passed_through_the_result_path(tmp_path: Path) -> None:
     def large() -> str:
         return "x" * 17_000_000
 
@@ -299,20 +299,20 @@ def test_a_value_beyond_the_limit_goes_by_the_result_path(tmp_path: Path) -> Non
     assert [path.name for path in (tmp_path / "results").iterdir()] == [f"{tries.ti.xcoms['submission_id']}.json"]
 
 
-def test_arguments_by_cloudpickle_when_asked_for(ray_head: RayHead) -> None:
+def test_arguments_are_passed_with_cloudpickle_if_requested(ray_head: RayHead) -> None:
     def use(call: Any, number: complex) -> str:
         return str(call(number))
 
     tries = task(use, lambda number: number * 2, 1j, serializer="cloudpickle")
     if ray_head.version >= CLOUDPICKLE_3_SINCE:
         assert tries.run() == "2j"
-    else:  # a function of the DAG file is written by a later cloudpickle than the one inside Ray can read
+    else:  # Ray's copy of cloudpickle can't read functions that a later version has written
         with pytest.raises(RayJobFailedError, match="a like cloudpickle"):
             tries.run()
 
 
 def test_working_dir_and_py_modules_of_the_user_stay(ray_head: RayHead, tmp_path: Path) -> None:
-    # The user's folder has modules of the driver's names, which must not get in its way.
+    # The user's folder has modules with names of the driver's modules, which must not be imported instead.
     work = {"data.txt": "mine", "airflow_provider_rayjobs/__init__.py": "", "values.py": "", "driver.py": "1 / 0"}
     uris = [upload(ray_head, tmp_path, files) for files in (work, {"mine/__init__.py": "ANSWER = 42\n"})]
 

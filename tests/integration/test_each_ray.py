@@ -1,4 +1,4 @@
-"""What must hold on every Ray that is supported: each verb, every field of a submission, and a task's life.
+"""Tests for every supported Ray: each method, every field of a submission, and the life of a task.
 
 Set RAYJOBS_RAY_BIN to test another Ray than the newest one.
 """
@@ -81,7 +81,7 @@ def test_each_verb_and_every_field(hook: RayJobHook, ray_head: RayHead, tmp_path
     assert hook.get_version() == ".".join(map(str, ray_head.version))
 
 
-def test_a_label_selector_is_taken_or_refused_by_name(hook: RayJobHook, ray_head: RayHead) -> None:
+def test_a_label_selector_is_accepted_or_the_error_names_it(hook: RayJobHook, ray_head: RayHead) -> None:
     job = new_id()
     if ray_head.version >= LABEL_SELECTOR_SINCE:
         hook.submit_job(entrypoint="true", submission_id=job, entrypoint_label_selector={"zone": "!b"})

@@ -1,4 +1,4 @@
-"""Real heads that not everybody may use: in token mode, and behind a company's HTTPS proxy; and Ray's own addresses."""
+"""Real heads with access control: in token mode, and behind an HTTPS proxy with a login. Also Ray's own addresses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from tests.support.private_ca import PrivateCA
 
-# Heads of the tests' own start one at a time.
+# Tests with their own heads run one at a time.
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("heads")]
 
 TOKEN = secrets.token_hex(32)
@@ -41,14 +41,14 @@ TOKEN = secrets.token_hex(32)
 
 @pytest.fixture(scope="module")
 def token_head() -> Iterator[RayHead]:
-    """A head in token mode; one of an older Ray knows no such mode, and heeds no token."""
+    """A head in token mode; older Ray versions ignore the token."""
     with RayHead(num_cpus=1, token=TOKEN, ray_bin=require_ray()) as head:
         yield head
 
 
 @pytest.fixture
 def connection(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes hooks over a connection of the fields given."""
+    """A function that creates a hook with a connection with these fields."""
     made: list[RayJobHook] = []
 
     def hook(host: str, **fields: Any) -> RayJobHook:
@@ -63,7 +63,7 @@ def connection(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def run_a_job(hook: RayJobHook, head: RayHead) -> None:
-    """Submit, follow the log by its WebSocket, read the outcome, list, delete: every kind of request."""
+    """Submit a job, follow its log through the WebSocket, read the outcome, list and delete: every kind of request."""
     submission_id = hook.submit_job(entrypoint="echo let in", submission_id=f"in-{uuid.uuid4().hex[:8]}")
     assert "let in" in "".join(hook.tail_job_logs(submission_id))
     head.wait_job(submission_id, until={"SUCCEEDED"})
@@ -75,9 +75,7 @@ def run_a_job(hook: RayJobHook, head: RayHead) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_a_head_in_token_mode_lets_the_token_in_and_nobody_else(
-    token_head: RayHead, connection: Any, tmp_path: Path
-) -> None:
+def test_a_head_in_token_mode_accepts_the_token(token_head: RayHead, connection: Any, tmp_path: Path) -> None:
     require_ray_since(TOKEN_MODE_SINCE, "RAY_AUTH_MODE=token")
     run_a_job(connection(token_head.url, password=TOKEN), token_head)
     file = tmp_path / "token"
@@ -89,32 +87,36 @@ WANTS_A_TOKEN = "HTTP 401: this Ray cluster wants a token, and connection 'ray_g
 REFUSED = "HTTP 403: the token of connection 'ray_guarded' was refused"
 
 
-def not_let_in(hook: RayJobHook) -> dict[str, str]:
-    """Return what each way to the cluster makes of a connection that it does not let in."""
+def errors_without_access(hook: RayJobHook) -> dict[str, str]:
+    """Return the error of each client of the cluster with a connection that has no access."""
     run_id = uuid.uuid4().hex
-    told = {"hook": failure(lambda: hook.submit_job(entrypoint="true"), exceptions.RayAuthError)}
-    told["async hook"] = failure(lambda: asyncio.run(by_async_hook()), exceptions.RayAuthError)
+    errors = {"hook": failure(lambda: hook.submit_job(entrypoint="true"), exceptions.RayAuthError)}
+    errors["async hook"] = failure(lambda: asyncio.run(by_async_hook()), exceptions.RayAuthError)
     fields = {"task_id": "task", "ray_conn_id": "ray_guarded"}
     make = partial(RaySubmitJobOperator, entrypoint="true", retries=3, **fields)
     for deferrable in (False, True):
         tries = Tries(partial(make, deferrable=deferrable), run_id)
-        told[f"operator {deferrable}"] = failure(tries.run, AirflowFailException)
+        errors[f"operator {deferrable}"] = failure(tries.run, AirflowFailException)
     for sensor in (RayClusterSensor(**fields), RayJobSensor(submission_id="x", **fields)):
         for deferrable in (False, True):
             sensor.deferrable = deferrable
             context = Tries(make, run_id).context()
-            told[f"{sensor.kind} sensor {deferrable}"] = failure(partial(sensor.execute, context), AirflowFailException)
-        # Deferred when the cluster let it in, and no longer now.
+            errors[f"{sensor.kind} sensor {deferrable}"] = failure(
+                partial(sensor.execute, context), AirflowFailException
+            )
+        # Deferred while it had access, which it has lost since.
         event = asyncio.run(first_event(sensor, context))
-        told[f"{sensor.kind} trigger"] = failure(partial(sensor.execute_complete, context, event), AirflowFailException)
-    is_well, told["test button"] = hook.test_connection()
+        errors[f"{sensor.kind} trigger"] = failure(
+            partial(sensor.execute_complete, context, event), AirflowFailException
+        )
+    is_well, errors["test button"] = hook.test_connection()
     assert not is_well
-    # Without it Airflow 2.11 warns in every process that imports it.
+    # Without it, Airflow 2.11 prints a warning in every process that imports it.
     env = command_line.environment("", AIRFLOW__METRICS__TIMER_UNIT_CONSISTENCY="True")
     done = command_line.finish(command_line.start("", "list", "--conn-id", "ray_guarded", env=env))
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
-    told["command line"] = done.err
-    return told
+    errors["command line"] = done.err
+    return errors
 
 
 def failure(call: Callable[[], object], kind: type[Exception]) -> str:
@@ -144,22 +146,20 @@ async def first_event(sensor: Any, context: Any) -> Any:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("password", "words"), [("", WANTS_A_TOKEN), ("f" * 64, REFUSED)], ids=["none", "wrong"])
-def test_who_is_not_let_in_learns_why_from_each_way_in(
+def test_each_client_reports_why_access_is_denied(
     password: str, words: str, token_head: RayHead, connection: Any
 ) -> None:
     require_ray_since(TOKEN_MODE_SINCE, "RAY_AUTH_MODE=token")
-    told = not_let_in(connection(token_head.url, password=password))
-    assert len(told) == 12
-    assert [way for way, text in told.items() if words not in text or "auth_token" not in text] == []
-    assert "f" * 64 not in str(told)
+    errors = errors_without_access(connection(token_head.url, password=password))
+    assert len(errors) == 12
+    assert [way for way, text in errors.items() if words not in text or "auth_token" not in text] == []
+    assert "f" * 64 not in str(errors)
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("headers", "status"), [({}, 401), ({"Authorization": f"Bearer {'f' * 64}"}, 403)])
-def test_what_a_head_itself_answers_to_whom_it_does_not_let_in(
-    headers: dict[str, str], status: int, token_head: RayHead
-) -> None:
-    """These words tell Ray's refusal from a proxy's; a stream gets the same answer."""
+def test_response_of_a_head_that_denies_access(headers: dict[str, str], status: int, token_head: RayHead) -> None:
+    """The provider recognizes Ray's 401 and 403 by these words; WebSockets get the same response."""
     require_ray_since(TOKEN_MODE_SINCE, "RAY_AUTH_MODE=token")
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
     for path, more in (("", {}), ("x/logs/tail", {**upgrade, "Sec-WebSocket-Key": "x" * 22 + "=="})):
@@ -174,7 +174,7 @@ def test_what_a_head_itself_answers_to_whom_it_does_not_let_in(
 def test_a_head_behind_an_https_proxy_with_a_prefix_and_a_private_authority(
     token_head: RayHead, connection: Any, private_ca: PrivateCA
 ) -> None:
-    """The proxy demands a login and a cookie, and eats both, so the head's token goes by Ray's second header."""
+    """The proxy requires and removes a login and a cookie, so the head's token is sent in Ray's second header."""
     basic = "Basic " + base64.b64encode(b"airflow:proxy-word").decode()
     demanded = {"authorization": basic, "cookie": "session=cookie-1"}
     tls = private_ca.server_context(require_client_cert=True)
@@ -218,15 +218,15 @@ def test_a_list_of_words_reaches_the_job_word_by_word(ray_head: RayHead, connect
 _RESOLVE = """
 import sys
 from types import SimpleNamespace
-from airflow_provider_rayjobs.connection import read_connection
+from airflow_provider_rayjobs.cluster.connection import read_connection
 none = dict.fromkeys(("port", "schema", "login", "password", "extra"))
 connection = SimpleNamespace(conn_type="ray_jobs", host=sys.argv[1], **none)
 print(read_connection("x", connection, {} if len(sys.argv) < 3 else {"RAY_ADDRESS": sys.argv[2]}).address)
 """
 
-#: On a machine that is busy the head's server for Ray Client sometimes misses its own deadline, or the process that it
-#: has just started for this client has ended when it looks at it.
-_PASSING_FAULTS_OF_RAY = ("Starting Ray client server failed", "psutil.ZombieProcess")
+#: Errors of a busy machine: the head's server for Ray Client sometimes misses its own deadline, or the process that it
+#: has just started for this client has already ended.
+_TRANSIENT_ERRORS_OF_RAY = ("Starting Ray client server failed", "psutil.ZombieProcess")
 
 
 @pytest.mark.timeout(400)
@@ -234,12 +234,12 @@ _PASSING_FAULTS_OF_RAY = ("Starting Ray client server failed", "psutil.ZombiePro
 def test_rays_own_addresses_are_resolved_where_ray_is_installed(ray_head: RayHead, kind: str, tmp_path: Path) -> None:
     python = ray_head.ray_bin.parent / "python"
     environ = environment.for_programs() | ray_head.client_environment
-    # Ray's Python sees the package that is tested, and nothing else that is installed beside it.
+    # Ray's Python must find the tested package, but no other packages of this environment.
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "airflow_provider_rayjobs").symlink_to(Path(airflow_provider_rayjobs.__file__).parent)
     environ["PYTHONPATH"] = str(tmp_path / "path")
-    environ["RAY_ADDRESS"] = "http://elsewhere:1"  # a host that is given is never overridden
-    # Where Ray looks which of several heads of a machine is the current one.
+    environ["RAY_ADDRESS"] = "http://elsewhere:1"  # the connection's host takes precedence
+    # In this folder, Ray looks for the current head of the machine.
     environ["RAY_TMPDIR"] = str(tmp_path)
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{ray_head.ports['--port']}")
@@ -252,7 +252,7 @@ def test_rays_own_addresses_are_resolved_where_ray_is_installed(ray_head: RayHea
         done = subprocess.run(
             [python, "-c", _RESOLVE, *arguments], env=environ, capture_output=True, text=True, timeout=100, check=False
         )
-        if not any(passing in done.stderr for passing in _PASSING_FAULTS_OF_RAY):
+        if not any(error in done.stderr for error in _TRANSIENT_ERRORS_OF_RAY):
             break
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == ray_head.url

@@ -1,4 +1,4 @@
-"""Local code on a real head: it arrives as it was, and only once."""
+"""Local code on a real head: it arrives unchanged, and is uploaded only once."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_files_modes_links_and_modules_arrive(hook: RayJobHook, ray_head: RayHea
     (code / "grüße.txt").symlink_to(tmp_path / "outside.txt")
     (tmp_path / "outside.txt").write_text("from outside\n" * 100)
     (code / "run.sh").write_text(
-        # Written at once: Ray's own line on the entrypoint may come in between.
+        # Printed with one command, because Ray's line about the entrypoint may come in between.
         "echo $(find . -mindepth 1 | sort) $(tail -1 grüße.txt)\n"
         "python -c 'import mod.sub, single, my_wheel; print(mod.sub.X, single.X, my_wheel.X)'\n"
     )
@@ -55,7 +55,7 @@ def test_files_modes_links_and_modules_arrive(hook: RayJobHook, ray_head: RayHea
     (tmp_path / "mod/sub").mkdir(parents=True)
     (tmp_path / "mod/sub/__init__.py").write_text("X = 1")
     (tmp_path / "single.py").write_text("X = 2")
-    for value in (3, 4):  # the second wheel of the same name and version is another one
+    for value in (3, 4):  # another wheel with the same name and version
         modules = [str(tmp_path / "mod"), str(tmp_path / "single.py"), str(wheel(tmp_path, value))]
         entrypoint = "./run.sh" if ray_head.version >= MODES_SINCE else "sh run.sh"
         job = hook.submit_job(entrypoint=entrypoint, runtime_env={"working_dir": str(code), "py_modules": modules})
@@ -64,7 +64,7 @@ def test_files_modes_links_and_modules_arrive(hook: RayJobHook, ray_head: RayHea
         assert f"1 2 {value}\n" in ray_head.logs(job)
 
 
-def test_the_servers_own_limit_is_told(hook: RayJobHook, tmp_path: Path) -> None:
+def test_the_servers_limit_is_reported(hook: RayJobHook, tmp_path: Path) -> None:
     with (tmp_path / "large").open("wb") as file:
         for _ in range(101):
             file.write(os.urandom(2**20))

@@ -1,4 +1,4 @@
-"""Jobs that print any bytes, print much, or can't be started; on each Ray.
+"""Jobs that print arbitrary bytes, print a lot, or can't be started; on each Ray.
 
 Set RAYJOBS_RAY_BIN to test another Ray than the newest one.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 BOTH = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])
 
-#: What a Python program writes, and how it ends.
+#: Python programs that write these bytes.
 NOT_UTF8 = r"import os; os.write(1, b'before\n'); os.write(1, b'caf\xe9\n'); os.write(1, b'after\n')"
 FAILS = r"import os, sys; os.write(1, b'before\nna\xefve \0\n'); os.write(2, b'ValueError: the reason\n'); sys.exit(3)"
 MIXED = r"import os; os.write(1, b'one\r\ntwo\rthree \xff\xfe\nfour')"
@@ -55,7 +55,7 @@ def tries(code: str, **arguments: Any) -> Tries:
 
 
 def own_lines(lines: list[str]) -> list[str]:
-    """Return what the job itself printed: Ray writes into its log, too."""
+    """Return the lines that the job printed, without Ray's own."""
     return [line for line in lines if line in {"before", "caf�", "after", "one", "two", "three ��", "four"}]
 
 
@@ -75,14 +75,14 @@ def test_the_error_of_a_failed_job_has_its_last_lines_whatever_bytes_they_are(
     with pytest.raises(RayJobFailedError) as caught:
         task.run()
     text = str(caught.value)
-    # Older Rays read the log as UTF-8 for their message, fail at that, and so lose the exit code.
+    # Older Ray versions read the log as UTF-8 for their message, which fails, so the exit code is lost.
     assert ("exit code 3" if ray_head.version >= (2, 60) else "UnicodeDecodeError") in text
-    # Ray's own line on the entrypoint may come behind them, where the machine is busy.
+    # On a busy machine, Ray's own line about the entrypoint may come after them.
     assert "\nbefore\nna�ve \\x00\nValueError: the reason" in text
     assert "\\u0000" not in json.dumps(task.events)
 
 
-def test_the_same_lines_come_by_each_way(hook: RayJobHook, ray_head: RayHead) -> None:
+def test_each_way_to_read_a_log_has_the_same_lines(hook: RayJobHook, ray_head: RayHead) -> None:
     job = hook.submit_job(entrypoint=["python", "-c", MIXED])
     ray_head.wait_job(job, until={"SUCCEEDED"})
     wanted = ["one", "two", "three ��", "four"]
@@ -95,7 +95,7 @@ def test_the_same_lines_come_by_each_way(hook: RayJobHook, ray_head: RayHead) ->
 
 @pytest.mark.timeout(300)
 def test_the_last_lines_of_a_long_log_cost_little(hook: RayJobHook, ray_head: RayHead) -> None:
-    # 300 MB, as fast as a pipe takes them.
+    # Prints 300 MB, as fast as possible.
     lines = "'\\n'.join(f'line {i * 1000 + n:094d}' for n in range(1000))"
     code = f"import sys\nfor i in range(3000): print({lines})\nsys.exit(3)"
     task = tries(code, stream_logs=False)
@@ -148,7 +148,7 @@ def test_credentials_in_urls_of_a_set_up_that_fails_are_not_shown(deferrable: bo
     assert "abcdefghijklmnopqrst" not in shown
 
 
-def test_what_fits_into_a_process_runs_and_what_does_not_is_refused(hook: RayJobHook, ray_head: RayHead) -> None:
+def test_jobs_that_fit_into_a_process_run_and_larger_ones_are_rejected(hook: RayJobHook, ray_head: RayHead) -> None:
     fits = {"A": "x" * 65_000, "B": "y" * 64_000}
     job = hook.submit_job(
         entrypoint="true #" + "x" * 131_065, runtime_env={"env_vars": fits}, metadata={"note": "z" * 500}

@@ -1,4 +1,4 @@
-"""What goes into a package, held against Ray's own packing code, on random trees and rules."""
+"""Packages of random folders and patterns are the same as those of Ray's own code."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("packing_like_ray")]
 
-WHY = "held against the client's own code, which is followed in its newest form"
+WHY = "compared with the newest version of Ray's client"
 
-#: Packs each folder that it reads from stdin, as Ray's client does, and prints the names and modes in the zip file.
+#: Packs each folder from stdin with Ray's client, and prints the names, modes and contents in the zip file.
 RAY = """
 import json, sys, zipfile
 from pathlib import Path
@@ -39,9 +39,9 @@ for line in sys.stdin:
 """
 
 WORDS = ["a", "b", "data", "lib", "x.py", "y.log", "ü.txt", ".env"]
-#: Not among them, as they differ on purpose: a `!name` for a folder takes back what is in it, as in git (the pathspec
-#: inside Ray is older, and does not); and no rule is held against the package's own folder (Ray's `*` or `.*` beside a
-#: `!` leaves out everything).
+#: Without patterns that differ on purpose: `!name` for a folder includes its contents again, as in git (but not with
+#: the older pathspec inside Ray); and patterns are not applied to the package's own folder (with Ray, `*` or `.*`
+#: together with a `!` excludes everything).
 PATTERNS = ["data/", "/data", "*.log", "lib/*", "!lib/x.py", "**/x.py", "a/b", "lib/**", "b/", "# a", "a*", "[ab]"]
 
 
@@ -103,7 +103,10 @@ def test_random_trees(ray_packs: subprocess.Popen[str], tmp_path: Path) -> None:
         excludes, inside = chance.sample(PATTERNS, chance.randint(0, 3)), chance.random() < 0.3
         wanted, found = by_ray(ray_packs, str(folder), excludes, inside), ours(str(folder), excludes, inside)
         (tmp_path / "tree.zip").unlink()
-        for entry in (wanted, found):  # Ray restores no folder's mode, and needs no entry for the package itself
+        for entry in (
+            wanted,
+            found,
+        ):  # Ray ignores modes of folders, and needs no entry for the package itself
             entry.pop("./", None)
             entry.pop("tree/", None)
             entry.update({name: [0, ""] for name in entry if name.endswith("/")})

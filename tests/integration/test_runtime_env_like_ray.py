@@ -1,4 +1,4 @@
-"""What is made of a runtime_env, and which error is raised, held against Ray's own client code."""
+"""A prepared runtime_env, or the class of its error, is the same as with Ray's own client."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("runtime_env_like_ray")]
 
-WHY = "held against the client's own code, which is followed in its newest form"
+WHY = "compared with the newest version of Ray's client"
 
-#: Prepares each runtime_env of a list as ``JobSubmissionClient.submit_job`` does, but uploads nothing.
+#: Prepares each runtime_env of a list like ``JobSubmissionClient.submit_job``, but uploads nothing.
 RAY = """
 import copy, json, sys
 from ray.runtime_env import RuntimeEnv
@@ -37,7 +37,7 @@ for given in json.load(sys.stdin):
         made = RuntimeEnv(**given)
         _validate_no_local_paths(made)
         made = made.to_dict()
-        made.pop("_ray_commit", None)  # nothing reads it
+        made.pop("_ray_commit", None)  # not used by Ray
         found.append(made)
     except (TypeError, ValueError) as e:
         found.append("TypeError" if isinstance(e, TypeError) else "ValueError")

@@ -1,4 +1,4 @@
-"""Several submissions within one try, and one try that runs in two processes at once; on a real head."""
+"""Several submissions in one try, and one try that runs in two processes at once, on a real head."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TwoSteps(RaySubmitJobOperator):
     """Runs a preparation before its own entrypoint."""
 
     def execute(self, context: Any) -> Any:
-        """Submit both, one after the other."""
+        """Run both jobs, one after the other."""
         own, self.entrypoint = self.entrypoint, "echo PREPARATION"
         super().execute(context)
         self.entrypoint = own

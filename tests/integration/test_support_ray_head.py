@@ -1,4 +1,4 @@
-"""The head that other tests rest on: it runs jobs, it dies wholly, and it comes back empty."""
+"""Tests of the head for tests: it runs jobs, a kill ends all its processes, and a restart forgets its jobs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_shared_head_runs_a_job(ray_head: RayHead) -> None:
     assert job in [one["submission_id"] for one in ray_head.jobs()]
 
 
-def test_lost_answer_leaves_a_job_behind(ray_head: RayHead, faulty_proxy: FaultyProxy) -> None:
+def test_job_of_a_submission_with_a_lost_response_runs(ray_head: RayHead, faulty_proxy: FaultyProxy) -> None:
     faulty_proxy.on(faults.swallow_response(), method="POST", times=1)
     through_proxy = Witness(faulty_proxy.url, ray_head.token)
     with pytest.raises(OSError, match="reset"):

@@ -1,4 +1,4 @@
-"""One submission of the suite, and how it is made; read by both Pythons, so it needs neither Ray nor Airflow."""
+"""One submission of the suite. Both Pythons import this module, so it needs neither Ray nor Airflow."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-#: No node of the head has it: a job that asks for it stays PENDING, and Ray never prepares its environment.
+#: No node of the head has this resource: a job that requests it stays PENDING, and Ray never sets up its environment.
 HOLD = {"parity_nowhere": 1.0}
 
 
 @dataclass(frozen=True)
 class Here:
     """
-    Where a submission is made.
+    The environment of a submission.
 
-    :param folder: the files of ``folders``; the current folder of both sides.
-    :param address: the cluster, by a way that is this side's own.
-    :param submission_id: for the job.
+    :param folder: the files of ``folders``, and the working directory of both sides.
+    :param address: the address of the cluster for this side.
+    :param submission_id: the id of the job.
     """
 
     folder: Path
@@ -33,7 +33,7 @@ class Here:
         return str(self.folder / name)
 
     def probe(self, *modules: str) -> str:
-        """Return the entrypoint that reports what a job sees."""
+        """Return the entrypoint that prints what a job sees."""
         return " ".join(["python", "-B", self / "probe.py", *modules])
 
 
@@ -42,12 +42,12 @@ class Case:
     """
     A submission.
 
-    :param job: its arguments; the id is added unless they hold one.
-    :param ends: what Ray's SDK must make of it: the job's status at the end, or the name of the built-in error that
-        comes before anything is sent, or after ``sent:``.
-    :param client: arguments of ``JobSubmissionClient``; for the hook they stand in the connection.
+    :param job: its arguments; the id is added unless they have one.
+    :param ends: the result of Ray's SDK: the final status of the job, or the built-in class of the error that is raised
+        before anything is sent, or, with ``sent:`` before it, afterwards.
+    :param client: arguments of ``JobSubmissionClient``; for the hook they are in the connection.
     :param environ: environment variables of the caller.
-    :param hook_ends: what the hook makes of it, where that is something else; ``docs/parity.md`` says why.
+    :param hook_ends: the result of the hook, if it differs; ``docs/parity.md`` says why.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Case:
 
 
 class Client(Protocol):
-    """What submits: Ray's ``JobSubmissionClient`` or a hook."""
+    """A client for submissions: Ray's ``JobSubmissionClient`` or a hook."""
 
     submit_job: Callable[..., str]
 
@@ -85,10 +85,10 @@ def submit(case: Case, here: Here, connect: Callable[..., Client]) -> str:
 
 
 def answer(call: Callable[[], Any]) -> dict[str, Any]:
-    """Return what a call gave: its value, or the built-in classes of its error, the nearest first."""
+    """Return the value of a call, or the built-in classes of its error, the most specific first."""
     try:
         return {"value": call()}
-    except Exception as e:  # noqa: BLE001  which one it is is what the suite looks at
+    except Exception as e:  # noqa: BLE001  the suite compares the errors
         families = [kind.__name__ for kind in type(e).__mro__ if kind.__module__ == "builtins"]
         return {"error": families, "message": f"{type(e).__name__}: {e}"}
 

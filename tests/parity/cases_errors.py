@@ -1,4 +1,4 @@
-"""Submissions that are wrong in what stands beside the files."""
+"""Submissions without files that have an error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from tests.parity.case import Case
 from tests.parity.cases_job import command, probe
 
-#: What ours says of a connection that holds a wrong value; both a ValueError and a RuntimeError.
+#: The hook's error for a wrong value in the connection, which is both a ValueError and a RuntimeError.
 _CONFIG = "RuntimeError"
 
 

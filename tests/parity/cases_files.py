@@ -24,17 +24,17 @@ def module(path: str) -> ModuleType:
 
 
 def folder(case: str, working_dir: str, ends: str = "SUCCEEDED", **more: Any) -> Case:
-    """Return a case whose working_dir is one of the folders or archives."""
+    """Return a case with one of the folders or archives as working_dir."""
     return Case(f"working_dir_{case}", lambda h: job(h, working_dir=h / working_dir), ends, **more)
 
 
 def modules(case: str, *names: str, ends: str = "SUCCEEDED", imports: tuple[str, ...] = (), **more: Any) -> Case:
-    """Return a case whose py_modules are some of the files and folders."""
+    """Return a case with some of the files and folders as py_modules."""
     return Case(f"py_modules_{case}", lambda h: job(h, *imports, py_modules=[h / name for name in names]), ends, **more)
 
 
 def uri(case: str, text: str, key: str = "working_dir", ends: str = "PENDING") -> Case:
-    """Return a case with a URI, in which ``{here}`` is the folder."""
+    """Return a case with a URI, in which ``{here}`` stands for the folder."""
 
     def made(here: Here) -> dict[str, Any]:
         value = text.format(here=here.folder)
@@ -44,12 +44,12 @@ def uri(case: str, text: str, key: str = "working_dir", ends: str = "PENDING") -
 
 
 def job(here: Here, *imports: str, **runtime_env: Any) -> dict[str, Any]:
-    """Return the probe in a runtime_env."""
+    """Return a job with the probe in a runtime_env."""
     return {"entrypoint": here.probe(*imports), "runtime_env": runtime_env}
 
 
 def packages(case: str, key: str, value: Any, ends: str = "PENDING", **more: Any) -> Case:
-    """Return a case with dependencies; a text names a file, a callable is given the folder."""
+    """Return a case with dependencies; a string is a file name, a callable gets the environment."""
 
     def made(here: Here) -> dict[str, Any]:
         return job(here, **{key: value(here) if callable(value) else value})

@@ -1,4 +1,4 @@
-"""Submissions that differ in what stands beside the files: arguments, metadata, the client's own settings."""
+"""Submissions without files: arguments, metadata and settings of the client."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def probe(**arguments: Any) -> Callable[[Here], dict[str, Any]]:
-    """Return a job of the probe with further arguments."""
+    """Return a job with the probe and other arguments."""
     return lambda here: {"entrypoint": here.probe(), **arguments}
 
 
 def command(text: Any, **arguments: Any) -> Callable[[Here], dict[str, Any]]:
-    """Return a job with an entrypoint of its own."""
+    """Return a job with another entrypoint."""
     return lambda here: {"entrypoint": text, **arguments}
 
 

@@ -1,4 +1,4 @@
-"""One head and both sides, and all selected submissions made before the first test asks for them."""
+"""One head, both sides, and all selected submissions, which are made before the first test uses them."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def parity_head() -> Iterator[RayHead]:
-    """A head with something of each kind to ask for."""
-    # What can't be prepared is tried three times, with seconds between.
+    """A head with resources of each kind."""
+    # By default, Ray tries three times to set up an environment, with seconds in between.
     env = {"RUNTIME_ENV_RETRY_TIMES": "1"}
     arguments = (*_HEAD_ARGUMENTS, *_HEAD_LABELS)
-    # Without a token: the cases have headers of their own, also for credentials.
+    # Without a token, because some cases set headers for credentials.
     with RayHead(num_cpus=8, env=env, extra_args=arguments, ray_bin=require_ray(), token="") as head:
         yield head
 
@@ -64,10 +64,10 @@ def sides(parity_head: RayHead, folder: Path) -> Iterator[list[Side]]:
 
 @pytest.fixture(scope="session")
 def stage(request: pytest.FixtureRequest, parity_head: RayHead, sides: list[Side], folder: Path) -> Stage:
-    """All selected submissions, made, and their jobs ended."""
+    """All selected submissions; their jobs have ended."""
     found = [getattr(item, "callspec", None) for item in request.session.items]
     cases = [call.params["case"] for call in found if call is not None and "case" in call.params]
-    theatre = Stage(parity_head, sides, folder)
+    stage = Stage(parity_head, sides, folder)
     parity_head.submit("true", submission_id="parity-taken")
-    theatre.play([case for case in cases if isinstance(case, Case)])
-    return theatre
+    stage.play([case for case in cases if isinstance(case, Case)])
+    return stage

@@ -26,12 +26,12 @@ def get_job_submission_client_cluster_info(address, *, create_cluster_if_needed,
         address=os.environ["PARITY_ADDRESS"], cookies={"of": "manager"}, metadata=metadata, headers={"X-Parity": "here"}
     )
 """
-#: One byte more than the server takes as the body of one request.
+#: One byte more than the server's limit for the body of a request.
 TOO_LARGE = 100 * 2**20 + 1
 
 
 def build(here: Path) -> None:
-    """Make all of them below an empty folder."""
+    """Create all files in an empty folder."""
     shutil.copy(probe.__file__, here / "probe.py")
     for make in (_plain, _ignored, _linked, _checkout, _clutter, _modules, _requirements, _odd):
         make(here)
@@ -74,7 +74,7 @@ def _ignored(here: Path) -> None:
     _write(root / "sub" / ".gitignore", "*.txt\n!a.log\n/only-here\n")
     for name in ("one.txt", "a.log", "only-here", "deep/only-here", "deep/two.txt", "stays.py"):
         _write(root / "sub" / name, name)
-    # Every file below it is ignored, itself is not.
+    # All files in the folder are ignored, but not the folder itself.
     _write(root / "hollow" / "a.log", "a")
     rayish = here / "rayignored"
     _write(rayish / ".rayignore", "*.csv\n!small.csv\nmodels/\n")

@@ -1,4 +1,4 @@
-"""What became of a submission, without what must differ between two submissions: ids, times, the names of packages."""
+"""The result of a submission, without the parts that always differ: ids, times, names of packages."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     from tests.support.witness import Witness
 
-#: Metadata that the provider adds begins so.
+#: Prefix of the metadata that the provider adds.
 OWN = "airflow_"
 
 _PACKAGE = re.compile(r"_ray_pkg_[0-9a-f]+")
-#: A wheel is told from others of its version by a build tag; Ray's client does not.
+#: The provider distinguishes wheels of the same version by a build tag; Ray's client does not.
 _BUILD_TAG = re.compile(r"-\d+_[0-9a-f]{16}(?=-py3)")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[ T_]\d\d[:-]\d\d[:-]\d\d[.,_]?\d*")
 _RANDOM_ID = re.compile(r"raysubmit_[A-Za-z0-9]{16}")
@@ -31,25 +31,25 @@ def plain(value: Any, submission_id: str) -> Any:
 
 
 def without_own(metadata: Mapping[str, str] | None) -> dict[str, str]:
-    """Return metadata without the provider's own keys."""
+    """Return metadata without the provider's keys."""
     return {key: text for key, text in (metadata or {}).items() if not key.startswith(OWN)}
 
 
 def of_job(details: dict[str, Any], actor: dict[str, Any] | None, log: str) -> dict[str, Any]:
     """
-    Return what a job is, was told and saw.
+    Return a job's details, what it was given, and what it saw.
 
-    :param details: of ``GET /api/jobs/{id}``.
-    :param actor: the job's supervisor, of ``GET /api/v0/actors``, which was asked for the resources.
-    :param log: the job's.
+    :param details: from ``GET /api/jobs/{id}``.
+    :param actor: the job's supervisor, which requests its resources, from ``GET /api/v0/actors``.
+    :param log: the job's log.
     """
     parts = {name: details[name] for name in ("type", "status", "error_type", "entrypoint", "driver_exit_code")}
     parts["message"] = details["message"] if details["status"] == "SUCCEEDED" else None
     parts["metadata"] = without_own(details["metadata"])
-    parts["runtime_env"] = _told(details["runtime_env"])
+    parts["runtime_env"] = _without_commit(details["runtime_env"])
     if actor is not None:
         parts["resources"] = actor["required_resources"]
-        # The job's own environment as Ray understands it.
+        # The job's runtime_env as Ray parsed it.
         parts["understood"] = json.loads(actor["serialized_runtime_env"] or "{}")
         labels = actor["label_selector"] or {}
         parts["labels"] = {key: "NODE" if key == _NODE else text for key, text in labels.items()}
@@ -57,8 +57,8 @@ def of_job(details: dict[str, Any], actor: dict[str, Any] | None, log: str) -> d
     return dict(plain(parts, details["submission_id"]))
 
 
-def _told(runtime_env: dict[str, Any] | None) -> dict[str, Any]:
-    # The commit of the client's own Ray; where there is none, the cluster adds its own.
+def _without_commit(runtime_env: dict[str, Any] | None) -> dict[str, Any]:
+    # The commit of the client's Ray; without one, the cluster adds its own.
     return {key: value for key, value in (runtime_env or {}).items() if key != "_ray_commit"}
 
 
@@ -70,8 +70,8 @@ def _seen(log: str) -> dict[str, Any]:
             report = json.loads(line.removeprefix(MARK))
             config = report["job_config"]
             config["metadata"] = without_own(config.get("metadata"))
-            config["runtime_env"] = _told(config.get("runtime_env"))
-    # Ray and the job write to the same file, in no fixed order.
+            config["runtime_env"] = _without_commit(config.get("runtime_env"))
+    # Ray and the job write to the same file in any order.
     return {**report, "log": sorted(line for line in lines if not line.startswith(MARK))}
 
 

@@ -1,6 +1,6 @@
-"""The entrypoint of the suite's jobs: prints all that a job can see of how it was submitted, as one line of JSON.
+"""The entrypoint of the suite's jobs: prints everything that a job sees of its submission, as one line of JSON.
 
-It runs where the cluster's Python is, and gets the names of modules to import as arguments.
+It runs in the cluster's Python; its arguments are the names of modules to import.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ MARK = "PROBE "
 
 
 def tree(folder: Path) -> list[list[object]]:
-    """Return path, kind, mode, size and digest of all below a folder."""
+    """Return path, kind, mode, size and digest of each file and folder below a folder."""
     rows: list[list[object]] = []
     for path in sorted(folder.rglob("*")):
-        # A name that is no text would not survive the log.
+        # The log can't have names that are not valid text.
         name = str(path.relative_to(folder)).encode("utf-8", "backslashreplace").decode()
         found = path.lstat()
         if stat.S_ISLNK(found.st_mode):
@@ -28,7 +28,7 @@ def tree(folder: Path) -> list[list[object]]:
         elif stat.S_ISDIR(found.st_mode):
             rows.append([name, "folder"])
         elif name.endswith((".pyc", ".dist-info/RECORD", ".dist-info/direct_url.json")):
-            rows.append([name, "file"])  # pip writes when and where it installed a wheel
+            rows.append([name, "file"])  # pip records when and where it installed a wheel
         else:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
             rows.append([name, "file", oct(stat.S_IMODE(found.st_mode)), found.st_size, digest])
@@ -39,7 +39,7 @@ def value(name: str) -> object:
     """Return the ``VALUE`` of a module, or why it can't be imported."""
     try:
         return importlib.import_module(name).VALUE
-    except Exception as e:  # noqa: BLE001  the report tells what happened
+    except Exception as e:  # noqa: BLE001  the report has the error
         return repr(e)
 
 
@@ -48,12 +48,12 @@ def main() -> None:
     here = Path.cwd()
     modules = [tree(Path(part)) for part in added if Path(part) != here]
     report = {
-        # Without a working_dir a job runs in a folder of Ray's own.
+        # Without a working_dir, a job runs in a folder of Ray.
         "folder": tree(here) if "/runtime_resources/" in str(here) else "none",
         "modules": modules,
         "imported": {name: value(name) for name in sys.argv[1:]},
         "environment": {name: text for name, text in os.environ.items() if name.startswith("PARITY_")},
-        # Which ones depends on who was first.
+        # Only the number, because the GPUs are assigned in any order.
         "gpus": len(list(filter(None, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")))),
         "job_config": json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")),
     }

@@ -1,7 +1,7 @@
-"""The side of Ray's own SDK: answers calls, a line of JSON each, in the Python that has Ray.
+"""Runs calls of Ray's own SDK in the Python that has Ray.
 
-``python -m tests.parity.sdk_server`` reads ``{"case": ..., "here": {...}}`` or ``{"verb": ..., "arguments": [...]}``
-from its standard input, and writes ``{"value": ...}`` or ``{"error": [...], "message": ...}``.
+``python -m tests.parity.sdk_server`` reads one JSON object per line from stdin, ``{"case": ..., "here": {...}}`` or
+``{"verb": ..., "arguments": [...]}``, and writes ``{"value": ...}`` or ``{"error": [...], "message": ...}``.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from tests.parity.cases import CASES
 
 
 async def collected(pieces: Any) -> str:
-    """Return a tail in one text."""
+    """Return the whole output of a tail."""
     return "".join([piece async for piece in pieces])
 
 
 def ask(address: str, verb: str, arguments: list[Any]) -> Any:
-    """Call a verb of the client; return what it gave as JSON can say it."""
+    """Call a method of the client; return its result in a form for JSON."""
     made = getattr(JobSubmissionClient(address), verb)(*arguments)
     if verb == "tail_job_logs":
         return asyncio.run(collected(made))
@@ -35,7 +35,7 @@ def ask(address: str, verb: str, arguments: list[Any]) -> Any:
 
 
 def serve(line: dict[str, Any]) -> dict[str, Any]:
-    """Answer one call."""
+    """Run one call."""
     if "verb" in line:
         return answer(lambda: ask(**line))
     here = Here(Path(line["folder"]), line["address"], line["submission_id"])
@@ -43,7 +43,7 @@ def serve(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    # What libraries print must not come between the answers.
+    # Output of libraries must not be mixed with the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     for line in sys.stdin:

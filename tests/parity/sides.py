@@ -1,4 +1,4 @@
-"""The two sides: Ray's SDK in a process of Ray's Python, and the hook in this one. Both are asked the same way."""
+"""The two sides, with the same interface: Ray's SDK in a process of Ray's Python, and the hook in this process."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ CONN_ID = "ray_parity"
 
 
 class Side(Protocol):
-    """One way to the cluster."""
+    """One client of the cluster."""
 
     name: str
 
     def submit(self, case: Case, here: Here) -> dict[str, Any]:
-        """Make a submission; return the id, or the error."""
+        """Submit a case; return the id or the error."""
 
     def ask(self, address: str, verb: str, *arguments: str) -> dict[str, Any]:
-        """Call a verb; return what it gave, or the error."""
+        """Call a method; return its result or the error."""
 
     def close(self) -> None:
-        """Let go of what it holds."""
+        """Release its resources."""
 
 
 class SdkSide:
@@ -45,7 +45,7 @@ class SdkSide:
     Ray's ``JobSubmissionClient``, in one process for all calls.
 
     :param head: the cluster, whose Python has Ray.
-    :param folder: its current folder.
+    :param folder: the working directory of the process.
     """
 
     name = "sdk"
@@ -64,12 +64,12 @@ class SdkSide:
         )
 
     def submit(self, case: Case, here: Here) -> dict[str, Any]:
-        """Make a submission; return the id, or the error."""
+        """Submit a case; return the id or the error."""
         where = {"folder": str(here.folder), "address": here.address, "submission_id": here.submission_id}
         return self._call({"case": case.name, **where})
 
     def ask(self, address: str, verb: str, *arguments: str) -> dict[str, Any]:
-        """Call a verb; return what it gave, or the error."""
+        """Call a method; return its result or the error."""
         return self._call({"address": address, "verb": verb, "arguments": arguments})
 
     def close(self) -> None:
@@ -93,26 +93,26 @@ class SdkSide:
 
 
 class HookSide:
-    """The hook, over an Airflow connection that holds what the SDK's client gets as arguments."""
+    """The hook, with an Airflow connection that has the arguments of the SDK's client."""
 
     name = "hook"
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        sys.path.append(str(folder))  # as the SDK's process has it
+        sys.path.append(str(folder))  # as in the SDK's process
 
     def submit(self, case: Case, here: Here) -> dict[str, Any]:
-        """Make a submission; return the id, or the error."""
+        """Submit a case; return the id or the error."""
         with contextlib.chdir(self._folder), self._connections() as connect:
             return answer(lambda: submit(case, here, connect))
 
     def ask(self, address: str, verb: str, *arguments: str) -> dict[str, Any]:
-        """Call a verb; return what it gave, or the error."""
+        """Call a method; return its result or the error."""
         with self._connections() as connect:
             return answer(lambda: _as_json(verb, getattr(connect(address), verb)(*arguments)))
 
     def close(self) -> None:
-        """Leave the process as it was."""
+        """Restore ``sys.path``."""
         sys.path.remove(str(self._folder))
 
     @contextlib.contextmanager
@@ -135,10 +135,10 @@ class HookSide:
 
 
 def _connection(address: Any, client: dict[str, Any]) -> dict[str, Any]:
-    """Return the Airflow connection that says what a client's arguments say."""
-    if not address and not client:  # that of the environment
+    """Return the Airflow connection for a client's arguments."""
+    if not address and not client:  # the address of the environment
         return {"conn_type": "ray_jobs"}
-    # So that a test of "nobody is there" is over soon.
+    # So that a test with an unreachable cluster ends soon.
     extra = {"unreachable_timeout": 3, **client}
     return {"conn_type": "ray_jobs", "host": address, "extra": extra}
 

@@ -1,4 +1,4 @@
-"""Makes every submission through both sides on one head, and collects what became of it."""
+"""Submits each case through both sides on one head, and collects the results."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from tests.parity.sides import Side
     from tests.support.ray_head import RayHead
 
-#: How many jobs of a side may be on their way at a time: each is a process of some 100 MB.
+#: How many jobs of a side may run in parallel: each is a process of about 100 MB.
 AT_ONCE = 6
-#: Seconds without any job's end after which the rest is taken as it stands.
+#: If no job ends for this many seconds, the others are no longer waited for.
 PATIENCE = 60.0
 
 
 @dataclass
 class Made:
     """
-    A submission that was made.
+    A submission and its result.
 
-    :param answer: what the call gave.
+    :param answer: the result of the call.
     :param posted: whether the job was sent.
-    :param job: what became of it.
+    :param job: the result of the job.
     """
 
     answer: dict[str, Any]
@@ -41,16 +41,16 @@ class Made:
 
     @property
     def submission_id(self) -> str | None:
-        """The job, if there is one."""
+        """The id of the job, if there is one."""
         return self.answer.get("value")
 
 
 class Stage:
     """
-    Makes the submissions of some cases.
+    Submits cases.
 
     :param head: the cluster.
-    :param sides: the ways to it.
+    :param sides: the clients.
     :param folder: the files of the cases.
     """
 
@@ -61,24 +61,24 @@ class Stage:
         self._made: dict[tuple[str, str], Made] = {}
 
     def made(self, case: Case, side: str) -> Made:
-        """Return what became of a case."""
+        """Return the result of a case."""
         return self._made[case.name, side]
 
     def has(self, *cases: Case) -> bool:
-        """Whether cases were played."""
+        """Return whether these cases were submitted."""
         return all((case.name, side.name) in self._made for case in cases for side in self._sides)
 
     def play(self, cases: list[Case]) -> None:
-        """Make all submissions, both sides at a time, and wait until all jobs that can end have ended."""
+        """Submit all cases, both sides in parallel, and wait until all jobs that can end have ended."""
         with ThreadPoolExecutor(len(self._sides)) as pool:
             list(pool.map(lambda side: self._play(side, cases), self._sides))
         self._collect()
 
     def _play(self, side: Side, cases: list[Case]) -> None:
         waiting: set[str] = set()
-        # What it sends is seen on its way.
+        # The proxy records what it sends.
         with FaultyProxy(self._head.host, self._head.port) as proxy:
-            # Those that stay PENDING come last: Ray looks after each of them all the time.
+            # Jobs that stay PENDING come last, because each of them keeps Ray busy.
             for case in sorted(cases, key=lambda case: case.held):
                 made = self._made[case.name, side.name] = self._submit(case, side, proxy)
                 if made.submission_id and not case.held:
@@ -98,7 +98,7 @@ class Stage:
         return made
 
     def _wait(self, waiting: set[str], limit: int) -> None:
-        """Wait until so many jobs at most are on their way, or nothing moves any more."""
+        """Wait until at most ``limit`` jobs run, or until none has ended for a while."""
         moved = time.monotonic()
         while len(waiting) > limit and time.monotonic() - moved < PATIENCE:
             # One by one: the list of all jobs keeps the head busy.

@@ -1,4 +1,4 @@
-"""docs/parity.md tells of each difference, and of none that is no more."""
+"""docs/parity.md lists each difference, and no others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.parity.cases import CASES
 
 PAGE = Path(__file__).parents[2] / "docs" / "parity.md"
 
-#: Differences of verbs, which test_verbs.py holds.
+#: Methods with differences, see test_verbs.py.
 VERBS = {"tail_job_logs", "get_version", "get_job_info"}
 
 

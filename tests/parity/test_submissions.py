@@ -1,4 +1,4 @@
-"""The same submission through Ray's SDK and through the hook: the same job, or the same error at the same point."""
+"""The same submission through Ray's SDK and through the hook gives the same job, or the same error."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 def end_of(made: Made, wanted: str) -> str:
     """
-    Return how a submission ended, as ``Case.ends`` says it.
+    Return the result of a submission in the form of ``Case.ends``.
 
-    :param wanted: of an error, the built-in class to name if the error is of it too.
+    :param wanted: the expected result: if the error is an instance of its class, this class is returned.
     """
     families = made.answer.get("error")
     if families is None:
@@ -28,7 +28,7 @@ def end_of(made: Made, wanted: str) -> str:
     return f"sent:{error}" if made.posted else str(error)
 
 
-def unlike(sdk: dict[str, Any], hook: dict[str, Any]) -> dict[str, Any]:
+def differences(sdk: dict[str, Any], hook: dict[str, Any]) -> dict[str, Any]:
     """Return the parts in which two jobs differ."""
     return {name: (sdk.get(name), hook.get(name)) for name in sdk | hook if sdk.get(name) != hook.get(name)}
 
@@ -40,11 +40,11 @@ def test_submission(stage: Stage, case: Case) -> None:
     assert end_of(sdk, case.ends) == case.ends, (sdk.answer, sdk.job)
     assert end_of(hook, wanted) == wanted, (hook.answer, hook.job)
     if not case.hook_ends:
-        assert unlike(sdk.job, hook.job) == {}
+        assert differences(sdk.job, hook.job) == {}
 
 
-def test_what_only_the_hook_submits(stage: Stage) -> None:
-    """Where Ray's client fails there is nothing to compare with, so it is said here."""
+def test_submissions_that_only_the_hook_supports(stage: Stage) -> None:
+    """Ray's client fails here, so the results can't be compared."""
     module, large = CASES["py_modules_file"], CASES["working_dir_too_large"]
     if not stage.has(module, large):
         pytest.skip("the cases are not selected")

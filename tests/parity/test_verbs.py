@@ -1,4 +1,4 @@
-"""The verbs beside submission through Ray's SDK and through the hook: the same answers, the same errors."""
+"""All methods but the submission through Ray's SDK and through the hook: the same results, the same errors."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ _DRIVER = """python -c 'import ray; ray.init(log_to_driver=False); print("driver
 
 
 class Calls:
-    """Calls verbs through both sides."""
+    """Calls methods through both sides."""
 
     def __init__(self, head: RayHead, sides: list[Side]) -> None:
         self.head = head
         self._sides = sides
 
     def each(self, verb: str, *arguments: str, address: str = "") -> list[dict[str, Any]]:
-        """Return both answers: the SDK's, then the hook's."""
+        """Return both results: the SDK's, then the hook's."""
         return [side.ask(address or self.head.url, verb, *arguments) for side in self._sides]
 
     def same(self, verb: str, *arguments: str, address: str = "") -> Any:
-        """Return what both give."""
+        """Return the result, which must be the same for both."""
         sdk, hook = self.each(verb, *arguments, address=address)
         assert "error" not in sdk, sdk
         assert hook == sdk
         return sdk["value"]
 
     def fail(self, verb: str, *arguments: str) -> str:
-        """Return the built-in class of the error that both raise."""
+        """Return the built-in class of the error that both must raise."""
         sdk, hook = self.each(verb, *arguments)
         assert sdk["error"][0] in hook["error"], (sdk, hook)
         return str(sdk["error"][0])
 
 
 def identity(job: dict[str, Any]) -> tuple[Any, Any]:
-    """Return what tells a job from others in a list, which holds drivers that nobody submitted, too."""
+    """Return the ids that identify a job in a list, which also has drivers that were not submitted."""
     return job["submission_id"], job["job_id"]
 
 
@@ -52,7 +52,7 @@ def calls(parity_head: RayHead, sides: list[Side]) -> Calls:
 
 @pytest.fixture(scope="module")
 def ended(parity_head: RayHead) -> str:
-    """A job that has ended, with all that details can hold."""
+    """An ended job, with all possible details."""
     job = parity_head.submit(
         _OUTPUT,
         submission_id="parity-ended",
@@ -65,7 +65,7 @@ def ended(parity_head: RayHead) -> str:
 
 @pytest.fixture(scope="module")
 def driver(parity_head: RayHead) -> dict[str, Any]:
-    """The details of an ended job that was a Ray driver, and so has a job id of its own."""
+    """The details of an ended job that was a Ray driver, and so has its own job id."""
     return parity_head.wait_job(parity_head.submit(_DRIVER, submission_id="parity-driver"), timeout=120)
 
 
@@ -76,7 +76,7 @@ def test_details(calls: Calls, ended: str) -> None:
 
 
 def test_details_of_a_driver(calls: Calls, driver: dict[str, Any]) -> None:
-    """The SDK says None where a job has no metadata or runtime_env; docs/parity.md says why the hook does not."""
+    """For a job without metadata or runtime_env, the SDK returns None; docs/parity.md says why the hook does not."""
     sdk, hook = (each["value"] for each in calls.each("get_job_info", driver["submission_id"]))
     assert (sdk["metadata"], sdk["runtime_env"]) == (None, None)
     assert hook == {**sdk, "metadata": {}, "runtime_env": {}}
@@ -110,7 +110,7 @@ def test_address(calls: Calls) -> None:
 
 
 def test_version(calls: Calls) -> None:
-    """The SDK gives the version of the REST API; docs/parity.md says why the hook does not."""
+    """The SDK returns the version of the REST API; docs/parity.md says why the hook does not."""
     sdk, hook = calls.each("get_version")
     assert sdk["value"].isdecimal()
     assert hook["value"].count(".") == 2
@@ -123,12 +123,12 @@ def test_unknown_job(calls: Calls, verb: str, submission_id: str) -> None:
 
 
 def test_tail_of_an_unknown_job(calls: Calls) -> None:
-    """The SDK lets an error of aiohttp through."""
+    """The SDK raises an error of aiohttp."""
     sdk, hook = calls.each("tail_job_logs", "parity-unknown")
     assert (sdk["error"][0], hook["error"][0]) == ("Exception", "RuntimeError")
 
 
-def test_life_and_end(calls: Calls, sides: list[Side]) -> None:
+def test_life_of_a_job(calls: Calls, sides: list[Side]) -> None:
     assert [step for side in sides for step in _live(calls.head, side)] == 2 * [
         ("get_job_status", "RUNNING"),
         ("delete_job", "RuntimeError"),
@@ -144,7 +144,7 @@ def test_life_and_end(calls: Calls, sides: list[Side]) -> None:
 
 
 def _live(head: RayHead, side: Side) -> list[tuple[str, Any]]:
-    """Lead a job through its life by one side; return what each verb gave."""
+    """Call the methods during the life of a job through one side; return the results."""
     job = head.submit("exec sleep 1000", submission_id=f"parity-life-{uuid.uuid4().hex}")
     head.wait_job(job, until={"RUNNING"}, timeout=120)
     steps: list[tuple[str, Any]] = []
@@ -163,7 +163,7 @@ def _live(head: RayHead, side: Side) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("verb", ["list_jobs", "get_version"])
-def test_nobody_there(calls: Calls, verb: str) -> None:
+def test_unreachable_cluster(calls: Calls, verb: str) -> None:
     sdk, hook = calls.each(verb, address="http://127.0.0.1:9")
     assert sdk["error"][0] == "ConnectionError"
     assert "ConnectionError" in hook["error"]

@@ -1,1 +1,1 @@
-"""Recorded answers of each supported Ray, and the script that records them."""
+"""Recorded responses of each supported Ray, and the script that records them."""

@@ -1,11 +1,10 @@
 """
-Record what real heads answer to each request that the provider makes, good and bad.
+Records the responses of real heads to each request that the provider makes, including failed ones.
 
     python -m tests.samples.record .envs/ray-2.60/bin/ray [...]
 
-A head is started for each ``ray`` that is named; its answers replace those in ``tests/samples/<its version>/``. A run
-on the same version changes no file, so what a new release does differently is what ``git diff --no-index`` shows
-between two folders.
+It starts a head for each ``ray``; its responses replace those in ``tests/samples/<its version>/``. A second run with
+the same version changes no file, so ``git diff --no-index`` between two folders shows what a new release changes.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_rayjobs.client.exchange import Flow
 
-#: One job for each end that a job can come to.
+#: One job for each way in which a job can end.
 WHOLE = Submission(
     "sleep 2; echo first; sleep 5; echo last; sleep 3",
     "whole",
@@ -48,14 +47,14 @@ FAILS = Submission("sleep 2; echo boom; exit 3", "fails")
 SLEEPS = Submission("sleep 1000", "sleeps")
 WAITS = Submission("true", "waits", entrypoint_resources={"nowhere": 1})
 NO_CODE = Submission("true", "no-code", runtime_env={"working_dir": "gcs://_ray_pkg_missing.zip"})
-#: Connects to Ray, then has a driver that nobody submitted do the same.
+#: Connects to Ray, then starts a driver that was not submitted, which does the same.
 CONNECTS = Submission(
     "python -c 'import ray; ray.init()' && env -u RAY_JOB_CONFIG_JSON_ENV_VAR python -c 'import ray; ray.init()'",
     "connects",
 )
 LABELLED = Submission("true", "labelled", entrypoint_label_selector={"zone": "!b"})
 
-#: Submissions that Ray refuses, which the provider would not send.
+#: Submissions that Ray rejects, and that the provider would not send.
 REFUSED: dict[str, dict[str, Any]] = {
     "submit_duplicate": {"entrypoint": "true", "submission_id": "fails"},
     "submit_no_entrypoint": {"submission_id": "x"},
@@ -67,12 +66,12 @@ REFUSED: dict[str, dict[str, Any]] = {
 }
 
 PACKAGE = "_ray_pkg_0123456789abcdef.zip"
-#: 100 MiB is the most that the head takes.
+#: More than the head's limit of 100 MiB.
 TOO_LARGE = 101 * 2**20
 
 
 class MonitoredHead(RayHead):
-    """A head with the monitor, which knows of nodes and free CPUs; other tests need none."""
+    """A head with the monitor, which reports nodes and free CPUs; other tests don't need it."""
 
     def _command(self, directory: Path) -> list[str]:
         return [word for word in super()._command(directory) if word != "--no-monitor"]
@@ -80,7 +79,7 @@ class MonitoredHead(RayHead):
 
 class Recorder:
     """
-    Asks a head and keeps its answers.
+    Sends requests to a head and records its responses.
 
     :param url: address of the head.
     """
@@ -98,7 +97,7 @@ class Recorder:
             return answer.status, answer.headers.get("Content-Type", ""), await answer.text()
 
     async def keep(self, name: str, asked: Request | Flow[Any], data: bytes | None = None) -> None:
-        """Send a request, or the first one of a flow, and keep the answer."""
+        """Send a request, or the first one of a flow, and record the response."""
         request = asked if isinstance(asked, Request) else next(asked)
         self._keep(name, request, await self.ask(request, data))
 
@@ -107,18 +106,18 @@ class Recorder:
         line = stable_text(f"{request.method} {request.path}")
         if "json" in content_type:
             body = stable(json.loads(text))
-            if isinstance(body, list):  # of jobs, in any order
+            if isinstance(body, list):  # jobs, in any order
                 body = sorted(filter(_is_on_all, body), key=lambda job: job["submission_id"] or "")
             self.samples[name] = Sample(line, status, content_type, json=body)
         else:
             self.samples[name] = Sample(line, status, content_type, text=stable_text(text).split("\n"))
 
     async def keep_stream(self, name: str, path: str) -> None:
-        """Open a WebSocket; keep its first and last line and how it was closed, or that it was refused."""
+        """Open a WebSocket; record its first and last line and how it was closed, or the response that refused it."""
         try:
             async with self._session.ws_connect(self._url + path) as socket:
                 messages = [str(message.data) async for message in socket]
-                # How many lines come with one message is a matter of time.
+                # How many lines one message has depends on timing.
                 ends = [messages[0].splitlines(keepends=True)[0], messages[-1].splitlines(keepends=True)[-1]]
                 lines = [stable_text(line) for line in ends]
                 self.samples[name] = Sample(f"GET {path}", 101, frames=lines, close_code=socket.close_code)
@@ -129,12 +128,12 @@ class Recorder:
             self._keep(name, request, answer)
 
     async def until(self, submission_id: str, *statuses: str) -> dict[str, Any]:
-        """Wait for one of some statuses of a job; return its details."""
+        """Wait until a job has one of these statuses; return its details."""
         request = next(verbs.get_job_info(submission_id))
         return await self.wait_for(request, lambda job: job["status"] in statuses)
 
     async def wait_for(self, request: Request, suits: Callable[[Any], object]) -> Any:
-        """Ask until an answer's JSON suits; return that."""
+        """Repeat a request until the JSON of the response meets a condition; return it."""
         async with asyncio.timeout(120):
             while True:
                 status, _, text = await self.ask(request)
@@ -145,13 +144,13 @@ class Recorder:
 
 
 def _is_on_all(job: dict[str, Any]) -> bool:
-    """Whether a job is in the list of each Ray: not the one that showed the head to be ready, nor the labelled one."""
+    """Return whether each Ray lists a job: not the head's first job, and not the labelled one."""
     submission_id = job["submission_id"] or ""
     return submission_id != LABELLED.submission_id and not submission_id.startswith("ready-")
 
 
 async def record_submissions(recorder: Recorder) -> None:
-    """Submit all jobs, then what is refused."""
+    """Submit all jobs, then those that are rejected."""
     await recorder.keep("version", verbs.get_version())
     await recorder.keep("submit", WHOLE.request())
     for submission in (FAILS, SLEEPS, WAITS, NO_CODE, CONNECTS):
@@ -166,7 +165,7 @@ async def record_submissions(recorder: Recorder) -> None:
 
 
 async def record_jobs(recorder: Recorder) -> None:
-    """Look at jobs in each status, stop and delete them, and list all."""
+    """Read, stop and delete jobs in each status, and list all."""
     await recorder.until("sleeps", "RUNNING")
     await recorder.keep("get_running", verbs.get_job_info("sleeps"))
     await recorder.keep("get_pending", verbs.get_job_info("waits"))
@@ -201,12 +200,12 @@ async def record_logs(recorder: Recorder) -> None:
         query = {"node_id": job.get("driver_node_id") or "", "filename": filename, "lines": -1}
         request = Request("GET", f"/api/v0/logs/file?{urlencode(query)}")
         await recorder.keep(name, request)
-        while not recorder.samples[name].body:  # an older Ray does not always get to tell its error
+        while not recorder.samples[name].body:  # older Ray versions sometimes send no error text
             await recorder.keep(name, request)
 
 
 async def record_packages(recorder: Recorder) -> None:
-    """Ask for a package, send it, ask again, and send one that is too large."""
+    """Look up a package before and after its upload, and upload one that is too large."""
     exists, put = package_store.has_package(PACKAGE), Request("PUT", f"/api/packages/gcs/{PACKAGE}")
     await recorder.keep("package_missing", exists)
     await recorder.keep("package_put", put, b"PK\x05\x06" + bytes(18))
@@ -215,10 +214,10 @@ async def record_packages(recorder: Recorder) -> None:
 
 
 async def record_cluster(recorder: Recorder) -> None:
-    """Ask what the dashboard tells of the cluster."""
+    """Read the dashboard's status of the cluster."""
     request = next(cluster_status.describe_resources())
     assert isinstance(request, Request)
-    # The monitor tells every 5 seconds; by then no job has any CPU.
+    # The monitor reports every 5 s; wait until no job has a CPU.
     await recorder.wait_for(
         request, lambda answer: answer["data"]["clusterStatus"]["loadMetricsReport"]["usage"]["CPU"][0] == 0
     )
@@ -227,8 +226,8 @@ async def record_cluster(recorder: Recorder) -> None:
 
 
 async def record(url: str) -> dict[str, Sample]:
-    """Record all answers of a head on which no job ran yet."""
-    # Each request on a connection of its own: the head closes those on which it refuses a body.
+    """Record all responses of a head that has not run any job yet."""
+    # Each request uses a new connection, because the head closes the connection when it rejects a body.
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(60)) as session:
         recorder = Recorder(session, url)
@@ -241,7 +240,7 @@ async def record(url: str) -> dict[str, Sample]:
 
 
 def main(rays: list[str]) -> None:
-    """Do what the module's docstring says."""
+    """Record the responses of each ``ray``."""
     if not rays:
         sys.exit("Name the `ray` programs to record.")
     for ray in rays:
@@ -249,7 +248,7 @@ def main(rays: list[str]) -> None:
             found = asyncio.run(record(head.url))
         version = found["version"].json["ray_version"]
         samples.write(version, found)
-        print(f"tests/samples/{version}: {len(found)} answers")
+        print(f"tests/samples/{version}: {len(found)} responses")
 
 
 if __name__ == "__main__":

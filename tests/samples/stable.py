@@ -1,11 +1,11 @@
-"""Give fixed values of the same shape to what differs from one head to the next, so that only Ray's releases differ."""
+"""Replaces values that differ between heads by fixed ones, so that only differences between Ray releases remain."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-#: By key, whatever the value: times, memory, numbers of processes and of actors.
+#: Fixed values by key, for times, memory, and numbers of processes and actors.
 _BY_KEY: dict[str, Any] = {
     "start_time": 1767225600000,
     "end_time": 1767225605000,
@@ -16,7 +16,7 @@ _BY_KEY: dict[str, Any] = {
     "object_store_memory": [0.0, 128000000.0],
 }
 
-#: They differ with each look, and nothing here reads them.
+#: Keys whose values differ between requests, and which nothing reads.
 _DROPPED = frozenset(
     {
         *("autoscalerReport", "autoscalerUpdateTime", "autoscalingStatus", "gcsRequestTime", "monitorPid"),
@@ -32,7 +32,7 @@ _IN_TEXT = [
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d([.,]\d+)?", "2026-01-01 00:00:00,000"),
     (r"\b\d+\.\d+\.\d+\.\d+\b", "127.0.0.1"),
     (r"(?<=127\.0\.0\.1:)\d+", "52365"),
-    (r"^[0-9a-f]{8}$", "02000000"),  # Ray's own number of a job
+    (r"^[0-9a-f]{8}$", "02000000"),  # Ray's internal id of a job
     (r"\b0x[0-9a-f]+", "0x7f0000000000"),
     (r"(?<=pid=)\d+", "4711"),
     (r"(?<=actual body size )\d+", "105906176"),
@@ -42,9 +42,9 @@ _HEX = re.compile(r"\b[0-9a-f]{24,}\b")
 
 def stable(value: Any, key: str = "") -> Any:
     """
-    Return a decoded answer with fixed values in place of those that differ between runs.
+    Return a decoded response with fixed values instead of those that differ between runs.
 
-    :param key: under which the value stands.
+    :param key: the key of the value.
     """
     if isinstance(value, dict):
         return {stable_text(name): stable(item, name) for name, item in value.items() if name not in _DROPPED}
@@ -58,7 +58,7 @@ def stable(value: Any, key: str = "") -> Any:
 
 
 def stable_text(text: str) -> str:
-    """Return a text with fixed values in place of paths, times, addresses and ids."""
+    """Return text with fixed values instead of paths, times, addresses and ids."""
     for pattern, fixed in _IN_TEXT:
         text = re.sub(pattern, fixed, text)
     return _HEX.sub(lambda match: "ab" * (len(match.group()) // 2), text)

@@ -1,4 +1,4 @@
-"""An Airflow on SQLite, as a first installation is, runs jobs; the other Airflows of the tests are on PostgreSQL."""
+"""An Airflow on SQLite, the default of a new installation, runs jobs. All other tests use PostgreSQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Airflow's API server as an application in this process (3.1 and newer): real routes, plugins, logins and database."""
+"""Airflow's API server as an application in this process (3.1 and later), with real routes, plugins and logins."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SETTINGS = {
 
 @contextmanager
 def running_app() -> Iterator[FastAPI]:
-    """Make Airflow's application, with a database in ``AIRFLOW_HOME``; it takes some ten seconds."""
+    """Create Airflow's application, with a database in ``AIRFLOW_HOME``; this takes about 10 s."""
     passwords = Path(os.environ["AIRFLOW_HOME"]) / "passwords.json"
     passwords.write_text(json.dumps({name: f"password-of-{name}" for name in USERS}))
     settings = {**SETTINGS, "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords)}
@@ -52,7 +52,7 @@ def running_app() -> Iterator[FastAPI]:
 
 
 def client_of(app: FastAPI, user: str | None) -> TestClient:
-    """Return a browser, as it were, with a login of the user; without one for None."""
+    """Return a client with the cookie of the user's login; without one for None."""
     from fastapi.testclient import TestClient
 
     client = TestClient(app, follow_redirects=False)
@@ -64,7 +64,7 @@ def client_of(app: FastAPI, user: str | None) -> TestClient:
 
 
 def add_connection(conn_id: str, **fields: Any) -> None:
-    """Put a connection into the database, in place of one of that name."""
+    """Add a connection to the database, or replace the one with this id."""
     from airflow.models import Connection
     from airflow.utils.session import create_session
 
@@ -74,7 +74,7 @@ def add_connection(conn_id: str, **fields: Any) -> None:
 
 
 def remove_connection(conn_id: str) -> None:
-    """Take a connection out of the database."""
+    """Delete a connection from the database."""
     from airflow.models import Connection
     from airflow.utils.session import create_session
     from sqlalchemy import delete

@@ -1,8 +1,7 @@
-"""A whole Airflow for tests: real processes, run from the environment that runs pytest.
+"""A complete Airflow for tests: real processes, run from the environment that runs pytest.
 
-What a user does (trigger, clear, mark, connections) goes through the REST API of the installed version, on
-Airflow 3 (``/api/v2``) as on 2.11 (``/api/v1``); what a test wants to see is read from the database and the
-log files, which shows more than the API does.
+User actions (trigger, clear, mark, connections) go through the REST API of the installed version: ``/api/v2`` on
+Airflow 3, ``/api/v1`` on 2.11. Results are read from the database and the log files, which have more than the API.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class ApiError(Exception):
-    """The REST API refused a request."""
+    """The REST API returned an HTTP error."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(f"HTTP {status}: {text}")
@@ -40,18 +39,18 @@ class ApiError(Exception):
 
 
 class DatabaseLockedError(ApiError):
-    """Nothing was done: SQLite, which knows one writer at a time, made it wait too long. PostgreSQL does not."""
+    """The request had no effect, because it waited too long for another writer of SQLite. Not raised on PostgreSQL."""
 
 
 class AirflowEnv(AirflowRecords):
-    """An Airflow with all its processes; its records are attributes of the base class.
+    """An Airflow with all its processes. The base class reads its records.
 
-    :param home: ``AIRFLOW_HOME``: an empty or absent directory, or that of an older version, which is upgraded.
-    :param dags_folder: where the DAG files are; files added later are found within a few seconds.
-    :param database: that it works on: absent, or that of an older version, which is upgraded.
-    :param env: environment variables for all processes, beside ours.
-    :param parallelism: how many tasks may run at once.
-    :param login: username and password of an administrator, where the environment variables ask for a login (3.x).
+    :param home: ``AIRFLOW_HOME``: an empty or missing directory, or one of an older version, which is upgraded.
+    :param dags_folder: the folder of the DAG files; files added later are found within a few seconds.
+    :param database: its database: it does not exist yet, or is one of an older version, which is upgraded.
+    :param env: additional environment variables for all processes.
+    :param parallelism: how many tasks may run in parallel.
+    :param login: username and password of an administrator, if ``env`` makes Airflow require a login (3.x).
     """
 
     def __init__(
@@ -81,12 +80,12 @@ class AirflowEnv(AirflowRecords):
     # Processes
 
     def prepare(self) -> None:
-        """Make the database, or upgrade that of an older version."""
+        """Create the database, or upgrade one of an older version."""
         airflow_processes.write_home(self.home)
         self.database.migrate(lambda: self.cli("db", "migrate", timeout=300), airflow_processes.migrated_as())
 
     def start(self, timeout: float = 240.0) -> None:
-        """Make the database, or upgrade that of an older version, start all processes and wait until they work.
+        """Create or upgrade the database, start all processes and wait until they work.
 
         :param timeout: seconds.
         :raises RuntimeError: if a process ends, with the last lines that it printed.
@@ -102,14 +101,14 @@ class AirflowEnv(AirflowRecords):
             raise
 
     def stop(self, grace: float = 5.0) -> None:
-        """End all processes.
+        """Stop all processes.
 
         :param grace: seconds between SIGTERM and SIGKILL.
         """
         _end(self.components.values(), grace)
 
     def stop_own(self, grace: float = 5.0) -> None:
-        """End what this process has started anew of an Airflow that another process started.
+        """Stop the components that this process has restarted, of an Airflow that another process started.
 
         :param grace: seconds between SIGTERM and SIGKILL.
         """
@@ -127,11 +126,11 @@ class AirflowEnv(AirflowRecords):
         self._wait_up(name, after_job=last["id"], timeout=timeout)
 
     def kill_process(self, name: str, sig: int = signal.SIGKILL, grace: float = 20.0) -> None:
-        """End one process with all its children, and wait until they are gone.
+        """Stop one process with all its children, and wait until they have ended.
 
         :param name: as for :meth:`start_process`. The scheduler's children are the running tasks.
-        :param sig: SIGKILL, for a crash, or SIGTERM, for an orderly shutdown.
-        :param grace: seconds that an orderly shutdown may take.
+        :param sig: SIGKILL for a crash, or SIGTERM for a graceful shutdown.
+        :param grace: seconds that a graceful shutdown may take.
         """
         if sig == signal.SIGTERM:
             self.components[name].terminate()
@@ -140,14 +139,14 @@ class AirflowEnv(AirflowRecords):
             self.components[name].end()
 
     def signal_process(self, name: str, sig: int) -> None:
-        """Send a signal to one process and its children: SIGSTOP freezes it, SIGCONT lets it go on."""
+        """Send a signal to one process and its children: SIGSTOP pauses them, SIGCONT resumes them."""
         self.components[name].signal(sig)
 
     def cli(self, *arguments: str, timeout: float = 120.0) -> str:
-        """Run an ``airflow`` command in this Airflow; it takes seconds.
+        """Run an ``airflow`` command in this Airflow; this takes seconds.
 
-        :return: what it printed on stdout.
-        :raises RuntimeError: if it fails, with all it printed.
+        :return: its stdout.
+        :raises RuntimeError: if it fails, with its output.
         """
         command = [airflow_processes.BIN / "airflow", *arguments]
         return output_of(command, cwd=self.home, env=self.environment, timeout=timeout)
@@ -169,7 +168,7 @@ class AirflowEnv(AirflowRecords):
     def _is_up(self, name: str, after_job: int) -> bool:
         """Return whether a component works.
 
-        :param after_job: an id of the ``job`` table: a row up to it is that of an earlier start.
+        :param after_job: an id of the ``job`` table; rows up to it belong to earlier starts.
         """
         if name not in JOB_TYPES:
             return self._api_answers()
@@ -192,13 +191,13 @@ class AirflowEnv(AirflowRecords):
         try:
             self.api("GET", "version")
             if self.version >= (3, 0):
-                # The part that the tasks talk to is made at its first request, and that takes seconds.
+                # The execution API, which tasks use, is created at its first request, and that takes seconds.
                 self._http("GET", "/execution/health")
         except (OSError, ApiError):
             return False
         return True
 
-    # What a user does
+    # User actions
 
     def api(self, method: str, path: str, body: object = None) -> Any:
         """Call the REST API.
@@ -206,13 +205,13 @@ class AirflowEnv(AirflowRecords):
         :param method: HTTP method.
         :param path: below ``/api/v2/`` (3.x) or ``/api/v1/`` (2.11), quoted as needed.
         :param body: sent as JSON.
-        :return: the decoded answer.
+        :return: the decoded response.
         :raises ApiError: for an HTTP error.
         """
         if self.version < (3, 0):
             return self._http(method, f"/api/v1/{path}", body)
         if self._token is None:
-            # Without a login everybody is an administrator, but a token is wanted all the same.
+            # Without a login everybody is an administrator, but the API still requires a token.
             self._token = self._http("POST" if self._login else "GET", "/auth/token", self._login)["access_token"]
         token = {"Authorization": f"Bearer {self._token}"}
         for _ in range(4):
@@ -230,7 +229,7 @@ class AirflowEnv(AirflowRecords):
         )
         if body is not None:
             request.add_header("Content-Type", "application/json")
-        # No proxy stands between us and this machine.
+        # Requests to this machine must not use a proxy.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=60) as response:
@@ -238,15 +237,15 @@ class AirflowEnv(AirflowRecords):
         except urllib.error.HTTPError as error:
             with error:
                 text = error.read().decode(errors="replace")
-            # 3.2 does not always say why it answers 500, except on its output.
-            told = text if text != "Internal Server Error" else tail(self.components["api-server"].log_path)
+            # 3.2 sometimes gives the reason for a 500 only in its output.
+            reason = text if text != "Internal Server Error" else tail(self.components["api-server"].log_path)
             on_sqlite = isinstance(self.database, SqliteDatabase)
-            locked = on_sqlite and error.code == 500 and ("Database error" in told or "database is locked" in told)
+            locked = on_sqlite and error.code == 500 and ("Database error" in reason or "database is locked" in reason)
             raise (DatabaseLockedError if locked else ApiError)(error.code, text) from None
         return json.loads(answer) if answer else None
 
     def add_connection(self, conn_id: str, conn_type: str, **fields: Any) -> None:
-        """Put a connection into the database, in place of an older one of that name.
+        """Add a connection to the database, or replace the one with this id.
 
         :param fields: ``host``, ``port``, ``login``, ``password``, ``schema``, ``extra`` (a dict or JSON).
         """
@@ -260,7 +259,7 @@ class AirflowEnv(AirflowRecords):
         self.api("POST", "connections", {"connection_id": conn_id, "conn_type": conn_type, **fields})
 
     def wait_dag(self, dag_id: str, timeout: float = 120.0) -> None:
-        """Wait until a DAG has been read from its file, and unpause it.
+        """Wait until Airflow has parsed a DAG, and unpause it.
 
         :raises RuntimeError: if a DAG file cannot be imported, with the traceback.
         """
@@ -275,7 +274,7 @@ class AirflowEnv(AirflowRecords):
         def unpaused() -> bool:
             try:
                 self.api("PATCH", f"dags/{_quote(dag_id)}", {"is_paused": False})
-            except ApiError as error:  # 2.11 writes the serialized DAG first, and then the one that this finds
+            except ApiError as error:  # 2.11 writes the serialized DAG before the row that this route reads
                 if error.status != 404:
                     raise
                 return False
@@ -287,7 +286,7 @@ class AirflowEnv(AirflowRecords):
     def trigger(self, dag_id: str, run_id: str, conf: dict[str, Any] | None = None) -> None:
         """Start a DAG run."""
         if self.version == (3, 0):
-            # With the pydantic of its own constraints, the route of 3.0.6 answers every request with HTTP 500.
+            # With the pydantic version of its constraints, the route of 3.0.6 answers every request with HTTP 500.
             self.cli("dags", "trigger", dag_id, "--run-id", run_id, "--conf", json.dumps(conf or {}))
             return
         body: dict[str, Any] = {"dag_run_id": run_id, "conf": conf or {}}
@@ -308,16 +307,16 @@ class AirflowEnv(AirflowRecords):
         self.api("PATCH", path, body)
 
     def clear(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> None:
-        """Clear a task instance, and nothing down- or upstream of it.
+        """Clear a task instance, but none up- or downstream of it.
 
         :param map_index: one instance of a mapped task; -1 means all (2.11 clears all in any case).
         """
         if self.version < (3, 0):
-            # The REST API of 2.11 leaves the state of a running task as it is; the command does as the web page does.
+            # The REST API of 2.11 does not change the state of a running task; the command does, like the web page.
             (run,) = self.query(
                 "SELECT execution_date AS date FROM dag_run WHERE dag_id = ? AND run_id = ?", dag_id, run_id
             )
-            date = str(run["date"]).removesuffix("+00:00") + "+00:00"  # SQLite leaves the zone out
+            date = str(run["date"]).removesuffix("+00:00") + "+00:00"  # SQLite omits the time zone
             self.cli("tasks", "clear", dag_id, "-t", f"^{re.escape(task_id)}$", "-s", date, "-e", date, "--yes")
             if isinstance(self.database, SqliteDatabase):
                 _forget_triggers(self.database, dag_id, run_id, task_id)
@@ -332,10 +331,10 @@ class AirflowEnv(AirflowRecords):
         self.api("POST", f"dags/{_quote(dag_id)}/clearTaskInstances", body)
 
     def set_run_state(self, dag_id: str, run_id: str, state: Literal["failed", "success", "queued"]) -> None:
-        """Mark a DAG run; its unfinished tasks are ended with it."""
+        """Mark a DAG run; Airflow also ends its unfinished tasks."""
         self.api("PATCH", f"dags/{_quote(dag_id)}/dagRuns/{_quote(run_id)}", {"state": state})
 
-    # What a test does to a task
+    # Faults
 
     def kill_task(
         self,
@@ -349,9 +348,9 @@ class AirflowEnv(AirflowRecords):
     ) -> None:
         """Send a signal to the process that runs a task's code.
 
-        :param sig: after SIGKILL this waits until the processes are gone.
-        :param supervisor: signal the process that watches it first, so that nobody can report the end: as
-            when a whole worker is lost. Airflow then misses the heartbeat only.
+        :param sig: the signal; after SIGKILL, this waits until the processes have ended.
+        :param supervisor: also signal the task's supervisor, and do so first, so that it can't report the end. This
+            is like the loss of a whole worker: Airflow only notices the missing heartbeats.
         :raises ProcessLookupError: if the task has no process.
         """
         pid = self.task(dag_id, run_id, task_id, map_index).pid
@@ -371,17 +370,17 @@ def _end(components: Iterable[Component], grace: float) -> None:
     def end(component: Component) -> None:
         component.end(max(0.0, deadline - time.monotonic()))
 
-    with contextlib.ExitStack() as ends:  # one that cannot be ended does not keep the others alive
+    with contextlib.ExitStack() as ends:  # so that all are ended, even if one of them can't be
         for component in components:
             component.terminate()
             ends.callback(end, component)
 
 
 def _forget_triggers(database: SqliteDatabase, dag_id: str, run_id: str, task_id: str) -> None:
-    # The triggerer of 2.11 takes a trigger away from tasks whose state differs from "deferred". A cleared
-    # task has no state, which for SQL does not differ; so it gets to it only when the task is queued
-    # again, often while a worker is about to write the trigger's id back, and that worker then fails: the
-    # foreign key leads nowhere. Do at once what the triggerer means to do.
+    # The triggerer of 2.11 removes the trigger from tasks whose state differs from "deferred". A cleared task has
+    # no state, and in SQL, NULL does not differ from anything. So the triggerer removes the trigger only when the
+    # task is queued again, often just before a worker writes the trigger's id back, which then fails because the
+    # foreign key is not valid. Remove it at once instead.
     database.execute(
         "UPDATE task_instance SET trigger_id = NULL"
         " WHERE dag_id = ? AND run_id = ? AND task_id = ? AND state IS NOT 'deferred'",

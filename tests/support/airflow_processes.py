@@ -1,6 +1,6 @@
-"""The processes of one Airflow on this machine: their settings, their start and their end.
+"""The processes of one Airflow on this machine: settings, start and stop.
 
-What differs between Airflow 2.11 and 3 in *running* it is told here; see ``airflow_env`` for using it.
+This module has the differences between Airflow 2.11 and 3 in running them; ``airflow_env`` uses a running Airflow.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from tests.support.processes import Process, kill_all, parent, session, wait_gon
 if TYPE_CHECKING:
     from tests.support.databases import Database
 
-# Seconds. An Airflow that is killed on purpose should be missed soon; but on a loaded machine a component
-# must not be taken for dead while it merely waits for the CPU.
+# Seconds. Short, so that Airflow soon notices a killed process; but a component that only waits for the CPU of a busy
+# machine must not be considered dead.
 TASK_HEARTBEAT_TIMEOUT = 10
 COMPONENT_HEARTBEAT_TIMEOUT = 10
 
 BIN = Path(sys.prefix) / "bin"
-# The ``job`` table tells when these are up; the API server answers for itself.
+# The ``job`` table shows whether these are up; the API server is asked by a request.
 JOB_TYPES = {
     "scheduler": "SchedulerJob",
     "dag-processor": "DagProcessorJob",
@@ -44,14 +44,14 @@ def airflow_version() -> tuple[int, int]:
 
 
 def migrated_as() -> str:
-    """Return the name of what ``airflow db migrate`` makes of an empty database here, with the settings below."""
+    """Return a name for the database that ``airflow db migrate`` creates here, with the settings below."""
     return f"airflow {metadata.version('apache-airflow')}"
 
 
 def commands(port: int) -> dict[str, tuple[str, ...]]:
-    """Return the commands that make an Airflow of the installed version, by name.
+    """Return the commands of an Airflow of the installed version, by name.
 
-    :param port: of the API server.
+    :param port: port of the API server.
     """
     airflow = f"{BIN}/airflow"
     named: dict[str, tuple[str, ...]] = {
@@ -62,23 +62,23 @@ def commands(port: int) -> dict[str, tuple[str, ...]]:
         api_server: tuple[str, ...] = (airflow, "api-server")
         named["dag-processor"] = (airflow, "dag-processor")
     else:
-        # What ``airflow webserver`` runs and then watches; without it a second import of Airflow is saved.
+        # ``airflow webserver`` would run and watch this command, and import Airflow once more.
         api_server = (
             *(sys.executable, "-m", "gunicorn", "--workers=1", "--timeout=120", f"--bind=127.0.0.1:{port}"),
             *("--config=python:airflow.www.gunicorn_config", "airflow.www.app:cached_app()"),
         )
-    # It takes longest to start, so it is named first.
+    # It takes longest to start, so it comes first.
     return {"api-server": api_server, **named}
 
 
 def settings(home: Path, dags_folder: Path, database: Database, port: int, parallelism: int) -> dict[str, str]:
-    """Return the environment variables that make Airflow run below ``home`` and react quickly.
+    """Return the environment variables for an Airflow that uses ``home`` and reacts quickly.
 
     :param home: ``AIRFLOW_HOME``.
-    :param dags_folder: where the DAG files are.
-    :param database: that it works on.
-    :param port: of the API server.
-    :param parallelism: how many tasks may run at once.
+    :param dags_folder: the folder of the DAG files.
+    :param database: its database.
+    :param port: port of the API server.
+    :param parallelism: how many tasks may run in parallel.
     """
     options = {
         "core.dags_folder": dags_folder,
@@ -100,7 +100,7 @@ def settings(home: Path, dags_folder: Path, database: Database, port: int, paral
     own = _settings_3(port) if airflow_version() >= (3, 0) else _settings_2()
     variables = {"__".join(("AIRFLOW", *key.upper().split("."))): str(value) for key, value in (options | own).items()}
     variables["AIRFLOW_HOME"] = str(home)
-    # Programs that keep something in their user's home (gunicorn its control socket) keep it here.
+    # For programs that write to their user's home, such as gunicorn with its control socket.
     variables["HOME"] = str(home)
     variables["PYTHONPATH"] = str(home / "site")
     return variables | database.environment()
@@ -122,7 +122,7 @@ def _settings_3(port: int) -> dict[str, object]:
         "dag_processor.refresh_interval": 3,
         "scheduler.task_instance_heartbeat_timeout": TASK_HEARTBEAT_TIMEOUT,
         "scheduler.task_instance_heartbeat_timeout_detection_interval": 2,
-        # How soon a task learns that a user has ended it.
+        # Limits how soon a task learns that a user has ended it.
         "workers.min_heartbeat_interval": 1,
     }
 
@@ -142,36 +142,36 @@ def _settings_2() -> dict[str, object]:
 
 
 def write_home(home: Path) -> None:
-    """Put the files into ``AIRFLOW_HOME`` that Airflow reads at its start."""
+    """Write the files in ``AIRFLOW_HOME`` that Airflow reads at its start."""
     home.mkdir(parents=True, exist_ok=True)
-    # All settings are in the environment. Without this file each process would write one of some 100 KB,
-    # and those that start together would read each other's half of it.
+    # All settings are in the environment. Without this file each process would write one of about 100 KB, and
+    # processes that start at the same time would read each other's incomplete file.
     (home / "airflow.cfg").write_text("[core]\n")
-    # Airflow 2.11's REST API lets everybody in, as an administrator.
+    # The REST API of Airflow 2.11 treats everybody as an administrator.
     (home / "webserver_config.py").write_text('AUTH_ROLE_PUBLIC = "Admin"\nWTF_CSRF_ENABLED = False\n')
-    # The imports of a starting Airflow make so many objects that the garbage collector, at its usual
-    # threshold, takes a third of the time.
+    # Airflow's imports create so many objects that the garbage collector, with its default threshold, takes a third
+    # of the start time.
     (home / "site").mkdir(exist_ok=True)
     (home / "site" / "sitecustomize.py").write_text("import gc\n\ngc.set_threshold(50_000, 20, 50)\n")
 
 
 def clean_environment() -> dict[str, str]:
-    """Return what children inherit: no Airflow, Ray, proxy or Python settings of the caller."""
+    """Return the environment of children: without the caller's settings of Airflow, Ray, proxies and Python."""
     made = environment.for_programs()
     made["PATH"] = os.pathsep.join((str(BIN), made.get("PATH", os.defpath)))
-    # A killed process keeps nothing back that it has printed.
+    # So that the output of a killed process is complete.
     made["PYTHONUNBUFFERED"] = "1"
     return made
 
 
 @dataclass
 class Component:
-    """One command of Airflow that runs in a session of its own.
+    """One command of Airflow that runs in its own session.
 
-    The session is what tells its children: they stay in it whatever process group they make, whatever
-    title they give themselves, and even when their parents are dead.
+    Its children are found by this session: they stay in it even if they create process groups, change their titles,
+    or lose their parents.
 
-    A pickled copy stands for the same processes in another process.
+    A pickled copy refers to the same processes from another process.
     """
 
     name: str
@@ -179,7 +179,7 @@ class Component:
     environment: dict[str, str]
     log_path: Path
     _leader: int | None = field(default=None, init=False)  # the command's pid
-    _popen: subprocess.Popen[bytes] | None = field(default=None, init=False)  # where this process has started it
+    _popen: subprocess.Popen[bytes] | None = field(default=None, init=False)  # if this process has started it
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_popen": None}
@@ -220,21 +220,21 @@ class Component:
         if self._leader is None:
             return set()
         if self._popen is not None:
-            self._popen.poll()  # lets go of a zombie
+            self._popen.poll()  # reaps a zombie
         return session(self._leader)
 
     def signal(self, signum: int) -> None:
-        """Send a signal to all its processes, say SIGSTOP and SIGCONT, and do not wait."""
+        """Send a signal such as SIGSTOP or SIGCONT to all its processes, and do not wait."""
         for process in self.members():
             process.signal(signum)
 
     def terminate(self) -> None:
-        """Ask the command to end, as an orderly shutdown does, and do not wait."""
+        """Send SIGTERM to the command, for a graceful shutdown, and do not wait."""
         if (command := self.main()) is not None:
             command.signal(signal.SIGTERM)
 
     def end(self, grace: float = 0.0) -> None:
-        """Wait for its end, then kill what is left of it.
+        """Wait for its end, then kill its remaining processes.
 
         :param grace: seconds to wait before SIGKILL.
         """
@@ -248,20 +248,20 @@ class Component:
         self._leader = self._popen = None
 
     def main(self) -> Process | None:
-        """Return the command's own process; None when it has ended."""
+        """Return the command's first process; None if it has ended."""
         return next((member for member in self.members() if member.pid == self._leader), None)
 
 
 def task_processes(pid: int, owners: list[Component]) -> tuple[Process, Process]:
     """Return the process that runs a task's code, and its supervisor.
 
-    On both lines of Airflow the task instance's pid is that of the process that runs the task's code.
-    Its parent watches it, sends the heartbeats and takes the outcome back: on 3.x a worker process of the
-    executor, on 2.11 an ``airflow tasks run --local`` below that.
+    In Airflow 2.11 and 3, the task instance's pid is that of the process that runs the task's code. Its parent
+    watches it, sends the heartbeats and reports the result: on 3.x a worker process of the executor, on 2.11 an
+    ``airflow tasks run --local`` below that.
 
     :param pid: the ``pid`` of the task instance.
-    :param owners: the components that may have started it; the task of nobody else is ever named.
-    :raises ProcessLookupError: if there is no such process, or not of ours.
+    :param owners: the components that may have started it; other processes are never returned.
+    :raises ProcessLookupError: if these components have no such process.
     """
     ours = set().union(*(component.members() for component in owners))
     by_pid = {process.pid: process for process in ours}

@@ -1,6 +1,6 @@
-"""What an Airflow for tests leaves in its files: the database's rows and the tasks' logs, and to wait for them.
+"""Reads the database and the task logs of an Airflow for tests, and waits for states and lines in them.
 
-Both are read directly, as they tell more than the REST API does; nothing here imports Airflow.
+Both are read directly because they have more than the REST API returns. This module does not import Airflow.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FINAL_STATES = frozenset({"success", "failed", "skipped", "upstream_failed", "re
 
 @dataclass(frozen=True)
 class TaskRow:
-    """A task instance as the database has it (the latest try)."""
+    """The latest try of a task instance, from the database."""
 
     state: str | None
     try_number: int
@@ -45,13 +45,13 @@ class AirflowRecords:
         self.database = database
 
     def query(self, sql: str, *parameters: object) -> list[dict[str, Any]]:
-        """Read from Airflow's database, with a ``?`` for each parameter."""
+        """Run a query in Airflow's database, with a ``?`` for each parameter."""
         return self.database.query(sql, *parameters)
 
     def task(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> TaskRow:
         """Return a task instance.
 
-        :raises LookupError: if the run has no such task instance (yet).
+        :raises LookupError: if the run does not have the task instance, or not yet.
         """
         rows = self.query(
             "SELECT state, try_number, max_tries, pid, hostname, trigger_id, next_method FROM task_instance"
@@ -74,17 +74,17 @@ class AirflowRecords:
     ) -> TaskRow:
         """Wait until a task instance is in one of the states, and return it.
 
-        :param states: a state, or several.
-        :param try_number: wait for this try; an earlier one in such a state does not count.
-        :raises AssertionError: after ``timeout`` seconds, or as soon as the task has ended otherwise; with
-            its log.
+        :param states: one state or several.
+        :param try_number: wait for this try; earlier ones are ignored.
+        :raises AssertionError: after ``timeout`` seconds, or as soon as the task has ended in another state. The
+            message has the task's log.
         """
         wanted = {states} if isinstance(states, str) else set(states)
         row: TaskRow | None = None
 
         def trouble() -> str:
             log = self.task_log(dag_id, run_id, task_id, row.try_number, map_index) if row else self.outputs()
-            return f"{dag_id} {run_id} {task_id}: wanted {sorted(wanted)}, is {row}\n{log}"
+            return f"{dag_id} {run_id} {task_id}: expected {sorted(wanted)}, found {row}\n{log}"
 
         def reached() -> bool:
             nonlocal row
@@ -112,12 +112,12 @@ class AirflowRecords:
         wait(
             lambda: self.run_state(dag_id, run_id) in wanted,
             timeout,
-            lambda: f"run {dag_id} {run_id}: wanted {sorted(wanted)}\n{self.outputs()}",
+            lambda: f"run {dag_id} {run_id}: expected {sorted(wanted)}\n{self.outputs()}",
         )
         return self.run_state(dag_id, run_id)
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
-        """Return an XCom's value, None if there is none."""
+        """Return an XCom's value; None if there is none."""
         rows = self.query(
             f"SELECT {self.database.json_text('value')} AS value FROM xcom"
             " WHERE dag_id = ? AND run_id = ? AND task_id = ? AND key = ? AND map_index = ?",
@@ -126,7 +126,7 @@ class AirflowRecords:
         return json.loads(rows[0]["value"]) if rows else None
 
     def rendered_fields(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> Any:
-        """Return the task's template fields as rendered, None before it has run."""
+        """Return the task's rendered template fields; None before it has run."""
         rows = self.query(
             f"SELECT {self.database.json_text('rendered_fields')} AS fields FROM rendered_task_instance_fields"
             " WHERE dag_id = ? AND run_id = ? AND task_id = ? AND map_index = ?",
@@ -135,9 +135,9 @@ class AirflowRecords:
         return json.loads(rows[0]["fields"]) if rows else None
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
-        """Return the log of one try: the worker's lines and the triggerer's, in the order of their time.
+        """Return the log of one try: the lines of the worker and the triggerer, by time.
 
-        Lines of JSON (Airflow 3) are reduced to the message and, after an error, what was raised.
+        JSON lines (Airflow 3) are reduced to the message and, after an error, the exception.
         """
         folder = self.home / "logs" / f"dag_id={dag_id}" / f"run_id={run_id}" / f"task_id={task_id}"
         if map_index >= 0:
@@ -166,15 +166,15 @@ class AirflowRecords:
         return log()
 
     def outputs(self) -> str:
-        """Return the last lines that each process has printed."""
+        """Return the last lines of output of each process."""
         return "\n".join(f"--- {path}\n{tail(path, 15)}" for path in sorted(self.home.glob("*.out")))
 
 
 def wait(done: Callable[[], bool], timeout: float, trouble: Callable[[], str]) -> None:
-    """Wait until something is true.
+    """Wait until a condition holds.
 
     :param timeout: seconds.
-    :param trouble: tells what is wrong if it does not come true.
+    :param trouble: returns the message of the error.
     :raises AssertionError: after the timeout.
     """
     deadline = time.monotonic() + timeout
@@ -184,14 +184,14 @@ def wait(done: Callable[[], bool], timeout: float, trouble: Callable[[], str]) -
 
 
 def tail(path: Path, lines: int = 40) -> str:
-    """Return the last lines of a text file, nothing if there is none."""
+    """Return the last lines of a text file; empty if it does not exist."""
     if not path.exists():
         return ""
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
 
 
 def _log_lines(file: Path) -> Iterator[tuple[str, str]]:
-    """Yield (time, text) of each line; a line without a time has that of the line before."""
+    """Yield (time, text) of each line; a line without a time gets that of the line before."""
     stamp = ""
     for line in file.read_text(errors="replace").splitlines():
         if line.startswith("{"):

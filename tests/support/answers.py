@@ -1,4 +1,4 @@
-"""Answers as a Ray head, or something in front of it, gives them; most texts were copied from a 2.60 head."""
+"""Responses of a Ray head or of a proxy in front of it. Most texts are copied from a head of Ray 2.60."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """One HTTP answer, or part of one.
+    """One HTTP response, or a part of one.
 
-    :param body: sent as it is.
-    :param headers: besides the content type.
+    :param body: sent unchanged.
+    :param headers: headers other than the content type.
     :param delay: seconds before the first byte.
-    :param cut_after: close after so many bytes of the body, its whole length having been declared.
-    :param drop: reset the connection without a byte.
-    :param applies: do first what the route does by default, then give this answer for it.
-    :param default: do what the route does by default and give its own answer; only ``headers``, ``delay``,
-        ``cut_after`` and ``drop`` of this object count.
+    :param cut_after: close the connection after this many bytes of the body; Content-Length has its full length.
+    :param drop: reset the connection without sending a byte.
+    :param applies: first do what the route does by default, then send this response instead of its own.
+    :param default: do what the route does by default and send its own response; only ``headers``, ``delay``,
+        ``cut_after`` and ``drop`` of this object are used.
     """
 
     status: int = 200
@@ -32,74 +32,77 @@ class Answer:
     default: bool = False
 
     def but(self, **changes: Any) -> Answer:
-        """Return this answer with some fields changed, as in ``bad_gateway().but(applies=True)``."""
+        """Return a copy with other values for some fields, as in ``bad_gateway().but(applies=True)``."""
         return dataclasses.replace(self, **changes)
 
 
 def as_json(data: object, status: int = 200) -> Answer:
-    """JSON as the head sends it."""
+    """Return JSON, as the head sends it."""
     return Answer(status, json.dumps(data).encode())
 
 
 def text(status: int, message: str) -> Answer:
-    """Plain text, as all of the head's errors are."""
+    """Return plain text, as in all of the head's errors."""
     return Answer(status, message.encode(), "text/plain")
 
 
 def default(delay: float = 0.0) -> Answer:
-    """What the route answers by default, late if so wished."""
+    """Return the default response of the route.
+
+    :param delay: seconds before the first byte.
+    """
     return Answer(default=True, delay=delay)
 
 
 def lost() -> Answer:
-    """The route does what it does by default, and its answer is lost: reset without a byte."""
+    """Do what the route does by default, then reset the connection without sending a byte."""
     return Answer(default=True, drop=True)
 
 
 def drop() -> Answer:
-    """Reset without a byte, and nothing was done."""
+    """Reset the connection without doing anything."""
     return Answer(drop=True)
 
 
 def html(status: int = 200, title: str = "Sign in") -> Answer:
-    """A web page, as from a login portal or a proxy, whatever the status."""
+    """Return a web page, as from a login portal or a proxy."""
     page = f"<!DOCTYPE html><html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>"
     return Answer(status, page.encode(), "text/html")
 
 
 def bad_gateway(status: int = 502) -> Answer:
-    """A proxy's page for 502, 503 or 504."""
+    """Return a proxy's page for 502, 503 or 504."""
     titles = {502: "502 Bad Gateway", 503: "503 Service Temporarily Unavailable", 504: "504 Gateway Time-out"}
     return html(status, titles[status])
 
 
 def truncated_json() -> Answer:
-    """A whole answer by HTTP's measure whose JSON stops in the middle."""
+    """Return a complete HTTP response whose JSON stops in the middle."""
     return Answer(200, b'{"type": "SUBMISSION", "job_id": null, "submission_id": "raysub')
 
 
 def not_found(submission_id: str) -> Answer:
-    """No such job."""
+    """Return the response for an unknown job."""
     return text(404, f"Job {submission_id} does not exist")
 
 
 def unauthorized() -> Answer:
-    """Token mode, no token given."""
+    """Return the response to a request without a token, in token mode."""
     return text(401, "Unauthorized: Missing authentication token")
 
 
 def forbidden() -> Answer:
-    """Token mode, wrong token."""
+    """Return the response to a request with a wrong token, in token mode."""
     return text(403, "Forbidden: Invalid authentication token")
 
 
 def too_large(limit: int = 104857600, size: int = 104857601) -> Answer:
-    """Above the head's limit for a body."""
+    """Return the response to a body above the head's limit."""
     return text(413, f"Maximum request body size {limit} exceeded, actual body size {size}")
 
 
 def too_many(retry_after: str = "1") -> Answer:
-    """A proxy's rate limit.
+    """Return the response of a proxy's rate limit.
 
     :param retry_after: seconds, or an HTTP date.
     """
@@ -107,12 +110,12 @@ def too_many(retry_after: str = "1") -> Answer:
 
 
 def no_agent() -> Answer:
-    """The head is up, but nothing on it can run a job yet."""
+    """Return the response of a head on which no agent can run a job yet."""
     return text(500, "No available agent to submit job, please try again later.")
 
 
 def already_exists(submission_id: str) -> Answer:
-    """The id was used before: the agent's 400, wrapped into a 500 by the head."""
+    """Return the response to an id that was used before: the agent's 400, wrapped into a 500 by the head."""
     return _rewrapped(
         "submit_job",
         400,
@@ -122,7 +125,7 @@ def already_exists(submission_id: str) -> Answer:
 
 
 def not_deletable(submission_id: str, status: str) -> Answer:
-    """A delete of a job that has not ended."""
+    """Return the response to the deletion of a job that has not ended."""
     return _rewrapped(
         "delete_job",
         500,
@@ -132,15 +135,15 @@ def not_deletable(submission_id: str, status: str) -> Answer:
 
 
 def bad_request(error: str) -> Answer:
-    """A request of the wrong shape.
+    """Return the response to a malformed request.
 
-    :param error: the last line, as ``TypeError: …``.
+    :param error: the last line, such as ``TypeError: …``.
     """
     return text(400, _frame("utils.py", "parse_and_validate_request", "return request_type(**json_data)", error))
 
 
 def internal_error(error: str = "RuntimeError: Failed to look up actor") -> Answer:
-    """Any other failure inside the head."""
+    """Return the response to any other failure inside the head."""
     return text(500, _frame("job_head.py", "get_job_info", "job = await find_job_by_ids(", error))
 
 

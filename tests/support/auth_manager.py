@@ -1,4 +1,4 @@
-"""An auth manager by which one DAG is private: Airflow's simple one knows no rules for a single DAG."""
+"""An auth manager with one private DAG. Airflow's simple auth manager has no rules for single DAGs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class PrivateDagAuthManager(SimpleAuthManager):
     """Lets only olga read the private DAG."""
 
     def is_authorized_dag(self, *, user: SimpleAuthManagerUser, details: DagDetails | None = None, **more: Any) -> bool:
-        """Decide as the simple one does, but for the private DAG."""
+        """Decide like the simple auth manager, except for the private DAG."""
         if details is not None and details.id == PRIVATE_DAG and user.username != "olga":
             return False
         return super().is_authorized_dag(user=user, details=details, **more)

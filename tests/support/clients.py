@@ -1,4 +1,4 @@
-"""Both transports behind one face, so that one test holds for both, and a clock that sleeping moves."""
+"""Both transports with the same interface, so that one test covers both, and a clock that only sleeping advances."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def cluster_at(where: ScriptedRay | FaultyProxy | str, **fields: Any) -> ClusterConnection:
-    """Return how to reach a server, with short time-outs."""
+    """Return the connection to a server, with short timeouts."""
     address = where if isinstance(where, str) else where.url
     given = {"conn_id": "ray_test", "connect_timeout": 2.0, "read_timeout": 5.0, **fields}
     return ClusterConnection(address=address, **given)
@@ -28,12 +28,12 @@ def cluster_at(where: ScriptedRay | FaultyProxy | str, **fields: Any) -> Cluster
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait until a condition holds."""
-    while not condition():  # noqa: ASYNC110  what it looks at is no event
+    while not condition():  # noqa: ASYNC110  the condition is not an event
         await asyncio.sleep(0.01)
 
 
 class FakeTime:
-    """Time that passes by sleeping only."""
+    """A clock that advances only by sleeping."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -44,12 +44,12 @@ class FakeTime:
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass."""
+        """Advance the clock."""
         self.slept.append(seconds)
         self.now += seconds
 
     async def sleep_async(self, seconds: float) -> None:
-        """Let time pass, in a coroutine."""
+        """Advance the clock, in a coroutine."""
         self.sleep(seconds)
 
 
@@ -70,7 +70,7 @@ class RequestsClient:
 
 
 class AiohttpClient:
-    """Runs flows with ``aiohttp``, on an event loop of its own."""
+    """Runs flows with ``aiohttp``, on its own event loop."""
 
     def __init__(self, cluster: ClusterConnection, time: FakeTime) -> None:
         self.time = time
@@ -89,7 +89,7 @@ class AiohttpClient:
         """Close the session and the loop."""
         self._runner.run(self.transport.close())
         if self.transport.cluster.address.startswith("https"):
-            self._runner.run(asyncio.sleep(0.1))  # aiohttp lets TLS connections end in the background
+            self._runner.run(asyncio.sleep(0.1))  # aiohttp closes TLS connections in the background
         self._runner.close()
 
 

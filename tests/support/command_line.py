@@ -1,4 +1,4 @@
-"""The command line of the provider as processes, as a person or a script runs it."""
+"""Runs the commands of the provider as processes, like a user or a script."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 MODULE = (sys.executable, "-m", "airflow_provider_rayjobs")
 ROOT = Path(__file__).parent.parent.parent
 
-#: Without one Airflow warns of each password that it reads.
+#: Without a key, Airflow logs a warning for each password that it reads.
 FERNET_KEY = base64.urlsafe_b64encode(b"k" * 32).decode()
 
 _AIRFLOWS_OWN = ("[alembic.runtime.plugins]", "airflow/providers/common/compat/_compat_utils.py:")
 
 
 class Done(NamedTuple):
-    """What a command came to."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -38,7 +38,7 @@ class Done(NamedTuple):
 
 
 def environment(where: RayHead | str, **more: str) -> dict[str, str]:
-    """Return the environment of a command whose connection ``ray_x`` is this cluster: a head, or a URL."""
+    """Return the environment of a command, with the connection ``ray_x`` to a head or a URL."""
     connection = {"conn_type": "ray_jobs", "host": where} if isinstance(where, str) else where.connection()
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     own = {"AIRFLOW_CONN_RAY_X": json.dumps(connection), "AIRFLOW__CORE__FERNET_KEY": FERNET_KEY, "PYTHONPATH": path}
@@ -55,12 +55,12 @@ def start(
 ) -> Command:
     """Start a command; its output is piped unless ``options`` say otherwise.
 
-    :param program: what to start, such as ``MODULE``; by default the command runs in a fork, which costs far less.
+    :param program: the program, such as ``MODULE``; by default the command runs in a fork, which is much cheaper.
     """
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment(where), **options}
     if program is None:
         return ForkedCommand(arguments(verb, *args), **options)
-    # A shell that runs pytest in the background has it ignore SIGINT, and children would inherit that.
+    # If a shell runs pytest in the background, pytest ignores SIGINT, and children would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen([*program, *arguments(verb, *args)], text=True, stdin=subprocess.DEVNULL, **options)
 
@@ -75,8 +75,8 @@ def finish(process: Command, timeout: float = 120.0) -> Done:
 
 
 def _without_airflows_own(line: str) -> str:
-    """Drop what Airflow 3.1 and 3.2 write to stderr of themselves and of their own providers."""
-    return "" if any(told in line for told in _AIRFLOWS_OWN) else line
+    """Drop lines on stderr that come from Airflow 3.1 and 3.2 themselves or from their providers."""
+    return "" if any(text in line for text in _AIRFLOWS_OWN) else line
 
 
 def call(where: RayHead | str, verb: str, *args: str, program: tuple[str, ...] | None = None) -> Done:

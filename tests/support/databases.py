@@ -1,4 +1,4 @@
-"""The database of an Airflow for tests, on PostgreSQL or SQLite; nothing here imports Airflow."""
+"""The database of an Airflow for tests, on PostgreSQL or SQLite. This module does not import Airflow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from psycopg2.extras import RealDictCursor, register_default_json, register_defa
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Names what the Airflows of a test run work on: ``postgresql``, which is the default, or ``sqlite``.
+#: Selects the database of the tests' Airflows: ``postgresql`` (default) or ``sqlite``.
 VARIABLE = "RAYJOBS_TEST_DATABASE"
 
 
@@ -30,40 +30,40 @@ def wants_sqlite() -> bool:
 
 
 class Database(ABC):
-    """One database, that of one Airflow.
+    """The database of one Airflow.
 
-    :param url: as SQLAlchemy takes it.
+    :param url: its URL for SQLAlchemy.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def environment(self) -> dict[str, str]:
-        """Return the environment variables that make an Airflow use it."""
+        """Return the environment variables of an Airflow that uses it."""
         return {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.url}
 
     @abstractmethod
     def create(self) -> None:
-        """Make it, without tables."""
+        """Create it without tables."""
 
     @abstractmethod
     def query(self, sql: str, *parameters: object) -> list[dict[str, Any]]:
-        """Read from it.
+        """Run a query.
 
         :param sql: with a ``?`` for each parameter.
         """
 
     @abstractmethod
     def execute(self, sql: str, *parameters: object) -> None:
-        """Change something in it."""
+        """Run a statement that changes something."""
 
     @abstractmethod
     def migrate(self, command: Callable[[], object], template: str) -> None:
-        """Make the tables, or those of an older Airflow into those of this one.
+        """Create the tables, or upgrade those of an older Airflow.
 
         :param command: runs ``airflow db migrate``.
-        :param template: names what the command makes of an empty database; where it was run once under this name,
-            a copy may be taken instead.
+        :param template: name of the result for an empty database. If the command has already run for this name, its
+            result may be copied instead.
         """
 
     @abstractmethod
@@ -72,30 +72,30 @@ class Database(ABC):
 
     @abstractmethod
     def files(self) -> list[Path]:
-        """Return the files that hold it."""
+        """Return its files."""
 
     @abstractmethod
     def json_text(self, column: str) -> str:
-        """Return SQL for a column that holds JSON, of whatever type, as text or bytes."""
+        """Return SQL that reads a column with JSON as text or bytes, whatever its type."""
 
 
 class SqliteDatabase(Database):
-    """A file of SQLite, which knows one writer at a time.
+    """A file of SQLite, which has only one writer at a time.
 
-    :param path: of the file.
+    :param path: the path of the file.
     """
 
     def __init__(self, path: Path) -> None:
-        # Several processes write to one file: they wait for each other rather than fail.
+        # Several processes write to the file; with a timeout they wait for each other instead of failing.
         super().__init__(f"sqlite:///{path}?timeout=30")
         self._path = path
 
     def environment(self) -> dict[str, str]:
-        # 2.11 refuses SQLite with any executor that runs tasks in parallel; with a write-ahead log it works.
+        # 2.11 rejects SQLite with an executor that runs tasks in parallel, although it works with a write-ahead log.
         return super().environment() | {"_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK": "1"}
 
     def create(self) -> None:
-        """Nothing is to be done: the first connection makes the file."""
+        """Do nothing: the first connection creates the file."""
 
     def query(self, sql: str, *parameters: object) -> list[dict[str, Any]]:
         with contextlib.closing(sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True, timeout=30)) as database:
@@ -110,7 +110,7 @@ class SqliteDatabase(Database):
         upgraded = self._path.exists()
         command()
         if not upgraded:
-            self._be_like_others()
+            self._behave_like_postgres()
 
     def tables(self) -> list[str]:
         return [row["name"] for row in self.query("SELECT name FROM sqlite_master WHERE type = 'table'")]
@@ -119,16 +119,16 @@ class SqliteDatabase(Database):
         return sorted(self._path.parent.glob(f"{self._path.name}*"))
 
     def json_text(self, column: str) -> str:
-        # Where the column's type is JSON, SQLite makes a number of what looks like one.
+        # In a column of type JSON, SQLite converts text that looks like a number.
         return f"CAST({column} AS TEXT)"
 
-    def _be_like_others(self) -> None:
-        """Change in a migrated, still empty database, used by nobody, what tells it from a PostgreSQL."""
+    def _behave_like_postgres(self) -> None:
+        """Remove differences from PostgreSQL in a migrated database that is empty and not in use."""
         with contextlib.closing(sqlite3.connect(self._path)) as database:
-            # Readers and the writer do not block each other. The file remembers it; Airflow 3 does the same.
+            # With this mode, readers and the writer don't block each other. The file keeps it; Airflow 3 sets it too.
             database.execute("PRAGMA journal_mode=WAL")
-            # The id of the newest trigger, once that is deleted, would be given to the next one: a triggerer
-            # that still runs the old trigger takes the new one for it.
+            # Without AUTOINCREMENT, SQLite would reuse the id of the newest trigger after its deletion. A triggerer
+            # that still runs the old trigger would then mistake the new one for it.
             ((sql,),) = database.execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'trigger'")
             sql, changes = re.subn(
                 r"\bid INTEGER NOT NULL(.*),\s*CONSTRAINT \w+ PRIMARY KEY \(id\)",
@@ -149,38 +149,38 @@ class SqliteDatabase(Database):
 class PostgresDatabase(Database):
     """A database of a running :class:`~tests.support.postgres.Postgres`, which need not exist yet.
 
-    :param url: by which the server's superuser connects to it; the name is of letters, digits and underscores.
+    :param url: URL for the server's superuser; the name consists of letters, digits and underscores.
     """
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        # As PostgreSQL's own library takes it.
+        # In the form for libpq.
         self._server, _, self._name = re.sub(r"^postgresql\+\w+:", "postgresql:", url).rpartition("/")
         self._connection: Any = None
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[PostgresDatabase], tuple[str]]:
-        return PostgresDatabase, (self.url,)  # another process has a connection of its own
+        return PostgresDatabase, (self.url,)  # another process opens its own connection
 
     def disconnect(self) -> None:
-        """Close the connection that queries share; the next one opens another."""
+        """Close the connection that queries share; the next query opens a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
 
     def create(self, template: str = "template1") -> None:
-        """Create it, as a copy of another that nobody is connected to."""
+        """Create it as a copy of a database without connections."""
         self._administer(f"CREATE DATABASE {self._name} TEMPLATE {template}")
 
     def exists(self, name: str | None = None) -> bool:
-        """Return whether it exists, or another of the server."""
+        """Return whether it, or another database of the server, exists."""
         return bool(self._administer("SELECT 1 FROM pg_database WHERE datname = %s", name or self._name))
 
     def query(self, sql: str, *parameters: object) -> list[dict[str, Any]]:
         statement = sql.replace("%", "%%").replace("?", "%s") if parameters else sql
         with self._lock:
             if self._connection is not None:
-                # It is of no use any more where the server has been started again.
+                # The connection is broken if the server has been restarted.
                 with contextlib.suppress(psycopg2.OperationalError, psycopg2.InterfaceError):
                     return _execute(self._connection, statement, parameters)
                 self.disconnect()
@@ -208,7 +208,7 @@ class PostgresDatabase(Database):
         return [row["name"] for row in rows]
 
     def files(self) -> list[Path]:
-        """Return the files that hold it, written just now, and the log from which the server would recover it."""
+        """Return its files, written by a checkpoint, and the files of the write-ahead log."""
         self.query("CHECKPOINT")
         (row,) = self.query(
             "SELECT current_setting('data_directory') AS data, oid FROM pg_database WHERE datname = ?", self._name
@@ -225,7 +225,7 @@ class PostgresDatabase(Database):
 
 
 def database_of(url: str) -> Database:
-    """Return the database of a URL that another process made."""
+    """Return the database for a URL that another process created."""
     if url.startswith("sqlite:///"):
         return SqliteDatabase(Path(url.removeprefix("sqlite:///").partition("?")[0]))
     return PostgresDatabase(url)
@@ -234,7 +234,7 @@ def database_of(url: str) -> Database:
 def _connect(url: str) -> Any:
     connection = psycopg2.connect(url, connect_timeout=30, cursor_factory=RealDictCursor)
     connection.autocommit = True
-    # JSON stays text, as on SQLite: it says more.
+    # Keep JSON as text, as on SQLite: it preserves more.
     register_default_json(connection, loads=lambda text: text)
     register_default_jsonb(connection, loads=lambda text: text)
     return connection

@@ -1,4 +1,4 @@
-"""Debian's packages, unpacked into a folder of this repository, which needs no root; apt is asked for them once."""
+"""Downloads Debian packages once, and unpacks them into a folder of this repository, which needs no root."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TIMEOUT = 300  # seconds, for one command
 
 
 def folder(packages: tuple[str, ...]) -> Path:
-    """Return the folder that has the files of some packages, once they are unpacked.
+    """Return the folder for the files of some packages, which may not exist yet.
 
     :param packages: their names, dependencies included; the first names the folder.
     """
@@ -20,11 +20,11 @@ def folder(packages: tuple[str, ...]) -> Path:
 
 
 def unpacked(packages: tuple[str, ...]) -> Path:
-    """Return the folder with the files of some packages, and unpack them if need be.
+    """Return the folder with the files of some packages; download and unpack them if needed.
 
     :param packages: their names, dependencies included.
-    :raises OSError: there is no apt, say.
-    :raises subprocess.SubprocessError: apt does not have them.
+    :raises OSError: for example, if there is no apt.
+    :raises subprocess.SubprocessError: if apt can't download them.
     """
     root = folder(packages)
     _CACHE.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def unpacked(packages: tuple[str, ...]) -> Path:
             work = Path(name)
             for part in ("lists/partial", "archives/partial", "root"):
                 (work / part).mkdir(parents=True)
-            # Lists and archives of its own: those of the system belong to root, and may be old or absent.
+            # Separate lists and archives: those of the system belong to root, and may be old or missing.
             own = ["-o", f"Dir::State::Lists={work / 'lists'}", "-o", f"Dir::Cache={work}", "-o", "APT::Sandbox::User="]
             for command in (["update", "-q"], ["download", "-q", *packages]):
                 _run(["apt-get", *own, *command], work)

@@ -1,4 +1,4 @@
-"""How :class:`tests.support.faulty_proxy.FaultyProxy` carries one request, and breaks it."""
+"""Forwards one request through :class:`tests.support.faulty_proxy.FaultyProxy`, and applies its fault."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class LoggedRequest:
-    """One request that came through, or not.
+    """One request that reached the proxy.
 
-    :param time: Unix seconds at which its head was read.
-    :param fault: the kind of the fault that it met, or ``""``.
-    :param forwarded: whether all of it was sent to the upstream.
-    :param upstream_status: the upstream's answer, or None if none was seen.
-    :param done: whether the proxy is through with it.
+    :param time: Unix seconds when its head was read.
+    :param fault: the kind of the fault that was applied, or ``""``.
+    :param forwarded: whether the whole request was sent to the upstream.
+    :param upstream_status: the status of the upstream's response; None without a response.
+    :param done: whether the proxy has finished the exchange.
     """
 
     time: float
@@ -35,12 +35,12 @@ class LoggedRequest:
     done: bool = False
 
 
-class Reset(Exception):  # noqa: N818  it is an instruction, no error
+class Reset(Exception):  # noqa: N818  an instruction, not an error
     """Reset the client's connection now."""
 
 
 class Exchange:
-    """One request on its way through."""
+    """One request, its response and its fault."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Exchange:
         self.writer = writer
 
     async def run(self) -> bool:
-        """Serve it; return whether the client's connection goes on."""
+        """Handle the request; return whether the client's connection stays open."""
         call = self.fault.call
         if call is not None and call.at == "received":
             await asyncio.to_thread(call.function)
@@ -67,7 +67,7 @@ class Exchange:
         kind = self.fault.kind
         if kind == "refuse":
             raise Reset
-        # Read whole before anything is sent on, so that a cut falls at an exact byte of it.
+        # Read the whole body before forwarding anything, so that a cut happens at an exact byte.
         body = b"".join([piece async for piece in wire.body_of_request(self.reader, self.head)])
         if kind == "hang":
             await self.reader.read()
@@ -85,7 +85,7 @@ class Exchange:
         try:
             up_reader, up_writer = await asyncio.open_connection(*self.target, limit=wire.HEAD_LIMIT)
         except OSError:
-            raise Reset from None  # nobody listens behind the proxy
+            raise Reset from None  # the upstream is not listening
         try:
             up_writer.write(request)
             await up_writer.drain()
@@ -93,7 +93,7 @@ class Exchange:
             await self._call_if("forwarded")
             return await self._respond(up_reader, up_writer)
         except (OSError, asyncio.IncompleteReadError):
-            # Either side broke. The client must not take a broken upstream for a proper end.
+            # One side broke. The client must not mistake a broken upstream for a proper end.
             raise Reset from None
         finally:
             await end(up_writer)
@@ -143,13 +143,13 @@ class Exchange:
         await self._call_if("delivered", body)
 
     async def _call_if(self, now: Moment, body: bytes = b"") -> None:
-        """Call the function of the fault if this is its moment."""
+        """Call the fault's function if it is due at this moment."""
         call = self.fault.call
         if call is not None and call.at == now and re.search(call.pattern.encode(), body):
             await asyncio.to_thread(call.function)
 
     async def _pass_on(self, piece: bytes, left: int | None) -> int | None:
-        """Send downstream; with a limit, reset once it is reached, else return what is left of it."""
+        """Send bytes to the client. With a limit, reset when it is reached, or else return the rest of the limit."""
         if left is None:
             self.writer.write(piece)
             await self.writer.drain()
@@ -161,7 +161,7 @@ class Exchange:
         return left - len(piece)
 
     async def _pipe(self, up_reader: asyncio.StreamReader, up_writer: asyncio.StreamWriter) -> None:
-        """Carry a WebSocket both ways until one side ends it."""
+        """Forward a WebSocket in both directions until one side ends it."""
 
         async def upwards() -> None:
             async for piece in wire.until_eof(self.reader):
@@ -177,7 +177,7 @@ class Exchange:
                     if self.fault.kind == "cut_stream_after":
                         wire.reset(up_writer.transport)
                         raise
-                    await asyncio.Event().wait()  # stalled: until the client goes
+                    await asyncio.Event().wait()  # stall until the client disconnects
 
         tasks = [asyncio.ensure_future(upwards()), asyncio.ensure_future(downwards())]
         try:
@@ -201,7 +201,7 @@ class Exchange:
 
 
 async def end(writer: asyncio.StreamWriter) -> None:
-    """Close a connection, and wait until it is closed, but not for a peer that does not read."""
+    """Close a connection and wait for it; abort it if the peer does not read."""
     writer.close()
     try:
         async with asyncio.timeout(2):
@@ -209,4 +209,4 @@ async def end(writer: asyncio.StreamWriter) -> None:
     except TimeoutError:
         writer.transport.abort()
     except OSError:
-        pass  # the peer was quicker
+        pass  # the peer has already closed it

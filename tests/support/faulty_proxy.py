@@ -1,7 +1,7 @@
-"""A proxy in front of a Ray head that breaks what a test tells it to break.
+"""A proxy in front of a Ray head that applies the faults that a test sets.
 
-It stands where the network between a worker and a cluster stands. The head behind it is real, so a test can
-ask the head itself (:class:`tests.support.witness.Witness`) what became of a request whose answer was lost.
+It takes the place of the network between a worker and a cluster. The head behind it is real, so a test can ask the
+head (:class:`tests.support.witness.Witness`) what happened to a request whose response was lost.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _NONE = Fault("")
 
 
 class FaultyProxy:
-    """Listens on the loopback address and forwards to one upstream, request by request.
+    """Listens on the loopback address and forwards each request to one upstream.
 
-    Each request gets an upstream connection of its own; the client's connection stays open as it wishes.
+    Each request gets a new upstream connection; the client decides how long its connection stays open.
 
-    :param target_host: where the upstream is.
-    :param target_port: where the upstream is.
-    :param tls: server side TLS towards the client; the upstream is always spoken to in clear.
+    :param target_host: host of the upstream.
+    :param target_port: port of the upstream.
+    :param tls: TLS context towards the client; connections to the upstream never use TLS.
     """
 
     host = "127.0.0.1"
@@ -56,7 +56,7 @@ class FaultyProxy:
     # For tests, from any thread
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Start to listen."""
         self._thread = LoopThread("faulty-proxy")
         self.up()
 
@@ -72,12 +72,12 @@ class FaultyProxy:
         self._loop.call(self._close())
 
     def up(self) -> None:
-        """Make it reachable again on the same port."""
+        """Make the cluster reachable again on the same port."""
         self._loop.call(self._listen())
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """The rules in force; set it to replace them all."""
+        """The current rules; assign to it to replace them all."""
         return self._rules
 
     @rules.setter
@@ -85,13 +85,13 @@ class FaultyProxy:
         self._rules = tuple(rules)
 
     def on(self, fault: Fault, method: str = ".*", path: str = ".*", first: int = 1, times: int | None = None) -> Rule:
-        """Add a rule behind the others and return it, see :class:`tests.support.faults.Rule`."""
+        """Append a rule and return it, see :class:`tests.support.faults.Rule`."""
         rule = Rule(fault, method, path, first, times)
         self._rules = (*self._rules, rule)
         return rule
 
     def clear(self) -> None:
-        """Forget all rules."""
+        """Remove all rules."""
         self._rules = ()
 
     @property
@@ -104,7 +104,7 @@ class FaultyProxy:
         deadline = time.monotonic() + timeout
         while not condition(self.requests):
             if time.monotonic() > deadline:
-                raise AssertionError(f"not so after {timeout} s: {self.requests}")
+                raise AssertionError(f"the condition does not hold after {timeout} s: {self.requests}")
             time.sleep(0.01)
 
     # On the loop
@@ -135,20 +135,20 @@ class FaultyProxy:
         assert task is not None
         self._clients[task] = writer.transport
         try:
-            if self._server is None:  # accepted just before it went down
+            if self._server is None:  # accepted just before the proxy went down
                 raise Reset
             while await self._exchange(reader, writer):
                 pass
         except (Reset, asyncio.CancelledError):
             wire.reset(writer.transport)
         except (OSError, asyncio.IncompleteReadError):
-            pass  # the client has gone
+            pass  # the client has disconnected
         finally:
             del self._clients[task]
             await end(writer)
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Serve one request; return whether the connection goes on."""
+        """Handle one request; return whether the connection stays open."""
         head = await wire.read_head(reader)
         if head is None:
             return False

@@ -1,4 +1,4 @@
-"""Answers flows without a server, as a transport does."""
+"""Runs flows without a server, in place of a transport."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ ADDRESS = "http://ray:8265"
 
 def answer_to(request: Request, body: bytes, status: int = 200, sizes: Iterable[int] = (), **fields: Any) -> Response:
     """
-    Return what a transport makes of an answer.
+    Return the response that a transport would pass to a flow.
 
-    :param sizes: bytes of the pieces in which the body comes; the rest comes in one.
-    :param fields: others of :class:`Response`.
+    :param sizes: bytes of the pieces of the body; the rest is one piece.
+    :param fields: other fields of :class:`Response`.
     """
     take = request.receive() if request.receive is not None and status == 200 else None
     try:
@@ -36,7 +36,7 @@ def answer_to(request: Request, body: bytes, status: int = 200, sizes: Iterable[
 
 
 def outcome(flow: Flow[Any], *bodies: bytes, sizes: Iterable[int] = ()) -> Any:
-    """Run a flow, whose questions these bodies answer one after the other, and return what it returns."""
+    """Run a flow, answer its requests with these bodies in order, and return its result."""
     step = next(flow)
     for body in bodies:
         assert isinstance(step, Request)
@@ -44,4 +44,4 @@ def outcome(flow: Flow[Any], *bodies: bytes, sizes: Iterable[int] = ()) -> Any:
             step = flow.send(answer_to(step, body, sizes=sizes))
         except StopIteration as end:
             return end.value
-    raise AssertionError(f"the flow goes on to ask {step}")
+    raise AssertionError(f"the flow makes another request: {step}")

@@ -1,8 +1,8 @@
-"""Runs commands of the provider, each in a fork of this process: to import Airflow for each takes over a second of CPU.
+"""Runs commands of the provider in forks of this process, because an import of Airflow takes over a second of CPU.
 
-A message on stdin, a socket, has the arguments, the environment and the folder of a command. With it come the command's
-stdin, stdout and stderr, and a socket that gets two answers: the pid, and the exit code when the command has ended.
-When nobody is left at the other end of stdin, the commands that still run are killed.
+Stdin is a socket. Each message has the arguments, the environment and the working directory of a command. It also
+passes the command's stdin, stdout and stderr, and a socket that receives two answers: the pid, and the exit code after
+the end. When the other end of stdin is closed, the commands that still run are killed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 
-# The commands import the following, directly or not.
+# Imported by the commands, directly or indirectly.
 import airflow.cli.simple_table
 import airflow.models
 import requests  # noqa: F401
@@ -25,7 +25,7 @@ from airflow_provider_rayjobs import __main__
 
 
 def serve() -> list[str]:
-    """Fork for each message. Return in the forks alone, with the arguments of the command."""
+    """Fork for each message. Returns only in the forks, with the arguments of the command."""
     control = socket.socket(fileno=0)
     running: dict[int, tuple[int, socket.socket]] = {}
     while True:
@@ -57,12 +57,12 @@ def serve() -> list[str]:
 
 
 def _answer(answers: socket.socket, number: int) -> None:
-    with contextlib.suppress(ConnectionError):  # nobody waits for it any longer
+    with contextlib.suppress(ConnectionError):  # the test no longer waits for it
         answers.send(str(number).encode())
 
 
 def _become(arguments: list[str], environ: dict[str, str], folder: str, fds: list[int]) -> list[str]:
-    """Make this process what a new one of ``python -m`` would be."""
+    """Make this process equal to a new one of ``python -m``."""
     for number, fd in enumerate(fds):
         os.dup2(fd, number)
         os.close(fd)
@@ -76,7 +76,7 @@ def _become(arguments: list[str], environ: dict[str, str], folder: str, fds: lis
 
 
 if __name__ == "__main__":
-    # Ctrl-C is for pytest, at whose end this ends.
+    # Ctrl-C is for pytest; this process ends when pytest does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     airflow.models.import_all_models()
     gc.freeze()  # a collection in a fork would copy all memory

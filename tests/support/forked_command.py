@@ -1,4 +1,4 @@
-"""A command of the provider in a process that need not import Airflow: a fork of one that has."""
+"""A command of the provider in a fork of a process that has already imported Airflow."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from typing import IO, TextIO
 
 ROOT = Path(__file__).parents[2]
 
-#: What no module reads when it is imported: variables that begin so may differ among the forks of one process.
+#: Prefixes of variables that no module reads at its import, so they may differ between forks of one process.
 READ_AT_USE = ("AIRFLOW_CONN_", "COLUMNS", "PYTEST_CURRENT_TEST", "TERM")
 
 
 class ForkedCommand:
-    """Has what the tests use of :class:`subprocess.Popen`, with ``text=True``.
+    """Has the part of :class:`subprocess.Popen`, with ``text=True``, that the tests use.
 
-    The first command of an environment starts the process that this and later ones are forks of; it lives as long as
-    this one. So what an import of Airflow writes does not come from the command: a test of that needs a true start.
+    The first command in an environment starts a server process, of which this and later commands are forks; it runs
+    until this process ends. Output of the import of Airflow is therefore missing; a test of it needs a real start.
 
     :param arguments: what follows ``python -m airflow_provider_rayjobs``.
     :param stdout: a file, its descriptor, or ``subprocess.PIPE``; ``stderr`` likewise.
@@ -50,7 +50,7 @@ class ForkedCommand:
     def _next_answer(self) -> int:
         answer = self._answers.recv(64)
         if not answer:
-            raise RuntimeError("the process that commands are forks of has ended: see its stderr")
+            raise RuntimeError("the server process that forks for commands has ended: see its stderr")
         return int(answer)
 
     def poll(self) -> int | None:
@@ -71,7 +71,7 @@ class ForkedCommand:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str | None, str | None]:
-        """Read all that comes from the pipes, and wait for the end."""
+        """Read all output from the pipes, and wait for the end."""
         readers = [_Reader(stream) for stream in (self.stdout, self.stderr)]
         self.wait(timeout)
         out, err = (reader.text() for reader in readers)
@@ -89,7 +89,7 @@ class ForkedCommand:
 
 
 class _Reader:
-    """Reads a stream to its end in a thread, as the other pipe must not fill up meanwhile."""
+    """Reads a stream to its end in a thread, so that the other pipe does not fill up."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -108,7 +108,7 @@ class _Reader:
 
 
 def _output(wanted: int | IO[str], handed_over: contextlib.ExitStack) -> tuple[TextIO | None, int]:
-    """Return this side of an output, if it is a pipe, and the descriptor for the command."""
+    """Return the readable end, if the output is a pipe, and the descriptor for the command."""
     if wanted != subprocess.PIPE:
         return None, wanted if isinstance(wanted, int) else wanted.fileno()
     mine, its = os.pipe()
@@ -118,7 +118,7 @@ def _output(wanted: int | IO[str], handed_over: contextlib.ExitStack) -> tuple[T
 
 @cache
 def _server(env: frozenset[tuple[str, str]]) -> socket.socket:
-    """Start a process that imports Airflow in this environment; return the socket that takes requests for forks."""
+    """Start a process that imports Airflow in this environment; return the socket for its requests."""
     mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with its:
         command = [sys.executable, "-m", "tests.support.fork_server"]

@@ -1,4 +1,4 @@
-"""The HTTP proxy of a company: passes requests on, opens tunnels for TLS, and notes what it was asked for."""
+"""An HTTP proxy like that of a company: forwards requests, opens tunnels for TLS, and records the requests."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class ForwardProxy:
     """Listens on the loopback address.
 
-    :param login: ``user:password`` that a client must show, or an empty text.
-    :param tls: speak TLS to clients with this context, see :meth:`tests.support.private_ca.PrivateCA.server_context`.
+    :param login: ``user:password`` that clients must send, or an empty string.
+    :param tls: TLS context towards clients, see :meth:`tests.support.private_ca.PrivateCA.server_context`.
     """
 
     host = "127.0.0.1"
@@ -32,7 +32,7 @@ class ForwardProxy:
         shown = f"{login}@" if login else ""
         self.url = f"{'https' if tls else 'http'}://{shown}{self.host}:{self.port}"
         self._tls = tls
-        #: The first lines of the requests that it carried, such as ``CONNECT host:port``.
+        #: The method and target of each forwarded request, such as ``CONNECT host:port``.
         self.carried: list[str] = []
         self._thread = LoopThread("forward-proxy")
         self._server: asyncio.Server | None = None
@@ -84,7 +84,7 @@ class ForwardProxy:
         if method == "CONNECT":
             writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
         else:
-            # One request for each connection is enough here.
+            # One request per connection is enough for the tests.
             path = target.partition(url.netloc)[2].encode()
             up_writer.write(head.raw.replace(target.encode(), path, 1))
         pumps = [asyncio.ensure_future(_pump(*pair)) for pair in ((reader, up_writer), (up_reader, writer))]
@@ -93,7 +93,7 @@ class ForwardProxy:
         finally:
             for pump in pumps:
                 pump.cancel()
-            # First of all: the proxy's own end may interrupt any wait here.
+            # First, because the end of the proxy may interrupt any wait here.
             await end(up_writer)
             await asyncio.gather(*pumps, return_exceptions=True)
 

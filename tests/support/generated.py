@@ -1,4 +1,4 @@
-"""Values as hypothesis makes them: all that has a form on the way to the cluster and back."""
+"""Hypothesis strategies for all values that can be sent to the cluster and back."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ VALUES = st.recursive(
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two values are of one type and equal, NaN being equal to itself."""
+    """Return whether two values have the same type and are equal; NaN equals itself."""
     if type(a) is not type(b):
         return False
     if isinstance(a, float):

@@ -1,11 +1,11 @@
 """
-Ends the processes of a test run that is itself killed, which runs no clean-up.
+Ends the processes of a test run that is killed, and so can't clean up.
 
     python -m tests.support.guard
 
-reads lines, ``watch PID``, ``forget PID`` or ``remove FOLDER``. When its input closes it kills what lives of the
-sessions that these processes lead, and removes the folders. The functions of these names start such a guard for this
-process, at need, and write to it.
+reads lines: ``watch PID``, ``forget PID`` or ``remove FOLDER``. When its input is closed, it kills all processes in the
+sessions that the watched processes lead, and removes the folders. The functions with these names start one guard for
+this process if needed, and write to it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from tests.support.processes import kill_all, session
 _REPO = Path(__file__).resolve().parents[2]
 
 _lock = threading.Lock()
-_guards: dict[int, subprocess.Popen[str]] = {}  # by the process that has started it: a fork has none
+_guards: dict[int, subprocess.Popen[str]] = {}  # by the pid that started it, because a fork needs its own
 
 
 def watch(leader: int) -> None:
-    """Have a session ended when this process is.
+    """Kill a session when this process ends.
 
     :param leader: pid of the process that leads it.
     """
@@ -34,12 +34,12 @@ def watch(leader: int) -> None:
 
 
 def forget(leader: int | None) -> None:
-    """Leave a session alone: it has ended, and its number may be another's soon."""
+    """No longer watch a session: it has ended, and its number may be reused."""
     _say(f"forget {leader}")
 
 
 def remove(folder: Path) -> None:
-    """Have a folder removed, if it is still there, when this process has ended."""
+    """Remove a folder when this process has ended, if it still exists."""
     _say(f"remove {folder}")
 
 
@@ -54,7 +54,7 @@ def _say(line: str) -> None:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 text=True,
-                start_new_session=True,  # Ctrl-C is for the test run alone
+                start_new_session=True,  # Ctrl-C is only for the test run
             )
         assert guard.stdin is not None
         print(line, file=guard.stdin, flush=True)

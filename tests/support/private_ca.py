@@ -1,4 +1,4 @@
-"""A certificate authority made at run time, for servers on the loopback address."""
+"""A certificate authority created at run time, for servers on the loopback address."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class PrivateCA:
-    """Signs a server and a client certificate; no system trusts it by itself.
+    """Signs a server and a client certificate; no system trusts it by default.
 
-    :param directory: where its files go: ``ca.pem``, and a chain and a key for server and client each.
+    :param directory: for its files: ``ca.pem``, and a certificate and a key for the server and for the client.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -65,9 +65,9 @@ class PrivateCA:
             )
 
     def server_context(self, require_client_cert: bool = False) -> ssl.SSLContext:
-        """Return a context for a server of this authority.
+        """Return a context for a server with a certificate of this authority.
 
-        :param require_client_cert: take only clients that show :attr:`client_cert`.
+        :param require_client_cert: accept only clients with :attr:`client_cert`.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.server_cert, self.server_key)
@@ -77,7 +77,7 @@ class PrivateCA:
         return context
 
     def client_context(self, with_client_cert: bool = False) -> ssl.SSLContext:
-        """Return a context for a client that trusts this authority only."""
+        """Return a context for a client that trusts only this authority."""
         context = ssl.create_default_context(cafile=str(self.ca_file))
         if with_client_cert:
             context.load_cert_chain(self.client_cert, self.client_key)

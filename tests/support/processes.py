@@ -1,4 +1,4 @@
-"""Find and signal the processes that one process started, and no others (Linux: reads ``/proc``)."""
+"""Finds and signals the processes that one process started, and no others (Linux only: reads ``/proc``)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Process:
-    """A process, told from a later one of the same pid by its start time."""
+    """A process, identified by its pid and start time, because pids are reused."""
 
     pid: int
     start_ticks: int
@@ -30,7 +30,7 @@ class Process:
     def signal(self, signum: int) -> None:
         """Send a signal, unless it has ended."""
         if self.alive():
-            with contextlib.suppress(ProcessLookupError):  # it ended in between
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.kill(self.pid, signum)
 
 
@@ -48,7 +48,7 @@ def _read_stat(pid: int) -> _Stat | None:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # The second field is the name in brackets and may hold blanks and brackets itself.
+    # The second field, the name in parentheses, may contain blanks and parentheses.
     fields = text.rpartition(")")[2].split()
     return _Stat(Process(pid, int(fields[19])), fields[0], *map(int, fields[1:4]))
 
@@ -65,7 +65,7 @@ def _all_stats() -> list[_Stat]:
 
 
 def session(leader: int) -> set[Process]:
-    """Return the live processes of a session, whose leader may have ended."""
+    """Return the live processes of a session, even if its leader has ended."""
     return {stat.process for stat in _all_stats() if stat.session == leader and stat.state not in "ZX"}
 
 
@@ -78,13 +78,12 @@ def parent(process: Process) -> int:
 def family(root: int, mark: str) -> set[Process]:
     """Return the live processes that belong to ``root``.
 
-    They are found in three ways, as each misses some: by their parents (misses those whose parent has
-    died), by the process group that ``root`` leads (misses those with a session of their own, as the
-    drivers of Ray jobs have), and by an environment variable that they inherited (misses those that
-    overwrote their environment with a process title).
+    They are found in three ways, because each misses some: by their parents (misses those whose parent has ended), by
+    the process group of ``root`` (misses those with their own session, such as drivers of Ray jobs), and by an
+    inherited environment variable (misses those that overwrote their environment with a process title).
 
     :param root: pid of the first process, which leads its own process group.
-    :param mark: ``NAME=value`` put into the environment of ``root``, unique to it.
+    :param mark: a unique ``NAME=value`` in the environment of ``root``.
     """
     stats = _all_stats()
     found = {
@@ -92,7 +91,7 @@ def family(root: int, mark: str) -> set[Process]:
         for stat in stats
         if stat.process.pid == root or stat.group == root or _has_mark(stat.process.pid, mark.encode())
     }
-    # This process starts no head from within a head; the guard keeps a mistake here from being fatal.
+    # This process is never a member; if it were found by mistake, it would kill itself.
     found.discard(os.getpid())
     grown = -1
     while grown != len(found):
@@ -102,11 +101,11 @@ def family(root: int, mark: str) -> set[Process]:
 
 
 def kill_all(find: Callable[[], set[Process]], timeout: float = 10.0) -> set[Process]:
-    """SIGKILL what ``find`` returns, again and again until it returns nothing: a dying tree may fork.
+    """Send SIGKILL to what ``find`` returns until it returns nothing, because dying processes may still fork.
 
-    :param find: returns the live processes to end.
-    :param timeout: seconds to go on.
-    :return: all processes that were signalled.
+    :param find: returns the live processes to kill.
+    :param timeout: seconds until it gives up.
+    :return: all processes that were killed.
     """
     killed: set[Process] = set()
     deadline = time.monotonic() + timeout
@@ -131,11 +130,11 @@ def wait_gone(processes: Iterable[Process], timeout: float) -> set[Process]:
 
 
 def output_of(command: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], timeout: float) -> str:
-    """Run a program that asks for nothing to its end.
+    """Run a program without input to its end.
 
     :param timeout: seconds.
-    :return: what it printed on stdout.
-    :raises RuntimeError: if it fails, with all it printed.
+    :return: its stdout.
+    :raises RuntimeError: if it fails, with its output.
     """
     done = subprocess.run(
         command,

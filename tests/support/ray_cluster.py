@@ -1,4 +1,4 @@
-"""A real Ray cluster of a head and more nodes, all on this machine."""
+"""A real Ray cluster with a head and worker nodes, all on this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.support.redis_server import Redis
 
-# Every port that a node binds on its own, as in a head.
+# Every port that a node binds; two nodes with default ports would collide.
 _PORT_OPTIONS = (
     "--object-manager-port",
     "--node-manager-port",
@@ -30,10 +30,10 @@ _PORT_OPTIONS = (
 
 class RayNode(RayHead):
     """
-    A node that joins the cluster of a head, lives and dies as a head does, and is asked through the head.
+    A worker node. It is started and killed like a head; its REST API is the head's.
 
-    :param head: the head, started.
-    :param name: of a resource that no other node has.
+    :param head: the head, which is already started.
+    :param name: name of a resource that no other node has.
     """
 
     def __init__(self, head: RayHead, name: str) -> None:
@@ -48,7 +48,7 @@ class RayNode(RayHead):
 
     @property
     def placed(self) -> dict[str, Any]:
-        """The fields of a submission that have its driver run on this node."""
+        """The fields of a submission that place its driver on this node."""
         return {"entrypoint_resources": {self.name: 0.1}}
 
     def submit(self, entrypoint: str, **fields: Any) -> str:
@@ -56,7 +56,7 @@ class RayNode(RayHead):
         return super().submit(entrypoint, **self.placed, **fields)
 
     def _command(self, directory: Path) -> list[str]:
-        # It has no --temp-dir of its own: nodes of one machine share the head's.
+        # No --temp-dir: nodes on one machine share the head's.
         command = [str(self.ray_bin), "start", "--block", "--disable-usage-stats"]
         command += ["--address", f"{self.host}:{self.head.ports['--port']}", "--node-ip-address", self.host]
         command += ["--num-cpus", str(self.num_cpus), "--resources", json.dumps({self.name: 1})]
@@ -68,18 +68,18 @@ class RayNode(RayHead):
 
 class RayCluster:
     """
-    A head that runs drivers only where nothing else is asked for, and two worker nodes.
+    A head and two worker nodes. The head runs the drivers that request no resources of another node.
 
-    As a context manager it starts, and at the end all is stopped and its files are removed.
+    The context manager starts the cluster, and at the end stops it and removes its files.
 
-    :param redis: where the head keeps its jobs, so that it knows them after a restart; None: it forgets them.
+    :param redis: stores the head's jobs, so that they survive its restart; None: a restart forgets them.
     """
 
     def __init__(self, redis: Redis | None = None) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="rj", dir=environment.SHORT_TMP))
         env = {"RAY_REDIS_ADDRESS": redis.address} if redis else {}
         arguments = ["--redis-password", redis.password] if redis else []
-        # Other nodes have files below the head's folder: it stays when the head is killed.
+        # Other nodes have files below the head's folder, so it is kept when the head is killed.
         self.head = RayHead(num_cpus=1, env=env, extra_args=arguments, folder=self._folder)
         self.nodes: list[RayNode] = []
         self.forget()
@@ -88,7 +88,7 @@ class RayCluster:
         try:
             self.head.__enter__()
             self.nodes = [RayNode(self.head, "node1"), RayNode(self.head, "node2")]
-            for node in self.nodes:  # one by one: two that start together take the same names below the head's folder
+            for node in self.nodes:  # one by one: nodes that start together use the same names in the head's folder
                 node.start()
                 node.wait_ready()
         except BaseException:
@@ -97,7 +97,7 @@ class RayCluster:
         return self
 
     def forget(self) -> None:
-        """Have the head's next start find nothing of its jobs."""
+        """Make the head's next start forget its jobs."""
         self.head.extra_env["RAY_external_storage_namespace"] = f"rj{uuid.uuid4().hex}"
 
     def __exit__(self, *_: object) -> None:

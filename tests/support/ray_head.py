@@ -1,4 +1,4 @@
-"""A real Ray head for tests: started by ``ray start``, watched from outside through its REST API."""
+"""A real Ray head for tests: started with ``ray start``, observed through its REST API."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
 _REPO = Path(__file__).resolve().parents[2]
 _MARK = "RAYJOBS_TEST_HEAD"
 
-#: With the value "token", heads ask for a token unless a test says otherwise, as Ray 2.61 and later do by default.
+#: With the value "token", heads require a token by default, as Ray 2.61 and later do.
 AUTH_VARIABLE = "RAYJOBS_TEST_AUTH"
 
-#: First releases of what tests ask of Ray, found by trying.
+#: The first Ray releases with features that tests need, found by trial.
 LABEL_SELECTOR_SINCE = (2, 54)
 TOKEN_MODE_SINCE = (2, 52)
-#: Its own copy of cloudpickle reads what those of 3.0 and later write.
+#: Ray's copy of cloudpickle can read pickles of cloudpickle 3.0 and later.
 CLOUDPICKLE_3_SINCE = (2, 30)
-#: It unpacks files with their modes.
+#: Ray unpacks files with their modes.
 MODES_SINCE = (2, 53)
 
-#: The Ray whose client is followed in what it packs and makes of a runtime_env; older clients have other rules (no
-#: .rayignore before 2.53, for one), which no cluster sees.
+#: The Ray whose client defines how a runtime_env is packed. Older clients have other rules (for example, no .rayignore
+#: before 2.53), which clusters do not see.
 CLIENT_FOLLOWED = (2, 60)
 
-# Every port that a head binds on its own, else two heads on one machine meet at the defaults.
+# Every port that a head binds; two heads with default ports would collide.
 _PORT_OPTIONS = (
     "--port",
     "--object-manager-port",
@@ -61,13 +61,13 @@ _PORT_VARIABLES = ("DASHBOARD_METRIC_PORT",)
 
 
 def find_ray() -> Path | None:
-    """Return the ``ray`` executable to test with, or None if there is none."""
+    """Return the ``ray`` executable for the tests; None if there is none."""
     path = Path(os.environ.get("RAYJOBS_RAY_BIN") or _REPO / ".envs" / "ray-2.60" / "bin" / "ray")
     return path if path.is_file() else None
 
 
 def require_ray() -> Path:
-    """Return the ``ray`` executable; without one, skip the test, or fail it under CI."""
+    """Return the ``ray`` executable; if there is none, skip the test, or fail it in CI."""
     path = find_ray()
     if path is None:
         reason = "no ray executable: set RAYJOBS_RAY_BIN, or install ray[default] into .envs/ray-2.60"
@@ -86,10 +86,10 @@ def ray_version(ray_bin: Path) -> tuple[int, ...]:
 
 def require_ray_since(since: tuple[int, int], why: str) -> Path:
     """
-    Return the ``ray`` executable; skip the test where it belongs to an older Ray.
+    Return the ``ray`` executable; skip the test if it belongs to an older Ray.
 
-    :param since: the release from which on the test holds.
-    :param why: what the older ones lack.
+    :param since: the first release that supports the test.
+    :param why: what older releases lack.
     """
     ray_bin = require_ray()
     if (found := ray_version(ray_bin)) < since:
@@ -98,22 +98,22 @@ def require_ray_since(since: tuple[int, int], why: str) -> Path:
 
 
 def default_token() -> str:
-    """Return a new token where heads are to ask for one, else an empty text."""
+    """Return a new token if heads must require one, else an empty string."""
     return secrets.token_hex(32) if os.environ.get(AUTH_VARIABLE) == "token" else ""
 
 
 class RayHead(Witness):
-    """One head on the loopback address, with ports, files and processes of its own.
+    """One head on the loopback address, with its own ports, files and processes.
 
-    :param num_cpus: CPUs that the head offers to jobs; a job's driver takes none unless told so.
-    :param env: variables for the head and its jobs.
-    :param extra_args: more arguments for ``ray start``.
+    :param num_cpus: CPUs for jobs; a job's driver uses none unless it requests them.
+    :param env: environment variables for the head and its jobs.
+    :param extra_args: additional arguments for ``ray start``.
     :param ray_bin: the ``ray`` executable; default :func:`require_ray`.
-    :param folder: for its files, which stay when it ends; by default each start has a temporary one.
-    :param token: what the head asks for (Ray 2.52 and later), and this object's own requests carry; an empty text lets
-        everybody in. By default :data:`AUTH_VARIABLE` decides.
+    :param folder: for its files, which are kept when it ends; by default each start has a temporary one.
+    :param token: the token that the head requires (Ray 2.52 and later), and that this object's requests send; with an
+        empty string, the head requires none. By default :data:`AUTH_VARIABLE` decides.
 
-    A pickled copy speaks to the same head from another process, and can't end it.
+    Another process can use a pickled copy for requests, but not to end the head.
     """
 
     host = "127.0.0.1"
@@ -127,14 +127,14 @@ class RayHead(Witness):
         token: str | None = None,
         folder: Path | None = None,
     ) -> None:
-        self.ray_bin = (ray_bin or require_ray()).absolute()  # the head has a current folder of its own
+        self.ray_bin = (ray_bin or require_ray()).absolute()  # the head runs in another working directory
         self.num_cpus = num_cpus
         self.extra_env = dict(env or {})
         self.extra_args = tuple(extra_args)
         self.folder = folder
         self.ports = {name: free_port() for name in (*_PORT_OPTIONS, *_PORT_VARIABLES)}
         super().__init__(f"http://{self.host}:{self.port}", default_token() if token is None else token)
-        # What the processes of the head are given stays, whatever a test makes of this object's own token.
+        # The token of the head's processes stays the same if a test changes this object's token.
         self._demanded = self.token
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
@@ -175,7 +175,7 @@ class RayHead(Witness):
 
     @property
     def client_environment(self) -> dict[str, str]:
-        """What Ray's own programs need to be let in; outright, for else Ray looks into files of the user's."""
+        """Variables that Ray's own programs need for access. Set in each case, or Ray would read the user's files."""
         if not self._demanded:
             return {"RAY_AUTH_MODE": "disabled"}
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self._demanded}
@@ -184,21 +184,21 @@ class RayHead(Witness):
         """
         Return the fields of an Airflow connection to this head.
 
-        :param url: of a proxy before it.
-        :param fields: more of them.
+        :param url: URL of a proxy in front of the head.
+        :param fields: other fields.
         """
         password = {"password": self._demanded} if self._demanded else {}
         return {"conn_type": "ray_jobs", "host": url or self.url, **password, **fields}
 
-    # Life and death
+    # Start and stop
 
     def start(self) -> None:
         """Start the processes and return at once; :meth:`wait_ready` waits for them."""
         if self._process is not None:
-            raise RuntimeError("the head is started already")
+            raise RuntimeError("the head is already started")
         self._dir = self.folder or Path(tempfile.mkdtemp(prefix="rj", dir=environment.SHORT_TMP))
-        # Left by a head that was killed. With it, and with other nodes of the cluster alive on this machine, Ray takes
-        # the head for running.
+        # A killed head leaves this file. If other nodes of the cluster run on this machine, Ray then assumes that the
+        # head still runs.
         (self._dir / "r" / "ray_current_cluster").unlink(missing_ok=True)
         self._mark = f"{_MARK}={uuid.uuid4().hex}"
         with (self._dir / "start.log").open("wb") as log:
@@ -211,8 +211,7 @@ class RayHead(Witness):
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        # A test run that is itself killed runs no clean-up. The pipe then closes, and its reader ends the
-        # head, which takes its children along.
+        # A killed test run can't clean up. The pipe is then closed, and this guard ends the head and its children.
         self._guard = subprocess.Popen(
             ["/bin/sh", "-c", 'read -r _; kill -TERM "$1"', "guard", str(self._process.pid)],
             stdin=subprocess.PIPE,
@@ -224,16 +223,16 @@ class RayHead(Witness):
     def wait_ready(self, timeout: float = 280.0) -> float:
         """Wait until a trivial job has succeeded; return how many seconds that took.
 
-        On a busy machine ``ray start`` may give up by itself; it is then started again, twice at most.
+        On a busy machine ``ray start`` may give up; it is then started again, at most twice.
         """
         begin = time.monotonic()
         deadline = begin + timeout
         job_id = f"ready-{uuid.uuid4().hex[:12]}"
         starts_left = 2
-        # Refused connections, 500 "No available agent" and time-outs are all part of a start. The same id
-        # is posted each time, so a lost answer makes no second job.
+        # Refused connections, 500 "No available agent" and timeouts are normal during a start. The id is always the
+        # same, so that a lost response does not lead to a second job.
         while not self._accepts(job_id):
-            self._foretell_agent_port()
+            self._write_agent_port()
             if self._process is not None and self._process.poll() is not None:
                 log = self.start_log()
                 self.kill()
@@ -242,27 +241,27 @@ class RayHead(Witness):
                 starts_left -= 1
                 self.start()
             if time.monotonic() > deadline:
-                raise TimeoutError(f"the head takes no job after {timeout} s:\n{self.start_log()}")
+                raise TimeoutError(f"the head does not accept jobs after {timeout} s:\n{self.start_log()}")
             time.sleep(0.2)
         self.wait_job(job_id, timeout=deadline - time.monotonic(), until={"SUCCEEDED"})
-        # Tests that list the jobs should see their own only.
+        # Tests that list jobs should see only their own.
         self.request("DELETE", f"/api/jobs/{job_id}")
         return time.monotonic() - begin
 
     def stop(self, timeout: float = 20.0) -> None:
-        """End the head in good order, or by force after ``timeout`` seconds; remove its files."""
+        """Stop the head gracefully, or kill it after ``timeout`` seconds; remove its files."""
         if self._process is not None:
             members = self._family()
             self._disarm_guard()
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout)
-            # Drivers of jobs have a session of their own and end a second or so after their parents.
+            # Drivers of jobs have their own session and end about a second after their parents.
             wait_gone(members, 3.0)
         self.kill()
 
     def kill(self) -> set[Process]:
-        """Crash: SIGKILL every process of this head at once, jobs too; return them. Removes its temporary files."""
+        """Crash: send SIGKILL to all processes of this head, jobs included; return them. Remove its temporary files."""
         killed: set[Process] = set()
         if self._process is not None:
             self._disarm_guard()
@@ -276,7 +275,7 @@ class RayHead(Witness):
         return killed
 
     def restart(self, graceful: bool = False) -> float:
-        """Crash (or stop) and start again at the same address; jobs and packages are forgotten.
+        """Kill (or stop) it and start it again at the same address; it forgets jobs and packages.
 
         :return: seconds until the new head was ready.
         """
@@ -288,19 +287,18 @@ class RayHead(Witness):
         return self.wait_ready()
 
     def start_log(self) -> str:
-        """Return what ``ray start`` printed last."""
+        """Return the last output of ``ray start``."""
         if self._dir is None:
             return ""
         return (self._dir / "start.log").read_text(errors="replace")[-4000:]
 
-    # Inner parts
+    # Internals
 
-    def _foretell_agent_port(self) -> None:
-        """Write the file from which Ray's raylet reads its dashboard agent's port, before the agent does.
+    def _write_agent_port(self) -> None:
+        """Write the file from which the raylet reads its dashboard agent's port, before the agent does.
 
-        The raylet aborts the whole start if the file is not there within 15 seconds, which no option
-        changes, although the port was given to ``ray start``; a busy machine takes longer than that.
-        Nothing happens with versions of Ray that have no such files.
+        The raylet aborts the start if the file does not exist after 15 s, although ``ray start`` knows the port; no
+        option changes this, and a busy machine takes longer. Does nothing for Ray versions without such files.
         """
         if self._dir is None:
             return
@@ -311,7 +309,7 @@ class RayHead(Witness):
                 file.write_text(str(self.ports["--dashboard-agent-listen-port"]))
 
     def _accepts(self, job_id: str) -> bool:
-        """Submit a job if it is not there yet; return whether it is there."""
+        """Submit a job unless it exists; return whether it exists then."""
         try:
             if self.job(job_id) is None:
                 self.submit("true", submission_id=job_id)
@@ -323,9 +321,9 @@ class RayHead(Witness):
         command = [str(self.ray_bin), "start", "--head", "--block", "--disable-usage-stats"]
         command += ["--node-ip-address", self.host, "--dashboard-host", self.host]
         command += ["--temp-dir", str(directory / "r"), "--num-cpus", str(self.num_cpus)]
-        # Port 0: workers take any free one, rather than one of a range that all heads share.
+        # Port 0: workers use any free port, instead of a range that all heads would share.
         command += ["--min-worker-port", "0", "--max-worker-port", "0"]
-        # The autoscaler costs three CPU seconds to start, and there is nothing to scale.
+        # The autoscaler takes 3 s of CPU to start, and there is nothing to scale.
         command += ["--no-monitor", "--object-store-memory", str(128 * 2**20)]
         for option in _PORT_OPTIONS:
             command += [option, str(self.ports[option])]
@@ -333,10 +331,10 @@ class RayHead(Witness):
 
     def _environment(self) -> dict[str, str]:
         env = environment.for_programs() | self.client_environment
-        # So that ``python`` in an entrypoint is the one that has ray.
+        # So that ``python`` in an entrypoint is the one of Ray's environment.
         env["PATH"] = f"{self.ray_bin.parent}{os.pathsep}{env.get('PATH', os.defpath)}"
         env.update({name: str(self.ports[name]) for name in _PORT_VARIABLES})
-        # Else SIGTERM waits up to 30 seconds for running jobs before it ends anything.
+        # By default, SIGTERM waits up to 30 s for running jobs before anything ends.
         env["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"
         env.update(self.extra_env)
         name, _, value = self._mark.partition("=")

@@ -1,4 +1,4 @@
-"""What code a test reaches, told from what its module imports, and what that imports."""
+"""Finds the code that a test can reach, by following the imports of its module."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import airflow_provider_rayjobs
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Whose code is followed, and where it is; of all other packages the name is enough.
+#: The packages whose imports are followed, with their folders; of others only the name counts.
 _OURS = {
     "airflow_provider_rayjobs": Path(airflow_provider_rayjobs.__file__).parents[1],
     "tests": Path(__file__).parents[2],
@@ -21,11 +21,11 @@ _OURS = {
 
 def knows_airflow(test_module: Path) -> bool:
     """
-    Return whether a test module or anything that it reaches imports Airflow.
+    Return whether a test module, or any module that it reaches, imports Airflow.
 
-    A module of the tests that starts programs counts, too: they may be Airflow's.
+    Test modules that start programs count too, because these may be Airflow's.
 
-    :param test_module: a file below the project's folder.
+    :param test_module: a file in the repository.
     """
     tests = _OURS["tests"] / "tests"
     for file in reached(test_module):
@@ -36,7 +36,7 @@ def knows_airflow(test_module: Path) -> bool:
 
 
 def reached(file: Path) -> set[Path]:
-    """Return a file, all files of ours that it imports, in functions too, and all that those import."""
+    """Return a file and all files of this repository that it imports, directly or indirectly, also in functions."""
     seen: set[Path] = set()
     ahead = {file}
     while ahead:
@@ -46,7 +46,7 @@ def reached(file: Path) -> set[Path]:
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
-    """Yield the full names that are imported when the code runs, in functions too."""
+    """Yield the full names that the code imports at run time, also in functions."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             yield from imported(ast.Module(node.orelse, []))
@@ -65,7 +65,7 @@ def _imported(file: Path) -> frozenset[str]:
 
 @functools.cache
 def _file_of(name: str) -> Path | None:
-    """Return the file of a module of ours, or of the module that has the name; None for those of others."""
+    """Return the file of a module of this repository, or of the module that defines the name; None for others."""
     parts = name.split(".")
     if parts[0] not in _OURS:
         return None

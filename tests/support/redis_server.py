@@ -1,4 +1,4 @@
-"""A private Redis for tests and benchmarks, in which a Ray head keeps what it must not forget."""
+"""A private Redis for tests and benchmarks, in which a Ray head stores its state."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from tests.support.processes import Process, family, kill_all
 HOST = "127.0.0.1"
 
 _MARK = "RAYJOBS_TEST_REDIS"
-# Debian's: the program is in the second, the first has a link to it.
+# Debian's names: the second has the program, the first a link to it.
 _PACKAGES = ("redis-server", "redis-tools", "libatomic1", "libjemalloc2", "liblzf1")
 
 
 def find_redis() -> Path | None:
-    """Return the ``redis-server`` to test with, or None if there is none yet."""
+    """Return the ``redis-server`` for the tests; None if there is none yet."""
     named = os.environ.get("RAYJOBS_REDIS_BIN") or shutil.which("redis-server")
     path = Path(named) if named else debian.folder(_PACKAGES) / "usr" / "bin" / "redis-server"
     return path if path.is_file() else None
 
 
 def require_redis() -> Path:
-    """Return a ``redis-server``, Debian's if need be; where it can't be had, skip the test, or fail it under CI."""
+    """Return a ``redis-server``, downloaded if needed; if that fails, skip the test, or fail it in CI."""
     try:
         return find_redis() or debian.unpacked(_PACKAGES) / "usr" / "bin" / "redis-server"
     except (OSError, subprocess.SubprocessError) as e:
@@ -45,10 +45,10 @@ def require_redis() -> Path:
 
 
 class Redis:
-    """One server on the loopback address, with a port, a password, files and processes of its own.
+    """One server on the loopback address, with its own port, password, files and processes.
 
-    ``start`` after ``stop`` goes on with the same data at the same port; after ``kill`` with the data of a moment
-    before. As a context manager it starts, and at the end it is stopped and its files are removed.
+    ``start`` after ``stop`` continues with the same data and port; after ``kill``, the newest data may be missing. The
+    context manager starts it, and at the end stops it and removes its files.
 
     :param redis_bin: the ``redis-server`` program; default :func:`require_redis`.
     """
@@ -63,7 +63,7 @@ class Redis:
         self._mark = ""
 
     def __getstate__(self) -> dict[str, object]:
-        # A pickled copy tells another process how to connect, and can't end the server.
+        # Another process can use a pickled copy to connect, but not to end the server.
         return self.__dict__ | {"_process": None, "_guard": None}
 
     def __enter__(self) -> Redis:
@@ -87,7 +87,7 @@ class Redis:
 
     @property
     def address(self) -> str:
-        """Host and port, as ``RAY_REDIS_ADDRESS`` takes them."""
+        """Host and port, for ``RAY_REDIS_ADDRESS``."""
         return f"{HOST}:{self.port}"
 
     @property
@@ -100,20 +100,20 @@ class Redis:
         """The server's log file."""
         return self.folder / "redis.log"
 
-    # Life and death
+    # Start and stop
 
     def start(self, timeout: float = 30.0) -> None:
         """Start the server and wait until it answers.
 
         :param timeout: seconds.
-        :raises RuntimeError: if it ends instead, with the end of its log.
+        :raises RuntimeError: if it ends or does not answer in time; the message has the end of its log.
         """
         if self._process is not None:
-            raise RuntimeError("Redis is started already")
+            raise RuntimeError("Redis is already started")
         self._mark = f"{_MARK}={secrets.token_hex(16)}"
-        # By stdin, for the arguments of a process are everybody's to read.
+        # Through stdin, because every user can read the arguments of a process.
         settings = f"bind {HOST}\nport {self.port}\nrequirepass {self.password}\ndir {self.folder}\n"
-        settings += "appendonly yes\nappendfsync no\n"  # what is written outlives a crash of the server
+        settings += "appendonly yes\nappendfsync no\n"  # written data survives a crash of the server
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [self.redis_bin, "-"],
@@ -135,7 +135,7 @@ class Redis:
             raise
 
     def stop(self, timeout: float = 10.0) -> None:
-        """End the server in good order, or by force after ``timeout`` seconds; keep the data."""
+        """Stop the server gracefully, or kill it after ``timeout`` seconds; keep the data."""
         if self._process is None:
             return
         self.resume()
@@ -145,7 +145,7 @@ class Redis:
         self.kill()
 
     def kill(self) -> None:
-        """Crash: SIGKILL it; what it wrote stays."""
+        """Crash: send SIGKILL; written data is kept."""
         if self._process is None:
             return
         self._disarm_guard()
@@ -154,14 +154,14 @@ class Redis:
         self._process = None
 
     def freeze(self) -> None:
-        """Have it hold still: the kernel takes connections, and nothing answers."""
+        """Pause it: the kernel accepts connections, but the server does not answer."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a frozen server go on."""
+        """Resume a paused server."""
         os.kill(self.pid, signal.SIGCONT)
 
-    # Inner parts
+    # Internals
 
     def _environment(self) -> dict[str, str]:
         name, _, value = self._mark.partition("=")
@@ -170,7 +170,7 @@ class Redis:
         return {"PATH": os.defpath, "LC_ALL": "C", name: value, **own}
 
     def _start_guard(self) -> subprocess.Popen[bytes]:
-        # A test run that is itself killed runs no clean-up. The pipe then closes, and its reader ends the server.
+        # A killed test run can't clean up. The pipe is then closed, and this guard ends the server.
         return subprocess.Popen(
             ["/bin/sh", "-c", 'read -r _; kill -KILL "$1"; rm -rf "$2"', "guard", str(self.pid), self.folder],
             stdin=subprocess.PIPE,

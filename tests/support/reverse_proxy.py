@@ -1,4 +1,4 @@
-"""A reverse proxy as a company puts it in front of its Ray heads: TLS, a path prefix, a login of its own."""
+"""A reverse proxy like that of a company in front of its Ray heads: TLS, a path prefix, its own login."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     import asyncio
     import ssl
 
-#: What such a proxy keeps to itself.
+#: Headers that such a proxy does not forward.
 _OWN_HEADERS = frozenset({"authorization", "cookie"})
 
 
 class ReverseProxy(FaultyProxy):
-    """Forwards what comes below a prefix, WebSockets too, and answers 404 to all else.
+    """Forwards requests below a prefix, WebSockets included; the response to all others is 404.
 
-    :param target_host: where the head is.
-    :param target_port: where the head is.
-    :param prefix: path prefix, which the head does not see, such as ``/team/ray``.
-    :param tls: server side TLS towards the client.
-    :param headers: what every request must carry, by lower-case name; else the answer is 401. ``Authorization`` and
-        ``Cookie`` are kept from the head.
+    :param target_host: host of the head.
+    :param target_port: port of the head.
+    :param prefix: path prefix such as ``/team/ray``, which the head does not see.
+    :param tls: TLS context towards the client.
+    :param headers: headers that every request must have, by lower-case name; without them the response is 401.
+        ``Authorization`` and ``Cookie`` are not forwarded.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ReverseProxy(FaultyProxy):
             entry.done = True
 
     def _inward(self, head: wire.Head) -> wire.Head:
-        """Return the head of a request as the upstream is to see it."""
+        """Return the head of a request for the upstream."""
         first, *lines = head.raw.decode("latin-1").split("\r\n")
         kept = [line for line in lines if line.partition(":")[0].strip().lower() not in _OWN_HEADERS]
         raw = "\r\n".join([first.replace(f" {self.prefix}/", " /", 1), *kept]).encode("latin-1")

@@ -1,4 +1,4 @@
-"""The recorded answers of real heads below ``tests/samples/<Ray version>/``, one file for each."""
+"""Reads and writes recorded responses of real heads: one file each, in ``tests/samples/<Ray version>/``."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 @dataclass(frozen=True)
 class Sample:
     """
-    One answer, or what came over a WebSocket.
+    One response, or the messages of a WebSocket.
 
     :param request: method and path.
     :param status: HTTP status.
-    :param content_type: the one header of Ray's answers that the provider looks at.
-    :param json: the body, decoded, where it is JSON.
-    :param text: else the body, in lines.
+    :param content_type: the only header of Ray's responses that the provider uses.
+    :param json: the decoded body, if it is JSON.
+    :param text: otherwise the lines of the body.
     :param frames: the first and the last line of a WebSocket.
-    :param close_code: with which Ray closed the WebSocket.
+    :param close_code: the code with which Ray closed the WebSocket.
     """
 
     request: str
@@ -36,12 +36,12 @@ class Sample:
 
     @property
     def body(self) -> str:
-        """The body as text."""
+        """The body, as a string."""
         return "\n".join(self.text) if self.json is None else json.dumps(self.json)
 
     @property
     def response(self) -> Response:
-        """The answer as a transport gives it to a flow."""
+        """The response that a transport passes to a flow."""
         return Response(self.status, self.body, "http://ray:8265", self.content_type)
 
 
@@ -52,18 +52,18 @@ def versions() -> list[str]:
 
 
 def number(version: str) -> tuple[int, ...]:
-    """Return a version as numbers, to compare it."""
+    """Return a version as numbers, for comparisons."""
     return tuple(int(part) for part in version.split(".")[:3])
 
 
 def read(version: str) -> dict[str, Sample]:
-    """Return all answers of one version by name."""
+    """Return all responses of one version, by name."""
     files = sorted((SAMPLES / version).glob("*.json"))
     return {path.stem: Sample(**json.loads(path.read_text())) for path in files}
 
 
 def write(version: str, samples: dict[str, Sample]) -> None:
-    """Put the answers of one version in place of those that are there."""
+    """Replace the recorded responses of one version."""
     folder = SAMPLES / version
     folder.mkdir(exist_ok=True)
     for path in folder.glob("*.json"):

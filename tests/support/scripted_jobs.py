@@ -1,4 +1,4 @@
-"""What a Ray head does with jobs, in memory and told by a test; no I/O."""
+"""Simulates a Ray head's jobs in memory, as a test scripts them, without I/O."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ SUBMIT_FIELDS = frozenset(
 
 @dataclass
 class Job:
-    """A job on record.
+    """A recorded job.
 
-    :param fields: those of JobDetails.
-    :param request: the JSON that it was submitted with.
+    :param fields: the fields of JobDetails.
+    :param request: the JSON of its submission.
     :param log: chunks of output; the WebSocket sends each as one message.
-    :param timeline: statuses to come, each with the Unix seconds from which it holds.
-    :param reads: statuses to come, one with each GET of the job.
+    :param timeline: future statuses, each with its start in Unix seconds.
+    :param reads: future statuses, one for each GET of the job.
     """
 
     fields: dict[str, Any]
@@ -54,7 +54,7 @@ class Job:
 
     @property
     def status(self) -> str:
-        """The status as of now."""
+        """The current status."""
         now = time.time()
         while self.timeline and self.timeline[0][0] <= now:
             self.become(self.timeline.pop(0)[1])
@@ -66,7 +66,7 @@ class Job:
         return self.status in TERMINAL
 
     def become(self, status: str, **fields: Any) -> None:
-        """Change the status and the fields that go with it, then those given."""
+        """Change the status and the fields that depend on it, then the given ones."""
         self.fields["status"] = status
         if status != "PENDING":
             self.fields.update(driver_agent_http_address="http://127.0.0.1:52365", driver_node_id="ab" * 28)
@@ -92,26 +92,26 @@ _ENDS: dict[str, dict[str, Any]] = {
 
 
 class ScriptedJobs:
-    """The jobs and packages of one head, and the default answer to each request about them.
+    """The jobs and packages of one head, and the default response to each request about them.
 
-    Set the attributes at any time, from any thread.
+    The attributes may be set at any time, from any thread.
     """
 
     def __init__(self) -> None:
-        #: What ``/api/version`` tells.
+        #: Fields of ``/api/version``.
         self.session_name = "session_2026-01-01_00-00-00_000000_1"
         self.ray_version = "2.60.0"
-        #: Statuses of newly submitted jobs, with seconds from submission; PENDING until the first.
+        #: Statuses of newly submitted jobs, with seconds after the submission; PENDING before the first one.
         self.new_job_timeline: Sequence[tuple[float, str]] = ()
-        #: Statuses of newly submitted jobs, one with each GET; PENDING until the first GET.
+        #: Statuses of newly submitted jobs, one for each GET; PENDING before the first GET.
         self.new_job_reads: Sequence[str] = ()
         #: Output of newly submitted jobs.
         self.new_job_log: Sequence[str] = ()
-        #: Fields of a submission that this head's version knows; others are refused with 400.
+        #: Fields of a submission that this head's version knows; others are rejected with 400.
         self.submit_fields: frozenset[str] = SUBMIT_FIELDS
-        #: Seconds from a stop request to STOPPED; None when the job never heeds it.
+        #: Seconds from a stop request to STOPPED; None if the job ignores the request.
         self.stop_takes: float | None = 0.0
-        #: More entries for the list of jobs, as plain drivers.
+        #: Additional entries in the list of jobs: drivers that were not submitted.
         self.other_jobs: list[dict[str, Any]] = []
         self.jobs: dict[str, Job] = {}
         self.packages: dict[str, bytes] = {}
@@ -120,7 +120,7 @@ class ScriptedJobs:
     # For tests
 
     def add_job(self, submission_id: str, status: str = "RUNNING", **fields: Any) -> Job:
-        """Put a job on record as if it had been submitted before."""
+        """Add a job as if it had been submitted before."""
         with self._lock:
             job = self.jobs[submission_id] = Job(_details(submission_id, {"entrypoint": "true"}))
             job.become(status, **fields)
@@ -132,21 +132,21 @@ class ScriptedJobs:
             self.jobs[submission_id].become(status, **fields)
 
     def append_log(self, submission_id: str, chunks: Iterable[str]) -> None:
-        """Have a job print more."""
+        """Append output to a job's log."""
         with self._lock:
             self.jobs[submission_id].log.extend(chunks)
 
     def restart(self) -> None:
-        """Forget everything and begin a new session, as a head without fault tolerance does."""
+        """Forget everything and start a new session, like a head without fault tolerance."""
         with self._lock:
             self.jobs.clear()
             self.packages.clear()
             self.session_name = f"session_2026-01-01_00-00-00_000000_{secrets.randbelow(10**6)}"
 
-    # Default answers
+    # Default responses
 
     def answer(self, method: str, path: str, body: bytes) -> Answer:
-        """Do what a request asks and return the head's answer."""
+        """Handle a request and return the head's response."""
         parts = [unquote(part) for part in path.partition("?")[0].strip("/").split("/")]
         with self._lock:
             match (method, *parts):
@@ -274,6 +274,6 @@ def _details(submission_id: str, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _encoded(text: str) -> bytes:
-    """Return the bytes of a text, in which bytes that are not UTF-8 are lone surrogates, and pairs are a character."""
+    """Encode text in which lone surrogates stand for bytes that are not UTF-8, and pairs for one character."""
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
     return whole.encode("utf-8", "surrogateescape")

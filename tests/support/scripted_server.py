@@ -1,4 +1,4 @@
-"""A Jobs REST API played by a script, for answers that a real Ray head cannot be made to give."""
+"""A scripted Jobs REST API, for responses that a real Ray head can't be made to send."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _TAIL = re.compile(r"/api/jobs/([^/]+)/logs/tail")
 
 @dataclass
 class Received:
-    """One request that came in.
+    """One received request.
 
-    :param path: with its query.
+    :param path: the path with its query.
     :param headers: by lower-case name.
-    :param peer: address and port of the client: one pair is one TCP connection.
+    :param peer: address and port of the client, which identify the TCP connection.
     """
 
     time: float
@@ -46,7 +46,7 @@ class Received:
 
     @property
     def json(self) -> Any:
-        """The body, parsed."""
+        """The decoded body."""
         return json.loads(self.body)
 
 
@@ -54,10 +54,10 @@ class Received:
 class Tail:
     """How one WebSocket connection to a job's log ends before the job does.
 
-    :param after: text messages that are sent first, from the start of the log.
-    :param code: close with this code.
+    :param after: how many messages are sent first, from the start of the log.
+    :param code: the close code.
     :param abort: reset the TCP connection instead.
-    :param hang: stay open and silent instead.
+    :param hang: keep the connection open without sending anything instead.
     """
 
     after: int = 0
@@ -82,8 +82,8 @@ class _Script:
 class ScriptedRay(ScriptedJobs):
     """Serves :class:`ScriptedJobs` on the loopback address, except where :meth:`script` says otherwise.
 
-    :param token: takes only requests with this bearer token, in either of Ray's two headers.
-    :param max_body: bytes of a request's body; more is a 413 as on a head.
+    :param token: accept only requests with this bearer token, in either of Ray's two headers.
+    :param max_body: the most bytes of a request's body; above it the response is 413, as on a head.
     :param tls: serve https with this context, see :meth:`tests.support.private_ca.PrivateCA.server_context`.
     """
 
@@ -113,7 +113,7 @@ class ScriptedRay(ScriptedJobs):
     # For tests, from any thread
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Start to serve."""
         self._thread = LoopThread("scripted-ray")
         self._thread.call(self._listen())
 
@@ -125,26 +125,25 @@ class ScriptedRay(ScriptedJobs):
             self._thread = None
 
     def script(self, method: str, path: str, *given: Answer, forever: bool = False) -> None:
-        """Give these answers, one after the other, to the requests that match; then the default again.
+        """Send these responses, in order, to matching requests, and then the default ones again.
 
-        Scripts are asked in the order in which they were made.
+        Scripts are tried in the order in which they were added.
 
-        :param method: regular expression that the whole method matches.
-        :param path: regular expression that the whole path with its query matches. It sees WebSocket
-            requests too.
-        :param given: :func:`tests.support.answers.default` among them stands for the default.
-        :param forever: go on with the last one.
+        :param method: regular expression for the whole method.
+        :param path: regular expression for the whole path with its query. WebSocket requests are matched too.
+        :param given: the responses; :func:`tests.support.answers.default` stands for the default one.
+        :param forever: repeat the last response.
         """
         with self._script_lock:
             self._scripts.append(_Script(method, path, deque(given), forever))
 
     def tails(self, *ends: Tail) -> None:
-        """End the next WebSocket connections like this, one after the other; then as the job ends."""
+        """End the next WebSocket connections in these ways, in order; later ones end with the job."""
         with self._script_lock:
             self._tails.extend(ends)
 
     def clear(self) -> None:
-        """Forget all scripts."""
+        """Remove all scripts."""
         with self._script_lock:
             self._scripts.clear()
             self._tails.clear()
@@ -155,7 +154,7 @@ class ScriptedRay(ScriptedJobs):
         return list(self._received)
 
     def received_on(self, method: str, path: str = ".*") -> list[Received]:
-        """Return the requests whose method and path match these regular expressions wholly."""
+        """Return the requests whose whole method and path match these regular expressions."""
         return [one for one in self._received if re.fullmatch(method, one.method) and re.fullmatch(path, one.path)]
 
     def wait_for(self, condition: Callable[[], object], timeout: float = 10.0) -> None:
@@ -163,7 +162,7 @@ class ScriptedRay(ScriptedJobs):
         deadline = time.monotonic() + timeout
         while not condition():
             if time.monotonic() > deadline:
-                raise AssertionError(f"not so after {timeout} s: {self.received}")
+                raise AssertionError(f"the condition does not hold after {timeout} s: {self.received}")
             time.sleep(0.01)
 
     # On the loop
@@ -220,17 +219,17 @@ class ScriptedRay(ScriptedJobs):
         return None if given == f"Bearer {self.token}" else answers.forbidden()
 
     async def _play(self, request: web.Request, job: Job) -> web.WebSocketResponse:
-        """Send a job's log from its start, and go on until it ends or as a :class:`Tail` says."""
+        """Send a job's log from its start, until the job ends or as a :class:`Tail` says."""
         with self._script_lock:
             tail = self._tails.popleft() if self._tails else None
         ws = web.WebSocketResponse()
         await ws.prepare(request)
-        # Nothing is expected from the client but its close, which is answered while one receives.
+        # The client sends only its close, which aiohttp answers while this receives.
         client = asyncio.ensure_future(ws.receive())
         sent = 0
         try:
             while not client.done():
-                ended = job.ended  # before the log is looked at, so that none of it is missed
+                ended = job.ended  # read before the log, so that no output is missed
                 limit = len(job.log) if tail is None else min(len(job.log), tail.after)
                 for chunk in job.log[sent:limit]:
                     await ws.send_str(chunk)
@@ -243,7 +242,7 @@ class ScriptedRay(ScriptedJobs):
                     break
                 await asyncio.sleep(0.01)
         except ConnectionError:
-            pass  # the client has gone
+            pass  # the client has disconnected
         finally:
             client.cancel()
             await asyncio.gather(client, return_exceptions=True)
@@ -264,7 +263,7 @@ async def _send(request: web.Request, answer: Answer) -> web.StreamResponse:
         return web.Response(status=answer.status, headers=headers, body=answer.body)
     response = web.StreamResponse(status=answer.status, headers=headers)
     transport = request.transport
-    if transport is None:  # the client has gone
+    if transport is None:  # the client has disconnected
         return response
     if answer.drop:
         wire.reset(transport)

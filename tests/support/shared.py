@@ -1,10 +1,10 @@
 """
-A Ray head, a PostgreSQL and an Airflow that several pytest processes share: they are started once.
+A Ray head, a PostgreSQL and an Airflow, which are started once and shared by several pytest processes.
 
     python -m tests.support.shared FOLDER
 
-starts them, leaves in the folder how to reach each as soon as it works, and ends them when its input is closed; so they
-outlive no test run, however that ends. The fixtures of the same names find them if :data:`VARIABLE` names the folder.
+starts them, and writes to the folder how to reach each one when it is ready. It stops them when its input is closed, so
+they never outlive the test run. The fixtures of the same names use them if :data:`VARIABLE` has the path of the folder.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ VARIABLE = "RAYJOBS_TEST_SHARED"
 
 DAGS = Path(__file__).parents[1] / "airflow" / "dags"
 
-#: Seconds that a start may take on a busy machine: less than a test may, so that the reason is told.
+#: The most seconds of a start on a busy machine: less than the timeout of a test, so that the reason is reported.
 LONGEST_START = 290.0
 
 
 def are_wanted() -> bool:
-    """Return whether this run of pytest uses what another process has started."""
+    """Return whether this run of pytest uses services that another process has started."""
     return VARIABLE in os.environ
 
 
 def get(name: str) -> Any:
     """
-    Return what is shared, and wait for it if it is still starting.
+    Return a shared service; wait for it if it is still starting.
 
     :param name: ``postgres``, ``ray_head`` or ``airflow_env``.
-    :raises RuntimeError: it could not be started.
+    :raises RuntimeError: if it could not be started.
     """
     folder = Path(os.environ[VARIABLE])
     deadline = time.monotonic() + LONGEST_START
@@ -62,7 +62,7 @@ def get(name: str) -> Any:
 
 
 def airflow_of_the_tests(home: Path, database: Database) -> AirflowEnv:
-    """Return the Airflow of `tests/airflow`, with a copy of its DAGs; it is not started yet."""
+    """Return the Airflow of `tests/airflow`, not started yet, with a copy of its DAGs."""
     shutil.copytree(DAGS, home / "dags", ignore=shutil.ignore_patterns("__pycache__"))
     return AirflowEnv(home, home / "dags", database)
 
@@ -76,7 +76,7 @@ def _serve(folder: Path) -> None:
     with ExitStack() as ends:
         try:
             postgres = ends.enter_context(Postgres())
-            # The head asks for a token, as Ray does by default from 2.61 on.
+            # The head requires a token, as Ray 2.61 and later do by default.
             ray_bin = require_ray()
             token = secrets.token_hex(32) if ray_version(ray_bin) >= TOKEN_MODE_SINCE else ""
             head = RayHead(num_cpus=4, ray_bin=ray_bin, token=token)
@@ -89,14 +89,14 @@ def _serve(folder: Path) -> None:
             )
             airflow = airflow_of_the_tests(home, database)
             airflow.prepare()
-            share("postgres", postgres)  # now that others find a migrated database to copy
+            share("postgres", postgres)  # only now, so that others find a migrated database to copy
             head.wait_ready()
             share("ray_head", head)
             ends.callback(airflow.stop)
             airflow.start()
             airflow.add_connection("ray_default", **head.connection())
             share("airflow_env", airflow)
-        except BaseException:  # noqa: BLE001 - whoever waits is told, also that there is no Ray, which pytest tells so
+        except BaseException:  # noqa: BLE001 - waiting tests report it, including pytest's skip without Ray
             (folder / "failed").write_text(traceback.format_exc())
         sys.stdin.read()
 
@@ -104,5 +104,5 @@ def _serve(folder: Path) -> None:
 if __name__ == "__main__":
     environment.clean()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # they end the tests, and the end of those closes our input
+        signal.signal(number, signal.SIG_IGN)  # they end the tests, whose end closes our input
     _serve(Path(sys.argv[1]))

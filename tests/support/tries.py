@@ -1,4 +1,4 @@
-"""Tries of a task, made in this process: real operator, real trigger, real cluster; only the scheduler is missing."""
+"""Runs tries of a task in this process: with a real operator, trigger and cluster, but without a scheduler."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class TaskInstance:
-    """What an operator asks of its task instance; XComs are kept here."""
+    """The part of a task instance that operators use; it stores XComs."""
 
     def __init__(self, run_id: str, try_number: int, retries: int) -> None:
         self.dag_id, self.task_id, self.run_id = "dag", "task", run_id
@@ -31,15 +31,15 @@ class TaskInstance:
         self.xcoms: dict[str, Any] = {}
 
     def xcom_push(self, key: str, value: Any) -> None:
-        """Keep a value."""
+        """Store a value."""
         self.xcoms[key] = value
 
 
 class Tries:
     """The tries of one task instance.
 
-    :param make: makes the operator, anew for each process that Airflow would use.
-    :param run_id: tells it from other tests' on the same cluster.
+    :param make: creates the operator, once for each process that Airflow would use.
+    :param run_id: a unique id, because tests share the cluster.
     """
 
     def __init__(self, make: Callable[[], RaySubmitJobOperator], run_id: str, retries: int = 3) -> None:
@@ -49,7 +49,7 @@ class Tries:
         self._number = 0
         self.events: list[dict[str, Any]] = []
         self.lines: Any = []
-        self.count = 0  # of all lines
+        self.count = 0  # number of all lines
 
     def context(self, **more: Any) -> Any:
         """Return the context of the next try."""
@@ -59,11 +59,11 @@ class Tries:
         return {"ti": self.ti, "dag_run": dag_run, "ds": "2026-01-01", **more}
 
     def run(self, **more: Any) -> Any:
-        """Make the next try, and resume it after each deferral; return what the task returns."""
+        """Run the next try, and resume it after each deferral; return the task's return value."""
         full = self.context(**more)
-        logger = logging.Logger("tries", logging.INFO)  # noqa: LOG001  one of its own
+        logger = logging.Logger("tries", logging.INFO)  # noqa: LOG001  a separate logger
         logger.addHandler(_Lines(self))
-        # Airflow 3's own loggers are structlog's.
+        # The loggers of Airflow 3 are structlog's.
         with patch.object(RaySubmitJobOperator, "log", logger), patch.object(RayJobTrigger, "log", logger):
             return self._run(full)
 

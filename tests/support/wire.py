@@ -1,4 +1,4 @@
-"""Just enough of HTTP/1.1 to know where a message ends, and of TCP to end a connection rudely."""
+"""Reads HTTP/1.1 messages to their end, and resets TCP connections."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _PIECE = 1 << 16
 class Head:
     """The first line and the headers of a request or a response.
 
-    :param raw: as they came, with the blank line.
+    :param raw: the received bytes, with the blank line.
     :param first: the words of the first line.
-    :param headers: by lower-case name; of several with one name, the last.
+    :param headers: by lower-case name; the last one of several with the same name.
     """
 
     raw: bytes
@@ -48,19 +48,19 @@ class Head:
 
     @property
     def length(self) -> int | None:
-        """Bytes of the body; None when it is chunked or not declared."""
+        """Bytes of the body; None if it is chunked or has no declared length."""
         if self.chunked or "content-length" not in self.headers:
             return None
         return int(self.headers["content-length"])
 
     @property
     def chunked(self) -> bool:
-        """Whether the body comes in chunks."""
+        """Whether the body is chunked."""
         return "chunked" in self.headers.get("transfer-encoding", "").lower()
 
 
 async def read_head(reader: asyncio.StreamReader) -> Head | None:
-    """Read one head; None when the peer has closed the connection before it."""
+    """Read one head; return None if the peer has closed the connection before it."""
     try:
         raw = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError as error:
@@ -75,16 +75,16 @@ async def read_head(reader: asyncio.StreamReader) -> Head | None:
 
 
 async def body_of_request(reader: asyncio.StreamReader, head: Head) -> AsyncIterator[bytes]:
-    """Yield the raw bytes of a request's body as they come."""
+    """Yield the raw bytes of a request's body as they arrive."""
     pieces = _chunks(reader) if head.chunked else _exactly(reader, head.length or 0)
     async for piece in pieces:
         yield piece
 
 
 async def body_of_response(reader: asyncio.StreamReader, head: Head, method: str) -> AsyncIterator[bytes]:
-    """Yield the raw bytes of a response's body as they come.
+    """Yield the raw bytes of a response's body as they arrive.
 
-    :param method: of the request that it answers.
+    :param method: method of the request.
     """
     if method == "HEAD" or head.bodiless:
         return
@@ -99,7 +99,7 @@ async def body_of_response(reader: asyncio.StreamReader, head: Head, method: str
 
 
 async def until_eof(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
-    """Yield bytes as they come until the peer closes."""
+    """Yield bytes as they arrive until the peer closes the connection."""
     while piece := await reader.read(_PIECE):
         yield piece
 
@@ -129,7 +129,7 @@ async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
 
 
 async def flush(transport: asyncio.WriteTransport) -> None:
-    """Wait until the peer's system has all that was written: a reset throws away what it has not."""
+    """Wait until the peer's system has received all data, because a reset discards the rest."""
     sock = transport.get_extra_info("socket")
     for _ in range(1000):  # 2 seconds or more; the peer may not read
         try:
@@ -142,7 +142,7 @@ async def flush(transport: asyncio.WriteTransport) -> None:
 
 
 def reset(transport: asyncio.BaseTransport) -> None:
-    """Close a connection with RST instead of FIN, and drop what is not yet sent."""
+    """Close a connection with RST instead of FIN, and discard unsent data."""
     sock = transport.get_extra_info("socket")
     if sock is not None:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What a Ray cluster says of its jobs, asked without the package under test."""
+"""Asks a Ray cluster about its jobs, without the package under test."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ TERMINAL = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 
 
 class Witness:
-    """A client of the Jobs REST API that shares no code with the package, so a test can believe it.
+    """A client of the Jobs REST API that shares no code with the package, so that its results are independent.
 
-    :param url: where the API is.
+    :param url: URL of the API.
     :param token: sent as a bearer token unless empty.
     """
 
@@ -23,11 +23,11 @@ class Witness:
         self.token = token
 
     def request(self, method: str, path: str, body: object = None, timeout: float = 30.0) -> tuple[int, str]:
-        """Send one request; return status and text of the answer, whatever the status.
+        """Send one request; return the status and text of the response, also for errors.
 
         :param body: sent as JSON unless None.
         :param timeout: seconds per socket operation.
-        :raises OSError: no answer.
+        :raises OSError: if there is no response.
         """
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data=data, method=method)
@@ -45,12 +45,12 @@ class Witness:
                 return error.code, error.read().decode()
 
     def submit(self, entrypoint: str, **fields: Any) -> str:
-        """Submit a job with the request fields given; return its submission id."""
+        """Submit a job with these request fields; return its submission id."""
         body = self._json("POST", "/api/jobs/", {"entrypoint": entrypoint, **fields})
         return str(body["submission_id"])
 
     def jobs(self) -> list[dict[str, Any]]:
-        """Return the details of all submission jobs, in no order."""
+        """Return the details of all submission jobs, in any order."""
         return [job for job in self._json("GET", "/api/jobs/") if job["type"] == "SUBMISSION"]
 
     def job(self, submission_id: str) -> dict[str, Any] | None:
@@ -66,7 +66,7 @@ class Witness:
     def wait_job(
         self, submission_id: str, timeout: float = 60.0, until: frozenset[str] | set[str] = TERMINAL
     ) -> dict[str, Any]:
-        """Wait for one of the given statuses; an end in another one is an error, at once."""
+        """Wait for one of these statuses; fail at once if the job ends in another one."""
         deadline = time.monotonic() + timeout
         while True:
             details = self.job(submission_id)
@@ -85,7 +85,7 @@ class Witness:
         return str(self._json("GET", f"/api/jobs/{submission_id}/logs")["logs"])
 
     def session_name(self) -> str:
-        """Return the name of the head's session, new with every start."""
+        """Return the name of the head's session, which changes with every start."""
         return str(self._json("GET", "/api/version")["session_name"])
 
     def _json(self, method: str, path: str, body: object = None) -> Any:

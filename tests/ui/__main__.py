@@ -1,4 +1,4 @@
-"""`make ui`: starts Airflow and Ray to click through, and says where, until Ctrl-C."""
+"""`make ui`: starts Airflow and Ray to click through, prints their addresses, and stops them on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.ui.stage import DAGS, EXAMPLES, LOGIN, make_airflow
 
 
 def main() -> None:
-    """Start everything, wait, and leave nothing behind."""
+    """Start everything, wait for Ctrl-C, and stop everything."""
     environment.clean()
-    # Ends what was started, as Ctrl-C does.
+    # Handle SIGTERM like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="airflow-ui-") as folder:
@@ -30,14 +30,14 @@ def main() -> None:
                     print("Starting Airflow ...", flush=True)
                     airflow.start()
                     airflow.add_connection("ray_default", **ray.connection())
-                    print(f"Ready after {time.monotonic() - began:.0f} s; Ctrl-C ends it.")
+                    print(f"Ready after {time.monotonic() - began:.0f} s; press Ctrl-C to stop it.")
                     print(
                         f"  Airflow        {airflow.base_url}   user {LOGIN['username']}, password {LOGIN['password']}"
                     )
                     print(f"  Ray dashboard  {ray.url}   token {ray.token}", flush=True)
                     signal.pause()
                 finally:
-                    # A second Ctrl-C must not keep what was started alive.
+                    # A second Ctrl-C must not interrupt the clean-up.
                     signal.signal(signal.SIGINT, signal.SIG_IGN)
                     print("\nStopping Airflow and Ray ...", flush=True)
                     airflow.stop()

@@ -1,4 +1,4 @@
-"""A browser, and the Airflow and the Ray head that it looks at; started once."""
+"""A browser, an Airflow and a Ray head, which are started once."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
-#: Where a failed test leaves what the browser showed.
+#: The folder for screenshots of failed tests.
 FAILURES = ROOT / "build" / "ui"
 
-#: Only the environment "ui" has what drives a browser.
+#: Only the environment "ui" has playwright.
 collect_ignore_glob = [] if importlib.util.find_spec("playwright") else ["test_*.py"]
 
 SIZE = {"width": 1280, "height": 800}
-WAIT = 60_000  # milliseconds until what should show up is there: the machine may be busy
+WAIT = 60_000  # milliseconds to wait for an element, because the machine may be busy
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,14 +54,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 @pytest.fixture(scope="session")
 def ray() -> Iterator[RayHead]:
-    # Without a token: the pictures show the dashboard, not what asks for one.
+    # Without a token, so that the screenshots show the dashboard, not its login.
     with RayHead(num_cpus=4, ray_bin=require_ray(), token="") as head:
         yield head
 
 
 @pytest.fixture(scope="session")
 def airflow(ray: RayHead) -> Iterator[AirflowEnv]:
-    """Started after the head: a head that starts needs all of a small machine. Paths of it show in the pictures."""
+    """Starts after the head, which needs all of a small machine. The screenshots show paths of this Airflow."""
     with tempfile.TemporaryDirectory(prefix="airflow-") as home:
         env = make_airflow(Path(home))
         env.start()
@@ -77,8 +77,8 @@ def chromium() -> Iterator[Browser]:
     from chromium import find
 
     program = find()
-    assert program, "no Chromium: `python tools/chromium.py` installs it, or says what to do"
-    # Its sandbox does not work for root.
+    assert program, "no Chromium: run `python tools/chromium.py`, which installs it or says what to do"
+    # Chromium's sandbox does not work for root.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=program, args=arguments)
@@ -94,7 +94,7 @@ def context(chromium: Browser, airflow: AirflowEnv) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def stranger(context: BrowserContext) -> Page:
-    """A page of somebody who is not logged in."""
+    """A page before the login."""
     return context.new_page()
 
 

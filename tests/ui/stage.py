@@ -1,4 +1,4 @@
-"""What people see: a real Airflow with a login, and a real Ray head."""
+"""The Airflow for users and browser tests, with a login."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 LOGIN = {"username": "admin", "password": "admin"}
 HERE = Path(__file__).parent
 
-#: Of the browser tests; and those that users start with.
+#: The DAGs of the browser tests, and the examples.
 DAGS, EXAMPLES = HERE / "dags", HERE.parents[1] / "example_dags"
 
 
 def make_airflow(home: Path, dag_folders: Sequence[Path] = (DAGS,)) -> AirflowEnv:
     """
-    Prepare an Airflow that asks for a login and tests connections, as its UI can.
+    Prepare an Airflow with a login, and with connection tests enabled.
 
-    :param home: ``AIRFLOW_HOME``: an empty or absent directory.
-    :param dag_folders: the DAG files are copied from these.
+    :param home: ``AIRFLOW_HOME``: an empty or missing directory.
+    :param dag_folders: folders of DAG files, which are copied.
     """
     for folder in dag_folders:
         shutil.copytree(folder, home / "dags", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)

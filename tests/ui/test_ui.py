@@ -1,4 +1,4 @@
-"""What people do in a browser, from the connection form to the job's page; takes the screenshots of the docs."""
+"""User actions in a browser, from the connection form to the job's page. Takes the screenshots of the docs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DAG_ID = "train_model"
 
 
 def shoot(page: Page, name: str) -> None:
-    """Take a screenshot for the docs, without the tooltip of what the mouse is on."""
+    """Take a screenshot for the docs, without a tooltip."""
     page.mouse.move(640, 790)
     expect(page.locator("[role=tooltip]:visible")).to_have_count(0)
     IMAGES.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def shoot(page: Page, name: str) -> None:
 
 
 def open_jobs(page: Page) -> FrameLocator:
-    """Open the Ray jobs page from Airflow's menu; return what is inside its frame."""
+    """Open the Ray jobs page from Airflow's menu; return its frame."""
     page.goto("/")
     page.get_by_role("button", name="Browse").click()
     page.get_by_role("menuitem", name="Ray jobs").click()
@@ -64,7 +64,7 @@ def test_from_the_connection_form_to_the_jobs_page(page: Page, airflow: AirflowE
     ray.submit("sleep 60", submission_id="notebook-of-ada")
     ray.wait_job("nightly-report", until={"FAILED"})
     ray.wait_job("notebook-of-ada", until={"RUNNING"})
-    for job in ray.jobs():  # the head's first job may leave a record behind
+    for job in ray.jobs():  # the head's first job may still be listed
         if job["submission_id"].startswith("ready-"):
             ray.request("DELETE", f"/api/jobs/{job['submission_id']}")
     look_at_the_jobs(page, ray)
@@ -94,8 +94,8 @@ def fill_in_the_form(page: Page, ray: RayHead) -> None:
 def ask_the_cluster(page: Page) -> None:
     row = page.get_by_role("row").filter(has_text="ray_default")
     row.get_by_role("button", name="Test Connection").click()
-    said = page.get_by_role("status").filter(has_text="Test Connection Successful")
-    expect(said).to_contain_text(re.compile(r"Ray 2\.\d+\.\d+ at http://127\.0\.0\.1:\d+, session session_"))
+    message = page.get_by_role("status").filter(has_text="Test Connection Successful")
+    expect(message).to_contain_text(re.compile(r"Ray 2\.\d+\.\d+ at http://127\.0\.0\.1:\d+, session session_"))
     shoot(page, "connection_test")
 
 
@@ -141,7 +141,7 @@ def look_at_the_jobs(page: Page, ray: RayHead) -> None:
     frame.get_by_label("Status").select_option("")
     frame.get_by_label("Search").fill("evaluate")
     expect(rows(frame)).to_have_count(3)
-    # Both links lead out of the frame.
+    # Both links open outside the frame.
     mapped = rows(frame).filter(has_text=f"{DAG_ID} · evaluate [1]")
     with page.expect_popup() as popup:
         mapped.get_by_role("link").last.click()
@@ -167,7 +167,7 @@ def test_markup_in_a_job_stays_text(page: Page, airflow: AirflowEnv, ray: RayHea
     assert frame.locator("img").count() == 0
     assert frame.locator("html").evaluate("() => document.title") == "Ray jobs"
     airflow.api("DELETE", "connections/ray_evil")
-    for name in ("evil-dag", "evil-job"):  # they are no sight for the next picture
+    for name in ("evil-dag", "evil-job"):  # so that the next screenshot does not show them
         ray.request("DELETE", f"/api/jobs/{name}")
 
 
@@ -194,7 +194,7 @@ def test_a_thousand_jobs_and_a_cluster_that_is_gone(page: Page, airflow: Airflow
         airflow.api("DELETE", f"connections/{conn_id}")
 
 
-def test_the_page_is_as_dark_as_airflow(page: Page) -> None:
+def test_the_page_follows_the_dark_mode_of_airflow(page: Page) -> None:
     frame = open_jobs(page)
     background = "() => getComputedStyle(document.body).backgroundColor"
     page.get_by_role("button", name="User").click()
@@ -213,7 +213,7 @@ def test_without_a_login_there_is_no_page(stranger: Page) -> None:
     assert answer.status == 401
 
 
-def test_the_readme_shows_what_was_taken() -> None:
+def test_the_screenshots_of_the_readme_exist() -> None:
     shown = re.findall(r"\((docs/images/[\w.]+)\)", (ROOT / "README.md").read_text())
     assert shown
     assert all(Path(ROOT / name).exists() for name in shown)

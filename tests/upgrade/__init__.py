@@ -1,4 +1,4 @@
-"""The upgrade of Airflow from one version to the next, with tasks that are deferred meanwhile."""
+"""Upgrades of Airflow from one version to the next, while tasks are deferred."""
 
-#: Begins the line in which a program of these tests, run by some Airflow, prints its result; Airflow may print others.
+#: Prefix of the line with the result of a program of these tests; Airflow may print other lines.
 MARK = "RESULT "

@@ -1,4 +1,4 @@
-"""The Airflows that an upgrade goes through, from the oldest to the newest."""
+"""The Airflow versions of the upgrade, from the oldest to the newest."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.support.processes import output_of
 HERE = Path(__file__).parent
 REPO = HERE.parents[1]
 
-#: Names an environment of each version: ``2.11=/somewhere/bin/python,3.0=...``.
+#: The variable with an environment for each version: ``2.11=/somewhere/bin/python,3.0=...``.
 VARIABLE = "RAYJOBS_UPGRADE_PYTHONS"
 
 
 @dataclass(frozen=True)
 class Airflow:
-    """An installed Airflow, with this provider."""
+    """An environment with an Airflow and this provider."""
 
     version: str
     python: Path
@@ -31,8 +31,8 @@ class Airflow:
         Run its Python.
 
         :param timeout: seconds.
-        :return: what it printed on stdout.
-        :raises RuntimeError: if it fails, with all it printed.
+        :return: its stdout.
+        :raises RuntimeError: if it fails, with its output.
         """
         command = [self.python, *arguments]
         made = environment.for_programs() | {"PYTHONPATH": str(REPO)} | env
@@ -40,7 +40,7 @@ class Airflow:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests of this directory; they need more than one environment, so they run only when they are named."""
+    """Mark the tests of this folder. They run only if they are named, because they need several environments."""
     ours = [item for item in items if item.path.is_relative_to(HERE)]
     for item in ours:
         item.add_marker(pytest.mark.upgrade)
@@ -60,7 +60,7 @@ def _installed() -> list[Airflow]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test of one upgrade with each pair of neighbours."""
+    """Parametrize a test of one upgrade with each pair of successive versions."""
     if "upgrade" in metafunc.fixturenames:
         pairs = list(itertools.pairwise(_installed()))
         metafunc.parametrize("upgrade", pairs, ids=[f"{old.version}-to-{new.version}" for old, new in pairs])
@@ -68,10 +68,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def airflows() -> list[Airflow]:
-    """All Airflows, the oldest first: those that the variable names, or those in ``.envs``."""
+    """All Airflow environments, oldest first: those in the variable, or those in ``.envs``."""
     installed = _installed()
     if len(installed) < 2:
-        message = f"an upgrade needs two environments; {VARIABLE} names them, or make them in .envs"
+        message = f"an upgrade needs two environments: name them in {VARIABLE}, or create them in .envs"
         if "CI" in os.environ:
             pytest.fail(message)
         pytest.skip(message)

@@ -1,8 +1,8 @@
 """
-Trigger rows, written and read as the Airflow of this interpreter does it.
+Writes and reads trigger rows like the Airflow of this interpreter.
 
-``python -m tests.upgrade.rows write FILE`` defers on the triggers in the file, ``python -m tests.upgrade.rows read``
-makes the triggers of all rows, as a triggerer does. Both print what ``serialize()`` says of each row's trigger, by id.
+``python -m tests.upgrade.rows write FILE`` defers on the triggers in the file. ``python -m tests.upgrade.rows read``
+creates the triggers of all rows, like a triggerer. Both print ``serialize()`` of each row's trigger, by id.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def write(file: Path) -> dict[int, Any]:
-    """Defer on each trigger of a file of samples, and forget the tasks."""
+    """Write a row for each trigger in a file of samples, without tasks."""
     samples = json.loads(file.read_text())
     triggers = [getattr(ours, sample["classpath"].rpartition(".")[2])(**sample["kwargs"]) for sample in samples]
     with create_session() as session:
@@ -46,13 +46,13 @@ def _row(trigger: BaseTrigger) -> Trigger:
     from airflow.sdk.api.client import TaskInstanceOperations
     from airflow.sdk.execution_time.task_runner import _defer_task
 
-    # A worker sends what is deferred on to the API server, which keeps the arguments as they come: its route
-    # `ti_update_state` does the same with the request's body.
+    # A worker sends the trigger to the API server, which stores its arguments unchanged. This does the same with the
+    # request's body as its route `ti_update_state`.
     requests: list[str] = []
     client: Any = SimpleNamespace(patch=lambda _path, content: requests.append(content))
     task: Any = SimpleNamespace(dag_id="d", task_id="t", run_id="r")
     deferred: Any = TaskDeferred(trigger=trigger, method_name="execute_complete")
-    message: Any = _defer_task(deferred, task, SimpleNamespace(info=logging.debug))[0]  # type: ignore[arg-type]  # it only logs
+    message: Any = _defer_task(deferred, task, SimpleNamespace(info=logging.debug))[0]  # type: ignore[arg-type]  # only used for logging
     TaskInstanceOperations(client).defer(uuid4(), message)
     body = TIDeferredStatePayload.model_validate_json(requests[0])
     row = Trigger(classpath=body.classpath, kwargs={})
@@ -61,7 +61,7 @@ def _row(trigger: BaseTrigger) -> Trigger:
 
 
 def read() -> dict[int, Any]:
-    """Make the triggers of all rows."""
+    """Create the triggers of all rows."""
     with create_session() as session:
         rows = session.query(Trigger).all()
         if AIRFLOW_V_3_0_PLUS:
@@ -78,7 +78,7 @@ async def _read_by_triggerer(rows: list[Trigger]) -> dict[int, Any]:
     read: dict[int, Any] = {}
 
     class Reader(TriggerRunner):
-        """Airflow's own, which makes triggers of rows; but here they do not run."""
+        """Airflow's trigger runner, which creates the triggers of rows; here they do not run."""
 
         async def run_trigger(self, trigger_id: int, trigger: BaseTrigger, *_: object) -> None:
             read[trigger_id] = trigger.serialize()

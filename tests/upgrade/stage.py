@@ -1,10 +1,10 @@
 """
-One half of an upgrade, run by the Airflow of this interpreter.
+Runs one half of an upgrade with the Airflow of this interpreter.
 
     python -m tests.upgrade.stage HALF HOME DATABASE_URL CONNECTION
 
-``defer`` makes a deployment in HOME, starts a job, and shuts down when its task is deferred; ``finish`` upgrades that
-deployment, lets the job end, and prints what became of the task.
+``defer`` creates a deployment in HOME, starts a job, and stops Airflow when its task is deferred. ``finish`` upgrades
+that deployment, lets the job end, and prints the result of the task.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DAG_FILE = Path(__file__).parents[1] / "airflow" / "dags" / "rayjobs.py"
 
 
 def defer(airflow: AirflowEnv, connection: dict[str, Any]) -> dict[str, object]:
-    """Start a job that works until there is a file, and wait until its task is deferred."""
+    """Start a job that runs until a file exists, and wait until its task is deferred."""
     airflow.add_connection("ray_default", **connection)
     airflow.wait_dag(DAG)
     command = driver(airflow.home / "trace", airflow.home / "gate")
@@ -47,8 +47,12 @@ def finish(airflow: AirflowEnv, _connection: dict[str, Any]) -> dict[str, object
     def log() -> str:
         return airflow.task_log(DAG, run_id, "job")
 
-    # The new triggerer reads the job's lines anew.
-    wait(lambda: log().count("hello from the driver") == 2, 180, lambda: f"not followed:\n{log()}\n{airflow.outputs()}")
+    # The new triggerer reads the job's log from its start.
+    wait(
+        lambda: log().count("hello from the driver") == 2,
+        180,
+        lambda: f"job not followed:\n{log()}\n{airflow.outputs()}",
+    )
     (airflow.home / "gate").touch()
     row = airflow.wait_task(DAG, run_id, "job", "success", timeout=180)
     return {
@@ -60,12 +64,12 @@ def finish(airflow: AirflowEnv, _connection: dict[str, Any]) -> dict[str, object
 
 
 def run_of(home: Path) -> str:
-    """Return the id of the DAG run, which is also on the record of its Ray job."""
+    """Return the id of the DAG run, which its Ray job has in its metadata."""
     return f"upgrade-{home.name}"
 
 
 def main(half: str, home: Path, database: str, connection: dict[str, Any]) -> None:
-    """Do one half."""
+    """Run one half."""
     dags = home / "dags"
     dags.mkdir(parents=True, exist_ok=True)
     shutil.copy(DAG_FILE, dags)

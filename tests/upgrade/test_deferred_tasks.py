@@ -1,4 +1,4 @@
-"""A task that is deferred while Airflow is upgraded goes on with its job, on real schedulers and triggerers."""
+"""A task that is deferred during an upgrade of Airflow continues with its job, on real schedulers and triggerers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def half(airflow: Airflow, name: str, home: Path, database: Database, head: RayH
 
 
 @pytest.mark.timeout(1800)
-def test_a_deferred_task_outlives_the_upgrade(
+def test_a_deferred_task_continues_after_the_upgrade(
     upgrade: tuple[Airflow, Airflow],
     ray_head: RayHead,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""What a task is deferred on survives the upgrade of Airflow: triggers are rows of its database."""
+"""Triggers, which are rows of Airflow's database, remain valid after an upgrade of Airflow."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SAMPLES = Path(__file__).parent / "trigger_rows_0.1.0.json"
 
 @pytest.fixture
 def environment(tmp_path: Path, new_database: Callable[[Path], Database]) -> dict[str, str]:
-    """One deployment, whichever Airflow it runs."""
+    """The settings of one deployment, for each Airflow version."""
     database = new_database(tmp_path)
     database.create()
-    (tmp_path / "airflow.cfg").write_text("[core]\n")  # else each version would write one of its own
+    (tmp_path / "airflow.cfg").write_text("[core]\n")  # or each version would write its own
     return {
         "AIRFLOW_HOME": str(tmp_path),
         "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(b"k" * 32).decode(),
@@ -43,7 +43,7 @@ def rows(airflow: Airflow, environment: dict[str, str], *arguments: str | Path) 
 
 
 @pytest.mark.timeout(1200)
-def test_each_airflow_reads_what_all_earlier_ones_wrote(airflows: list[Airflow], environment: dict[str, str]) -> None:
+def test_each_airflow_reads_the_rows_of_all_earlier_ones(airflows: list[Airflow], environment: dict[str, str]) -> None:
     samples = [[sample["classpath"], sample["kwargs"]] for sample in json.loads(SAMPLES.read_text())]
     written: dict[str, Any] = {}
     for airflow in airflows:

@@ -1,4 +1,4 @@
-"""Jobs whose words no database takes, and one that has nothing to do with them."""
+"""Jobs with text that no database can store, and one unrelated job."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ with DAG("rj_any_text", schedule=None):
         raises()
         counts()
 
-    # Without the log, the NUL comes in Ray's message alone.
+    # Without the log, only Ray's message has the NUL.
     RaySubmitJobOperator(task_id="fails_quietly", entrypoint=FAILS, stream_logs=False, deferrable=False)
 
     RaySubmitJobOperator(task_id="bad_field", entrypoint="echo {{ '\\0' }}", metadata={"a": "{{ 'b\\0' }}"})

@@ -1,4 +1,4 @@
-"""DAGs whose one task runs the command in the run's conf on Ray, each in another way."""
+"""DAGs with one task that runs the command in the run's conf on Ray, each with other arguments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sensors in every mode, and operators that stop and delete, on the jobs that the run's conf names."""
+"""Sensors in every mode, and operators that stop and delete, for the jobs in the run's conf."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from airflow_provider_rayjobs.sensors import RayClusterSensor, RayJobSensor
 
 MODES: dict[str, dict[str, Any]] = {
     "poke": {"mode": "poke", "poke_interval": 2},
-    # A task that is rescheduled faster than the scheduler hears of it is failed by Airflow.
+    # Airflow fails a task that is rescheduled before the scheduler has processed the previous reschedule.
     "reschedule": {"mode": "reschedule", "poke_interval": 20},
     "deferred": {"deferrable": True, "poke_interval": 2},
 }
 
 
 def named(name: str) -> str:
-    """Return the template of a submission id that the run's conf names."""
+    """Return the template of a submission id in the run's conf."""
     return "{{ dag_run.conf['" + name + "'] }}"
 
 

@@ -1,4 +1,4 @@
-"""Tasks that need nothing but Airflow, to test the harness with."""
+"""Tasks without Ray, for the tests of the harness."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 
 
 class Quick(BaseOperator):
-    """Return what the run was given."""
+    """Return the value from the run's conf."""
 
     template_fields = ("value", "host")
 
@@ -28,7 +28,7 @@ class Quick(BaseOperator):
 
 
 class Sleep(BaseOperator):
-    """Run long at the first try only."""
+    """Sleep for a long time in the first try."""
 
     def execute(self, context: Any) -> int:
         try_number: int = context["ti"].try_number

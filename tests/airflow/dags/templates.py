@@ -1,6 +1,6 @@
-"""Two DAGs that submit the same jobs: Airflow renders the templates of the second to Python's own objects.
+"""Two DAGs that submit the same jobs: in the second one, Airflow renders templates to native Python objects.
 
-A third one tells what of Airflow's context reaches a function.
+A third one returns the part of Airflow's context that reaches a function.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def build(dag_id: str, *, native: bool) -> DAG:
         known = RayJobSensor(task_id="known", submission_id=str(job.output), target_statuses="{{ 'SUCCEEDED' }}")
         cluster >> job >> known >> mapped >> work("{{ params.n }}", port="{{ '80' }}80")
 
-        # Nothing is submitted over a connection that is not there, so there is nothing to clean up.
+        # The connection does not exist, so nothing is submitted, and there is nothing to clean up.
         never = RaySubmitJobOperator(task_id="never", entrypoint="true", ray_conn_id="nowhere")
         clean = {"trigger_rule": "all_done"}
         ended = RaySubmitJobOperator(task_id="ended", entrypoint="true", trigger_rule="all_done")

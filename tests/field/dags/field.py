@@ -1,4 +1,4 @@
-"""One DAG for each way to run a job; what the job is, the run's conf tells."""
+"""One DAG for each way to run a job. The run's conf has the job's command."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ COMMAND = "{{ dag_run.conf['command'] }}"
 ALL = {"entrypoint": COMMAND, "retries": RETRIES, "retry_delay": timedelta(seconds=2)}
 ONCE = {"retries": 0}
 
-#: For each kind of DAG: what its task is given besides.
+#: The additional arguments of the task, by kind of DAG.
 TASKS = {
     "plain": {},
-    # Waits in the broker until a worker is told to take it.
+    # Waits in the broker until a worker consumes this queue.
     "queued": {"queue": "later"},
-    # Brings files, whose upload the proxy can hold.
+    # Has files, whose upload the proxy can hold.
     "uploading": {"runtime_env": {"working_dir": "{{ dag_run.conf['working_dir'] }}"}},
-    # Waits on the cluster while another job holds what it asks for.
+    # Is PENDING while another job holds the resource.
     "pending": {"entrypoint_resources": {"held": 0.01}},
     "once": ONCE,
     "execution_timeout": {"execution_timeout": timedelta(seconds=20), **ONCE},

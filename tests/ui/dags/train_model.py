@@ -1,4 +1,4 @@
-"""What the browser tests run: a job that reports as it goes, then three at once, deferred."""
+"""The DAG of the browser tests: a job that prints while it runs, then three deferred ones in parallel."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Takes its time, and reports as it goes."""
+"""Runs for a while, and prints its progress."""
 
 import time
 
