@@ -342,9 +342,9 @@ def test_a_good_connection_says_what_it_found(server: ScriptedRay) -> None:
 @pytest.mark.parametrize(
     ("connection", "words"),
     [
-        ({"host": "ray://head"}, "Connection 'ray_x', field 'host': 'ray://head' can only be resolved where"),
+        ({"host": "ray://head"}, "Connection 'ray_x', field 'host': 'ray://head' can only be resolved by"),
         ({"host": "127.0.0.1", "port": 1}, "connection refused; check the connection's host and port"),
-        ({"host": "h", "extra": {"verfy": True}}, "field 'verfy': is not known"),
+        ({"host": "h", "extra": {"verfy": True}}, "field 'verfy': is not a known key"),
     ],
 )
 def test_a_bad_connection_says_what_to_check(
@@ -365,8 +365,8 @@ def test_a_server_that_is_no_ray_dashboard_says_so(server: ScriptedRay) -> None:
     hook = RayJobHook("ray_x")
     assert hook.test_connection() == (
         False,
-        f"{server.url}: expected an answer of the Ray Jobs API, got a web page; check that the connection's host, port and path prefix "
-        "are those of the Ray dashboard",
+        f"{server.url}: expected an answer of the Ray Jobs API, got a web page; check that the connection's host, port "
+        "and path prefix are those of the Ray dashboard",
     )
     assert "requires a token; connection 'ray_x' has none" in hook.test_connection()[1]
     hook.close()

@@ -112,7 +112,7 @@ def test_a_local_folder_is_uploaded(run: Run, scripted_ray: ScriptedRay, tmp_pat
         (["--metadata-json", '{"airflow_dag_id": 1}', "--", "x"], "metadata['airflow_dag_id'] must be a string"),
         (
             ["--metadata-json", '{"airflow_dag_id": "d"}', "--", "x"],
-            "keys that begin with 'airflow_' are the provider's",
+            "keys that begin with 'airflow_' are reserved",
         ),
         ([], "the following arguments are required: COMMAND"),
     ],

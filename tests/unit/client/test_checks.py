@@ -301,7 +301,7 @@ def test_a_number_survives_being_rendered(number: float) -> None:
     ],
 )
 def test_what_ray_can_not_pass_to_a_process_is_refused(runtime_env: Any, metadata: Any, largest: str) -> None:
-    with pytest.raises(ValueError, match="as JSON, and Ray can pass at most 130,047") as caught:
+    with pytest.raises(ValueError, match="as JSON, but Ray can pass at most 130,047") as caught:
         checks.check_submission(Submission("true", "a", runtime_env=runtime_env, metadata=metadata))
     assert f"the largest part is {largest}. Put large values into a file" in str(caught.value)
 

@@ -503,7 +503,7 @@ def zipped(size: int) -> answers.Answer:
         (zipped(64_000_000), "it has more than 4,194,304 bytes"),
         (answers.text(200, "x" * 5_000_000), "it has more than 4,194,304 bytes"),
         (answers.text(500, "x" * 5_000_000), "it has more than 4,194,304 bytes"),
-        (answers.text(200, "{}").but(headers=(("Content-Encoding", "br"),)), "encoded as 'br'"),
+        (answers.text(200, "{}").but(headers=(("Content-Encoding", "br"),)), "the encoding 'br'"),
         (answers.text(200, "{}").but(headers=(("Content-Encoding", "gzip"),)), "can't be decompressed"),
         (answers.text(200, "[" * 20_000), "nested too deeply"),
         (answers.text(200, "[" + "0," * 100_000 + "0]"), "more than 60,000 parts"),

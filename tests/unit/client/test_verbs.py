@@ -46,10 +46,10 @@ def response(answer: Answer, **fields: Any) -> Response:
     [
         (answers.html(404), errors.RayProtocolError, "no such route.*check that the connection's host, port"),
         (answers.no_agent(), LOST, "HTTP 500: No available agent to submit job"),
-        (answers.bad_gateway(502), LOST, "HTTP 502.*tried again"),
-        (answers.bad_gateway(503), LOST, "HTTP 503.*tried again"),
-        (answers.bad_gateway(504), LOST, "HTTP 504.*tried again"),
-        (answers.too_many(), LOST, "HTTP 429.*tried again"),
+        (answers.bad_gateway(502), LOST, "HTTP 502.*try again later"),
+        (answers.bad_gateway(503), LOST, "HTTP 503.*try again later"),
+        (answers.bad_gateway(504), LOST, "HTTP 504.*try again later"),
+        (answers.too_many(), LOST, "HTTP 429.*try again later"),
         (answers.unauthorized(), errors.RayAuthError, "HTTP 401: this Ray cluster requires a token.*Missing"),
         (answers.html(403), errors.RayAuthError, "HTTP 403: the credentials were refused; check the token, login"),
         (answers.too_large(), errors.RayRequestRefusedError, "HTTP 413: the request is too large.*104857600"),
@@ -59,7 +59,7 @@ def response(answer: Answer, **fields: Any) -> Response:
         (
             answers.text(302, "").but(headers=(("Location", "https://sso.example/login"),)),
             errors.RayProtocolError,
-            "redirect to https://sso.example/login.*check that host",
+            "redirect to https://sso.example/login.*check that the connection's host",
         ),
     ],
 )

@@ -127,9 +127,9 @@ def test_an_authorization_and_a_cookie_of_the_authors_are_for_the_proxy(
 NO_TOKEN = (
     "this Ray cluster requires a token; connection 'ray_x' has none. Put it into the connection's password (with "
     "a login: into the extra 'token'), or name a file that holds it in the extra 'token_file'. The token is in "
-    "~/.ray/auth_token on the head's machine, where `ray get-auth-token` prints it; with KubeRay, in the Secret that "
-    "is named like the RayCluster, under the key auth_token. Ray wants one by default from 2.61 on, and from 2.59 on "
-    "where that file was there when the head was started"
+    "~/.ray/auth_token on the head's machine (`ray get-auth-token` prints it); with KubeRay, in the Secret with the "
+    "RayCluster's name, under the key auth_token. Ray requires one by default from 2.61 on, and from 2.59 on if that "
+    "file existed when the head started"
 )
 REFUSED = (
     "the cluster refused the token of connection 'ray_x'; the right one is in ~/.ray/auth_token on the head's machine"
@@ -323,7 +323,9 @@ def test_a_callable_that_raises_is_told_as_lost_contact(
         raise OSError("no ticket")
 
     tokens.next = fail
-    with pytest.raises(exceptions.RayClusterUnreachableError, match="token can't be had: OSError: no ticket"):
+    with pytest.raises(
+        exceptions.RayClusterUnreachableError, match="can't get the connection's token: OSError: no ticket"
+    ):
         version(connect_to(read(CALLABLE, ALLOWED, host=guarded.url)))
 
 
@@ -332,7 +334,7 @@ def test_a_callable_that_raises_is_told_as_lost_contact(
     [
         ("company_tokens.nothing", "'company_tokens' has no function 'nothing'"),
         ("company_tokens.threads", "'company_tokens' has no function 'threads'"),
-        ("current", "'' is no module"),
+        ("current", "the module '' is not allowed"),
         ("company.tokens.current", "the module 'company.tokens' is not allowed"),
     ],
 )

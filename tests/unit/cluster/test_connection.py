@@ -108,7 +108,7 @@ def test_the_environment_counts_only_when_the_host_is_empty() -> None:
         ({"host": "head", "port": 70000}, "port", "must be between 1 and 65535, not 70000"),
         ({"host": "head:9000", "port": 9001}, "port", "is 9001, but the host has port 9000"),
         ({"host": "head", "schema": "ray"}, "schema", "must be http or https"),
-        ({"host": "head", "login": "me"}, "login", "a token alone goes into the password, without a login"),
+        ({"host": "head", "login": "me"}, "login", "is set, but the password is empty; for a token, set only"),
         ({"environ": {"RAY_ADDRESS": "ray://head:10001"}}, "RAY_ADDRESS", "write http://head:8265"),
         ({"environ": {"RAY_ADDRESS": "head:6379"}}, "RAY_ADDRESS", "write http://head:8265"),
         ({"environ": {"RAY_API_SERVER_ADDRESS": "auto"}}, "RAY_API_SERVER_ADDRESS", "write http://HEAD:8265"),
@@ -262,7 +262,7 @@ def test_what_airflow_can_not_store_is_refused_in_every_field(
 def test_a_broken_extra_of_airflows_own_connection_is_refused() -> None:
     connection = airflow_connection(host="head")
     connection.extra = '{"verify": false'
-    with pytest.raises(RayConnectionConfigError, match="is no JSON object"):
+    with pytest.raises(RayConnectionConfigError, match="must be a JSON object"):
         read_connection("ray_x", connection, {})
 
 
@@ -378,7 +378,7 @@ def test_a_connection_given_as_uri(
     [
         (
             "postgres",
-            "Connection 'ray_x' has the type 'postgres', not 'ray_jobs'; use another connection, or change it: as a URI, write ",
+            "Connection 'ray_x' has the type 'postgres', not 'ray_jobs'; use another connection, or change it: as a ",
         ),
         ("http", "has the type 'http', not 'ray_jobs'"),
         ("generic", "has the type 'generic', not 'ray_jobs'"),
@@ -539,7 +539,7 @@ def test_a_link_counts_by_where_it_leads_whenever_the_token_is_read(folders: tup
     assert cluster.request_headers()["Authorization"] == "Bearer token-2"
     link.unlink()
     link.symlink_to(elsewhere / "token")
-    with pytest.raises(RayClusterUnreachableError, match="is not in one of the folders") as caught:
+    with pytest.raises(RayClusterUnreachableError, match="is not in a folder that credentials may come from") as caught:
         cluster.request_headers()
     assert "token-1" not in str(caught.value)
     with pytest.raises(RayConnectionConfigError):

@@ -132,7 +132,7 @@ def test_a_proxy_that_refuses_is_named_without_its_password(
         ask(connect(scripted_ray))
     assert "proxy-word" not in f"{caught.value!r} {caught.value.__cause__!r}"
     monkeypatch.setenv("HTTP_PROXY", "socks5://somebody:proxy-word@127.0.0.1:9")
-    with pytest.raises(exceptions.RayConnectionConfigError, match="a proxy of the kind socks5, but only") as wrong:
+    with pytest.raises(exceptions.RayConnectionConfigError, match="has the scheme socks5, but only") as wrong:
         ask(connect(scripted_ray))
     assert "proxy-word" not in str(wrong.value)
 
