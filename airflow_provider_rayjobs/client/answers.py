@@ -57,9 +57,9 @@ _WHERE_IT_IS = (
     "with the RayCluster's name, under the key auth_token"
 )
 _HINT = (
-    "Put it into the connection's password (with a login: into the extra 'token'), or name a file that holds it in the "
-    f"extra 'token_file'. The token is {_WHERE_IT_IS}. Ray requires one by default from 2.61 on, and from 2.59 on if "
-    "that file existed when the head started"
+    "Put it into the connection's password (with a login: into the extra 'token'), or set the extra 'token_file' to "
+    f"the path of a file with it. The token is {_WHERE_IT_IS}. Ray requires one by default from 2.61 on, and from 2.59 "
+    "on if that file existed when the head started"
 )
 
 #: Number of characters at the end of an answer's text that are searched for an error message.

@@ -34,7 +34,7 @@ def check_submission(submission: Submission) -> None:
     :raises TypeError: a value has the wrong type; the message names it.
     :raises ValueError: a value is invalid; the message names it.
     """
-    # Unlike an author's metadata, a submission's holds the provider's own keys.
+    # Unlike an author's metadata, that of a submission contains the provider's own keys.
     checks: dict[str, Callable[[Any], object]] = {**CHECKS, "metadata": partial(check_strings, "metadata")}
     for name, check in checks.items():
         value = getattr(submission, name)

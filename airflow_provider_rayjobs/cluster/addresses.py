@@ -118,12 +118,12 @@ def parse(conn_id: str, given: GivenAddress) -> str:
         fail(where, f"{text!r} is not a valid address; {ADDRESS_HINT}")
     if found_port and given.port and found_port != given.port:
         fail("port", f"is {given.port}, but the host has port {found_port}; remove one of the two")
-    said = given.port if found_port is None else found_port
-    number = DEFAULT_PORT if said is None and not whole else said
-    if number is not None and not 0 < int(number) < 65536:
-        fail("port", f"must be between 1 and 65535, not {number}")
+    stated_port = given.port if found_port is None else found_port
+    port = DEFAULT_PORT if stated_port is None and not whole else stated_port
+    if port is not None and not 0 < int(port) < 65536:
+        fail("port", f"must be between 1 and 65535, not {port}")
     name = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
-    return urlunsplit((url.scheme, f"{name}:{number}" if number else name, url.path.rstrip("/"), "", ""))
+    return urlunsplit((url.scheme, f"{name}:{port}" if port else name, url.path.rstrip("/"), "", ""))
 
 
 def _check_host_name(name: str) -> None:
@@ -186,8 +186,8 @@ def ask_ray(conn_id: str, given: GivenAddress) -> str:
         raise RayClusterUnreachableError(f"{given.text}: {problem}; {ADDRESS_HINT}", maybe_sent=False) from e
     if done.returncode == 0 and (lines := done.stdout.split()):
         return lines[-1]
-    said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    problem = said[-1][:500] if said else f"exit code {done.returncode}"
+    errors = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    problem = errors[-1][:500] if errors else f"exit code {done.returncode}"
     raise RayClusterUnreachableError(f"{given.text}: Ray found no cluster: {problem}; {ADDRESS_HINT}", maybe_sent=False)
 
 

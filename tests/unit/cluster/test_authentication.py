@@ -126,7 +126,7 @@ def test_an_authorization_and_a_cookie_of_the_authors_are_for_the_proxy(
 
 NO_TOKEN = (
     "this Ray cluster requires a token; connection 'ray_x' has none. Put it into the connection's password (with "
-    "a login: into the extra 'token'), or name a file that holds it in the extra 'token_file'. The token is in "
+    "a login: into the extra 'token'), or set the extra 'token_file' to the path of a file with it. The token is in "
     "~/.ray/auth_token on the head's machine (`ray get-auth-token` prints it); with KubeRay, in the Secret with the "
     "RayCluster's name, under the key auth_token. Ray requires one by default from 2.61 on, and from 2.59 on if that "
     "file existed when the head started"
