@@ -328,7 +328,7 @@ class _OpenConnection:
                 cut.set()
                 if self._socket is not None:
                     with contextlib.suppress(OSError):
-                        # Shut down the plain socket: an SSLSocket's shutdown could wait for the peer.
+                        # Shut down the plain socket, without the closing handshake of TLS.
                         socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
         threading.Thread(target=watch, daemon=True).start()

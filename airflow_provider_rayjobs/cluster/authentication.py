@@ -22,7 +22,7 @@ TOKEN_HEADERS = ("Authorization", "X-Ray-Authorization")
 #: The cookie in which Ray's dashboard also accepts its token.
 TOKEN_COOKIE = "ray-authentication-token"  # noqa: S105 - its name
 
-#: Headers whose names match hold secrets.
+#: Headers whose names match this contain secrets.
 _SECRET_NAME = re.compile("auth|token|secret|key|cookie|pass|session|credential|signature|jwt", re.IGNORECASE)
 
 #: Shorter values are not masked: they occur in ordinary text. Airflow 3 does the same.
