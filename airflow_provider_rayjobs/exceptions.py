@@ -3,26 +3,26 @@ Errors of the provider.
 
 ::
 
-    RayJobsError                      everything below; a RuntimeError
-    ├── RayConnectionConfigError      the Airflow connection holds a wrong value; also a ValueError
+    RayJobsError                      base of all errors below; a RuntimeError
+    ├── RayConnectionConfigError      the Airflow connection has a wrong value; also a ValueError
     ├── RayPackageError               local files of a runtime_env can't be packed; also a ValueError
-    │   └── RayPackageTooLargeError   their package is larger than the cluster takes
+    │   └── RayPackageTooLargeError   their package is larger than the cluster accepts
     ├── RayClusterUnreachableError    no usable answer from the cluster; also a ConnectionError
     │   └── RayTLSError               the TLS handshake failed; not retried
-    ├── RayAPIError                   the cluster answered, and refused
-    │   ├── RayRequestRefusedError    400: the request is wrong and stays wrong
+    ├── RayAPIError                   the cluster answered with an error
+    │   ├── RayRequestRefusedError    400: the request is wrong; retrying can't help
     │   │   └── RayAuthError          401, 403: the credentials are missing or wrong
     │   ├── RayJobNotFoundError       404: the cluster does not know the job
     │   ├── RayJobExistsError         the submission id belongs to another job
-    │   └── RayProtocolError          the answer is none of the Jobs API (a web page, cut JSON)
-    └── RayJobError                   a job did not come to a good end
+    │   └── RayProtocolError          the answer is not from the Jobs API (a web page, truncated JSON)
+    └── RayJobError                   a job did not succeed, or its outcome is unknown
         ├── RayJobFailedError         it ended FAILED
         ├── RayJobStoppedError        it ended STOPPED
         ├── RayJobLostError           the cluster forgot it
-        ├── RayJobResultError         it ended SUCCEEDED, but its function's value can't be had
+        ├── RayJobResultError         it ended SUCCEEDED, but its function's value is missing or damaged
         └── RayJobTimeoutError        it ran or waited too long; also a TimeoutError
 
-Losing contact (:class:`RayClusterUnreachableError`) never means that a job failed.
+:class:`RayClusterUnreachableError` never means that a job failed.
 No message contains a token, a cookie, a header's value or the value of an environment variable.
 """
 
@@ -35,11 +35,11 @@ class RayJobsError(RuntimeError):
 
 class RayConnectionConfigError(RayJobsError, ValueError):
     """
-    The Airflow connection is of another type, or holds a value that can't be used.
+    The Airflow connection has the wrong type or a wrong value.
 
     :param conn_id: id of the connection.
-    :param field: the field or extra key that is wrong; empty when the connection as a whole is.
-    :param problem: what is wrong with it, and what to write instead.
+    :param field: the wrong field or key of the extra; empty if the connection as a whole is wrong.
+    :param problem: what is wrong, and what to write instead.
     """
 
     def __init__(self, conn_id: str, field: str, problem: str) -> None:
@@ -50,7 +50,7 @@ class RayConnectionConfigError(RayJobsError, ValueError):
         self.problem = problem
 
     def __reduce__(self) -> tuple[type[RayConnectionConfigError], tuple[str, str, str]]:
-        """Rebuild from the parts: the message alone would not do."""
+        """Pickle the arguments: the constructor can't be called with the message."""
         return type(self), (self.conn_id, self.field, self.problem)
 
 
@@ -59,15 +59,15 @@ class RayPackageError(RayJobsError, ValueError):
 
 
 class RayPackageTooLargeError(RayPackageError):
-    """The package of local files is larger than the connection's ``max_upload_size``, or than the cluster takes."""
+    """The package of local files is larger than the connection's ``max_upload_size``, or than the cluster accepts."""
 
 
 class RayClusterUnreachableError(RayJobsError, ConnectionError):
     """
-    No usable answer came from the cluster: refused, timed out, cut off, or a proxy answered for it.
+    The cluster gave no usable answer: it was refused, timed out or cut off, or a proxy answered instead.
 
-    :param message: the whole message, with the cluster's address.
-    :param maybe_sent: False when it is certain that the request did not leave this machine.
+    :param message: the full message, with the cluster's address.
+    :param maybe_sent: False if it is certain that the request did not leave this machine.
     """
 
     def __init__(self, message: str, *, maybe_sent: bool = True) -> None:
@@ -76,14 +76,14 @@ class RayClusterUnreachableError(RayJobsError, ConnectionError):
 
 
 class RayTLSError(RayClusterUnreachableError):
-    """The TLS handshake with the cluster failed, as it will again: check certificates and ``verify``."""
+    """The TLS handshake with the cluster failed; it is not retried. Check certificates and ``verify``."""
 
 
 class RayAPIError(RayJobsError):
     """
     The cluster answered with an error.
 
-    :param message: the whole message, with the cluster's address.
+    :param message: the full message, with the cluster's address.
     :param status: HTTP status of the answer.
     """
 
@@ -93,30 +93,30 @@ class RayAPIError(RayJobsError):
 
 
 class RayRequestRefusedError(RayAPIError):
-    """The cluster refused the request as malformed (HTTP 400); sending it again can't help."""
+    """The cluster refused the request as wrong (HTTP 400); retrying can't help."""
 
 
 class RayAuthError(RayRequestRefusedError):
-    """The cluster, or a proxy before it, wants credentials, or refused those it got (HTTP 401 or 403)."""
+    """The cluster, or a proxy in front of it, requires credentials, or refused them (HTTP 401 or 403)."""
 
 
 class RayJobNotFoundError(RayAPIError):
-    """The cluster knows no job of this submission id (HTTP 404)."""
+    """The cluster knows no job with this submission id (HTTP 404)."""
 
 
 class RayJobExistsError(RayAPIError):
-    """The submission id is taken by a job that is not ours."""
+    """The submission id belongs to another job."""
 
 
 class RayProtocolError(RayAPIError):
-    """The answer is not one of the Ray Jobs API: the address names something else, or the answer is damaged."""
+    """The answer is not from the Ray Jobs API: the address is that of another server, or the answer is damaged."""
 
 
 class RayJobError(RayJobsError):
     """
-    A job did not come to a good end.
+    A job did not succeed, or its outcome is unknown.
 
-    :param message: the whole message.
+    :param message: the full message.
     :param submission_id: the job's submission id.
     """
 
@@ -134,20 +134,20 @@ class RayJobStoppedError(RayJobError):
 
 
 class RayJobInterruptedError(RayJobError):
-    """The process that followed the job was asked to end, and not its task: the job goes on, or was not submitted."""
+    """The process that followed the job was asked to end, not its task: the job runs on, or was not submitted."""
 
 
 class RayJobLostError(RayJobError):
     """
     The cluster no longer knows the job: its head restarted, or somebody deleted the job.
 
-    :param message: the whole message.
+    :param message: the full message.
     :param submission_id: the job's submission id.
-    :param may_run: whether the job's process may still run: one on a worker node outlives the head. False when the job
-        was deleted, for Ray deletes only jobs that have ended.
-    :param node_id: Ray's id of the node on which the process was started, as the last look at the job told it; None
-        when no look did.
-    :param node_ip: the address of this node; None likewise.
+    :param may_run: whether the job's process may still run: on a worker node it outlives the head. False if the job was
+        deleted, since Ray deletes only jobs that have ended.
+    :param node_id: Ray's id of the node on which the process was started, from the last poll; None if no poll returned
+        it.
+    :param node_ip: the IP address of this node; None if unknown.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """
-The types that hooks, operators and triggers hand out.
+Types that hooks, operators and triggers return.
 
-They follow ``dashboard/modules/job/common.py`` and ``pydantic_models.py`` of Ray 2.60. Every value that a cluster sends
-of a job is checked in :meth:`JobDetails.from_json`, and nowhere else. An example::
+They follow ``dashboard/modules/job/common.py`` and ``pydantic_models.py`` of Ray 2.60. Every value of a job that a
+cluster sends is checked in :meth:`JobDetails.from_json`, and nowhere else. Example::
 
     from airflow_provider_rayjobs.hooks import RayJobHook
     from airflow_provider_rayjobs.jobs import JobStatus
@@ -18,19 +18,19 @@ from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow_provider_rayjobs.text.json_levels import MOST_LEVELS, has_levels
+from airflow_provider_rayjobs.text.json_levels import MOST_LEVELS, has_at_most_levels
 from airflow_provider_rayjobs.text.safe_text import safe_value
 
 __all__ = ["JobDetails", "JobStatus", "VersionInfo"]
 
-#: Characters that a status may have, and a version, the name of a head's session, or the type of an error.
+#: Maximum length of a status; and of a version, a session's name or an error's type, in characters.
 LONGEST_STATUS = 64
 LONGEST_NAME = 200
 
-#: Characters of a message that are kept. Ray itself cuts what it quotes of a job's log to 20,000.
+#: Maximum length of a message, in characters; longer ones are cut. Ray itself quotes at most 20,000 of a job's log.
 LONGEST_MESSAGE = 22_000
 
-#: Unix milliseconds that a job may have begun or ended at, at most: the end of the year 9999.
+#: Latest start or end of a job, in Unix milliseconds: the end of the year 9999.
 LATEST_TIME = 253_402_300_799_999
 
 
@@ -38,7 +38,7 @@ class JobStatus(StrEnum):
     """
     Status of a job, as in ``ray.job_submission.JobStatus``.
 
-    A status that this version does not know keeps its text, equals it, and counts as not terminal.
+    A status unknown to this version keeps its text, is equal to it, and counts as not terminal.
     """
 
     PENDING = "PENDING"
@@ -74,7 +74,7 @@ class JobDetails:
     """
     One job as ``GET /api/jobs/{id}`` describes it (``JobDetails`` of Ray's ``pydantic_models.py``).
 
-    Times are Unix milliseconds. Fields that a newer Ray adds are dropped.
+    Times are Unix milliseconds. Fields that a newer Ray adds are ignored.
     """
 
     type: str
@@ -95,22 +95,22 @@ class JobDetails:
 
     @property
     def driver_ip(self) -> str | None:
-        """The address of the node that runs the job's process, or ran it; None when it is not known."""
+        """The address of the node on which the job's process runs or ran; None if it is not known."""
         try:
             return urlsplit(self.driver_agent_http_address or "").hostname
-        except ValueError:  # "http://[": the cluster may say anything
+        except ValueError:  # such as "http://["; the cluster is not trusted
             return None
 
     @classmethod
     def from_json(cls, data: Any) -> JobDetails:
         """
-        Build the details from the decoded JSON of an answer; the one place where a cluster's word on a job is checked.
+        Build the details from the decoded JSON of an answer, and check every field.
 
         :param data: the object; ``type`` and ``status`` are required.
         :raises ValueError: it is not an object, a required field is missing, or a field has a wrong type or value.
         """
         if not isinstance(data, Mapping):
-            raise ValueError(f"a job that is not an object but {type(data).__name__}")
+            raise ValueError(f"a job that is {type(data).__name__} instead of an object")
         values: dict[str, Any] = {}
         for name, check in _CHECKS.items():
             value = data.get(name)
@@ -125,7 +125,7 @@ class JobDetails:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"is not a string but {type(value).__name__}")
+        raise TypeError(f"is {type(value).__name__} instead of a string")
     return value
 
 
@@ -168,9 +168,9 @@ def _milliseconds(value: Any) -> int:
 
 def _object(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise TypeError(f"is not an object but {type(value).__name__}")
-    if not has_levels(value, MOST_LEVELS):
-        raise ValueError(f"has more than {MOST_LEVELS} levels")
+        raise TypeError(f"is {type(value).__name__} instead of an object")
+    if not has_at_most_levels(value, MOST_LEVELS):
+        raise ValueError(f"is nested more than {MOST_LEVELS} levels deep")
     return value
 
 
@@ -180,7 +180,7 @@ def _strings(value: Any) -> Mapping[str, str]:
     return value
 
 
-#: The fields of a job, and what checks each.
+#: The check of each field of a job.
 _CHECKS: Mapping[str, Callable[[Any], Any]] = {
     "type": _text,
     "status": _status,
@@ -202,7 +202,7 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
 
 @dataclass(frozen=True)
 class VersionInfo:
-    """Answer of ``GET /api/version``; ``session_name`` changes when the head restarts."""
+    """The answer of ``GET /api/version``; ``session_name`` changes when the head restarts."""
 
     ray_version: str
     session_name: str | None = None

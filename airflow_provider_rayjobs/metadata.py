@@ -1,11 +1,11 @@
-"""The keys that the provider writes into a job's metadata."""
+"""Keys that the provider writes into a job's metadata."""
 
 from __future__ import annotations
 
 #: Users can't set metadata keys with this prefix.
 PREFIX = "airflow_"
 
-#: Names one submission. After a lost answer, a submission finds its own job by it.
+#: Identifies one submission, which recognizes its own job by it after a lost answer.
 SUBMISSION = "airflow_submission"
 
 #: Names of the job's secret environment variables, separated by commas; their values are masked in the job's log.
@@ -14,7 +14,7 @@ SECRET_ENV_VARS = "airflow_secret_env_vars"  # noqa: S105 - a name, not a secret
 #: Digest of the task instance, without its try number.
 TASK = "airflow_task"
 
-#: The task instance and its try.
+#: The task instance, its try, and the start of its DAG run.
 DEPLOYMENT = "airflow_deployment"
 DAG_ID = "airflow_dag_id"
 RUN_ID = "airflow_run_id"

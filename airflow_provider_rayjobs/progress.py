@@ -1,9 +1,10 @@
 """
-Progress of a function that runs as a Ray job, from the cluster into the task's log and XCom.
+Reports the progress of a function that runs as a Ray job, for the task's log and XCom.
 
-A report is a line of the job's log between two control characters, with a checksum. Who follows the log takes it out.
+A report is a frame in the job's log: JSON with a checksum, between two control characters. The follower of the log
+removes it.
 
-This module is shipped to the cluster: it needs the standard library only, of Python 3.9 or newer.
+This module is shipped to the cluster, so it may use only the standard library of Python 3.9 and newer.
 """
 
 from __future__ import annotations
@@ -18,33 +19,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Seconds between two reports of a job, and between two lines in the task log, at least.
+#: Minimum seconds between two reports of a job, and between two lines in the task log.
 EMIT_INTERVAL = 2.0
 SHOW_INTERVAL = 5.0
 
-#: Longest message, in characters.
+#: Maximum length of a message, in characters.
 LONGEST_MESSAGE = 200
 
 #: Begins and ends each frame.
 FRAME_EDGE = "\x1e"
-#: The longest report has 200 characters, for each of which JSON needs up to 12 (two escapes), and two numbers.
+#: The longest report has two numbers and 200 characters, each of which takes up to 12 in JSON (two escapes).
 _FRAME = re.compile(r"\x1erayjobs-progress ([0-9a-f]{8}) (\{[^\x1e]{1,2600}\})\x1e")
 
-#: Airflow hands on no larger integer than one of 64 bits.
+#: Airflow can't pass on integers of more than 64 bits.
 _LARGEST_INTEGER = 2**63 - 1
 
 
 def progress(done: float, total: float | None = None, message: str = "") -> None:
     """
-    Report how far the function has come; call it in the function itself, as often as you like.
+    Report the progress of a function; call it in the function itself, as often as you like.
 
-    At most one report every two seconds leaves the job, and the last one always. Outside a Ray job made by
-    ``@task.ray_job``, and in the Ray tasks and actors of one, it does nothing.
+    At most one report every two seconds is sent; the last one always is. Outside a Ray job made by ``@task.ray_job``,
+    and in the job's Ray tasks and actors, this does nothing.
 
-    :param done: how much is done: items, bytes, a share.
-    :param total: how much there is to do, if that is known.
-    :param message: a few words.
-    :raises TypeError: ``done`` or ``total`` is no number.
+    :param done: how much is done, in any unit: items, bytes, a fraction.
+    :param total: how much there is in total, in the same unit, if that is known.
+    :param message: a short text; longer ones are cut after 200 characters.
+    :raises TypeError: ``done`` or ``total`` is not a finite number.
     """
     for name, value in (("done", done), ("total", total)):
         if not _is_number(value) and (value is not None or name == "done"):
@@ -62,7 +63,7 @@ def _short(number: Any) -> Any:
 
 
 class Reporter:
-    """Sends the reports of this process on, not more often than is of use."""
+    """Sends the reports of this process, at most one every :data:`EMIT_INTERVAL` seconds."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -73,21 +74,21 @@ class Reporter:
 
     def start(self, write: Callable[[str], object]) -> None:
         """
-        Begin to send.
+        Start sending reports.
 
-        :param write: takes a text and writes it at once, undivided.
+        :param write: function that writes a text immediately and in one piece.
         """
         self._write = write
 
     def report(self, report: dict[str, Any]) -> None:
-        """Take a report."""
+        """Send a report, unless the last one was sent too recently."""
         with self._lock:
             self.last, self._pending = report, True
             if time.monotonic() - self._sent_at >= EMIT_INTERVAL:
                 self._send()
 
     def flush(self) -> None:
-        """Send the last report if that was not done yet."""
+        """Send the last report if it was not sent yet."""
         with self._lock:
             if self._pending:
                 self._send()
@@ -114,10 +115,10 @@ def to_line(report: dict[str, Any]) -> str:
 
 def from_line(line: str) -> tuple[str, dict[str, Any] | None]:
     """
-    Take the last report out of a line of a job's log.
+    Remove all reports from a line of a job's log.
 
-    :param line: the line; text of other processes may stand before and behind the report.
-    :return: the rest of the line, and the report if there is one that is whole.
+    :param line: the line; it may contain text of other processes around a report.
+    :return: the rest of the line, and the last report; None if there is no intact one.
     """
     if "\x1erayjobs-progress " not in line:
         return line, None
@@ -138,9 +139,9 @@ def from_line(line: str) -> tuple[str, dict[str, Any] | None]:
 
 def checked(report: Any) -> dict[str, Any]:
     """
-    Return a report that came from a cluster.
+    Check a report from a cluster, and return it.
 
-    :raises ValueError: it is none.
+    :raises ValueError: it is not a report.
     """
     if not isinstance(report, dict):
         raise ValueError(f"not a progress report: {report!r}"[:200])
@@ -152,10 +153,10 @@ def checked(report: Any) -> dict[str, Any]:
 
 def stored(report: dict[str, Any]) -> dict[str, Any]:
     """
-    Return a report as Airflow can store it; :func:`checked` reads it again.
+    Return a report in a form that Airflow can store; :func:`checked` reads it again.
 
-    A number of more than 64 bits becomes a text: PostgreSQL's JSONB has no floats and gives 1e40 back as an integer,
-    and Airflow 3 can't hand such an integer on to the task that resumes.
+    Numbers of more than 64 bits become strings: PostgreSQL's JSONB has no floats and returns 1e40 as an integer, and
+    Airflow 3 can't pass such an integer to the task that resumes.
     """
     large = [name for name in ("done", "total") if abs(report[name] or 0) > _LARGEST_INTEGER]
     return {**report, **{name: repr(report[name]) for name in large}}
@@ -166,7 +167,7 @@ def _number(value: Any) -> Any:
 
 
 def describe(report: dict[str, Any]) -> str:
-    """Return a report as a reader of the task log sees it."""
+    """Format a report for the task log."""
     done, total, message = report["done"], report["total"], report["message"]
     share = f"/{total:.10g} ({100 * done / total:.0f} %)" if total else ""
     return f"Progress: {done:.10g}{share}{', ' if message else ''}{message}"
@@ -174,9 +175,9 @@ def describe(report: dict[str, Any]) -> str:
 
 class ProgressLines:
     """
-    Takes the reports out of a job's log, and shows one now and then.
+    Removes the reports from a job's log, and shows one at most every :data:`SHOW_INTERVAL` seconds.
 
-    :param show: takes the line that a reader sees.
+    :param show: function that writes a line to the task log.
     :param clock: monotonic clock, in seconds.
     """
 
@@ -188,7 +189,7 @@ class ProgressLines:
         self.last: dict[str, Any] | None = None
 
     def take(self, line: str) -> str | None:
-        """Return a line of the log without its report; None when nothing else was in it."""
+        """Return a line of the log without its reports; None if it contained nothing else."""
         rest, report = from_line(line)
         if report is None:
             return line
@@ -198,7 +199,7 @@ class ProgressLines:
         return rest or None
 
     def flush(self) -> None:
-        """Show the last report if that was not done yet."""
+        """Show the last report if it was not shown yet."""
         if self._pending and self.last is not None:
             self._show(describe(self.last))
             self._shown_at, self._pending = self._clock(), False

@@ -1,8 +1,8 @@
 """
-Sends what the flows of ``protocol`` ask for, with ``aiohttp``, and opens the stream of a job's log.
+Sends the requests of flows with ``aiohttp``, and opens the stream of a job's log.
 
-Foreign exceptions end here: what leaves this module is an error of ``exceptions``. ``aiohttp`` is imported at the first
-request, never before.
+Errors of ``aiohttp`` are translated here: callers see only those of ``exceptions``. ``aiohttp`` is imported at the
+first request, never before.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from airflow_provider_rayjobs.client.answer_body import ACCEPTED_ENCODINGS, AnswerBody, AnswerBodyError
 from airflow_provider_rayjobs.client.answers import response_of, unusable_body
 from airflow_provider_rayjobs.client.exchange import NO_RESPONSE, Flow, Pause, Request, Response
-from airflow_provider_rayjobs.client.foreign_errors import no_whole_answer, translating_aiohttp, unreachable
+from airflow_provider_rayjobs.client.foreign_errors import answer_timeout, translating_aiohttp, unreachable
 from airflow_provider_rayjobs.client.retries import TOKEN_PAUSE, drop_outdated_token, retry_policy, settled
 from airflow_provider_rayjobs.client.threads import in_own_thread
 from airflow_provider_rayjobs.client.turns import Turns
@@ -32,26 +32,26 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Bytes that are read from the connection at a time.
+#: Bytes to read from the connection at a time.
 READ_SIZE = 64 * 1024
 
-#: Largest WebSocket message taken, in bytes. Ray cuts a log into messages of about 20,000 characters, but never within
-#: a line; its own dashboard takes no message of more than 4 MiB from the node that the job runs on.
+#: Largest WebSocket message that is accepted, in bytes. Ray cuts a log into messages of about 20,000 characters, but
+#: never within a line. Its own dashboard accepts at most 4 MiB from the node that the job runs on.
 MAX_WEBSOCKET_MESSAGE = 5 * 1024 * 1024
 
-#: Bytes of an answer whose decoding is felt on an event loop.
+#: Size of an answer, in bytes, from which its decoding delays the event loop noticeably.
 LARGE = 64 * 1024
 
-#: Seconds that the end of a log stream may take.
-LONGEST_FAREWELL = 0.1
+#: Seconds to wait for the closing handshake of a log stream.
+CLOSE_TIMEOUT = 0.1
 
-#: Connections of one session: more than the looks and log streams of one poller together.
+#: Connections of one session: more than the status requests and log streams of one poller together.
 MOST_CONNECTIONS = 200
 
 
 class AiohttpTransport:
     """
-    Drives flows with ``aiohttp``; one session, bound to the running event loop at its first request.
+    Runs flows with ``aiohttp``; one session, bound to the running event loop at its first request.
 
     :param cluster: the cluster to talk to.
     :param sleep: coroutine that waits, in seconds.
@@ -68,7 +68,7 @@ class AiohttpTransport:
 
     async def run(self, flow: Flow[T]) -> T:
         """
-        Drive a flow to its end.
+        Run a flow to its end.
 
         :return: what the flow returns.
         :raises RayJobsError: what the flow raises.
@@ -125,7 +125,7 @@ class AiohttpTransport:
                     return await self._read(request, answer)
             except TimeoutError:
                 if limit.expired():
-                    raise no_whole_answer(self.cluster, total) from None
+                    raise answer_timeout(self.cluster, total) from None
                 raise
 
     async def _read(self, request: Request, answer: aiohttp.ClientResponse) -> Response:
@@ -138,21 +138,21 @@ class AiohttpTransport:
         except AnswerBodyError as e:
             raise unusable_body(self.cluster.address, request, e) from None
         if len(content) > LARGE:
-            await self.turns.take()  # to be decoded in a turn of its own
+            await self.turns.take()  # so that decoding starts with a full turn
         return response_of(self.cluster, request, answer.status, content, answer.headers)
 
     async def _headers(self) -> dict[str, str]:
         if self.cluster.token is None:
             return self.cluster.request_headers()
         if self._token_thread is None:
-            # One for each cluster: a token that does not come holds up no other cluster, nor the look-up of names.
+            # One thread per cluster: waiting for a token must not delay other clusters or DNS look-ups.
             self._token_thread = ThreadPoolExecutor(1, "ray-token")
         seconds = self.cluster.read_timeout
         try:
             async with asyncio.timeout(seconds):
                 return await in_own_thread(self.cluster.request_headers, executor=self._token_thread)
         except TimeoutError:
-            problem = f"the connection's token did not come within {seconds:g} s"
+            problem = f"got no token within {seconds:g} s; check the connection's token_file or token_callable"
             raise unreachable(self.cluster, problem, maybe_sent=False) from None
 
     async def _opened(self) -> aiohttp.ClientSession:
@@ -160,16 +160,16 @@ class AiohttpTransport:
             return self._session
         async with self._opening:
             if self._session is None:
-                # The import takes 0.2 s, too long for an event loop, and happens once in a process.
+                # The first import in a process takes 0.2 s, too long for an event loop.
                 aiohttp = await asyncio.to_thread(importlib.import_module, "aiohttp")
                 cluster = self.cluster
                 # Reading the system's certificates takes some 20 ms of CPU, too long for an event loop.
                 https = cluster.address.startswith("https://")
                 tls = await asyncio.to_thread(network.ssl_context, cluster) if https else True
-                # So does the import of requests, which knows the rules for proxies.
+                # The rules for proxies come from requests, whose import takes too long, too.
                 self._proxy = await asyncio.to_thread(network.http_proxy, cluster)
                 self._session = aiohttp.ClientSession(
-                    auto_decompress=False,  # what a small body may unpack to has no bound there
+                    auto_decompress=False,  # aiohttp doesn't limit the decompressed size
                     headers={"Accept-Encoding": ACCEPTED_ENCODINGS},
                     cookie_jar=aiohttp.DummyCookieJar(),
                     connector=aiohttp.TCPConnector(ssl=tls, limit=MOST_CONNECTIONS),
@@ -183,10 +183,10 @@ class AiohttpTransport:
     @asynccontextmanager
     async def stream(self, path: str) -> AsyncIterator[AsyncIterator[str]]:
         """
-        Open a WebSocket and give its text messages as an asynchronous iterator, which ends when Ray closes it.
+        Open a WebSocket; yield an asynchronous iterator over its text messages, which ends when Ray closes it.
 
         :param path: path below the cluster's address.
-        :raises RayJobsError: the credentials were refused, or it could not be opened, or broke.
+        :raises RayJobsError: the credentials were refused, or the WebSocket could not be opened, or broke.
         """
         session, headers = await self._opened(), await self._headers()
         from aiohttp import WSServerHandshakeError
@@ -195,7 +195,7 @@ class AiohttpTransport:
         with translating_aiohttp(self.cluster):
             try:
                 async with asyncio.timeout(total) as limit:
-                    # No heartbeat: the head never reads from this socket, so it would not answer a ping.
+                    # No heartbeat: the head never reads from this socket, so it doesn't answer pings.
                     socket = await session.ws_connect(
                         self.cluster.address + path,
                         headers=headers,
@@ -208,14 +208,14 @@ class AiohttpTransport:
                 raise
             except TimeoutError:
                 if limit.expired():
-                    raise no_whole_answer(self.cluster, total) from None
+                    raise answer_timeout(self.cluster, total) from None
                 raise
             try:
                 yield self._messages(socket)
             finally:
-                # The head does not answer a farewell, and aiohttp would wait for that as long as messages come.
+                # The head doesn't answer a close frame, and aiohttp waits for the answer while messages arrive.
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LONGEST_FAREWELL):
+                    async with asyncio.timeout(CLOSE_TIMEOUT):
                         await socket.close()
 
     async def _messages(self, socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[str]:
@@ -226,7 +226,7 @@ class AiohttpTransport:
             if message.type is WSMsgType.TEXT:
                 yield message.data
             elif message.type is WSMsgType.PING:
-                await self.turns.take()  # aiohttp itself would answer any number of them at once
+                await self.turns.take()  # aiohttp's autoping would answer any number of them without a pause
                 await socket.pong(message.data)
             elif message.type is WSMsgType.PONG:
                 await self.turns.take()
@@ -248,11 +248,11 @@ class AiohttpTransport:
 
 
 def _no_redirects() -> aiohttp.TraceConfig:
-    """Forbid redirects on every request: a WebSocket's can't be told so, and would carry our headers elsewhere."""
+    """Forbid redirects on every request: ``ws_connect`` has no option for it, and would send our headers elsewhere."""
     import aiohttp
 
     async def refuse(_session: object, _context: object, params: aiohttp.TraceRequestRedirectParams) -> None:
-        raise aiohttp.ClientError(f"it redirects to {params.response.headers.get('Location')}")
+        raise aiohttp.ClientError(f"the server redirects to {params.response.headers.get('Location')}")
 
     trace = aiohttp.TraceConfig()
     trace.on_request_redirect.append(refuse)

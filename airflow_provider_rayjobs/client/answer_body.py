@@ -1,4 +1,4 @@
-"""The body of one answer, read in bounded memory and in small steps, whatever a server sends."""
+"""Reads the body of one answer in bounded memory and in small steps, whatever a server sends."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-#: Most bytes of an answer that is held as a whole, after decompression. The largest that Ray gives are a job's details:
+#: Maximum size of an answer that is kept in memory, in bytes, after decompression. Ray's largest are a job's details:
 #: at most 1 MiB that was submitted, and 20,000 characters of output.
 ANSWER_LIMIT = 4 * 1024 * 1024
 
-#: Bytes that are handed on at a time: little enough not to hold up an event loop.
+#: Bytes of a piece: small enough not to block an event loop.
 PIECE = 16 * 1024
 
-#: Takes a piece of a body; what takes long is returned in steps, between which an event loop may turn.
+#: Takes a piece of a body. For long work it returns an iterator of steps; the event loop may run between two steps.
 TakePiece: TypeAlias = "Callable[[bytes], Iterable[None] | None]"
 
-#: What the transports ask for, and all that is decompressed.
+#: Encodings that the transports ask for; no others are decompressed.
 ACCEPTED_ENCODINGS = "gzip, deflate"
 
 
 class AnswerBodyError(ValueError):
-    """A body is too large, or not what it should be; the message says what "it" is."""
+    """A body is too large or malformed; the message continues a sentence about the body ("it …")."""
 
 
 class AnswerBody:
     """
-    Takes the body of one answer as it comes.
+    Reads the body of one answer as it arrives.
 
     :param encoding: the answer's ``Content-Encoding``.
-    :param limit: bytes that it may have, after decompression.
+    :param limit: maximum size in bytes, after decompression.
     :param take: takes the decompressed pieces; by default they are kept for :meth:`content`.
-    :raises AnswerBodyError: of an unknown encoding.
+    :raises AnswerBodyError: the encoding is not supported.
     """
 
     def __init__(self, encoding: str, limit: int = ANSWER_LIMIT, take: TakePiece | None = None) -> None:
@@ -43,14 +43,14 @@ class AnswerBody:
         self._size = 0
         name = encoding.strip().lower()
         if name not in ("", "identity", "gzip", "x-gzip", "deflate"):
-            raise AnswerBodyError(f"it is encoded as {name[:40]!r}, which was not asked for")
+            raise AnswerBodyError(f"it has the encoding {name[:40]!r}, which was not requested")
         self._compressed = name not in ("", "identity")
         self._is_deflate = name == "deflate"
         self._inflate: zlib._Decompress | None = None
 
     def feed(self, data: bytes) -> Iterator[None]:
         """
-        Take the next bytes; exhaust the iterator, which pauses after each piece.
+        Take the next bytes. Callers must exhaust the iterator, which pauses after each piece.
 
         :raises AnswerBodyError: the body is too large, or can't be decompressed.
         """
@@ -63,7 +63,7 @@ class AnswerBody:
 
     def _inflated(self, data: bytes) -> Iterator[bytes]:
         if self._inflate is None:
-            # "deflate" names two formats: with the header of zlib, which begins with 8 in the low bits, and without.
+            # "deflate" stands for two formats: with a zlib header, whose first byte ends in the bits 1000, and without.
             bare = self._is_deflate and data[0] & 0x0F != 8
             self._inflate = zlib.decompressobj(-zlib.MAX_WBITS if bare else 32 + zlib.MAX_WBITS)
         while data and not self._inflate.eof:
@@ -76,12 +76,12 @@ class AnswerBody:
 
     def content(self) -> bytes:
         """
-        Return what was kept, once all was fed.
+        Return the kept body, after the last :meth:`feed`.
 
-        :raises AnswerBodyError: the compressed body was cut.
+        :raises AnswerBodyError: the compressed body is incomplete.
         """
         if self._inflate is not None and not self._inflate.eof:
-            raise AnswerBodyError("it is cut")
+            raise AnswerBodyError("it is incomplete")
         return bytes(self._kept)
 
 

@@ -1,4 +1,4 @@
-"""Checks a submission before it is sent."""
+"""Checks submissions before they are sent."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from airflow_provider_rayjobs.client.runtime_env import (
 if TYPE_CHECKING:
     from airflow_provider_rayjobs.client.submission import Submission
 
-#: Bytes that ``runtime_env`` and metadata may have as JSON, so that Ray's additions fit beside them.
+#: Maximum size of ``runtime_env`` and metadata as JSON, in bytes; leaves room for what Ray adds.
 LARGEST_ENVIRONMENT = LARGEST_STRING - 1024
 
 
 def check_submission(submission: Submission) -> None:
     """
-    Check all that Ray would refuse only later, or not at all.
+    Check everything that Ray would reject too late, or never.
 
-    :raises TypeError: a value has a wrong type; the message names it.
-    :raises ValueError: a value is wrong; the message names it.
+    :raises TypeError: a value has the wrong type; the message names it.
+    :raises ValueError: a value is invalid; the message names it.
     """
-    # The provider adds metadata of its own, which an author may not.
+    # Unlike an author's metadata, that of a submission contains the provider's own keys.
     checks: dict[str, Callable[[Any], object]] = {**CHECKS, "metadata": partial(check_strings, "metadata")}
     for name, check in checks.items():
         value = getattr(submission, name)
@@ -45,12 +45,12 @@ def check_submission(submission: Submission) -> None:
 
 def check_sizes(runtime_env: Mapping[str, Any] | None, metadata: Mapping[str, str]) -> None:
     """
-    Check that Ray can hand a job's environment to its processes.
+    Check that Ray can pass a job's environment to its processes.
 
     Ray writes ``runtime_env`` and metadata as JSON into one environment variable of the driver, and ``env_vars`` into
-    one argument of its worker process (``job_supervisor.py``, ``setup_worker.py`` of Ray 2.60). Linux takes neither
-    when it has more than 128 KiB. Ray then starts the job again and again: it is PENDING for 15 minutes, can't be
-    stopped, and holds up other jobs.
+    one argument of its worker process (``job_supervisor.py``, ``setup_worker.py`` of Ray 2.60). Linux accepts at most
+    128 KiB for each. Beyond that, Ray starts the job again and again: it stays PENDING for 15 minutes, can't be
+    stopped, and delays other jobs.
 
     :raises ValueError: they are too large; the message names the largest part.
     """
@@ -66,64 +66,64 @@ def check_sizes(runtime_env: Mapping[str, Any] | None, metadata: Mapping[str, st
     sizes = {name: len(json.dumps(value, default=str)) for name, value in parts.items()}
     largest = max(sizes, key=lambda name: sizes[name])
     raise ValueError(
-        f"runtime_env and metadata have {total:,} bytes as JSON, and Ray can pass at most {LARGEST_ENVIRONMENT:,} to a "
+        f"runtime_env and metadata have {total:,} bytes as JSON, but Ray can pass at most {LARGEST_ENVIRONMENT:,} to a "
         f"job's processes; the largest part is {largest} with {sizes[largest]:,}. Put large values into a file of the "
         "working_dir, or where the cluster can read them"
     )
 
 
 def check_entrypoint(entrypoint: Any) -> None:
-    """Check that an entrypoint is a text, or a list of texts, with something in it."""
+    """Check that an entrypoint is a non-empty string or list of strings."""
     words = [entrypoint] if isinstance(entrypoint, str) else entrypoint
     if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
-        raise TypeError(f"entrypoint must be a text or a list of texts, not {_kind(entrypoint)}")
+        raise TypeError(f"entrypoint must be a string or a list of strings, not {_kind(entrypoint)}")
     if not words or not words[0].strip():
         raise ValueError("entrypoint is empty; it is the command that the cluster runs")
     size = len((entrypoint if isinstance(entrypoint, str) else shlex.join(words)).encode(errors="replace"))
     if size > LARGEST_STRING:
         quoted = "" if isinstance(entrypoint, str) else ", quoted for the shell"
         raise ValueError(
-            f"entrypoint has {size:,} bytes{quoted}; Linux gives a process no argument of more than "
+            f"entrypoint has {size:,} bytes{quoted}; on Linux, an argument of a process has at most "
             f"{LARGEST_STRING:,}. Put large values into a file of the working_dir, or where the cluster can read them"
         )
     if not all(map(is_passable, words)):
-        raise ValueError("entrypoint holds a NUL character, or half of a surrogate pair, which no command line can")
+        raise ValueError("entrypoint must not contain NUL or lone surrogates: command lines can't hold them")
 
 
 def check_metadata(metadata: Any) -> None:
-    """Check that metadata is texts, under keys that are not the provider's own."""
+    """Check that metadata maps strings to strings, and has no key with the provider's prefix."""
     check_strings("metadata", metadata)
     for key in metadata:
         if key.startswith(keys.PREFIX):
-            raise ValueError(f"metadata[{key!r}]: keys that begin with {keys.PREFIX!r} are the provider's own")
+            raise ValueError(f"metadata[{key!r}]: keys that begin with {keys.PREFIX!r} are reserved for the provider")
 
 
 def check_resources(resources: Any) -> None:
-    """Check that custom resources are named amounts."""
+    """Check that custom resources map names to amounts."""
     check_mapping("entrypoint_resources", resources)
     for name, amount in resources.items():
         if not isinstance(name, str):
-            raise TypeError(f"entrypoint_resources has the key {name!r}, which is no text")
+            raise TypeError(f"entrypoint_resources has the key {name!r}; keys must be strings")
         check_amount(f"entrypoint_resources[{name!r}]", amount)
         if name in _OWN_ARGUMENTS:
-            raise ValueError(f"entrypoint_resources holds {name!r}; {_OWN_ARGUMENTS[name]}")
+            raise ValueError(f"entrypoint_resources must not contain {name!r}; {_OWN_ARGUMENTS[name]}")
 
 
 def check_gpus(amount: Any) -> None:
-    """Check a number of GPUs: a part of one, or whole ones."""
+    """Check a number of GPUs: a fraction of one, or whole GPUs."""
     check_amount("entrypoint_num_gpus", amount)
     if amount is not None and amount > 1 and amount != int(amount):
         raise ValueError(f"entrypoint_num_gpus is {amount}; above 1 it must be a whole number")
 
 
 def check_amount(name: str, value: Any, *, whole: bool = False) -> None:
-    """Check that a value is None or a number that is neither negative nor infinite."""
+    """Check that a value is None or a finite number of at least 0."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int if whole else Real):
         raise TypeError(f"{name} must be {'a whole' if whole else 'a'} number, not {_kind(value)}")
     if not 0 <= float(value) < math.inf:
-        raise ValueError(f"{name} is {value}; it can't be negative or infinite")
+        raise ValueError(f"{name} is {value}; it must be finite and not negative")
 
 
 def check_duration(name: str, value: Any) -> None:
@@ -134,11 +134,11 @@ def check_duration(name: str, value: Any) -> None:
 
 
 def _kind(value: Any) -> str:
-    # Only for what can't hold a secret; of runtime_env and metadata the type alone is told.
+    # Shows the value, so it is not for runtime_env and metadata, which may hold secrets.
     return f"{value!r} ({type(value).__name__})"
 
 
-#: Resources that Ray takes by arguments of their own only.
+#: Resources that Ray doesn't accept among the custom ones, and what to do instead.
 _OWN_ARGUMENTS = {
     "CPU": "use entrypoint_num_cpus",
     "GPU": "use entrypoint_num_gpus",
@@ -146,7 +146,7 @@ _OWN_ARGUMENTS = {
     "object_store_memory": "a job can't reserve it",
 }
 
-#: What makes the job, and how each is checked.
+#: The check of each field of a submission.
 CHECKS: Mapping[str, Callable[[Any], object]] = {
     "entrypoint": check_entrypoint,
     "runtime_env": check_runtime_env,

@@ -1,4 +1,4 @@
-"""How large a cluster is and how much of it is free, for people; no I/O."""
+"""Describes a cluster's nodes and free resources in a few words; no I/O."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 def describe_resources() -> Flow[str]:
     """
-    Return a few words on a cluster's nodes and free CPUs and GPUs (``GET /api/cluster_status``).
+    Describe a cluster's nodes and free CPUs and GPUs in a few words (``GET /api/cluster_status``).
 
-    The route is the dashboard's own and not part of the Jobs API, so it is taken for what it gives (Ray 2.60,
-    ``dashboard/modules/reporter/reporter_head.py``): the text is empty where it gives nothing.
+    The route belongs to the dashboard, not to the Jobs API (Ray 2.60, ``dashboard/modules/reporter/reporter_head.py``).
+    So an error or an unexpected answer gives an empty string.
     """
     try:
         response = yield Request("GET", "/api/cluster_status", repeatable=False)

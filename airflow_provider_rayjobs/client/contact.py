@@ -1,4 +1,4 @@
-"""Losing contact with a cluster, and for how long a task waits until it is back."""
+"""Measures how long a cluster has been unreachable, and decides when a task gives up."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 class Contact:
     """
-    Counts how long a cluster has been unreachable.
+    Measures how long a cluster has been unreachable.
 
     :param budget: seconds without contact after which to give up.
-    :param log: where the loss and the return of contact are told, once each.
+    :param log: logger for the loss and the return of contact; each is logged once.
     """
 
     def __init__(self, budget: float, log: Any) -> None:
@@ -23,7 +23,7 @@ class Contact:
 
     @property
     def lost(self) -> bool:
-        """Whether the last request found no contact."""
+        """Whether the last request got no answer."""
         return self._lost_at is not None
 
     def back(self) -> None:
@@ -34,24 +34,24 @@ class Contact:
 
     @property
     def left(self) -> float:
-        """Seconds until the budget is used up, as things stand."""
+        """Seconds until the budget is used up; infinite while there is contact."""
         return math.inf if self._lost_at is None else self._lost_at + self._budget - time.monotonic()
 
     def failed(self, error: Exception, since: float | None = None) -> str | None:
         """
         Note that the cluster did not answer.
 
-        :param since: seconds of the monotonic clock since when it has not; by default, since now.
+        :param since: when contact was lost, in seconds of the monotonic clock; now by default.
         :return: as :meth:`given_up`.
         """
         if self._lost_at is None:
             self._lost_at = time.monotonic() if since is None else since
-            self._log.warning("No contact with the cluster; trying on for %.0f s: %s", self._budget, error)
+            self._log.warning("No contact with the cluster; retrying for up to %.0f s: %s", self._budget, error)
         self._error = error
         return self.given_up()
 
     def given_up(self) -> str | None:
-        """Return None while there is contact or the budget lasts, then what to tell."""
+        """Return None while there is contact or the budget lasts, then the text of the error."""
         if self._lost_at is None or self.left > 0:
             return None
         return (

@@ -1,4 +1,4 @@
-"""Requests and responses: what a verb asks for, and what a transport gives back."""
+"""Requests and responses: what verbs yield, and what transports return."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ T = TypeVar("T")
 
 
 class Body(Protocol):
-    """A body that is read while it is sent."""
+    """A request body that is read while it is sent."""
 
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[bytes]: ...
 
     def read(self, length: int = -1, /) -> bytes:
-        """Read on; no bytes are the end."""
+        """Read the next bytes; empty at the end."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Request:
     :param path: path below the cluster's address, quoted.
     :param json: body, encoded as JSON when given.
     :param repeatable: whether sending it twice does no harm; only then is it retried.
-    :param secrets: texts that must not show in an error message.
-    :param upload: opens the body, from its beginning, for each attempt to send it; it is streamed. Reading it blocks,
-        so only ``RequestsTransport`` sends it.
-    :param receive: begins, for each attempt, with an answer that is too large to hold: what it returns takes the
-        pieces of the body of a 200, and the answer's own text stays empty.
-    :param limit: bytes that the answer may have.
-    :param within: seconds that the answer may take, from the open connection to its last byte, where that is more than
-        the connection's ``read_timeout``.
+    :param secrets: texts that must not appear in an error message.
+    :param upload: opens the body from its beginning; called for each attempt. The body is streamed. Reading it blocks,
+        so only ``RequestsTransport`` can send it.
+    :param receive: for an answer that is too large to keep in memory. Called for each attempt; what it returns takes
+        the pieces of the body if the status is 200. The response's text then stays empty.
+    :param limit: maximum size of the answer, in bytes.
+    :param within: seconds until the last byte of the answer, if that is more than the connection's ``read_timeout``.
+        They start when the connection is open.
     """
 
     method: str
@@ -57,7 +57,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Pause:
-    """A wait, in seconds, that a flow asks its driver for."""
+    """A wait, in seconds, that a flow requests from its transport."""
 
     seconds: float
 
@@ -67,10 +67,10 @@ class Response:
     """
     An answer.
 
-    :param address: the cluster that gave it, for messages.
-    :param secrets: texts that must not show in a message, should the answer repeat them.
+    :param address: address of the cluster, for messages.
+    :param secrets: texts to mask in messages, in case the answer repeats them.
     :param conn_id: id of the Airflow connection, for messages.
-    :param credentials: what the request carried to be let in.
+    :param credentials: the kind of credentials that the request carried.
     """
 
     status: int
@@ -83,11 +83,11 @@ class Response:
     credentials: Credentials = Credentials.NONE
 
     def public(self, text: str) -> str:
-        """Return what the server said without secrets."""
+        """Return a text of the server without secrets."""
         return without_logins(JobSecrets(self.secrets).public(text))
 
 
-#: What a flow receives for a :class:`Pause`.
+#: The response to a :class:`Pause`.
 NO_RESPONSE = Response(0, "", "")
 
 Flow = Generator[Request | Pause, Response, T]

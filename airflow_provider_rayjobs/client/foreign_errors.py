@@ -1,7 +1,7 @@
 """
-What ``requests`` and ``aiohttp`` raise, translated into errors of ``exceptions``; for the two transports only.
+Translates errors of ``requests`` and ``aiohttp`` into those of ``exceptions``, for the two transports.
 
-The originals are not chained to ours: some hold the URL of a proxy with its password.
+Originals are not chained: the text of some contains a proxy's URL with its password.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
 
 
 def unreachable(cluster: ClusterConnection, problem: str, *, maybe_sent: bool = True) -> RayClusterUnreachableError:
-    """Return the error for a request without a usable answer."""
+    """Return the error for a request that got no usable answer."""
     return RayClusterUnreachableError(f"{cluster.address}: {problem}", maybe_sent=maybe_sent)
 
 
-def no_whole_answer(cluster: ClusterConnection, seconds: float) -> RayClusterUnreachableError:
-    """Return the error for an answer that began, or not, and did not come to its end in time."""
-    return unreachable(cluster, f"no whole answer within {seconds:g} s; check that the Ray head is healthy")
+def answer_timeout(cluster: ClusterConnection, seconds: float) -> RayClusterUnreachableError:
+    """Return the error for an answer that was not complete in time."""
+    return unreachable(cluster, f"no complete answer within {seconds:g} s; check that the Ray head is healthy")
 
 
 def _tls_error(cluster: ClusterConnection, cause: object) -> RayTLSError:
     return RayTLSError(
-        f"{cluster.address}: TLS failed ({cause}); check the server's certificate, the connection's 'verify' (a CA "
-        "file or folder) and that the server speaks https",
+        f"{cluster.address}: the TLS handshake failed ({cause}); check the server's certificate, the connection's "
+        "'verify' (a CA file or folder) and that the server speaks https",
         maybe_sent=False,
     )
 
 
 def _cause(error: BaseException, kind: type[BaseException]) -> BaseException | None:
-    """Find an exception of this kind in the chain of an HTTP library's exception."""
+    """Return the exception of this kind in the chain of an HTTP library's exception; None if there is none."""
     seen: BaseException | None = error
     for _ in range(10):
         if seen is None or isinstance(seen, kind):
@@ -54,14 +54,14 @@ def _cause(error: BaseException, kind: type[BaseException]) -> BaseException | N
     return None
 
 
-_NAME_HINT = "the host name is not known; check the connection's host and this machine's DNS"
-_REFUSED_HINT = "nothing accepts connections there; check host and port, and that the Ray head runs"
+_NAME_HINT = "host name not found; check the connection's host and this machine's DNS"
+_REFUSED_HINT = "connection refused; check the connection's host and port, and that the Ray head is running"
 
 
 def translate_requests(
     cluster: ClusterConnection, error: requests.exceptions.RequestException | urllib3.exceptions.HTTPError
 ) -> RayJobsError:
-    """Return our error for one of ``requests``, or of ``urllib3`` below it, which the reading of a body raises."""
+    """Translate an error of ``requests``, or one of ``urllib3``, which reading a body raises."""
     import socket
 
     import requests
@@ -70,7 +70,7 @@ def translate_requests(
     if isinstance(error, requests.exceptions.SSLError):
         return _tls_error(cluster, _cause(error, ssl.SSLError) or error)
     if isinstance(error, requests.exceptions.ConnectTimeout):
-        hint = f"no connection within {cluster.connect_timeout:g} s; check host, port and firewall"
+        hint = f"no connection within {cluster.connect_timeout:g} s; check the connection's host, port, and firewalls"
         return unreachable(cluster, hint, maybe_sent=False)
     if isinstance(error, requests.exceptions.Timeout | ReadTimeoutError):
         hint = f"no answer within {cluster.read_timeout:g} s; check that the Ray head is healthy"
@@ -78,16 +78,17 @@ def translate_requests(
     if _cause(error, NameResolutionError) or _cause(error, socket.gaierror):
         return unreachable(cluster, _NAME_HINT, maybe_sent=False)
     if isinstance(error, requests.exceptions.ProxyError):
-        return unreachable(cluster, f"the HTTP proxy of this machine failed ({error})", maybe_sent=False)
+        problem = f"the HTTP proxy of this machine failed ({error}); check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
+        return unreachable(cluster, problem, maybe_sent=False)
     if _cause(error, NewConnectionError):
         return unreachable(cluster, _REFUSED_HINT, maybe_sent=False)
     if isinstance(error, requests.exceptions.ConnectionError | ProtocolError):
-        return unreachable(cluster, f"the connection broke before the whole answer was there ({error})")
-    return RayProtocolError(f"{cluster.address}: the request can't be sent or read: {error}")
+        return unreachable(cluster, f"the connection was lost before the answer was complete ({error})")
+    return RayProtocolError(f"{cluster.address}: the request can't be sent, or its answer not read: {error}")
 
 
-class translating_aiohttp:  # noqa: N801 - reads as a function where it is used
-    """Context manager that turns what aiohttp raises into our errors."""
+class translating_aiohttp:  # noqa: N801 - used like a function
+    """Context manager that translates errors of aiohttp into ours."""
 
     def __init__(self, cluster: ClusterConnection) -> None:
         self._cluster = cluster
@@ -110,18 +111,18 @@ def _translate_aiohttp(cluster: ClusterConnection, error: Exception) -> RayJobsE
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return _tls_error(cluster, error)
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        # Its text holds the proxy's URL, password included.
-        hint = f"the proxy of this machine refused the connection with HTTP {error.status}"
+        # The error's text contains the proxy's URL with its password.
+        hint = f"the HTTP proxy of this machine refused the connection with HTTP {error.status}"
         return unreachable(cluster, hint, maybe_sent=False)
     if isinstance(error, aiohttp.WSServerHandshakeError):
         if error.status in REFUSED_STATUSES:
-            text = ""  # aiohttp keeps none
+            text = ""  # aiohttp does not keep the text
             return error_of(
                 Response(error.status, text, cluster.address, conn_id=cluster.conn_id, credentials=cluster.credentials)
             )
         return unreachable(cluster, f"the log stream was refused with HTTP {error.status}")
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        hint = f"no connection within {cluster.connect_timeout:g} s; check host, port and firewall"
+        hint = f"no connection within {cluster.connect_timeout:g} s; check the connection's host, port, and firewalls"
         return unreachable(cluster, hint, maybe_sent=False)
     if isinstance(error, TimeoutError):
         hint = f"no answer within {cluster.read_timeout:g} s; check that the Ray head is healthy"
@@ -130,8 +131,8 @@ def _translate_aiohttp(cluster: ClusterConnection, error: Exception) -> RayJobsE
         return unreachable(cluster, _NAME_HINT, maybe_sent=False)
     if isinstance(error, aiohttp.ClientConnectorError):
         return unreachable(cluster, _REFUSED_HINT, maybe_sent=False)
-    if isinstance(error, aiohttp.InvalidURL):  # which it shows
+    if isinstance(error, aiohttp.InvalidURL):  # its text shows the URL
         return RayProtocolError(f"{cluster.address}: the request can't be sent: its URL is not valid")
-    # Never repr: that of some of aiohttp's errors shows the request's headers, the token among them.
+    # Never use repr: for some errors of aiohttp it shows the request's headers, including the token.
     what = f"{type(error).__name__}: {error}"
-    return unreachable(cluster, f"the connection broke before the whole answer was there ({what})")
+    return unreachable(cluster, f"the connection was lost before the answer was complete ({what})")

@@ -1,4 +1,4 @@
-"""Submission ids: which ones Ray can handle, and a random one."""
+"""Checks submission ids, and makes random ones."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import string
 
 
 def new_submission_id() -> str:
-    """Return a random submission id of the form that Ray gives when the client names none."""
+    """Return a random submission id, in the form that Ray uses for jobs submitted without one."""
     letters = string.ascii_letters + string.digits
     return "raysubmit_" + "".join(secrets.choice(letters) for _ in range(16))
 
 
-#: Ids outside this set give a job that no route can reach again.
+#: Ray's routes can't reach jobs with other ids.
 SUBMISSION_ID_PATTERN = re.compile(r"[A-Za-z0-9_.-]+")
 
-#: Ray names a log file after the id, and file systems take no longer name.
+#: Ray names a log file after the id, and file systems limit the length of names.
 LONGEST_SUBMISSION_ID = 240
 
 
 def names_no_job(submission_id: object) -> bool:
-    """Whether an id is missing: None, or what a template makes of None, or nothing."""
+    """Whether an id is missing: None, an empty string, or ``"None"``, which templates make of None."""
     return submission_id is None or (isinstance(submission_id, str) and submission_id.strip() in ("", "None"))
 
 
 def is_submission_id(value: object) -> bool:
-    """Whether a cluster may call a job so: what :func:`check_submission_id` takes."""
+    """Whether a value passes :func:`check_submission_id`."""
     try:
         check_submission_id(value)
     except (TypeError, ValueError):
@@ -36,21 +36,21 @@ def is_submission_id(value: object) -> bool:
 
 def check_submission_id(submission_id: object) -> str:
     """
-    Return the id when Ray can route it.
+    Return the id if Ray can find its job again.
 
-    :raises ValueError: it holds other characters than letters, digits, ``_``, ``.`` and ``-``.
-    :raises TypeError: it is no text.
+    :raises ValueError: it contains characters other than letters, digits, ``_``, ``.`` and ``-``, or is too long.
+    :raises TypeError: it is not a string.
     """
     if not isinstance(submission_id, str):
-        raise TypeError(f"submission_id must be a text, not {submission_id!r}")
+        raise TypeError(f"submission_id must be a string, not {submission_id!r}")
     if not SUBMISSION_ID_PATTERN.fullmatch(submission_id) or submission_id in (".", ".."):
         raise ValueError(
-            f"submission_id {submission_id!r} can't be used: Ray finds a job again only when its id is made of "
-            "letters, digits, '_', '.' and '-'"
+            f"submission_id {submission_id!r} must contain only letters, digits, '_', '.' and '-': Ray can't find jobs "
+            "with other ids again"
         )
     if len(submission_id) > LONGEST_SUBMISSION_ID:
         raise ValueError(
-            f"submission_id has {len(submission_id)} characters; Ray can't run jobs with more than "
-            f"{LONGEST_SUBMISSION_ID}: {submission_id!r}"
+            f"submission_id must have at most {LONGEST_SUBMISSION_ID} characters, not {len(submission_id)}: "
+            f"{submission_id!r}"
         )
     return submission_id

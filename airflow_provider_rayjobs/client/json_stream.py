@@ -1,4 +1,4 @@
-"""Decodes the one long string of a JSON object while it comes, in bounded memory; no I/O."""
+"""Decodes the one long string of a JSON object while it arrives, in bounded memory; no I/O."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from airflow_provider_rayjobs.client.answer_body import AnswerBodyError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-#: Whole characters and whole escapes; the group is the last escape.
+#: Complete characters and escapes; the group is the last escape.
 _ESCAPED = re.compile(r'(?:[^"\\]+|(\\(?:u[0-9a-fA-F]{4}|[^u])))*')
-#: Characters of an escape, or of the two that are one character.
+#: Maximum length of an escape, in characters: that of a surrogate pair.
 LONGEST_ESCAPE = 12
 
 _HIGH_SURROGATE = re.compile(r"\\u[dD][89abAB]")
@@ -25,7 +25,7 @@ class JsonTextReader:
     Decodes the string in a JSON object ``{"<key>": "<string>"}`` piece by piece.
 
     :param key: the object's only key.
-    :param take: takes the pieces of the string; may return steps, as those of an answer's body do.
+    :param take: takes the pieces of the string; may return steps, like ``TakePiece`` of ``answer_body``.
     """
 
     def __init__(self, key: str, take: Callable[[str], Iterable[None] | None]) -> None:
@@ -40,7 +40,7 @@ class JsonTextReader:
         """
         Take the next bytes of the answer.
 
-        :raises AnswerBodyError: it is not of this form.
+        :raises AnswerBodyError: the answer does not have this form.
         """
         if self._ended:
             self._end(self._decode(data))
@@ -56,17 +56,17 @@ class JsonTextReader:
         return self._take(self._ready()) or ()
 
     def _end(self, rest: str) -> None:
-        """Check what comes behind the string, which is not kept."""
+        """Check the text behind the string."""
         if rest.strip(" \t\r\n}"):
             raise AnswerBodyError("it is not an object with one string")
 
     def _ready(self) -> str:
-        """Return what of the string is complete, and keep the rest."""
+        """Return the complete part of the string, and keep the rest."""
         match = _ESCAPED.match(self._buffer)
         ready, last = (match.group(), match.group(1)) if match else ("", None)
         self._ended = len(ready) < len(self._buffer) and self._buffer[len(ready)] == '"'
         if not self._ended and last and _HIGH_SURROGATE.match(last) and ready.endswith(last):
-            ready = ready[: -len(last)]  # its second half is in the next piece
+            ready = ready[: -len(last)]  # the second half of the pair is in the next piece
         self._buffer = self._buffer[len(ready) :]
         if self._ended:
             self._end(self._buffer[1:])
@@ -80,9 +80,9 @@ class JsonTextReader:
 
     def close(self) -> None:
         """
-        See that the string has ended.
+        Check that the string has ended.
 
-        :raises AnswerBodyError: it is cut.
+        :raises AnswerBodyError: it has not.
         """
         if not self._ended:
-            raise AnswerBodyError("it is cut, or not an object with one string")
+            raise AnswerBodyError("it is incomplete, or not an object with one string")

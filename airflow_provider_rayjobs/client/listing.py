@@ -1,4 +1,4 @@
-"""The list of all jobs, which grows without bound, decoded while it comes, in bounded memory; no I/O."""
+"""Decodes the list of all jobs, which grows without limit, while it arrives, in bounded memory; no I/O."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 LIST_PATH = "/api/jobs/"
 
-#: Bytes of a list that are read: those of about 500,000 jobs. A head breaks off at some 100,000.
+#: Maximum size of a list, in bytes: about 500,000 jobs. A head fails at about 100,000.
 LIST_LIMIT = 256 * 1024 * 1024
 
-#: Seconds that a list may take. A head of 2 cores makes that of 100,000 jobs in 32 s.
+#: Seconds that a list may take. A head with 2 cores needs 32 s for 100,000 jobs.
 LIST_WITHIN = 120.0
 
-#: Characters that one job in the list may have.
+#: Maximum size of one job in the list, in characters.
 JOB_LIMIT = ANSWER_LIMIT
 
-#: Counts all actors that the head remembers and returns none. Each submitted job has one of its own, so this tells at
-#: the cost of one look about how many jobs are on record. (Ray's state API, ``dashboard/modules/state/state_head.py``.)
+#: Counts all actors that the head remembers, and returns none of them. Each submitted job has its own actor, so one
+#: cheap request tells about how many jobs are on record. (Ray's state API, ``dashboard/modules/state/state_head.py``.)
 ACTORS_PATH = "/api/v0/actors?limit=1&filter_keys=state&filter_predicates=%3D&filter_values=RESTARTING"
 
 _GAP = re.compile(r"[\s,\[]*")
@@ -42,9 +42,9 @@ def read_list(begin: Callable[[], Callable[[dict[str, Any]], object]], *, repeat
     Read the list of all jobs (``GET /api/jobs/``).
 
     :param begin: called for each attempt; what it returns takes each job, as decoded JSON, and may raise ValueError.
-    :param repeatable: whether to try again on lost contact.
-    :return: how many jobs there are.
-    :raises RayJobsError: no answer, or not one of the Jobs API.
+    :param repeatable: whether to retry when contact is lost.
+    :return: the number of jobs.
+    :raises RayJobsError: there is no answer, or it does not come from the Jobs API.
     """
     reader: _ListReader | None = None
 
@@ -62,7 +62,7 @@ def read_list(begin: Callable[[], Callable[[dict[str, Any]], object]], *, repeat
 
 
 def list_jobs() -> Flow[list[JobDetails]]:
-    """Read all jobs that the cluster ever had (``GET /api/jobs/``), drivers that nobody submitted included."""
+    """Read all jobs on the cluster's record (``GET /api/jobs/``), including drivers that were not submitted."""
     jobs: list[JobDetails] = []
 
     def begin() -> Callable[[dict[str, Any]], object]:
@@ -84,14 +84,14 @@ class _ListReader:
         self._take = take
         self._text = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
         self._buffer = ""
-        self._try_at = 0  # length of the buffer from which on decoding is worth a try
+        self._try_at = 0  # decode when the buffer has at least this many characters
         self._number = 0
 
     def feed(self, data: bytes) -> None:
         """
         Take the next bytes of the answer.
 
-        :raises AnswerBodyError: it is not a list of objects, or one of them is too large.
+        :raises AnswerBodyError: the answer is not a list of objects, or one of them is too large.
         """
         self._buffer += self._text(data)
         if len(self._buffer) < self._try_at:
@@ -105,11 +105,11 @@ class _ListReader:
             try:
                 start = self._decode_at(at)
             except json.JSONDecodeError:
-                break  # the rest of it is in the next piece
+                break  # the rest of the job is in the next piece
         self._buffer = self._buffer[start:]
         if len(self._buffer) > JOB_LIMIT:
             raise AnswerBodyError(f"it has a job of more than {JOB_LIMIT:,} characters")
-        self._try_at = len(self._buffer) * 2  # a large one is not to be decoded anew with each piece of it
+        self._try_at = len(self._buffer) * 2  # so that a large job isn't decoded again with each piece
 
     def _decode_at(self, at: int) -> int:
         try:
@@ -118,14 +118,14 @@ class _ListReader:
             raise AnswerBodyError("it is nested too deeply") from None
         except json.JSONDecodeError:
             raise
-        except ValueError as e:  # a number of thousands of digits
-            raise AnswerBodyError(f"it holds a number that can't be read ({e})") from None
+        except ValueError as e:  # a number with thousands of digits
+            raise AnswerBodyError(f"it contains a number that can't be read ({e})") from None
         if not isinstance(job, dict):
-            raise AnswerBodyError("it holds other things than objects")
+            raise AnswerBodyError("it contains something other than objects")
         try:
             self._take(job)
         except ValueError as e:
-            raise AnswerBodyError(f"it holds {e}") from None
+            raise AnswerBodyError(f"it contains {e}") from None
         self._number += 1
         return end
 
@@ -135,9 +135,9 @@ class _ListReader:
 
     def close(self, response: Response) -> int:
         """
-        Return how many objects there were.
+        Return the number of objects.
 
-        :raises RayProtocolError: the list is cut.
+        :raises RayProtocolError: the list is incomplete or malformed.
         """
         self._try_at = 0
         try:
@@ -145,12 +145,12 @@ class _ListReader:
         except AnswerBodyError as e:
             raise no_jobs_api(response, f"a malformed list of jobs: {e}") from None
         if "".join(self._buffer.split()) != ("]" if self._number else "[]"):
-            raise no_jobs_api(response, "a list of jobs that is cut or malformed")
+            raise no_jobs_api(response, "an incomplete or malformed list of jobs")
         return self._number
 
 
 def count_actors() -> Flow[int | None]:
-    """Read about how many jobs the cluster ever had, or None where it does not tell."""
+    """Return about how many jobs are on the cluster's record; None if the cluster does not say."""
     try:
         response = yield Request("GET", ACTORS_PATH, repeatable=False)
     except RayJobsError:

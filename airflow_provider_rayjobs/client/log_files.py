@@ -1,11 +1,13 @@
 """
-Reads a job's log as a whole, or its last lines; flows as those of ``protocol``.
+Reads a job's whole log, or its last lines, by flows like those of ``verbs``.
 
-Two routes have it. ``GET /api/v0/logs/file`` of Ray's state API (``dashboard/modules/state/state_head.py``) gives the
-file's bytes while the head reads them, at some 250 MB a second on Ray 2.60, and its last lines in a few milliseconds
-whatever its size is. ``GET /api/jobs/{id}/logs`` of the Jobs API makes one JSON string of it in the head's memory, and
-fails when a byte of it is not UTF-8. So the first is asked first. The second knows no node, so it also has the log of a
-job whose node is not known; and a proxy may let only the Jobs API through.
+Two routes serve it:
+
+- ``GET /api/v0/logs/file`` of Ray's state API (``dashboard/modules/state/state_head.py``) streams the file's bytes, at
+  about 250 MB/s on Ray 2.60. It returns the last lines in a few milliseconds, whatever the file's size. So it is tried
+  first.
+- ``GET /api/jobs/{id}/logs`` of the Jobs API builds one JSON string in the head's memory, and fails if a byte of the
+  log is not UTF-8. It needs no node id, and works behind a proxy that passes only the Jobs API.
 """
 
 from __future__ import annotations
@@ -36,16 +38,16 @@ if TYPE_CHECKING:
 
     TakeText = Callable[[str], Iterable[None] | None]
 
-#: Where Ray's dashboard hands out the files of a node.
+#: Route of Ray's dashboard that serves the log files of a node.
 LOG_FILE_ROUTE = "/api/v0/logs/file"
 
 #: Seconds that reading a log may take.
 LOG_WITHIN = 600.0
 
-#: Bytes of a log that are held as one text.
+#: Maximum size of a log that is kept in memory as one string, in bytes.
 LOG_LIMIT = 256 * 1024 * 1024
 
-#: The first Ray that gives a file as it is. Older ones put a byte before each block: "1", or "0" before an error.
+#: The first Ray that sends a file as it is. Older ones put a mark before each block: "1", or "0" before an error.
 PLAIN_FILES_SINCE = (2, 45)
 BLOCK = 64 * 1024
 
@@ -54,11 +56,11 @@ _ENDLESS = 2**62
 
 def log_file_path(submission_id: str, node_id: str, extension: str = "log", lines: int = -1) -> str:
     """
-    Return the path of a file that a job left on its node, with its query.
+    Return the path and query for a file that a job left on its node.
 
     :param node_id: the job's ``driver_node_id``.
-    :param extension: ``log``, or what else is beside it.
-    :param lines: how many of the last lines; -1 for all.
+    :param extension: ``log``, or the extension of another file of the job.
+    :param lines: number of last lines; -1 for all.
     """
     query = {"node_id": node_id, "filename": f"job-driver-{submission_id}.{extension}", "lines": lines}
     return f"{LOG_FILE_ROUTE}?{urlencode(query)}"
@@ -66,18 +68,18 @@ def log_file_path(submission_id: str, node_id: str, extension: str = "log", line
 
 def file_error(response: Response) -> RayJobsError:
     """
-    Return what an answer of the route means that is not the file.
+    Return the error for an answer of this route that is not the file.
 
-    Ray itself answers with 500 when there is no such node or file. A proxy that passes the Jobs API only answers with
-    403, 404, 405, a redirect to a login page, …; or, with status 200, a web page.
+    Ray answers 500 if there is no such node or file. A proxy that passes only the Jobs API answers 403, 404, 405, a
+    redirect to a login page, or 200 with a web page.
     """
     error = error_of(response)
     asks_for_login = isinstance(error, RayAuthError) and response.status == 401
     if asks_for_login or isinstance(error, RayClusterUnreachableError) or response.status in (400, 500):
         return error
     return RayRequestRefusedError(
-        f"{response.address}: HTTP {response.status}: this cluster, or a proxy before it, does not serve GET "
-        "/api/v0/logs/file; let the proxy pass it",
+        f"{response.address}: HTTP {response.status}: the cluster, or a proxy in front of it, does not serve GET "
+        "/api/v0/logs/file; configure the proxy to pass it",
         status=response.status,
     )
 
@@ -86,15 +88,15 @@ def read_file(
     submission_id: str, node_id: str, begin: Callable[[], TakeText], *, lines: int = -1, limit: int = _ENDLESS
 ) -> Flow[None]:
     """
-    Read a job's log, or its last lines, as its node has them (``GET /api/v0/logs/file``).
+    Read a job's log, or its last lines, from the job's node (``GET /api/v0/logs/file``).
 
-    Bytes that are not UTF-8 become replacement characters, and every kind of line end a line feed, as in the log that
-    the Jobs API gives.
+    Bytes that are not UTF-8 become replacement characters, and all line ends become line feeds, as in the log that the
+    Jobs API returns.
 
     :param node_id: the job's ``driver_node_id``.
     :param begin: called for each attempt; what it returns takes the text, piece by piece.
-    :param lines: how many of the last lines; -1 for all.
-    :param limit: bytes that the answer may have.
+    :param lines: number of last lines; -1 for all.
+    :param limit: maximum size of the answer, in bytes.
     :raises RayAPIError: the node is gone, has no such file, or the cluster has no such route.
     """
     version = yield from get_version()
@@ -115,13 +117,13 @@ def read_file(
 
 
 def _version_of(text: str) -> tuple[int, ...]:
-    """Return the first two numbers of a version; a text that has none is taken for a newer Ray's."""
+    """Return the first two numbers of a version; text without them counts as a newer Ray."""
     match = re.match(r"(\d{1,4})\.(\d{1,4})", text)
     return tuple(map(int, match.groups())) if match else PLAIN_FILES_SINCE
 
 
 class _FileReader:
-    """Makes text of a file's bytes, piece by piece."""
+    """Decodes the bytes of a file to text, piece by piece."""
 
     def __init__(self, take: TakeText, *, has_marks: bool) -> None:
         self._take = take
@@ -145,7 +147,7 @@ class _FileReader:
         return self._take(self._decode(bytes(plain))) or ()
 
     def close(self) -> str:
-        """Take what is left; return an older Ray's error, an empty text if there was none."""
+        """Pass on the rest of the text; return the error of an older Ray, or an empty string."""
         for _ in self._take(self._decode(b"", final=True)) or ():
             pass
         return "" if self._error is None else " ".join(self._error.decode(errors="replace").split())
@@ -153,11 +155,11 @@ class _FileReader:
 
 def read_json_log(submission_id: str, begin: Callable[[], TakeText], *, limit: int = _ENDLESS) -> Flow[None]:
     """
-    Read a job's log by the Jobs API (``GET /api/jobs/{id}/logs``).
+    Read a job's log through the Jobs API (``GET /api/jobs/{id}/logs``).
 
     :param begin: as in :func:`read_file`.
-    :param limit: bytes that the answer may have.
-    :raises RayJobNotFoundError: no such job.
+    :param limit: maximum size of the answer, in bytes.
+    :raises RayJobNotFoundError: there is no such job.
     :raises RayAPIError: a byte of the log is not UTF-8, among other reasons.
     """
     reader: JsonTextReader | None = None
@@ -181,12 +183,12 @@ def read_log(
     submission_id: str, node_id: str | None, begin: Callable[[], TakeText], *, try_json: bool = True
 ) -> Flow[None]:
     """
-    Read a job's log by whichever route has it.
+    Read a job's log through either route.
 
     :param node_id: the job's ``driver_node_id``, if it is known.
     :param begin: as in :func:`read_file`.
-    :param try_json: whether the second route may be asked, which costs the head memory for the whole log.
-    :raises RayJobsError: what the last route answered.
+    :param try_json: whether to try the second route, which needs memory for the whole log on the head.
+    :raises RayJobsError: the last route that was tried failed.
     """
     if not node_id:
         yield from read_json_log(submission_id, begin)
@@ -207,9 +209,9 @@ def read_log(
 
 def get_job_logs(submission_id: str) -> Flow[str]:
     """
-    Read a job's whole log as one text (``GET /api/jobs/{id}/logs``; where a byte is not UTF-8, by its file).
+    Read a job's whole log as one string (``GET /api/jobs/{id}/logs``; if a byte is not UTF-8, from its file).
 
-    :raises RayJobNotFoundError: no such job.
+    :raises RayJobNotFoundError: there is no such job.
     :raises RayProtocolError: the log has more than :data:`LOG_LIMIT` bytes.
     """
     parts: list[str] = []

@@ -1,5 +1,5 @@
 """
-The store of packages on the head, without I/O: flows as those of ``protocol``.
+Flows for the package store on the head; no I/O.
 
 Routes and answers follow ``get_package`` and ``upload_package`` of ``dashboard/modules/job/job_head.py`` of Ray 2.60.
 """
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 def has_package(name: str) -> Flow[bool]:
     """
-    Ask whether the cluster has a package (``GET /api/packages/gcs/{name}``).
+    Check whether the cluster has a package (``GET /api/packages/gcs/{name}``).
 
-    The question has Ray keep the package for the next 10 minutes, though no job uses it yet, even when it only comes
-    within them.
+    The request makes Ray keep the package for 10 minutes, even if no job uses it yet, and even if it is uploaded only
+    within these 10 minutes.
 
     :param name: the package's file name.
     """
@@ -39,14 +39,14 @@ def has_package(name: str) -> Flow[bool]:
 
 def put_package(name: str, upload: Callable[[], Body]) -> Flow[bool]:
     """
-    Send a package (``PUT /api/packages/gcs/{name}``); the name stands for the content, so that repeating does no harm.
+    Upload a package (``PUT /api/packages/gcs/{name}``); repeating is harmless, since the content determines the name.
 
     :param name: the package's file name.
-    :param upload: opens the content for each attempt.
-    :return: False when it is too large for the server, or for a proxy before it.
+    :param upload: opens the content; called for each attempt.
+    :return: False if the package is too large for the server, or for a proxy in front of it.
     """
     response = yield Request("PUT", _path(name), upload=upload)
-    # An older Ray wraps the 413 of its own web server into a 500.
+    # An older Ray turns the 413 of its own web server into a 500.
     if response.status == 413 or (response.status == 500 and "HTTPRequestEntityTooLarge" in response.text):
         return False
     if response.status != 200:

@@ -1,8 +1,8 @@
 """
-Sends what the flows of ``protocol`` ask for, with ``requests``.
+Sends the requests of flows with ``requests``.
 
-Foreign exceptions end here: what leaves this module is an error of ``exceptions``. ``requests`` is imported when a
-transport is made, never before.
+Errors of ``requests`` are translated here: callers see only those of ``exceptions``. ``requests`` is imported when a
+transport is created, never before.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from airflow_provider_rayjobs.client.answer_body import ACCEPTED_ENCODINGS, Answ
 from airflow_provider_rayjobs.client.answers import response_of, unusable_body
 from airflow_provider_rayjobs.client.contact import Contact
 from airflow_provider_rayjobs.client.exchange import NO_RESPONSE, Flow, Pause, Request, Response
-from airflow_provider_rayjobs.client.foreign_errors import no_whole_answer, translate_requests
+from airflow_provider_rayjobs.client.foreign_errors import answer_timeout, translate_requests
 from airflow_provider_rayjobs.client.retries import (
     TOKEN_PAUSE,
     absence_waits,
@@ -45,12 +45,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Bytes that are read from the connection at a time.
+#: Bytes to read from the connection at a time.
 READ_SIZE = 64 * 1024
 
-#: Bytes a second that an upload is granted time for: for all of it, and for its way from a proxy to the cluster.
+#: Slowest speeds that an upload's time limits allow for, in bytes per second: for the whole upload, and from a proxy to
+#: the cluster.
 SLOWEST_UPLOAD = 100_000
-SLOWEST_HANDING_ON = 1_000_000
+SLOWEST_FORWARDING = 1_000_000
 
 
 def _nothing() -> None:
@@ -59,10 +60,10 @@ def _nothing() -> None:
 
 class RequestsTransport:
     """
-    Drives flows with ``requests``; one session, which is not to be shared by threads.
+    Runs flows with ``requests``; one session, which threads must not share.
 
     :param cluster: the cluster to talk to.
-    :param sleep: waits, in seconds.
+    :param sleep: function that waits, in seconds.
     """
 
     def __init__(self, cluster: ClusterConnection, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -74,9 +75,9 @@ class RequestsTransport:
         self._breakable: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         self._before_submission: Callable[[], None] = _nothing
         self._session = requests.Session()
-        # Of the environment only what `network` reads counts; a ~/.netrc would replace our Authorization.
+        # `network` reads what we need of the environment; a ~/.netrc would replace our Authorization.
         self._session.trust_env = False
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # our own are in the headers
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))  # ours are sent as a header
         self._session.cert = cluster.client_cert
         self._session.headers["Accept-Encoding"] = ACCEPTED_ENCODINGS
         self._connection = _OpenConnection()
@@ -92,14 +93,15 @@ class RequestsTransport:
         before_submission: Callable[[], None] = _nothing,
     ) -> Iterator[None]:
         """
-        Wait for an absent cluster inside, for the connection's ``unreachable_timeout`` instead of some quick retries.
+        Within this context, wait for an unreachable cluster up to the connection's ``unreachable_timeout``.
 
-        A task's steps run inside, so that an outage does not use up the task's tries. Other callers, and what a kill
-        does, want a soon answer.
+        A task's steps run in it, so that an outage does not use up the task's tries. Without it, a few quick retries
+        are made; other callers, and the handling of a kill, need a quick answer.
 
-        :param log: where the loss and the return of contact are told.
-        :param breakable: entered around each request, and each wait between two: where a signal may break it off.
-        :param before_submission: called each time before a job is submitted; may raise.
+        :param log: logger for the loss and the return of contact.
+        :param breakable: context manager entered for each request and each wait; within it, a signal handler may
+            interrupt.
+        :param before_submission: called before each attempt to submit a job; may raise.
         """
         before = self._contact, self._breakable, self._before_submission
         self._contact = Contact(self.cluster.unreachable_timeout, log)
@@ -111,7 +113,7 @@ class RequestsTransport:
 
     def run(self, flow: Flow[T]) -> T:
         """
-        Drive a flow to its end.
+        Run a flow to its end.
 
         :return: what the flow returns.
         :raises RayJobsError: what the flow raises.
@@ -123,7 +125,7 @@ class RequestsTransport:
                     answer = self._perform(step)
                 except RayJobsError as e:
                     if self._contact is not None and self._contact.given_up():
-                        flow.close()  # a flow would take the error for one attempt of several
+                        flow.close()  # the flow would treat the error as that of a single attempt
                         raise
                     step = flow.throw(e)
                 else:
@@ -146,7 +148,7 @@ class RequestsTransport:
         return Retrying(**retry_policy(), sleep=self._sleep)(self._ask, step)
 
     def _awaited(self, request: Request, contact: Contact) -> Response:
-        """Ask until the cluster answers, or contact has been lost for too long."""
+        """Repeat a request until the cluster answers, or contact has been lost for too long."""
         waits = absence_waits()
         while True:
             try:
@@ -177,7 +179,7 @@ class RequestsTransport:
 
     def send_once(self, request: Request, timeout: float) -> Response:
         """Send a request once, within ``timeout`` seconds, without retries; for signal handlers."""
-        # To ask for a token may take time, and masking it Airflow's channel, which a signal handler must not use.
+        # No new token: getting one may take long, and a signal handler must not use Airflow's channel to mask it.
         return self._send(request, timeout, fresh=False)
 
     def _send(self, request: Request, timeout: float | None = None, *, fresh: bool = True) -> Response:
@@ -204,12 +206,12 @@ class RequestsTransport:
                 ) as answer:
                     response = self._read(request, answer)
             except (requests.exceptions.RequestException, HTTPError) as e:
-                # Never chained: the text of some of these holds a proxy's password.
-                raise (no_whole_answer(cluster, total) if is_cut() else translate_requests(cluster, e)) from None
+                # Never chained: the text of some of these contains a proxy's password.
+                raise (answer_timeout(cluster, total) if is_cut() else translate_requests(cluster, e)) from None
             except OSError as e:  # a CA file or folder that can't be read
                 raise RayConnectionConfigError(cluster.conn_id, "verify", str(e)) from e
-            if is_cut():  # a body without a length ends where the connection does
-                raise no_whole_answer(cluster, total)
+            if is_cut():  # a body without a Content-Length ends when the connection is closed
+                raise answer_timeout(cluster, total)
             return response
 
     def _read(self, request: Request, answer: requests.Response) -> Response:
@@ -232,31 +234,31 @@ class RequestsTransport:
 def _timeouts(
     cluster: ClusterConnection, request: Request, upload: Body | None, timeout: float | None
 ) -> tuple[float, float, float]:
-    """Return seconds to connect (and for each write), for each read, and for all of it."""
+    """Return the seconds to connect (and for each write), for each read, and for the whole request."""
     if timeout is not None:
         return timeout, timeout, timeout
     connect, read = cluster.connect_timeout, cluster.read_timeout
     total = connect + max(request.within, read)
     if upload is None:
         return connect, read, total
-    # A proxy may take in everything at once, and hand it on while we wait.
+    # A proxy may accept the whole upload at once, and forward it while we wait.
     size = len(upload)
-    return max(connect, read), read + size / SLOWEST_HANDING_ON, total + size / SLOWEST_UPLOAD
+    return max(connect, read), read + size / SLOWEST_FORWARDING, total + size / SLOWEST_UPLOAD
 
 
 class _OpenConnection:
     """
-    The connection of a session, so that a request that takes too long can be cut off.
+    The open connection of a session, which it can cut when a request takes too long.
 
-    The timeouts of ``requests`` bound each read of a few bytes, and never the whole: a server that sends one byte now
-    and then holds up its caller for ever.
+    The timeouts of ``requests`` limit each read, never the whole request. A server that sends a byte now and then could
+    block its caller forever.
     """
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
 
     def adapter(self) -> requests.adapters.HTTPAdapter:
-        """Return what makes the connections, for ``requests``."""
+        """Return the adapter that opens the connections for ``requests``."""
         from requests.adapters import HTTPAdapter
         from urllib3.connection import HTTPConnection, HTTPSConnection
         from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -272,7 +274,7 @@ class _OpenConnection:
 
                 def connect(self) -> None:
                     super().connect()
-                    # With TLS it is another; that of a proxy is below the one of TLS within TLS.
+                    # TLS replaces the socket. For TLS within TLS, through a proxy, the real socket is an attribute.
                     keep(self.sock if isinstance(self.sock, socket.socket) else self.sock.socket)
 
             return type(pool_class.__name__, (pool_class,), {"ConnectionCls": Connection})
@@ -300,20 +302,20 @@ class _OpenConnection:
     @contextlib.contextmanager
     def cut_after(self, seconds: float) -> Iterator[Callable[[], bool]]:
         """
-        Cut the connection when what is inside takes longer.
+        Cut the connection if the body of the ``with`` statement takes longer.
 
-        :return: tells whether it was cut.
+        :return: function that tells whether the connection was cut.
         """
         cut, over = threading.Event(), threading.Event()
 
         def watch() -> None:
             wait = seconds
             while not over.wait(wait):
-                wait = 1.0  # once more, should there have been no connection yet
+                wait = 1.0  # again, in case there was no connection yet
                 cut.set()
                 if self._socket is not None:
                     with contextlib.suppress(OSError):
-                        # Of the plain socket: TLS has a farewell of its own, for which nobody waits here.
+                        # Shut down the plain socket, without the closing handshake of TLS.
                         socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
         threading.Thread(target=watch, daemon=True).start()

@@ -1,4 +1,4 @@
-"""The retry policy of both transports, and what of an answer calls for another attempt."""
+"""Decides for both transports when a request is retried, and how long they wait between attempts."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.client.exchange import Response
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
 
-#: Attempts at a repeatable request, and the waits between them in seconds: about 4 s in all.
+#: Attempts of a repeatable request, and the waits between them in seconds: about 4 s in total.
 ATTEMPTS = 5
 FIRST_WAIT = 0.25
 LONGEST_WAIT = 2.0
 
-#: Seconds between two attempts while a task waits for an absent cluster, at most.
+#: Maximum seconds between two attempts while a task waits for an unreachable cluster.
 LONGEST_ABSENCE_WAIT = 5.0
 
-#: Seconds after which a request is sent once more when a token that changes was refused.
+#: Seconds before a request is repeated after the cluster refused a rotating token.
 TOKEN_PAUSE = 1.0
 
 
 def retry_policy() -> dict[str, Any]:
-    """Return the arguments of tenacity's ``Retrying`` and ``AsyncRetrying``: bounded, with jitter, on lost contact."""
+    """Return the arguments of tenacity's ``Retrying`` and ``AsyncRetrying``: retry lost contact, with jitter."""
     from tenacity import retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
     return {
@@ -41,7 +41,7 @@ def retry_policy() -> dict[str, Any]:
 
 
 def absence_waits() -> Iterator[float]:
-    """Yield the seconds between two attempts at an absent cluster: short ones first, then longer, with jitter."""
+    """Yield the seconds between attempts to reach an absent cluster: first short, then longer, with jitter."""
     wait = FIRST_WAIT
     while True:
         yield wait + random.uniform(0, FIRST_WAIT)  # noqa: S311 - jitter
@@ -49,7 +49,7 @@ def absence_waits() -> Iterator[float]:
 
 
 def drop_outdated_token(cluster: ClusterConnection, status: int) -> bool:
-    """Whether a token was refused that changes: it may just have been replaced. Ray refuses before it acts."""
+    """Drop a refused rotating token; return whether to send the request again (safe: Ray refuses before it acts)."""
     if status not in REFUSED_STATUSES or cluster.token is None:
         return False
     cluster.token.drop()
@@ -57,7 +57,7 @@ def drop_outdated_token(cluster: ClusterConnection, status: int) -> bool:
 
 
 def settled(response: Response) -> Response:
-    """Turn an answer that asks to come again later into the error that the retry policy knows."""
+    """Return a response, or raise the error that the retry policy handles if it asks to try again later."""
     if is_transient(response):
         raise error_of(response)
     return response

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from airflow_provider_rayjobs.text.safe_text import without_credentials
 
-#: Keys that Ray itself knows; plugins on the cluster may add others.
+#: Keys that Ray itself supports; plugins on the cluster may add others.
 KNOWN_KEYS = frozenset(
     [
         "working_dir",
@@ -43,10 +43,10 @@ KNOWN_KEYS = frozenset(
     ]
 )
 
-#: Bytes that Linux takes for one argument or environment variable of a process (``MAX_ARG_STRLEN``), without the NUL.
+#: Maximum size of an argument or environment variable on Linux, in bytes (``MAX_ARG_STRLEN`` without the final NUL).
 LARGEST_STRING = 131_071
 
-#: URIs that are more than a path: what the nodes download, what Ray keeps itself, and what is on every node.
+#: Schemes of URIs that nodes download (``gcs``: from Ray's own package store); ``local`` is a folder on every node.
 _DOWNLOADED = frozenset({"http", "https", "s3", "gs", "azure", "abfss", "file", "gcs"})
 _SCHEMES = _DOWNLOADED | {"local"}
 
@@ -60,7 +60,7 @@ _INSTALLER_FIELDS: Mapping[str, Mapping[str, type]] = {
 
 
 def public_runtime_env(runtime_env: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a ``runtime_env`` to be shown: without the values of ``env_vars``, and what URLs hold that is secret."""
+    """Return a ``runtime_env`` for display: without the values of ``env_vars``, and without secrets in URLs."""
     shown = {key: without_credentials(value) for key, value in runtime_env.items()}
     if isinstance(shown.get("env_vars"), Mapping):
         shown["env_vars"] = dict.fromkeys(shown["env_vars"], "***")
@@ -68,56 +68,58 @@ def public_runtime_env(runtime_env: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_uri(value: str) -> bool:
-    """Whether a ``working_dir`` or an entry of ``py_modules`` is a URI that Ray reads by itself, and no local path."""
+    """Whether a ``working_dir`` or an entry of ``py_modules`` is a URI that Ray reads itself, not a local path."""
     return urlsplit(value).scheme in _SCHEMES
 
 
 def unknown_keys(runtime_env: Mapping[str, Any]) -> list[str]:
-    """Return the keys that Ray itself does not know."""
+    """Return the keys that Ray itself does not support."""
     return sorted(set(runtime_env) - KNOWN_KEYS)
 
 
 def check_runtime_env(runtime_env: Any) -> None:
     """
-    Check a ``runtime_env`` as far as its values tell; local paths are not looked at.
+    Check the values of a ``runtime_env``, without reading local paths.
 
-    :raises TypeError: a value has a wrong type; the message names its key.
-    :raises ValueError: a value is wrong; the message names its key.
+    :raises TypeError: a value has the wrong type; the message names its key.
+    :raises ValueError: a value is invalid; the message names its key.
     """
     check_mapping("runtime_env", runtime_env)
     for key, value in runtime_env.items():
         if not isinstance(key, str):
-            raise TypeError(f"runtime_env has the key {key!r}, which is no text")
+            raise TypeError(f"runtime_env has the key {key!r}; keys must be strings")
         if value is not None:
             _check_value(key, value)
     _check_together({key for key, value in runtime_env.items() if value})
 
 
 def check_env_vars(name: str, env_vars: Any) -> None:
-    """Check that environment variables can be given to a process; values are never shown."""
+    """Check that environment variables can be passed to a process; messages never show values."""
     check_strings(name, env_vars)
     for key, value in env_vars.items():
         if not key or "=" in key or not is_passable(key):
-            raise ValueError(f"{name} has the key {key!r}, which no environment variable can have as its name")
+            raise ValueError(f"{name} has the key {key!r}, which is not a valid name for an environment variable")
         if not is_passable(value):
-            raise ValueError(f"{name}[{key!r}] holds a NUL character, or half of a surrogate pair; no variable can")
+            raise ValueError(
+                f"{name}[{key!r}] must not contain NUL or lone surrogates: environment variables can't hold them"
+            )
         size = len(f"{key}={value}".encode())
         if size > LARGEST_STRING:
             raise ValueError(
-                f"{name}[{key!r}] has {size:,} bytes with its name; Linux gives a process none of more than "
+                f"{name}[{key!r}] has {size:,} bytes with its name; on Linux, an environment variable has at most "
                 f"{LARGEST_STRING:,}. Put it where the cluster can read it: into a file of the working_dir, or if it "
-                "is secret, into a store of secrets"
+                "is secret, into a secret store"
             )
 
 
 def check_strings(name: str, value: Any) -> None:
-    """Check that a value is a mapping of texts to texts."""
+    """Check that a value is a mapping of strings to strings."""
     check_mapping(name, value)
     for key, item in value.items():
         if not isinstance(key, str):
-            raise TypeError(f"{name} has the key {key!r}, which is no text")
+            raise TypeError(f"{name} has the key {key!r}; keys must be strings")
         if not isinstance(item, str):
-            raise TypeError(f"{name}[{key!r}] must be a text, not {type(item).__name__}; write str(...) around it")
+            raise TypeError(f"{name}[{key!r}] must be a string, not {type(item).__name__}; convert it with str(...)")
 
 
 def check_mapping(name: str, value: Any) -> None:
@@ -127,12 +129,12 @@ def check_mapping(name: str, value: Any) -> None:
 
 
 def expanded_on_the_node(value: str) -> bool:
-    """Whether Ray may change a variable's value: it expands names of other variables (``update_envs`` of Ray 2.60)."""
+    """Whether Ray may change a variable's value: it expands ``$NAME`` and ``${NAME}`` (``update_envs`` of Ray 2.60)."""
     return re.search(r"\$(\w|\{)", value) is not None
 
 
 def is_passable(text: str) -> bool:
-    """Whether a system passes a text to a process: no NUL, and nothing that UTF-8 can't encode."""
+    """Whether a text can be passed to a process: it contains no NUL and no lone surrogates."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -143,8 +145,8 @@ def _check_value(key: str, value: Any) -> None:
         _CHECKS.get(key, partial(_check_json, key))(value)
 
 
-def _is(key: str, value: Any, wanted: str) -> str:
-    # The type alone is told: the value may hold a secret.
+def _wrong_type(key: str, value: Any, wanted: str) -> str:
+    # Names only the type: the value may contain a secret.
     return f"runtime_env[{key!r}] must be {wanted}, not {type(value).__name__}"
 
 
@@ -153,49 +155,51 @@ def _check_json(key: str, value: Any) -> None:
         json.dumps(value)
     except (TypeError, ValueError):
         raise TypeError(
-            f"runtime_env[{key!r}] holds something that is no JSON; use texts, numbers, lists, dicts"
+            f"runtime_env[{key!r}] can't be written as JSON; use strings, numbers, lists and dicts"
         ) from None
 
 
 def _check_texts(key: str, value: Any) -> None:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise TypeError(_is(key, value, "a list of texts"))
+        raise TypeError(_wrong_type(key, value, "a list of strings"))
 
 
 def _check_hook(value: Any) -> None:
     if not isinstance(value, str):
         raise ValueError(
-            _is("worker_process_setup_hook", value, "the name of a module's function; no callable can be sent")
+            _wrong_type("worker_process_setup_hook", value, "the name of a function, such as 'module.function'")
         )
 
 
 def _check_conda(value: Any) -> None:
     if not isinstance(value, str | Mapping):
-        raise TypeError(_is("conda", value, "a text or a dict"))
+        raise TypeError(_wrong_type("conda", value, "a string or a dict"))
     _check_json("conda", value)
 
 
 def _check_paths(key: str, value: Any) -> None:
     if not isinstance(value, list):
-        raise TypeError(_is(key, value, "a list"))
+        raise TypeError(_wrong_type(key, value, "a list"))
     for item in value:
         _check_path(key, item)
 
 
 def _check_path(key: str, value: Any) -> None:
     if not isinstance(value, str | os.PathLike):
-        raise TypeError(_is(key, value, "a path or a URI"))
+        raise TypeError(_wrong_type(key, value, "a path or a URI"))
     text = os.fspath(value)
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"runtime_env[{key!r}] holds an empty path; write '.' for the worker's current folder")
+        raise ValueError(f"runtime_env[{key!r}] contains an empty path; write '.' for the worker's current folder")
     scheme = urlsplit(text).scheme
     if key == "java_jars" and not scheme:
         raise ValueError(
-            f"runtime_env['java_jars'] names the local path {text!r}, which the cluster can't see; give a URI that it "
-            "can read"
+            f"runtime_env['java_jars'] contains the local path {text!r}, which the cluster can't read; give a URI that "
+            "it can read"
         )
     if "://" in text and scheme not in _SCHEMES:
-        raise ValueError(f"runtime_env[{key!r}]: Ray reads no {scheme}:// URIs, only {', '.join(sorted(_SCHEMES))}")
+        raise ValueError(
+            f"runtime_env[{key!r}]: Ray does not support {scheme}:// URIs, only {', '.join(sorted(_SCHEMES))}"
+        )
     if (
         scheme == "local"
         and key in _FORMATS
@@ -205,8 +209,8 @@ def _check_path(key: str, value: Any) -> None:
     if scheme in _DOWNLOADED and key in _FORMATS:
         parts = urlsplit(text)
         if not (parts.netloc + parts.path).endswith(_FORMATS[key]):
-            file = parts.path.rpartition("/")[2] or parts.netloc.rpartition("@")[2]  # the rest may hold a token
-            raise ValueError(f"runtime_env[{key!r}]: Ray unpacks {', '.join(_FORMATS[key])}, not {file!r}")
+            file = parts.path.rpartition("/")[2] or parts.netloc.rpartition("@")[2]  # the rest may contain a token
+            raise ValueError(f"runtime_env[{key!r}]: Ray unpacks only {', '.join(_FORMATS[key])}, not {file!r}")
 
 
 def _check_installer(key: str, value: Any) -> None:
@@ -216,10 +220,10 @@ def _check_installer(key: str, value: Any) -> None:
         _check_texts(key, value)
         return
     if not isinstance(value, Mapping):
-        raise TypeError(_is(key, value, "a list of packages, the path of a requirements file, or a dict"))
+        raise TypeError(_wrong_type(key, value, "a list of packages, the path of a requirements file, or a dict"))
     known = _INSTALLER_FIELDS[key]
     if more := sorted(map(str, set(value) - set(known))):
-        raise ValueError(f"runtime_env[{key!r}] has no field {more[0]!r}; it takes {', '.join(known)}")
+        raise ValueError(f"runtime_env[{key!r}] has the unknown field {more[0]!r}; known are {', '.join(known)}")
     if "packages" not in value:
         raise ValueError(f"runtime_env[{key!r}] needs the field 'packages'")
     for field, item in value.items():
@@ -229,37 +233,39 @@ def _check_installer(key: str, value: Any) -> None:
             wanted = known[field].__name__
             raise TypeError(f"runtime_env[{key!r}][{field!r}] must be a {wanted}, not {type(item).__name__}")
         if isinstance(item, list) and not all(isinstance(word, str) for word in item):
-            raise TypeError(f"runtime_env[{key!r}][{field!r}] must be a list of texts")
+            raise TypeError(f"runtime_env[{key!r}][{field!r}] must be a list of strings")
 
 
 def _check_config(value: Any) -> None:
     if not isinstance(value, Mapping):
-        raise TypeError(_is("config", value, "a dict"))
+        raise TypeError(_wrong_type("config", value, "a dict"))
     _check_json("config", value)
     seconds = value.get("setup_timeout_seconds", 1)
     if not isinstance(seconds, int):
-        raise TypeError(_is("config", seconds, "a dict whose setup_timeout_seconds is a whole number"))
+        raise TypeError(_wrong_type("config", seconds, "a dict whose setup_timeout_seconds is a whole number"))
     if seconds <= 0 and seconds != -1:
         raise ValueError(
-            f"runtime_env['config']: setup_timeout_seconds is {seconds}; it is positive, or -1 for no limit"
+            f"runtime_env['config']: setup_timeout_seconds is {seconds}; it must be positive, or -1 for no limit"
         )
     if not isinstance(value.get("eager_install", True), bool):
-        raise TypeError(_is("config", value["eager_install"], "a dict whose eager_install is true or false"))
+        raise TypeError(_wrong_type("config", value["eager_install"], "a dict whose eager_install is true or false"))
     if value.get("log_files") is not None:
         _check_texts("config", value["log_files"])
 
 
 def _check_together(keys: set[str]) -> None:
-    """Check what Ray does not take together."""
+    """Check for keys that Ray does not accept together."""
     installers = sorted(keys & {"pip", "uv", "conda"})
     if len(installers) > 1:
         raise ValueError(
-            f"runtime_env can't have {' and '.join(map(repr, installers))} together; with conda, list the pip packages "
-            "in the conda environment"
+            f"runtime_env must not contain {' and '.join(map(repr, installers))} together; with conda, list the pip "
+            "packages in the conda environment"
         )
     for key in ("container", "image_uri"):
         if key in keys and (more := sorted(keys - {key, "config", "env_vars"})):
-            raise ValueError(f"runtime_env can't have {key!r} together with {more[0]!r}, only with config and env_vars")
+            raise ValueError(
+                f"runtime_env must not contain {key!r} together with {more[0]!r}, only with config and env_vars"
+            )
 
 
 _CHECKS: Mapping[str, Callable[[Any], None]] = {

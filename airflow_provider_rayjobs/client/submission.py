@@ -26,7 +26,7 @@ class Submission:
     """
     The body of ``POST /api/jobs/`` (``JobSubmitRequest`` of Ray's ``dashboard/modules/job/common.py``).
 
-    Fields that are None are not sent: older servers refuse fields that they do not know.
+    Fields that are None are not sent: older servers reject unknown fields.
     """
 
     entrypoint: str
@@ -58,14 +58,15 @@ def make_submission(
     **fields: Any,
 ) -> tuple[Submission, Callable[[JobDetails], bool]]:
     """
-    Build a submission and the test by which its job is known again.
+    Build a submission, and a function that recognizes its job.
 
-    :param cluster: its metadata is laid over the job's own, as Ray's client does.
-    :param entrypoint: a command line, or a list of words, which is quoted for the shell that Ray runs it in.
-    :param submission_key: text that names this submission; a random one by default.
+    :param cluster: its metadata takes precedence over the job's, as in Ray's client.
+    :param entrypoint: a command line, or a list of words, which are quoted for the shell in which Ray runs them.
+    :param submission_key: identifies this submission; random by default.
     :param fields: other fields of :class:`~airflow_provider_rayjobs.client.submission.Submission`.
-    :raises ValueError: a value is wrong; the message names it.
-    :raises TypeError: a value has a wrong type; the message names it.
+    :return: the submission, and a function that returns whether a job was made by it.
+    :raises ValueError: a value is invalid; the message names it.
+    :raises TypeError: a value has the wrong type; the message names it.
     """
     check_entrypoint(entrypoint)
     if metadata is not None:
@@ -83,9 +84,9 @@ def make_submission(
 
 def with_runtime_env(submission: Submission, runtime_env: Mapping[str, Any] | None) -> Submission:
     """
-    Return a submission with the ``runtime_env`` that its own became: with packages for folders, and lists for files.
+    Return a submission with a resolved ``runtime_env``: folders have become packages, and files lists.
 
-    :raises ValueError: it is too large by now.
+    :raises ValueError: the resolved ``runtime_env`` is too large.
     """
     check_sizes(runtime_env, submission.metadata)
     return replace(submission, runtime_env=runtime_env)

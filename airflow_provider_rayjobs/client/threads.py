@@ -1,9 +1,9 @@
 """
-Threads for what an event loop must not wait for.
+Runs blocking functions in threads, so that they don't block the event loop.
 
-They are asgiref's, which know the loop that they were called from: before Airflow 3.2, a triggerer dies when one of its
-triggers asks the supervisor (for a connection, or to mask a secret) from any other thread. It dies, too, when a trigger
-is cancelled between such a question and its answer; so what was begun is heard out.
+The threads are asgiref's, which know the event loop that called them. Before Airflow 3.2, a triggerer dies if one of
+its triggers sends a request to the supervisor (for a connection, or to mask a secret) from any other thread. It also
+dies if a trigger is cancelled between such a request and its answer. So a started call always runs to its end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 async def in_airflows_thread(function: Callable[..., Result], *args: Any) -> Result:
-    """Call a function of Airflow in the one thread that all triggers share."""
+    """Call a function of Airflow in the thread that all triggers share."""
     return await _call(function, args, shared=True)
 
 
@@ -27,9 +27,9 @@ async def in_own_thread(
     function: Callable[..., Result], *args: Any, executor: ThreadPoolExecutor | None = None
 ) -> Result:
     """
-    Call what may take its time, and may ask Airflow meanwhile: the deployment's own functions do.
+    Call a function that may take long and may call Airflow, such as one of the deployment's.
 
-    :param executor: has the thread; by default the loop's own, which also looks names up.
+    :param executor: provides the thread; by default the event loop's executor, which also does DNS look-ups.
     """
     return await _call(function, args, shared=False, executor=executor)
 

@@ -1,8 +1,8 @@
 """
-Long work on an event loop, done in short runs, one at a time: whoever else is on the loop does not feel it.
+Splits long work on an event loop into short runs, so that it does not block the loop's other tasks.
 
-All that works on one loop takes turns, first the clusters, then the jobs of each. So a hundred logs hold the loop up no
-longer than one does, and a cluster whose jobs talk much gets no more of it than one with a single job.
+Clusters take turns, and so do the jobs of a cluster. So a hundred logs block the loop no longer than one does, and a
+cluster with many busy jobs gets no more time than a cluster with a single job.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LONGEST_RUN = 0.001
 
 
 class _LoopTurn:
-    """What is worked on an event loop within one of its turns."""
+    """The time that is left for work in the current turn of an event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -29,11 +29,11 @@ class _LoopTurn:
 
     @property
     def is_over(self) -> bool:
-        """Whether the work of this turn has taken its time."""
+        """Whether the time of this turn is used up; the first call of a turn starts its clock."""
         now = time.monotonic()
         if self._began is None:
             self._began = now
-            self.loop.call_soon(self._renew)  # which happens in the next turn
+            self.loop.call_soon(self._renew)  # runs in the next turn
         return now - self._began > LONGEST_RUN
 
     def _renew(self) -> None:
@@ -54,16 +54,16 @@ def _turn_of(loop: asyncio.AbstractEventLoop) -> _LoopTurn:
 
 
 class Turns:
-    """The turns of one cluster; bound to the event loop on which it works first."""
+    """The turns of one cluster; bound to the event loop on which it first works."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
 
     async def take(self, steps: Iterable[None] = ()) -> None:
         """
-        Do the steps, as many in each turn of the loop as :data:`LONGEST_RUN` allows.
+        Run steps, as many in each turn of the loop as :data:`LONGEST_RUN` allows.
 
-        :param steps: an iterator that works when it is asked for its next item; none, to wait for a turn alone.
+        :param steps: an iterable that does a step of the work for each item; empty to only wait for a turn.
         """
         turn = _turn_of(asyncio.get_running_loop())
         work, ended = iter(steps), object()

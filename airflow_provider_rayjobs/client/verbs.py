@@ -2,9 +2,9 @@
 The verbs of Ray's job client, without I/O.
 
 Each verb is a *flow*: a generator that yields a :class:`Request` (or a :class:`Pause`) and receives the
-:class:`Response`. Two transports run the flows, one with ``requests`` and one with ``aiohttp``, so no verb is written
-twice. The routes are those of ``dashboard/modules/job/job_head.py`` of Ray 2.60. ``tests/samples/`` has the answers of
-older versions.
+:class:`Response`. Two transports run the flows, one with ``requests`` and one with ``aiohttp``, so each verb is written
+only once. The routes are those of ``dashboard/modules/job/job_head.py`` of Ray 2.60. ``tests/samples/`` has the answers
+of older versions.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds to wait after a doubtful answer to a submission, before the look-up and the next attempt.
+#: Seconds to wait after an inconclusive answer to a submission, before the look-up and the next attempt.
 SUBMIT_GRACE = (0.5, 1.0, 2.0, 4.0, 8.0)
 
-#: Seconds between two looks at a job that was asked to stop, and until it is asked again.
-STOP_LOOK = 0.5
+#: Seconds between two polls of a job that was asked to stop, and until the request to stop is repeated.
+STOP_POLL = 0.5
 STOP_REPEAT = 5.0
 
-#: Ray's own id of a job.
+#: Ray's internal id of a job.
 _JOB_ID = re.compile("[0-9a-f]{8}")
 
 
@@ -60,24 +60,24 @@ def submit_job(
     clock: Callable[[], float] = time.monotonic,
 ) -> Flow[str]:
     """
-    Submit a job so that it runs once, whatever happens to the answer (``POST /api/jobs/``).
+    Submit a job so that it runs exactly once, even if the answer is lost (``POST /api/jobs/``).
 
-    Ray refuses a submission id that it has seen. So after an answer that leaves a doubt (cut off, timed out,
-    500 ``already exists``, a proxy's 502), the id is looked up: a job that is ours is taken for accepted; no job
-    means that the same id can be sent again. An error that comes back word for word, while there is no job, is final.
+    Ray refuses a submission id that it has seen before. So after an inconclusive answer (cut off, timed out, 500
+    ``already exists``, a proxy's 502), the id is looked up. If the job is ours, it was accepted. If there is no job,
+    the same id is sent again. If the same error comes twice while there is no job, it is final.
 
     :param submission: the job.
-    :param is_ours: tells from the details of a job of this id whether this submission made it.
-    :param patience: seconds to go on while the answers leave a doubt. When none of the attempts left this machine, and
-        the cluster can't be asked either, there is no doubt, and it ends at once.
+    :param is_ours: returns whether a job with this id was made by this submission.
+    :param patience: seconds to keep trying while answers are inconclusive. If no attempt left this machine, and the
+        look-up can't reach the cluster either, the submission fails at once.
     :param clock: monotonic clock, in seconds.
     :return: the submission id.
-    :raises RayJobExistsError: a job that is not ours has this id.
+    :raises RayJobExistsError: another job has this id.
     :raises RayRequestRefusedError: Ray refused the request.
     :raises RayAPIError: Ray answered with the same error twice.
-    :raises RayClusterUnreachableError: nothing was sent, or the doubt could not be cleared.
+    :raises RayClusterUnreachableError: nothing was sent, or it remained unknown whether the job was accepted.
     """
-    started, maybe_sent, before, told = clock(), False, "", ""
+    started, maybe_sent, before, logged = clock(), False, "", ""
     for grace in chain(SUBMIT_GRACE, repeat(SUBMIT_GRACE[-1])):
         try:
             _check_accepted((yield submission.request()), submission.submission_id)
@@ -86,9 +86,9 @@ def submit_job(
             raise
         except (RayClusterUnreachableError, RayAPIError) as e:
             doubt, exists = e, isinstance(e, RayJobExistsError)
-            waited = clock() - started  # until the attempt failed: a look-up that waited is followed by another one
+            waited = clock() - started  # before the look-up: a long look-up must not prevent another attempt
             maybe_sent = maybe_sent or not isinstance(e, RayClusterUnreachableError) or e.maybe_sent
-            told = _tell_doubt(submission, e, told)
+            logged = _log_doubt(submission, e, logged)
         if not exists:
             yield Pause(grace)
         accepted = yield from _was_accepted(submission, is_ours, doubt, maybe_sent=maybe_sent)
@@ -98,40 +98,38 @@ def submit_job(
             if str(doubt) == before:
                 raise doubt
             before = str(doubt)
-        if exists:  # and can't be read: a record without a job, or one that is being deleted
+        if exists:  # but the look-up found no job: the record has none, or is being deleted
             yield Pause(grace)
         if waited >= patience:
             raise _given_up(doubt, waited)
-    raise AssertionError("unreachable: the loop has no end of its own")
+    raise AssertionError("unreachable: the loop is endless")
 
 
-def _tell_doubt(submission: Submission, doubt: RayClusterUnreachableError | RayAPIError, told: str) -> str:
-    """Log a doubt, unless there is none, or it is the one that was told last; return what was told."""
+def _log_doubt(submission: Submission, doubt: RayClusterUnreachableError | RayAPIError, logged: str) -> str:
+    """Log an inconclusive answer, unless nothing was sent, or it is the same as the last; return what was logged."""
     if isinstance(doubt, RayClusterUnreachableError) and not doubt.maybe_sent:
-        return told
-    if str(doubt) != told:
-        log.warning(
-            "Whether Ray job %s was accepted is not certain; looking it up: %s", submission.submission_id, doubt
-        )
+        return logged
+    if str(doubt) != logged:
+        log.warning("Unclear whether Ray job %s was accepted; looking it up: %s", submission.submission_id, doubt)
     return str(doubt)
 
 
 def _given_up(doubt: RayClusterUnreachableError | RayAPIError, waited: float) -> RayJobsError:
     if not isinstance(doubt, RayClusterUnreachableError) or waited < 1:
         return doubt
-    return RayClusterUnreachableError(f"{doubt}; the submission was given up after {waited:.0f} s")
+    return RayClusterUnreachableError(f"{doubt}; gave up the submission after {waited:.0f} s")
 
 
 def _was_accepted(
     submission: Submission, is_ours: Callable[[JobDetails], bool], doubt: RayJobsError, *, maybe_sent: bool
 ) -> Flow[bool | None]:
-    """Look the id of a doubtful submission up; False when there is no job, None when that can't be seen."""
+    """Look up a submission whose answer was inconclusive; False if there is no job, None if that is unknown."""
     try:
         job = yield from get_job_info(submission.submission_id)
     except RayJobNotFoundError:
         return False
     except RayAuthError:
-        return None  # a token that has just run out; if not, the next attempt is refused
+        return None  # perhaps a token that has just expired; otherwise the next attempt is refused
     except (RayRequestRefusedError, RayProtocolError):
         raise
     except RayClusterUnreachableError:
@@ -146,7 +144,7 @@ def _was_accepted(
 
 
 def _foreign_job(doubt: RayJobsError, submission_id: str, job: JobDetails) -> RayJobExistsError:
-    address = str(doubt).partition(": ")[0]  # every message of an exchange begins with it
+    address = str(doubt).partition(": ")[0]  # messages of requests begin with the address
     return RayJobExistsError(
         f"{address}: submission id {submission_id!r} already belongs to another job ({job.status}); choose "
         "another submission_id, or delete that job"
@@ -154,7 +152,7 @@ def _foreign_job(doubt: RayJobsError, submission_id: str, job: JobDetails) -> Ra
 
 
 def _check_accepted(response: Response, submission_id: str) -> None:
-    """Check that Ray has accepted the job under the id that was sent."""
+    """Check that Ray accepted the job under the id that was sent."""
     data = read_object(response)
     accepted = data.get("submission_id") or data.get("job_id")
     if accepted != submission_id:
@@ -163,10 +161,10 @@ def _check_accepted(response: Response, submission_id: str) -> None:
 
 def stop_job(submission_id: str) -> Flow[bool]:
     """
-    Ask a job to stop (``POST /api/jobs/{id}/stop``); it ends STOPPED some seconds later.
+    Ask a job to stop (``POST /api/jobs/{id}/stop``); it becomes STOPPED a few seconds later.
 
-    :return: True when it was running, False when it had already ended.
-    :raises RayJobNotFoundError: no such job.
+    :return: True if the job was running, False if it had already ended.
+    :raises RayJobNotFoundError: there is no such job.
     """
     data = read_object((yield Request("POST", f"{job_path(submission_id)}/stop")))
     return bool(data.get("stopped"))
@@ -178,13 +176,13 @@ def stop_and_wait(
     """
     Stop a job and wait until it has ended.
 
-    The request is repeated: a job on record whose actor has not started yet does not hear a first one.
+    The request is repeated: a job whose actor has not started yet misses the first one.
 
     :param patience: seconds to wait for the job's end, from the first answer on.
-    :param appear: seconds within which a job that the cluster does not know may still appear, likewise.
+    :param appear: seconds to wait for a job that the cluster does not know yet, from the first answer on.
     :param clock: monotonic clock, in seconds.
-    :return: the job's last details, whose status is not terminal when the patience ran out; None when the cluster
-        does not know the job.
+    :return: the job's last details, with a status that is not terminal if the wait timed out; None if the cluster does
+        not know the job.
     """
     answered, asked = math.inf, -math.inf
     while True:
@@ -200,15 +198,15 @@ def stop_and_wait(
             return job
         if clock() - answered >= (appear if job is None else patience):
             return job
-        yield Pause(STOP_LOOK)
+        yield Pause(STOP_POLL)
 
 
 def delete_job(submission_id: str) -> Flow[bool]:
     """
-    Delete an ended job's record (``DELETE /api/jobs/{id}``); Ray answers 500 for a live one.
+    Delete the record of a job that has ended (``DELETE /api/jobs/{id}``); Ray answers 500 for a live job.
 
-    :return: True when it was deleted.
-    :raises RayJobNotFoundError: no such job.
+    :return: True if it was deleted.
+    :raises RayJobNotFoundError: there is no such job.
     """
     data = read_object((yield Request("DELETE", job_path(submission_id))))
     return bool(data.get("deleted"))
@@ -218,14 +216,14 @@ def get_job_info(submission_id: str) -> Flow[JobDetails]:
     """
     Read a job's details (``GET /api/jobs/{id}``).
 
-    :raises RayJobNotFoundError: no such job.
+    :raises RayJobNotFoundError: there is no such job.
     """
     response = yield Request("GET", job_path(submission_id))
     try:
         job = JobDetails.from_json(read_object(response))
     except ValueError as e:
         raise no_jobs_api(response, str(e)) from None
-    # Ray takes its own id of a job, too.
+    # Ray also finds a job by its internal id.
     if job.submission_id != submission_id and not (job.job_id == submission_id and _JOB_ID.fullmatch(submission_id)):
         raise no_jobs_api(response, f"the details of another job ({str(job.submission_id or job.job_id)[:100]!r})")
     return job
@@ -239,7 +237,7 @@ def get_version() -> Flow[VersionInfo]:
     if not _is_name(version):
         raise no_jobs_api(response, "an answer without a ray_version")
     if session is not None and not _is_name(session):
-        raise no_jobs_api(response, "an answer with a wrong session_name")
+        raise no_jobs_api(response, "an answer with an invalid session_name")
     return VersionInfo(safe_text(version), None if session is None else safe_text(session))
 
 
@@ -251,8 +249,8 @@ def job_path(submission_id: str) -> str:
     """
     Return the path of a job's route.
 
-    :raises ValueError: no route has this id.
+    :raises ValueError: no job can have this id.
     """
     if submission_id in ("", ".", ".."):
-        raise ValueError(f"submission_id is {submission_id!r}, which names no job")
+        raise ValueError(f"submission_id must not be {submission_id!r}")
     return f"/api/jobs/{quote(submission_id, safe='')}"

@@ -1,1 +1,1 @@
-"""Which cluster a connection names, and the credentials that it needs."""
+"""Reads Airflow connections: the cluster's address, credentials, TLS and limits."""

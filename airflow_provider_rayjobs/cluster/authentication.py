@@ -1,4 +1,4 @@
-"""What a request carries to be let in: Ray's token, basic auth and cookies; and which of it is secret."""
+"""Credentials of requests (Ray's token, basic auth, cookies), and which values are secret."""
 
 from __future__ import annotations
 
@@ -19,27 +19,26 @@ if TYPE_CHECKING:
 #: Where a Ray head looks for its token, in this order (``_private/authentication/http_token_authentication.py``).
 TOKEN_HEADERS = ("Authorization", "X-Ray-Authorization")
 
-#: The cookie that Ray's dashboard takes for its token, too.
+#: The cookie in which Ray's dashboard also accepts its token.
 TOKEN_COOKIE = "ray-authentication-token"  # noqa: S105 - its name
 
-#: Headers of such names hold secrets.
+#: Headers whose names match this contain secrets.
 _SECRET_NAME = re.compile("auth|token|secret|key|cookie|pass|session|credential|signature|jwt", re.IGNORECASE)
 
-#: Texts that are shorter are no secrets; masking them would blank out half of every log. Airflow 3 does the same.
+#: Shorter values are not masked: they occur in ordinary text. Airflow 3 does the same.
 _SHORTEST_SECRET = 5
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # `token` of RFC 9110
 
-#: Bytes of a token file that are read.
+#: Maximum number of bytes to read from a token file.
 _TOKEN_FILE_LIMIT = 64 * 1024
 
-
-#: Seconds for which a function's token is used: a thousand jobs must not ask a token service a thousand times.
+#: Seconds to use a token of a ``token_callable``, so that a thousand jobs don't call a token service a thousand times.
 TOKEN_KEPT = 30.0
 
 
 class Credentials(Enum):
-    """What a request carries to be let in."""
+    """The kind of credentials that a request carries."""
 
     NONE = "nothing"
     TOKEN = "a token that Ray can read"  # noqa: S105 - no token
@@ -48,11 +47,11 @@ class Credentials(Enum):
 
 class RotatingToken:
     """
-    A token that changes and is therefore asked for again.
+    A token that changes, and is therefore fetched repeatedly.
 
     :param ask: returns the token; may block, and may raise anything.
-    :param source: names where it comes from; tokens of one source are equal.
-    :param keep: seconds for which a token is used before the next is asked for.
+    :param source: where the token comes from; tokens with the same source are equal.
+    :param keep: seconds to use a token before the next one is fetched.
     """
 
     def __init__(self, ask: Callable[[], object], source: str = "", keep: float = 0.0) -> None:
@@ -60,10 +59,10 @@ class RotatingToken:
         self._source = source
         self._keep = keep
         self._asked_at = float("-inf")
-        self._refused = 0  # how many tokens were
-        self._lock = threading.RLock()  # a signal handler may come back to where its own thread is
+        self._refused = 0  # number of refused tokens
+        self._lock = threading.RLock()  # reentrant: a signal handler may interrupt the thread that holds it
         self.last = ""
-        #: Told each new token before it is used, to have it masked.
+        #: Called with each new token before it is used, to mask it.
         self.register: Callable[[str], object] = lambda _token: None
 
     def __eq__(self, other: object) -> bool:
@@ -74,11 +73,11 @@ class RotatingToken:
 
     def current(self) -> str:
         """
-        Return the token of now.
+        Return the current token.
 
-        :raises ValueError: there is none to be had; the message says why, without the token.
+        :raises ValueError: it can't be fetched; the message says why, without the token.
         """
-        with self._lock:  # those who wait for it find the token that the first was given
+        with self._lock:  # threads that waited for the lock use the token that was just fetched
             return self.last if self._is_kept() else self._fetch()
 
     def _is_kept(self) -> bool:
@@ -89,14 +88,14 @@ class RotatingToken:
         try:
             token = self._ask()
         except RayJobsError:
-            raise  # a kill, which interrupted it
-        except Exception as e:  # the deployment's own function raises what it likes
+            raise  # a kill interrupted the function
+        except Exception as e:  # the deployment's function may raise anything
             raise ValueError(f"{type(e).__name__}: {e}") from e
         if not isinstance(token, str):
-            raise ValueError(f"it is no text but {type(token).__name__}")
+            raise ValueError(f"the token must be a string, not {type(token).__name__}")
         token = token.strip()
         if problem := token_problem(token):
-            raise ValueError(f"it {problem}")
+            raise ValueError(f"the token {problem}")
         if token != self.last:
             self.register(token)
             self.last = token
@@ -105,16 +104,16 @@ class RotatingToken:
         return token
 
     def drop(self) -> None:
-        """Have the next request ask anew: the cluster refused the token."""
+        """Make the next request fetch a new token, because the cluster refused this one."""
         self._refused += 1
         self._asked_at = float("-inf")
 
 
 def token_from_file(path: Path, check: Callable[[Path], object] = lambda path: None) -> RotatingToken:
     """
-    Return the token in a file, which is read at every request: it is small, and no change of it is missed.
+    Return the token in a file. It is read for every request: the file is small, and so no change is missed.
 
-    :param check: asked before each time; raises ValueError when the file may not be read.
+    :param check: called before each read; raises ValueError if the file must not be read.
     """
 
     def read() -> str:
@@ -127,11 +126,11 @@ def token_from_file(path: Path, check: Callable[[Path], object] = lambda path: N
 
 def token_from_callable(conn_id: str, dotted_path: str, allowed_modules: Collection[str]) -> RotatingToken:
     """
-    Return the token that a function without parameters returns, asked for every :data:`TOKEN_KEPT` seconds.
+    Return the token of a function without parameters, which is called at most every :data:`TOKEN_KEPT` seconds.
 
     :param dotted_path: ``package.module.function``.
     :param allowed_modules: the modules that may be imported.
-    :raises RayConnectionConfigError: the function may not be used, or is not there.
+    :raises RayConnectionConfigError: the module is not allowed, can't be imported, or lacks the function.
     """
     module, _, name = dotted_path.rpartition(".")
     function = getattr(import_allowed(conn_id, "token_callable", module, allowed_modules), name, None)
@@ -142,37 +141,37 @@ def token_from_callable(conn_id: str, dotted_path: str, allowed_modules: Collect
 
 def import_allowed(conn_id: str, where: str, module: str, allowed_modules: Collection[str]) -> object:
     """
-    Import a module that a connection names; only the deployment says which may be.
+    Import a module that a connection names, if the deployment allows it.
 
-    :raises RayConnectionConfigError: it may not, or can't, be imported.
+    :raises RayConnectionConfigError: the module is not allowed, or can't be imported.
     """
     if module not in allowed_modules:
         raise RayConnectionConfigError(
             conn_id,
             where,
-            f"{module!r} is no module that connections may name; a deployment allows modules by their names in "
-            "Airflow's option [ray_jobs] allowed_modules",
+            f"the module {module!r} is not allowed; to allow it, add its name to Airflow's option [ray_jobs] "
+            "allowed_modules",
         )
     try:
         return importlib.import_module(module)
     except ImportError as e:
-        raise RayConnectionConfigError(conn_id, where, f"{module!r} can't be imported here: {e}") from e
+        raise RayConnectionConfigError(conn_id, where, f"{module!r} can't be imported on this machine: {e}") from e
 
 
 def with_token(headers: Mapping[str, str], token: str) -> dict[str, str]:
     """
     Return headers with Ray's token added.
 
-    The head looks into the second header when the first is not there. Both are sent, since nobody sees from here
-    whether a proxy eats the first. An ``Authorization`` that is given (basic auth, a gateway's own token) is meant for
-    a proxy, and the token goes into the second alone.
+    The head reads the second header if the first is missing. Both are sent, since a proxy may remove the first. If
+    ``Authorization`` is already set (basic auth, a gateway's token), that one is for a proxy, and the token is sent
+    only in the second header.
     """
     taken = {name.lower() for name in headers}
     return {**headers, **{name: f"Bearer {token}" for name in TOKEN_HEADERS if name.lower() not in taken}}
 
 
 def credentials_in(headers: Mapping[str, str], cookies: Mapping[str, str]) -> Credentials:
-    """Tell what of credentials these headers and cookies carry."""
+    """Return the kind of credentials in headers and cookies."""
     values = {name.lower(): value.lower() for name, value in headers.items()}
     tokens = [values.get(name.lower(), "") for name in TOKEN_HEADERS]
     if any(token.startswith("bearer ") for token in tokens) or TOKEN_COOKIE in cookies:
@@ -186,11 +185,11 @@ def basic(login: str, password: str) -> str:
 
 
 def token_problem(token: str) -> str:
-    """Say what is wrong with a token; an empty text when nothing is."""
+    """Return what is wrong with a token; empty if it is valid."""
     if not token:
         return "is empty"
     if not token.isprintable() or not token.isascii() or " " in token:
-        return "has characters that no HTTP header can carry"
+        return "must contain only printable ASCII characters without spaces"
     return ""
 
 
@@ -198,28 +197,28 @@ def check_pairs(conn_id: str, where: str, pairs: Mapping[str, str], forbidden: s
     """
     Check headers or cookies.
 
-    :param forbidden: characters that no value may have.
-    :raises RayConnectionConfigError: a name or a value can't be sent; the value is not shown.
+    :param forbidden: characters that values must not contain.
+    :raises RayConnectionConfigError: a name or a value can't be sent; the message does not show the value.
     """
     for name, value in pairs.items():
         if not _HEADER_NAME.fullmatch(name):
             raise RayConnectionConfigError(
-                conn_id, where, f"{name!r} has characters that no name in an HTTP header can have"
+                conn_id, where, f"{name!r} has characters that are not allowed in the name of a header or cookie"
             )
         if not value.isprintable() or not value.isascii() or value != value.strip() or set(value) & set(forbidden):
             raise RayConnectionConfigError(
-                conn_id, where, f"the value of {name!r} has characters that no HTTP header can carry"
+                conn_id, where, f"the value of {name!r} has characters that can't be sent in an HTTP header"
             )
 
 
-def bare(values: Collection[str]) -> list[str]:
-    """Return the credentials in values of headers, without their scheme."""
+def without_scheme(values: Collection[str]) -> list[str]:
+    """Return the credentials in header values without ``Bearer`` or ``Basic``; other values are left out."""
     return [value.split(" ", 1)[1] for value in values if value.lower().startswith(("bearer ", "basic "))]
 
 
 def secret_values(headers: Mapping[str, str], cookies: Mapping[str, str]) -> list[str]:
-    """Return what is to be masked wherever it shows up: cookies, and headers whose names speak of a secret."""
+    """Return the values to mask in all of Airflow's texts: cookies, and headers with a sensitive name."""
     values = [value for name, value in headers.items() if _SECRET_NAME.search(name)]
-    values += bare(list(headers.values()))
+    values += without_scheme(list(headers.values()))
     values += cookies.values()
     return [value for value in values if len(value) >= _SHORTEST_SECRET]

@@ -1,8 +1,8 @@
 """
-The cluster that an Airflow connection of type ``ray_jobs`` names.
+Reads Airflow connections of type ``ray_jobs``.
 
-:func:`read_connection` turns the connection into a :class:`ClusterConnection` and names every wrong value before a
-request is sent. It imports neither Airflow nor an HTTP library.
+:func:`read_connection` turns a connection into a :class:`ClusterConnection`, and reports wrong values before a request
+is sent. The module imports neither Airflow nor an HTTP library.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ from airflow_provider_rayjobs.text.safe_text import safe_text
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-#: How a connection is written, for messages. Airflow can't split a URI whose scheme has an underscore.
+#: How to write a connection, for messages. Airflow can't parse a URI whose scheme contains an underscore.
 _HOW_TO_WRITE = (
-    'write ray-jobs://host:port in a URI, with "-", for Airflow finds neither type nor host behind "ray_jobs://"; '
-    'or JSON such as {"conn_type": "ray_jobs", "host": "…"}'
+    'as a URI, write ray-jobs://host:port with a hyphen, since Airflow can\'t parse "ray_jobs://"; '
+    'as JSON, {"conn_type": "ray_jobs", "host": "…"}'
 )
 
-#: The fields that are positive numbers.
+#: Fields that must be positive numbers.
 _AMOUNTS = tuple(key for key, field in FIELDS.items() if field.kind == "number")
 
 
 @dataclass(frozen=True)
 class ClusterConnection:
     """
-    Where a cluster is and how to talk to it.
+    A cluster's address, and how to talk to it.
 
     :param conn_id: id of the Airflow connection.
     :param address: ``http(s)://host[:port][/prefix]`` without a slash at the end.
-    :param headers: sent with every request; with the token, if there is one that does not change.
+    :param headers: sent with every request; include the token, unless it rotates.
     :param cookies: sent with every request.
-    :param token: a token that changes.
+    :param token: a token that rotates.
     :param metadata: merged into every job's metadata.
     :param verify: TLS verification: on, off, or the path of a CA file or folder.
-    :param client_cert: paths of a client certificate and its key; the second may be the first.
+    :param client_cert: paths of a client certificate and its key; may be the same file.
     :param connect_timeout: seconds to open a connection.
     :param read_timeout: seconds between two bytes of an answer.
     :param unreachable_timeout: seconds without contact after which a wait gives up.
-    :param max_upload_size: most MiB that a package of local files may have; the limit of Ray's dashboard by default.
-    :param dashboard_url: address of the dashboard for people, without a slash at the end; empty for that of the API.
-    :param deployment: name of the Airflow deployment, or an empty text to derive one.
+    :param max_upload_size: maximum size of a package of local files, in MiB; by default the limit of Ray's dashboard.
+    :param dashboard_url: address of the dashboard for people, without a slash at the end; empty if it is ``address``.
+    :param deployment: name of the Airflow deployment; empty to derive one.
     """
 
     conn_id: str
@@ -73,19 +73,19 @@ class ClusterConnection:
 
     def request_headers(self, *, fresh: bool = True) -> dict[str, str]:
         """
-        Return the headers of one request; may block when there is a token that changes.
+        Return the headers of one request; may block if the token rotates.
 
-        :param fresh: whether to ask for such a token again; a signal handler takes the last one.
-        :raises RayClusterUnreachableError: the token can't be had now.
+        :param fresh: whether to fetch a rotating token; a signal handler uses the last one instead.
+        :raises RayClusterUnreachableError: the token can't be fetched at the moment.
         """
         headers = dict(self.headers)
         if self.token is not None:
             try:
                 token = (not fresh and self.token.last) or self.token.current()
             except ValueError as e:
-                # As with a cluster that is not there: it is tried again, and waits bear with it.
+                # Treated like an unreachable cluster, so that it is retried.
                 raise RayClusterUnreachableError(
-                    f"{self.address}: the connection's token can't be had: {e}", maybe_sent=False
+                    f"{self.address}: can't get the connection's token: {e}", maybe_sent=False
                 ) from e
             headers = auth.with_token(headers, token)
         if self.cookies:
@@ -98,23 +98,23 @@ class ClusterConnection:
 
     @property
     def upload_limit(self) -> int:
-        """Most bytes that a package may have."""
+        """Maximum size of a package, in bytes."""
         return int(self.max_upload_size * 2**20)
 
     @cached_property
     def credentials(self) -> auth.Credentials:
-        """What every request carries to be let in."""
+        """The kind of credentials that every request carries."""
         return auth.Credentials.TOKEN if self.token else auth.credentials_in(self.headers, self.cookies)
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Texts that no message may show: the values of all headers and cookies, and the last token."""
+        """Texts that messages must not show: the values of all headers and cookies, and the last token."""
         values = [*self.headers.values(), *self.cookies.values(), self.token.last if self.token else ""]
-        return tuple(value for value in (*values, *auth.bare(values)) if value)
+        return tuple(value for value in (*values, *auth.without_scheme(values)) if value)
 
     @property
     def masked(self) -> tuple[str, ...]:
-        """Texts that are masked wherever Airflow shows any: cookies, and headers whose names speak of a secret."""
+        """Texts that are masked in all of Airflow's texts: cookies, headers with a sensitive name, the last token."""
         values = auth.secret_values(self.headers, self.cookies)
         return (*values, self.token.last) if self.token and self.token.last else tuple(values)
 
@@ -128,19 +128,19 @@ def read_connection(
     create: bool = True,
 ) -> ClusterConnection:
     """
-    Read an Airflow connection; may block when ``ray`` or a module is to be asked for the address.
+    Read an Airflow connection; may block if ``ray`` or a module resolves the address.
 
-    :param conn_id: its id, for messages.
-    :param connection: the connection. ``host`` is a name, a whole URL with an optional path prefix, or one of Ray's
-        other forms (``ray://…``, ``auto``, ``module://…``). A port without a host is one of ``localhost``. A connection
-        in which nothing is set means ``RAY_API_SERVER_ADDRESS``, then ``RAY_ADDRESS``, then ``http://localhost:8265``.
-    :param environ: the environment to read these variables from.
+    :param conn_id: id of the connection, for messages.
+    :param connection: the connection. ``host`` is a name, a full URL with an optional path prefix, or one of Ray's
+        other forms (``ray://…``, ``auto``, ``module://…``). A port without a host means ``localhost``. If nothing is
+        set, the address is ``RAY_API_SERVER_ADDRESS``, then ``RAY_ADDRESS``, then ``http://localhost:8265``.
+    :param environ: the environment with these variables.
     :param allowed_modules: the modules that a connection may name.
-    :param credential_folders: the folders from which tokens and certificates may come; none: from anywhere.
-    :param create: whether a module may create a cluster, where ``create_cluster_if_needed`` says so.
-    :raises RayConnectionConfigError: the connection is of another type, or a value is wrong; the message names the
-        field and what to write.
-    :raises RayClusterUnreachableError: ``ray`` or the module that the address names knows of no such cluster.
+    :param credential_folders: the folders that may contain tokens and certificates; empty to allow all.
+    :param create: whether a module may create a cluster if the connection sets ``create_cluster_if_needed``.
+    :raises RayConnectionConfigError: the connection has another type, or a value is wrong; the message names the field
+        and says what to write.
+    :raises RayClusterUnreachableError: ``ray`` or the module can't resolve the address.
     """
     _check_type(conn_id, connection.conn_type)
     extra = Extra(conn_id, connection, credential_folders)
@@ -151,7 +151,7 @@ def read_connection(
     authorization, token, rotating = _credentials(conn_id, connection, extra, allowed_modules)
     if authorization:
         if "authorization" in map(str.lower, pairs["headers"]):
-            fail(conn_id, "headers", "holds Authorization although a login is set; keep one of the two")
+            fail(conn_id, "headers", "contains Authorization although a login is set; remove one of the two")
         pairs["headers"]["Authorization"] = authorization
     options: dict[str, Any] = {
         "verify": extra.verify(),
@@ -163,11 +163,11 @@ def read_connection(
     create = extra.flag("create_cluster_if_needed") and create
     if given.module:
         info = addresses.ask_module(conn_id, given, allowed_modules, create, **pairs)
-        given = addresses.Given(given.where, str(info.address))
+        given = addresses.GivenAddress(given.where, str(info.address))
         pairs = {key: _as_strings(conn_id, given.where, getattr(info, key, None)) for key in pairs}
         _check_pairs(conn_id, **pairs)
     elif given.needs_ray:
-        given = addresses.Given(given.where, addresses.ask_ray(conn_id, given))
+        given = addresses.GivenAddress(given.where, addresses.ask_ray(conn_id, given))
     if token:
         pairs["headers"] = auth.with_token(pairs["headers"], token)
     return ClusterConnection(
@@ -176,22 +176,26 @@ def read_connection(
 
 
 def _check_type(conn_id: str, conn_type: str | None) -> None:
-    """Refuse a connection of another type: its credentials would be sent where they do not belong."""
+    """Refuse a connection of another type: its credentials are not meant for a Ray cluster."""
     if not conn_type:
-        fail(conn_id, "", f"has no type, but must be of type {CONN_TYPE!r}; {_HOW_TO_WRITE}")
+        fail(conn_id, "", f"has no type; it must have the type {CONN_TYPE!r}: {_HOW_TO_WRITE}")
     if conn_type != CONN_TYPE:
-        fail(conn_id, "", f"is of type {conn_type!r}, not {CONN_TYPE!r}; name one of that type, or {_HOW_TO_WRITE}")
+        fail(
+            conn_id,
+            "",
+            f"has the type {conn_type!r}, not {CONN_TYPE!r}; use another connection, or change it: {_HOW_TO_WRITE}",
+        )
 
 
 def _check_host(conn_id: str, connection: AirflowConnection, extra: Extra) -> None:
-    """Refuse a connection that has something set, but no host: what is set was meant for some cluster."""
+    """Refuse a connection that has values but no host: they are meant for a cluster that it does not name."""
     if (connection.host or "").strip() or connection.port:
         return
-    # The names alone: of a URI that was split wrongly, each may hold the password.
+    # Only the names: if Airflow split a URI wrongly, any value may contain the password.
     given = [name for name in ("schema", "login", "password") if getattr(connection, name)] + extra.given
     if given:
         are_set = f"{', '.join(given)} {'is' if len(given) == 1 else 'are'} set"
-        fail(conn_id, "host", f"is empty, although {are_set}; name the cluster there: {_HOW_TO_WRITE}")
+        fail(conn_id, "host", f"is empty, although {are_set}; set it to the cluster's host: {_HOW_TO_WRITE}")
 
 
 def _check_pairs(
@@ -200,31 +204,35 @@ def _check_pairs(
     auth.check_pairs(conn_id, "headers", headers)
     auth.check_pairs(conn_id, "cookies", cookies, forbidden=';, "\\')
     if cookies and "cookie" in map(str.lower, headers):
-        fail(conn_id, "headers", "holds Cookie although cookies are set; keep one of the two")
+        fail(conn_id, "headers", "contains Cookie although cookies are set; remove one of the two")
     if ours := [name for name in metadata if name.startswith(keys.PREFIX)]:
-        fail(conn_id, "metadata", f"{ours[0]!r}: keys that begin with {keys.PREFIX!r} are the provider's own")
+        fail(conn_id, "metadata", f"{ours[0]!r}: keys that begin with {keys.PREFIX!r} are reserved for the provider")
 
 
 def _as_strings(conn_id: str, where: str, pairs: Any) -> dict[str, str]:
-    """Return what a module gave as headers, cookies or metadata."""
+    """Check and return the headers, cookies or metadata of a module."""
     if not all(isinstance(text, str) for pair in (pairs or {}).items() for text in pair):
-        fail(conn_id, where, "the module gave headers, cookies or metadata that are no texts")
+        fail(conn_id, where, "the module returned headers, cookies or metadata that are not strings")
     return dict(pairs or {})
 
 
 def _credentials(
     conn_id: str, connection: AirflowConnection, extra: Extra, allowed_modules: Collection[str]
 ) -> tuple[str, str, auth.RotatingToken | None]:
-    """Return the value of Authorization for basic auth, a token that stays, and one that changes."""
+    """Return the ``Authorization`` for basic auth, the fixed token, and the rotating token; each may be empty."""
     login, password = (connection.login or "").strip(), connection.password or ""
     if login and not password:
-        fail(conn_id, "login", "has no password; a token alone goes into the password, without a login")
+        fail(conn_id, "login", "is set, but the password is empty; for a token, set only the password")
     if safe_text(login + password) != login + password:
-        fail(conn_id, "password", "or the login holds a NUL character, or half of a surrogate pair; no header can")
+        fail(
+            conn_id,
+            "password",
+            "password and login must not contain NUL or lone surrogates: HTTP headers can't carry them",
+        )
     texts = {key: extra.text(key) for key in ("token", "token_file", "token_callable")}
     given = [key for key, text in texts.items() if text] + ["password"] * bool(password and not login)
     if len(given) > 1:
-        fail(conn_id, given[0], f"is one token and {given[1]} another; keep one of the two")
+        fail(conn_id, given[0], f"sets a token, and so does {given[1]}; remove one of the two")
     token = texts["token"] or ("" if login else password.strip())
     if token and (problem := auth.token_problem(token)):
         fail(conn_id, "token", problem)
@@ -239,13 +247,13 @@ def _credentials(
 def _client_cert(conn_id: str, extra: Extra) -> tuple[str, str] | None:
     if not extra.text("client_cert"):
         if extra.text("client_key"):
-            fail(conn_id, "client_key", "is given without client_cert")
+            fail(conn_id, "client_key", "is set without client_cert; set both, or none")
         return None
     cert = extra.path("client_cert")
     key = extra.path("client_key") if extra.text("client_key") else cert
     try:
-        # An encrypted key would make OpenSSL ask for its password on the terminal.
+        # Without the empty password, OpenSSL would ask on the terminal for that of an encrypted key.
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key, password=lambda: b"")
     except (OSError, ValueError) as e:
-        fail(conn_id, "client_cert", f"{str(cert)!r} and the key in {str(key)!r} can't be used ({e})")
+        fail(conn_id, "client_cert", f"can't load {str(cert)!r} with the key in {str(key)!r} ({e})")
     return str(cert), str(key)

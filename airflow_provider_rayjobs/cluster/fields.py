@@ -1,7 +1,7 @@
 """
-The fields of the connection form, beyond those that every Airflow connection has: the keys of the connection's extra.
+Fields of the connection form for the keys of the extra.
 
-The web page of Airflow 3.2 and newer takes them from the provider's metadata, that of earlier ones from the hook.
+Airflow 3.2 and newer reads them from the provider's metadata, earlier versions from the hook.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ class Field(NamedTuple):
     """
     A field of the form.
 
-    :param label: its name.
-    :param description: what to write; messages about wrong values quote it.
-    :param kind: ``text``, ``secret``, ``number``, ``flag``, or ``json`` for an object that is written as JSON.
-    :param default: of a number.
+    :param label: name of the field.
+    :param description: what to write; error messages quote it.
+    :param kind: ``text``, ``secret``, ``number``, ``flag``, or ``json`` for an object written as JSON.
+    :param default: default value of a number.
     """
 
     label: str
@@ -31,33 +31,33 @@ class Field(NamedTuple):
 
 #: By key of the extra, in the order of the form.
 FIELDS = {
-    "token": Field("Token", "token for Ray's token authentication (or the connection's password)", "secret"),
-    "token_file": Field("Token file", "path of a file that holds the token, read at every request"),
+    "token": Field("Token", "token for Ray's token authentication (or set the connection's password)", "secret"),
+    "token_file": Field("Token file", "path of a file with the token, read at every request"),
     "token_callable": Field(
-        "Token function", "package.module.function that returns the token, called every 30 seconds at most"
+        "Token function", "package.module.function that returns the token, called at most every 30 seconds"
     ),
     "headers": Field("Headers", "object of HTTP headers", "json"),
     "cookies": Field("Cookies", "object of cookies", "json"),
     "metadata": Field("Metadata", "object of strings, stored with every job", "json"),
     "verify": Field("Verify TLS", "true, false, or the path of a CA file or folder"),
     "client_cert": Field("Client certificate", "path of a client certificate (PEM)"),
-    "client_key": Field("Client key", "path of its key, unless the certificate's file holds it"),
-    "dashboard_url": Field("Dashboard URL", "address of the dashboard for people, when it is not that of the API"),
+    "client_key": Field("Client key", "path of the client certificate's key, unless it is in the same file"),
+    "dashboard_url": Field("Dashboard URL", "address of the dashboard for people, if it differs from that of the API"),
     "connect_timeout": Field("Connect timeout", "seconds", "number", 10.0),
     "read_timeout": Field("Read timeout", "seconds", "number", 60.0),
     "unreachable_timeout": Field(
         "Unreachable timeout", "seconds without contact after which a wait gives up", "number", 600.0
     ),
     "max_upload_size": Field(
-        "Upload limit", "most MiB of a package of local files; Ray's own limit is 100", "number", 100.0
+        "Upload limit", "maximum size of a package of local files, in MiB; Ray's own limit is 100", "number", 100.0
     ),
-    "deployment": Field("Deployment", "name of this Airflow deployment, when several share the cluster"),
+    "deployment": Field("Deployment", "name of this Airflow deployment, if several share the cluster"),
     "create_cluster_if_needed": Field(
         "Create the cluster if needed", "true or false; for the module of a module:// address", "flag"
     ),
 }
 
-#: What headers and cookies hold is as secret as a token; metadata is public.
+#: Fields whose values are as secret as a token; metadata is public.
 _HIDDEN = ("headers", "cookies")
 
 _TYPES = {"number": "number", "flag": "boolean"}
@@ -83,7 +83,7 @@ def _explained(key: str) -> str:
 
 
 def connection_fields() -> dict[str, Any]:
-    """Return the fields as ``conn-fields`` of ``airflow/provider_info.schema.json`` describes them (Airflow 3.2)."""
+    """Return the fields in the form of ``conn-fields`` in ``airflow/provider_info.schema.json`` (Airflow 3.2)."""
     fields = {}
     for key, field in FIELDS.items():
         schema: dict[str, Any] = {"type": [_TYPES.get(field.kind, "string"), "null"]}
@@ -94,17 +94,17 @@ def connection_fields() -> dict[str, Any]:
 
 
 def field_behaviour() -> dict[str, Any]:
-    """Return what the form calls Airflow's own fields, as a hook's ``get_ui_field_behaviour`` gives it."""
+    """Return labels and placeholders for Airflow's own fields, in the form of a hook's ``get_ui_field_behaviour``."""
     return {"hidden_fields": [], "relabeling": LABELS, "placeholders": PLACEHOLDERS}
 
 
 def form_widgets() -> dict[str, Any]:
     """
-    Return the fields as a hook's ``get_connection_form_widgets`` gives them (Airflow before 3.2).
+    Return the fields in the form of a hook's ``get_connection_form_widgets`` (Airflow before 3.2).
 
-    All are texts: an empty number would be refused by the form of Airflow 2.
+    All are text fields: the form of Airflow 2 does not accept an empty number.
 
-    :raises ImportError: the form's libraries are not installed, so there is no form.
+    :raises ImportError: the libraries of the form are not installed, so there is no form.
     """
     from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
     from flask_babel import lazy_gettext

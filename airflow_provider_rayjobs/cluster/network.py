@@ -1,4 +1,4 @@
-"""The way to a cluster: the environment's HTTP proxy and the certificates, alike for both HTTP libraries."""
+"""HTTP proxies of the environment, and TLS certificates, with the same rules for both HTTP libraries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_provider_rayjobs.exceptions import RayConnectionConfigError
 if TYPE_CHECKING:
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
 
-#: The beginning of a URL with a scheme. A password may hold "://", too.
+#: The beginning of a URL with a scheme. A password may contain "://", too.
 _WITH_SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -22,7 +22,7 @@ def http_proxy(cluster: ClusterConnection) -> str | None:
     """
     Return the proxy that ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY`` name, as ``requests`` does.
 
-    :raises RayConnectionConfigError: it is of a kind that is not supported, or its URL is not valid.
+    :raises RayConnectionConfigError: the proxy's scheme is not supported, or its URL is not valid.
     """
     from requests.utils import get_environ_proxies, select_proxy
 
@@ -34,21 +34,21 @@ def http_proxy(cluster: ClusterConnection) -> str | None:
         raise RayConnectionConfigError(
             cluster.conn_id,
             "host",
-            f"the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) names a proxy {problem}, or put the host into "
+            f"the proxy for it in the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY) {problem}, or add the host to "
             "NO_PROXY",
         )
     return url
 
 
 def _proxy_problem(url: str) -> str:
-    """Say what is wrong with a proxy's URL, which may hold a password and is not shown."""
+    """Return what is wrong with a proxy's URL, without showing it, since it may contain a password."""
     scheme = url.partition("://")[0]
     if scheme.lower() not in ("http", "https"):
-        return f"of the kind {scheme}, but only http and https are supported; name another"
+        return f"has the scheme {scheme}, but only http and https are supported; use another proxy"
     from urllib3.util import parse_url
 
     try:
-        parse_url(url)  # as requests does, whose error shows it
+        parse_url(url)  # as requests does, whose error would show the URL
         parts = urlsplit(url)
         valid = (
             bool(parts.hostname) and parts.port != 0 and parts.path in ("", "/") and not parts.query + parts.fragment
@@ -56,12 +56,14 @@ def _proxy_problem(url: str) -> str:
     except ValueError:
         valid = False
     return (
-        "" if valid else "whose URL is not of the form http://user:password@host:port, quoted as URLs are; correct it"
+        ""
+        if valid
+        else "is not of the form http://user:password@host:port with special characters percent-encoded; correct it"
     )
 
 
 def trusted(cluster: ClusterConnection) -> bool | str:
-    """Return whom to trust: the connection's ``verify``, or the bundle that the environment names."""
+    """Return which certificates to trust: the connection's ``verify``, or the CA bundle of the environment."""
     if cluster.verify is not True:
         return cluster.verify
     return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
@@ -69,13 +71,13 @@ def trusted(cluster: ClusterConnection) -> bool | str:
 
 def ssl_context(cluster: ClusterConnection) -> ssl.SSLContext:
     """
-    Return the context for aiohttp; it trusts whom ``requests`` would. Takes some 20 ms of CPU.
+    Return the context for aiohttp, which trusts the same certificates as ``requests``. Takes about 20 ms of CPU.
 
     :raises RayConnectionConfigError: a file can't be read.
     """
     path = trusted(cluster)
     if path is True:
-        from certifi import where  # requests comes with it
+        from certifi import where  # a dependency of requests
 
         path = where()
     try:

@@ -1,1 +1,1 @@
-"""Makes text safe to show and to store."""
+"""Makes untrusted text safe to show and to store."""

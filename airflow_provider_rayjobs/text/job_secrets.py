@@ -1,8 +1,8 @@
 """
-The secrets of one job, taken out of that job's own text: its log, Ray's message about it, its function's error.
+Masks the secrets of one job in the job's own text: its log, Ray's message, and its function's error.
 
-They are not given to Airflow's masker: that one forgets nothing, masks in the text of all tasks of a process, and gets
-slower with each secret. Here a job can hide words in its own text only.
+Airflow's masker is not used for them: it never forgets a secret, masks in the text of all tasks of a process, and gets
+slower with each secret. Here, a job can hide words only in its own text.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from urllib.parse import unquote
 
 from airflow_provider_rayjobs.text.safe_text import login_in
 
-#: Shorter texts are not masked by themselves, nor are shorter lines of a secret of several lines: they are part of
-#: ordinary words. Airflow's masker keeps to the first of these, too.
+#: Shorter secrets, and shorter lines of a multi-line secret, are not masked, because they occur in ordinary words.
+#: Airflow's masker has the first of these limits, too.
 SHORTEST = 5
 SHORTEST_LINE = 8
 
-#: In a URL's query, shorter values are names and numbers rather than keys and signatures.
+#: Shorter values in a URL's query count as names and numbers, not as keys and signatures.
 SHORTEST_SIGNATURE = 16
 
-#: A job with more secret texts than this, or with longer values in all (in characters), shows no text. All its
-#: variables together have at most 130,047 characters.
+#: Limits on a job's secrets: the number of texts to mask, and the total length of the values in characters. Beyond
+#: them, all text of the job is withheld. The job's variables together have at most 130,047 characters.
 MOST_TEXTS = 1000
 MOST_CHARACTERS = 260_000
 
-#: Seconds of this thread's CPU that masking one piece of a log may take. An ordinary one takes a tenth of that with a
-#: thousand secrets; secrets that nearly match take a hundred times as long. Such a job shows no text from then on.
+#: Seconds of CPU that masking one piece of a log may take. With a thousand secrets, ordinary text takes a tenth of
+#: that, and secrets that nearly match take a hundred times as long. Then the rest of the job's text is withheld.
 MOST_SECONDS = 0.02
 
 _URL = re.compile(r"://\S+")
@@ -45,8 +45,8 @@ class JobSecrets:
     """
     Masks the secrets of one job.
 
-    :param values: values of its secret environment variables.
-    :param runtime_env: its ``runtime_env``; what URLs in it hold as login or query is secret, too.
+    :param values: values of the job's secret environment variables.
+    :param runtime_env: the job's ``runtime_env``; logins and queries of URLs in it are secret, too.
     """
 
     def __init__(self, values: Iterable[str] = (), runtime_env: Any = None) -> None:
@@ -59,7 +59,7 @@ class JobSecrets:
             texts.update(_forms(value))
             if len(texts) > MOST_TEXTS:
                 return
-        self._texts = tuple(sorted(texts, key=len, reverse=True))  # a longer one may hold a shorter one
+        self._texts = tuple(sorted(texts, key=len, reverse=True))  # a longer one may contain a shorter one
 
     def public(self, text: str) -> str:
         """Return the job's text without its secrets."""
@@ -75,10 +75,10 @@ class JobSecrets:
 
 class HiddenValues(dict[str, Any]):
     """
-    Environment variables that hide secret values from whoever prints them, ``airflow tasks render`` for one.
+    Environment variables whose secret values are hidden when printed, for instance by ``airflow tasks render``.
 
     :param values: the variables.
-    :param secret: names of those that are secret.
+    :param secret: names of the secret variables.
     """
 
     def __init__(self, values: Mapping[str, Any], secret: Iterable[str]) -> None:
@@ -92,7 +92,7 @@ class HiddenValues(dict[str, Any]):
 
 
 def _forms(value: str) -> Iterable[str]:
-    """Yield the texts as which a secret shows up: whole, line by line, and escaped as in JSON and in Python."""
+    """Yield the forms in which a secret may occur: whole, line by line, and escaped as in JSON and Python."""
     lines = value.split("\n", MOST_TEXTS + 1)
     yield from (text for line in lines if len(text := line.strip()) >= SHORTEST_LINE)
     if len(value) >= SHORTEST:
@@ -106,7 +106,7 @@ def _credentials(value: Any, *, variables: bool = False) -> Iterable[str]:
     """
     Yield the secrets in the URLs of a JSON value.
 
-    :param variables: whether the value is of ``env_vars``: what their URLs ask for is no secret, but ordinary words.
+    :param variables: whether the value is part of ``env_vars``; queries of URLs there are not secret.
     """
     if isinstance(value, str):
         yield from _in_urls(value, with_query=not variables)

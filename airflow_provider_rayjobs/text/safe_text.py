@@ -1,10 +1,10 @@
 r"""
-Text that others wrote, made safe to show and to store; no I/O.
+Makes untrusted text safe to show and to store; no I/O.
 
-A job's output, a cluster's answers and a function's value may hold what Airflow can't keep: PostgreSQL refuses NUL in
-JSON, and no database and no HTTP answer takes half of a surrogate pair, by which Python stands for bytes that are not
-UTF-8. Whatever leaves the provider (events, XComs, arguments of triggers, links, log lines, messages) passes through
-this module, which shows such characters as ``\x00`` and ``\udc80``.
+A job's output, a cluster's answers and a function's value may contain characters that Airflow can't store: PostgreSQL
+rejects NUL in JSON, and no database and no HTTP response can hold lone surrogates, with which Python represents bytes
+that are not UTF-8. This module writes them as ``\x00`` and ``\udc80``. Everything that leaves the provider passes
+through it: events, XComs, arguments of triggers, links, log lines and messages.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-#: What a terminal acts upon instead of showing it; tabs and line ends are wanted.
+#: Control characters, which a terminal would act upon; except tabs and line ends.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
-#: A URL from behind its scheme on; and the host of one, with a login and a port. None looks back, or at a character
-#: twice: a cluster's text may be made to take long.
+#: The part of a URL after its scheme, and its host with login and port. The patterns don't backtrack, since a cluster's
+#: text may be crafted to take long.
 _URL = re.compile(r"://[^\s\"'<>]+")
 _AUTHORITY = re.compile(r"[^\s\"'<>/?#]*")
 _WORD = re.compile(r"\S*")
 
 
 def safe_text(text: str) -> str:
-    """Return a text that every log, JSON document and database takes."""
+    """Return a text that every log, JSON document and database can hold."""
     if not text.isascii():
         try:
             text.encode()
@@ -34,7 +34,7 @@ def safe_text(text: str) -> str:
 
 
 def safe_value(value: Any) -> Any:
-    """Return a JSON value, all whose texts and keys are safe; what else it may hold stays as it is."""
+    """Return a JSON value with all its strings and keys made safe; other values are unchanged."""
     if isinstance(value, str):
         return safe_text(value)
     if isinstance(value, Mapping):
@@ -45,7 +45,7 @@ def safe_value(value: Any) -> Any:
 
 
 def is_safe(value: Any) -> bool:
-    """Whether :func:`safe_value` leaves a value as it is."""
+    """Whether :func:`safe_value` leaves a value unchanged."""
     if isinstance(value, str):
         return safe_text(value) == value
     if isinstance(value, Mapping):
@@ -54,12 +54,12 @@ def is_safe(value: Any) -> bool:
 
 
 def for_terminal(text: str) -> str:
-    """Return a text that a terminal shows as it is: control characters, such as those of escape sequences, as text."""
+    """Return a text for a terminal: control characters, such as those of escape sequences, are shown in hex."""
     return _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", safe_text(text))
 
 
 def without_credentials(value: Any) -> Any:
-    """Return a JSON value without the logins and the queries that are in its URLs."""
+    """Return a JSON value without the logins and queries of its URLs."""
     if isinstance(value, str):
         return without_logins(_URL.sub(_without_query, value))
     if isinstance(value, Mapping):
@@ -68,7 +68,7 @@ def without_credentials(value: Any) -> Any:
 
 
 def without_logins(text: str) -> str:
-    """Return a text without the logins that are in its URLs."""
+    """Return a text without the logins of its URLs."""
     if "://" not in text:
         return text
     first, *rests = text.split("://")
@@ -77,12 +77,12 @@ def without_logins(text: str) -> str:
 
 def login_in(rest: str) -> str:
     """
-    Return the login of a URL, an empty text if it has none.
+    Return the login of a URL; empty if it has none.
 
-    A password with a slash, a quote or the like, which should be quoted but often is not, counts as well: then what is
-    in the place of the port is not a number.
+    The password may contain characters that should be percent-encoded but often are not, such as a slash. They show in
+    the place of the port, which is then not a number.
 
-    :param rest: what comes behind ``://``, with or without the text behind the URL.
+    :param rest: the text after ``://``; may go on behind the URL.
     """
     authority = _found(_AUTHORITY, rest)
     port = authority.rpartition(":")[2] if not authority.endswith("]") else ""  # of an IPv6 address

@@ -157,8 +157,8 @@ def _cut_off(request: tuple[str, str], seconds: float | None, moment: Moment = "
             bench.until_success()
         else:
             assert state == "success", bench.story()
-            if request != STATUS:  # the retries of a first status request, or a trigger's start, may take as long
-                assert bench.said("No contact with the cluster; trying on for 20 s"), bench.story()
+            if request != STATUS:  # the quick retries of a first look, and a trigger's start, may take as long
+                assert bench.said("No contact with the cluster; retrying for up to 20 s"), bench.story()
                 assert bench.said("Contact with the cluster is back after"), bench.story()
 
     return play

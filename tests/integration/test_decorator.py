@@ -236,7 +236,9 @@ def test_a_proxy_that_passes_the_jobs_api_only_is_named_with_the_route_that_is_m
     monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps(ray_head.connection(faulty_proxy.url)))
     faulty_proxy.on(faults.answer(404), path="/api/(?!jobs/|packages/|version).*")
     tries = task(echo, 1)
-    with pytest.raises(AirflowFailException, match="does not serve GET /api/v0/logs/file; let the proxy pass it"):
+    with pytest.raises(
+        AirflowFailException, match="does not serve GET /api/v0/logs/file; configure the proxy to pass it"
+    ):
         tries.run()
     assert [job["status"] for job in jobs_of(ray_head, tries)] == ["SUCCEEDED"]
 

@@ -83,7 +83,7 @@ def test_a_head_in_token_mode_accepts_the_token(token_head: RayHead, connection:
     run_a_job(connection(token_head.url, extra={"token_file": str(file)}), token_head)
 
 
-WANTS_A_TOKEN = "HTTP 401: this Ray cluster wants a token, and connection 'ray_guarded' has no token"
+WANTS_A_TOKEN = "HTTP 401: this Ray cluster requires a token; connection 'ray_guarded' has none"
 REFUSED = "HTTP 403: the token of connection 'ray_guarded' was refused"
 
 
@@ -200,7 +200,7 @@ def test_a_head_behind_an_https_proxy_with_a_prefix_and_a_private_authority(
         with pytest.raises(exceptions.RayProtocolError, match="no such route"):
             connection(proxy.url.removesuffix("/team/ray"), **fields).get_version()
         untrusted = {**fields, "extra": {**fields["extra"], "verify": True}}
-        with pytest.raises(exceptions.RayTLSError, match="TLS failed"):
+        with pytest.raises(exceptions.RayTLSError, match="the TLS handshake failed"):
             connection(proxy.url, **untrusted).get_version()
 
 

@@ -237,7 +237,9 @@ def test_a_result_whose_route_is_closed_fails_the_task_and_makes_no_second_job(
     scripted_ray.script("GET", "/api/v0/logs/file.*", closed, forever=True)
     tries = Tries(make, "run")
     for number in (1, 2):
-        with pytest.raises(AirflowFailException, match="does not serve GET /api/v0/logs/file; let the proxy pass it"):
+        with pytest.raises(
+            AirflowFailException, match="does not serve GET /api/v0/logs/file; configure the proxy to pass it"
+        ):
             tries.run()
         assert len(scripted_ray.received_on("POST", "/api/jobs/")) == 1
         assert len(scripted_ray.received_on("GET", "/api/v0/logs/file.*result.*")) == number

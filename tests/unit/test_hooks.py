@@ -288,7 +288,7 @@ def test_packing_does_not_block_the_event_loop(server: ScriptedRay, tmp_path: Pa
 
 def test_an_empty_id_names_no_job_and_asks_nothing(server: ScriptedRay, hook: Any) -> None:
     for verb in ("stop_job", "delete_job", "get_job_info"):
-        with pytest.raises(ValueError, match="names no job"):
+        with pytest.raises(ValueError, match="must not be"):
             getattr(hook, verb)("")
     assert server.received == []
 
@@ -342,9 +342,9 @@ def test_a_good_connection_says_what_it_found(server: ScriptedRay) -> None:
 @pytest.mark.parametrize(
     ("connection", "words"),
     [
-        ({"host": "ray://head"}, "Connection 'ray_x', field 'host': 'ray://head' can only be resolved where"),
-        ({"host": "127.0.0.1", "port": 1}, "nothing accepts connections there; check host and port"),
-        ({"host": "h", "extra": {"verfy": True}}, "field 'verfy': is not known"),
+        ({"host": "ray://head"}, "Connection 'ray_x', field 'host': 'ray://head' can only be resolved by"),
+        ({"host": "127.0.0.1", "port": 1}, "connection refused; check the connection's host and port"),
+        ({"host": "h", "extra": {"verfy": True}}, "field 'verfy': is not a known key"),
     ],
 )
 def test_a_bad_connection_says_what_to_check(
@@ -365,10 +365,10 @@ def test_a_server_that_is_no_ray_dashboard_says_so(server: ScriptedRay) -> None:
     hook = RayJobHook("ray_x")
     assert hook.test_connection() == (
         False,
-        f"{server.url}: this is no answer of the Ray Jobs API but a web page; check that host, port and path prefix "
-        "are those of the Ray dashboard",
+        f"{server.url}: expected an answer of the Ray Jobs API, got a web page; check that the connection's host, port "
+        "and path prefix are those of the Ray dashboard",
     )
-    assert "wants a token, and connection 'ray_x' has no token" in hook.test_connection()[1]
+    assert "requires a token; connection 'ray_x' has none" in hook.test_connection()[1]
     hook.close()
 
 

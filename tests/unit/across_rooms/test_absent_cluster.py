@@ -102,7 +102,7 @@ def function(**kwargs: Any) -> RayJobDecoratedOperator:
 def assert_told_once(lines: list[str]) -> None:
     told = [line for line in lines if line.startswith(("No contact", "Contact with"))]
     assert len(told) == 2, lines
-    assert told[0].startswith("No contact with the cluster; trying on for 30 s: http://127.0.0.1:")
+    assert told[0].startswith("No contact with the cluster; retrying for up to 30 s: http://127.0.0.1:")
     assert told[1].startswith("Contact with the cluster is back after ")
 
 
@@ -180,7 +180,7 @@ def test_an_agent_that_never_comes_is_given_up(away: Away, scripted_ray: Scripte
     no_agent = answers.text(500, "Traceback\nNo available agent to submit job, please try again later.")
     scripted_ray.script("POST", "/api/jobs/", no_agent, forever=True)
     away.budget(1.0)
-    with pytest.raises(RayClusterUnreachableError, match=r"No available agent.*; the submission was given up after \d"):
+    with pytest.raises(RayClusterUnreachableError, match=r"No available agent.*; gave up the submission after \d"):
         Tries(submit, "run").run()
 
 
@@ -317,7 +317,7 @@ def test_a_users_own_call_keeps_the_quick_retries(away: Away) -> None:
     hook = RayJobHook()
     for call in (hook.get_version_info, lambda: hook.submit_job(entrypoint="true")):
         started = time.monotonic()
-        with pytest.raises(RayClusterUnreachableError, match="nothing accepts connections"):
+        with pytest.raises(RayClusterUnreachableError, match="connection refused"):
             call()
         assert time.monotonic() - started < 9.0
 

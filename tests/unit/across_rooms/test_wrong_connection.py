@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.support.scripted_server import ScriptedRay
 
 WRONG = {"conn_type": "postgres", "login": "me", "password": "hunter2"}
-SAID = "Connection 'ray_x' is of type 'postgres', not 'ray_jobs'; "
+SAID = "Connection 'ray_x' has the type 'postgres', not 'ray_jobs'; "
 
 
 @pytest.fixture(autouse=True)

@@ -107,12 +107,12 @@ def test_a_local_folder_is_uploaded(run: Run, scripted_ray: ScriptedRay, tmp_pat
         (["--runtime-env-json", '{"env_vars": {"A": "s3cret"', "--", "x"], "--runtime-env-json: it is no JSON object"),
         (["--runtime-env-json", "{}", "--runtime-env", "x", "--", "x"], "are both given; keep one"),
         (["--runtime-env", "/no/such", "--", "x"], "the file '/no/such' can't be read: No such file"),
-        (["--submission-id", "a/b", "--", "x"], "submission_id 'a/b' can't be used"),
-        (["--runtime-env-json", '{"env_vars": {"A": 1}}', "--", "x"], "runtime_env['env_vars']['A'] must be a text"),
-        (["--metadata-json", '{"airflow_dag_id": 1}', "--", "x"], "metadata['airflow_dag_id'] must be a text"),
+        (["--submission-id", "a/b", "--", "x"], "submission_id 'a/b' must contain only"),
+        (["--runtime-env-json", '{"env_vars": {"A": 1}}', "--", "x"], "runtime_env['env_vars']['A'] must be a string"),
+        (["--metadata-json", '{"airflow_dag_id": 1}', "--", "x"], "metadata['airflow_dag_id'] must be a string"),
         (
             ["--metadata-json", '{"airflow_dag_id": "d"}', "--", "x"],
-            "keys that begin with 'airflow_' are the provider's",
+            "keys that begin with 'airflow_' are reserved",
         ),
         ([], "the following arguments are required: COMMAND"),
     ],
@@ -281,7 +281,7 @@ def test_a_token_that_is_missing_is_an_error(run: Run, scripted_ray: ScriptedRay
     scripted_ray.token = "secret-token"
     done = run("list")
     assert (done.code, done.out) == (1, "")
-    assert "this Ray cluster wants a token, and connection 'ray_x' has no token" in done.err
+    assert "this Ray cluster requires a token; connection 'ray_x' has none" in done.err
     assert done.err.count("\n") == 1
 
 

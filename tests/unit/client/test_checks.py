@@ -19,32 +19,37 @@ from airflow_provider_rayjobs.tasks.arguments import JobArguments
 WRONG: list[tuple[str, Any, type[Exception], str]] = [
     ("entrypoint", "", ValueError, "entrypoint is empty"),
     ("entrypoint", "  ", ValueError, "entrypoint is empty"),
-    ("entrypoint", 5, TypeError, "entrypoint must be a text"),
-    ("entrypoint", "x" * 131_072, ValueError, "entrypoint has 131,072 bytes; Linux gives"),
+    ("entrypoint", 5, TypeError, "entrypoint must be a string"),
+    ("entrypoint", "x" * 131_072, ValueError, "entrypoint has 131,072 bytes; on Linux"),
     ("entrypoint", ["echo", "ü" * 70_000], ValueError, "entrypoint has 140,007 bytes"),
     (
         "runtime_env",
         {"env_vars": {"BIG": "x" * 131_068}},
         ValueError,
-        "runtime_env['env_vars']['BIG'] has 131,072 bytes with its name; Linux gives a process none of more than",
+        "runtime_env['env_vars']['BIG'] has 131,072 bytes with its name; on Linux, an environment variable has at most",
     ),
-    ("submission_id", "a/b", ValueError, "submission_id 'a/b' can't be used"),
-    ("submission_id", 5, TypeError, "submission_id must be a text, not 5"),
+    ("submission_id", "a/b", ValueError, "submission_id 'a/b' must contain only"),
+    ("submission_id", 5, TypeError, "submission_id must be a string, not 5"),
     ("metadata", [], TypeError, "metadata must be a dict"),
-    ("metadata", {"k": 1}, TypeError, "metadata['k'] must be a text, not int; write str(...) around it"),
+    ("metadata", {"k": 1}, TypeError, "metadata['k'] must be a string, not int; convert it with str(...)"),
     ("metadata", {1: "v"}, TypeError, "metadata has the key 1"),
     ("runtime_env", "x", TypeError, "runtime_env must be a dict"),
-    ("runtime_env", {"env_vars": {"K": 1}}, TypeError, "runtime_env['env_vars']['K'] must be a text"),
+    ("runtime_env", {"env_vars": {"K": 1}}, TypeError, "runtime_env['env_vars']['K'] must be a string"),
     ("runtime_env", {"env_vars": ["K"]}, TypeError, "runtime_env['env_vars'] must be a dict"),
     ("runtime_env", {1: "x"}, TypeError, "runtime_env has the key 1"),
     ("runtime_env", {"working_dir": 5}, TypeError, "runtime_env['working_dir'] must be a path or a URI, not int"),
-    ("runtime_env", {"working_dir": " "}, ValueError, "runtime_env['working_dir'] holds an empty path"),
-    ("runtime_env", {"working_dir": "hdfs://b/a.zip"}, ValueError, "runtime_env['working_dir']: Ray reads no hdfs://"),
+    ("runtime_env", {"working_dir": " "}, ValueError, "runtime_env['working_dir'] contains an empty path"),
+    (
+        "runtime_env",
+        {"working_dir": "hdfs://b/a.zip"},
+        ValueError,
+        "runtime_env['working_dir']: Ray does not support hdfs://",
+    ),
     (
         "runtime_env",
         {"working_dir": "s3://b/a.jar?k=secret"},
         ValueError,
-        "Ray unpacks .zip, .tar.gz, .tgz, .tar.xz, not",
+        "Ray unpacks only .zip, .tar.gz, .tgz, .tar.xz, not",
     ),
     ("runtime_env", {"working_dir": "local://code"}, ValueError, "write local:// and the absolute path of a folder"),
     ("runtime_env", {"py_modules": ["local:///a.whl"]}, ValueError, "runtime_env['py_modules'] is 'local:///a.whl'"),
@@ -55,15 +60,15 @@ WRONG: list[tuple[str, Any, type[Exception], str]] = [
         TypeError,
         "runtime_env['py_modules'] must be a path or a URI",
     ),
-    ("runtime_env", {"java_jars": ["/a.jar"]}, ValueError, "runtime_env['java_jars'] names the local path '/a.jar'"),
-    ("runtime_env", {"excludes": "*.log"}, TypeError, "runtime_env['excludes'] must be a list of texts, not str"),
-    ("runtime_env", {"pip": [1]}, TypeError, "runtime_env['pip'] must be a list of texts"),
+    ("runtime_env", {"java_jars": ["/a.jar"]}, ValueError, "runtime_env['java_jars'] contains the local path '/a.jar'"),
+    ("runtime_env", {"excludes": "*.log"}, TypeError, "runtime_env['excludes'] must be a list of strings, not str"),
+    ("runtime_env", {"pip": [1]}, TypeError, "runtime_env['pip'] must be a list of strings"),
     ("runtime_env", {"pip": 1}, TypeError, "runtime_env['pip'] must be a list of packages, the path of a"),
     (
         "runtime_env",
         {"pip": {"package": ["a"]}},
         ValueError,
-        "runtime_env['pip'] has no field 'package'; it takes pack",
+        "runtime_env['pip'] has the unknown field 'package'; known are pack",
     ),
     ("runtime_env", {"pip": {"pip_check": True}}, ValueError, "runtime_env['pip'] needs the field 'packages'"),
     (
@@ -73,8 +78,8 @@ WRONG: list[tuple[str, Any, type[Exception], str]] = [
         "runtime_env['pip']['pip_check'] must be a bool",
     ),
     ("runtime_env", {"uv": {"packages": "r.txt"}}, ValueError, "runtime_env['uv']['packages'] must be a list, not str"),
-    ("runtime_env", {"uv": ["a"], "pip": ["b"]}, ValueError, "runtime_env can't have 'pip' and 'uv' together"),
-    ("runtime_env", {"conda": ["a"]}, TypeError, "runtime_env['conda'] must be a text or a dict, not list"),
+    ("runtime_env", {"uv": ["a"], "pip": ["b"]}, ValueError, "runtime_env must not contain 'pip' and 'uv' together"),
+    ("runtime_env", {"conda": ["a"]}, TypeError, "runtime_env['conda'] must be a string or a dict, not list"),
     (
         "runtime_env",
         {"config": {"setup_timeout_seconds": 0}},
@@ -97,37 +102,57 @@ WRONG: list[tuple[str, Any, type[Exception], str]] = [
         "runtime_env",
         {"image_uri": "a", "pip": ["b"]},
         ValueError,
-        "runtime_env can't have 'image_uri' together with 'pip'",
+        "runtime_env must not contain 'image_uri' together with 'pip'",
     ),
-    ("runtime_env", {"my_plugin": object()}, TypeError, "runtime_env['my_plugin'] holds something that is no JSON"),
+    ("runtime_env", {"my_plugin": object()}, TypeError, "runtime_env['my_plugin'] can't be written as JSON"),
     ("runtime_env", {"py_modules": "s3://b/a.zip"}, TypeError, "runtime_env['py_modules'] must be a list"),
-    ("entrypoint", "a\0b", ValueError, "entrypoint holds a NUL character"),
-    ("entrypoint", "\ud800", ValueError, "entrypoint holds a NUL character, or half of a surrogate pair"),
-    ("submission_id", "a" * 241, ValueError, "submission_id has 241 characters; Ray can't run jobs with more than 240"),
+    ("entrypoint", "a\0b", ValueError, "entrypoint must not contain NUL"),
+    ("entrypoint", "\ud800", ValueError, "entrypoint must not contain NUL or lone surrogates"),
+    ("submission_id", "a" * 241, ValueError, "submission_id must have at most 240 characters, not 241"),
     ("runtime_env", {"env_vars": {"": "x"}}, ValueError, "runtime_env['env_vars'] has the key ''"),
     ("runtime_env", {"env_vars": {"A=B": "x"}}, ValueError, "runtime_env['env_vars'] has the key 'A=B'"),
-    ("runtime_env", {"env_vars": {"A": "x\0"}}, ValueError, "runtime_env['env_vars']['A'] holds a NUL character"),
-    ("runtime_env", {"pip": ["a"], "conda": "b"}, ValueError, "can't have 'conda' and 'pip' together"),
-    ("runtime_env", {"image_uri": "i", "pip": ["a"]}, ValueError, "can't have 'image_uri' together with 'pip'"),
+    ("runtime_env", {"env_vars": {"A": "x\0"}}, ValueError, "runtime_env['env_vars']['A'] must not contain NUL"),
+    ("runtime_env", {"pip": ["a"], "conda": "b"}, ValueError, "must not contain 'conda' and 'pip' together"),
+    ("runtime_env", {"image_uri": "i", "pip": ["a"]}, ValueError, "must not contain 'image_uri' together with 'pip'"),
     (
         "runtime_env",
         {"container": {"image": "i"}, "uv": ["a"]},
         ValueError,
-        "can't have 'container' together with 'uv'",
+        "must not contain 'container' together with 'uv'",
     ),
     ("runtime_env", {"worker_process_setup_hook": 5}, ValueError, "['worker_process_setup_hook'] must be the name"),
-    ("runtime_env", {"excludes": "*.log"}, TypeError, "runtime_env['excludes'] must be a list of texts"),
+    ("runtime_env", {"excludes": "*.log"}, TypeError, "runtime_env['excludes'] must be a list of strings"),
     ("runtime_env", {"config": 5}, TypeError, "runtime_env['config'] must be a dict, not int"),
     ("runtime_env", {"config": {"setup_timeout_seconds": "5"}}, TypeError, "setup_timeout_seconds is a whole number"),
-    ("runtime_env", {"config": {"setup_timeout_seconds": 0}}, ValueError, "setup_timeout_seconds is 0; it is positive"),
+    (
+        "runtime_env",
+        {"config": {"setup_timeout_seconds": 0}},
+        ValueError,
+        "setup_timeout_seconds is 0; it must be positive",
+    ),
     ("runtime_env", {"config": {"eager_install": 1}}, TypeError, "eager_install is true or false"),
     ("entrypoint_num_gpus", 1.5, ValueError, "entrypoint_num_gpus is 1.5; above 1 it must be a whole number"),
-    ("entrypoint_resources", {"CPU": 1}, ValueError, "entrypoint_resources holds 'CPU'; use entrypoint_num_cpus"),
-    ("entrypoint_resources", {"GPU": 1}, ValueError, "entrypoint_resources holds 'GPU'; use entrypoint_num_gpus"),
-    ("entrypoint_resources", {"memory": 1}, ValueError, "entrypoint_resources holds 'memory'; use entrypoint_memory"),
+    (
+        "entrypoint_resources",
+        {"CPU": 1},
+        ValueError,
+        "entrypoint_resources must not contain 'CPU'; use entrypoint_num_cpus",
+    ),
+    (
+        "entrypoint_resources",
+        {"GPU": 1},
+        ValueError,
+        "entrypoint_resources must not contain 'GPU'; use entrypoint_num_gpus",
+    ),
+    (
+        "entrypoint_resources",
+        {"memory": 1},
+        ValueError,
+        "entrypoint_resources must not contain 'memory'; use entrypoint_memory",
+    ),
     ("entrypoint_num_cpus", "many", TypeError, "entrypoint_num_cpus must be a number, not 'many' (str)"),
     ("entrypoint_num_cpus", True, TypeError, "entrypoint_num_cpus must be a number"),
-    ("entrypoint_num_gpus", -0.5, ValueError, "entrypoint_num_gpus is -0.5; it can't be negative or infinite"),
+    ("entrypoint_num_gpus", -0.5, ValueError, "entrypoint_num_gpus is -0.5; it must be finite and not negative"),
     ("entrypoint_num_gpus", math.nan, ValueError, "entrypoint_num_gpus is nan"),
     ("entrypoint_memory", math.inf, TypeError, "entrypoint_memory must be a whole number"),
     ("entrypoint_memory", 1.5, TypeError, "entrypoint_memory must be a whole number"),
@@ -135,7 +160,7 @@ WRONG: list[tuple[str, Any, type[Exception], str]] = [
     ("entrypoint_resources", {7: 1}, TypeError, "entrypoint_resources has the key 7"),
     ("entrypoint_resources", {"x": "one"}, TypeError, "entrypoint_resources['x'] must be a number"),
     ("entrypoint_resources", {"x": -1}, ValueError, "entrypoint_resources['x'] is -1"),
-    ("entrypoint_label_selector", {"zone": 1}, TypeError, "entrypoint_label_selector['zone'] must be a text"),
+    ("entrypoint_label_selector", {"zone": 1}, TypeError, "entrypoint_label_selector['zone'] must be a string"),
 ]
 
 RIGHT: dict[str, Any] = {
@@ -217,7 +242,7 @@ def test_an_operator_needs_a_command(entrypoint: Any) -> None:
 
 def test_an_author_may_not_use_the_providers_metadata_keys_but_the_provider_may() -> None:
     metadata = {"airflow_task": "x"}
-    with pytest.raises(ValueError, match="keys that begin with 'airflow_' are the provider's own"):
+    with pytest.raises(ValueError, match="keys that begin with 'airflow_' are reserved for the provider"):
         operator(metadata=metadata).check()
     checks.check_submission(Submission("true", "a", metadata=metadata))
 
@@ -275,7 +300,7 @@ def test_a_number_survives_being_rendered(number: float) -> None:
     ],
 )
 def test_what_ray_can_not_pass_to_a_process_is_refused(runtime_env: Any, metadata: Any, largest: str) -> None:
-    with pytest.raises(ValueError, match="as JSON, and Ray can pass at most 130,047") as caught:
+    with pytest.raises(ValueError, match="as JSON, but Ray can pass at most 130,047") as caught:
         checks.check_submission(Submission("true", "a", runtime_env=runtime_env, metadata=metadata))
     assert f"the largest part is {largest}. Put large values into a file" in str(caught.value)
 

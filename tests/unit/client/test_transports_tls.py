@@ -36,7 +36,7 @@ def failure(client: Client) -> errors.RayTLSError:
     """Ask for the version, which fails; the message is one line that begins with the address."""
     with pytest.raises(errors.RayTLSError) as caught:
         client.run(verbs.get_version())
-    assert str(caught.value).startswith(client.transport.cluster.address + ": TLS failed")
+    assert str(caught.value).startswith(client.transport.cluster.address + ": the TLS handshake failed")
     assert "\n" not in str(caught.value)
     return caught.value
 
@@ -122,7 +122,7 @@ def test_a_client_certificate_is_checked_when_the_connection_is_read(private_ca:
     for key in (encrypted, private_ca.server_key, private_ca.ca_file):
         extra = json.dumps({"client_cert": str(private_ca.client_cert), "client_key": str(key)})
         connection: Any = Connection(conn_id="ray_x", conn_type="ray_jobs", host="head", extra=extra)
-        with pytest.raises(errors.RayConnectionConfigError, match=r"field 'client_cert': .*can't be used"):
+        with pytest.raises(errors.RayConnectionConfigError, match=r"field 'client_cert': can't load"):
             read_connection("ray_x", connection, {})
 
 
@@ -169,7 +169,7 @@ def test_an_answer_that_never_ends_is_cut_off_in_time_over_tls(
             monkeypatch.setenv("HTTPS_PROXY", forward.url)
         client = connect(tls_dribbler, verify=str(private_ca.ca_file), connect_timeout=0.5, read_timeout=0.5)
         began = time.monotonic()
-        with pytest.raises(errors.RayClusterUnreachableError, match="no whole answer within 1 s"):
+        with pytest.raises(errors.RayClusterUnreachableError, match="no complete answer within 1 s"):
             client.run(verbs.get_version())
         assert time.monotonic() - began < 5
         assert not proxy or len(forward.carried) == 1

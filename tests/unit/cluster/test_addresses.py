@@ -88,7 +88,7 @@ def test_only_modules_that_the_deployment_allows_are_imported(manager: Any) -> N
         with pytest.raises(RayConnectionConfigError, match=r"option \[ray_jobs\] allowed_modules"):
             read(f"{NAME}://x", allowed_modules=allowed)
     sys.modules.pop("this", None)
-    with pytest.raises(RayConnectionConfigError, match="'this' is no module that connections may name"):
+    with pytest.raises(RayConnectionConfigError, match="the module 'this' is not allowed"):
         read("this://x")
     assert "this" not in sys.modules
     assert manager.asked == []
@@ -110,10 +110,10 @@ def test_the_option_of_airflow_allows_modules(manager: Any, monkeypatch: pytest.
     ("answer", "words"),
     [
         ({"address": "ftp://x"}, "'ftp' is not supported"),
-        ({"address": "http://a b"}, "is no address"),
-        ({"headers": {"X": 1}}, "that are no texts"),
+        ({"address": "http://a b"}, "is not a valid address"),
+        ({"headers": {"X": 1}}, "that are not strings"),
         ({"headers": {"X": "a\nhunter2"}}, "the value of 'X' has characters"),
-        ({"metadata": {"airflow_task": "x"}}, "keys that begin with 'airflow_' are the provider's own"),
+        ({"metadata": {"airflow_task": "x"}}, "keys that begin with 'airflow_' are reserved for the provider"),
     ],
 )
 def test_what_a_module_answers_is_checked(manager: Any, answer: dict[str, Any], words: str) -> None:
@@ -126,12 +126,14 @@ def test_what_a_module_answers_is_checked(manager: Any, answer: dict[str, Any], 
 
 def test_a_module_that_fails_is_no_wrong_connection(manager: Any) -> None:
     manager.answer = OSError("the manager is asleep")
-    with pytest.raises(RayClusterUnreachableError, match="could not name the cluster: OSError: the manager is asleep"):
+    with pytest.raises(
+        RayClusterUnreachableError, match="failed to return the cluster's address: OSError: the manager is asleep"
+    ):
         read(f"{NAME}://x")
     del manager.get_job_submission_client_cluster_info
     with pytest.raises(RayConnectionConfigError, match="has no function get_job_submission_client_cluster_info"):
         read(f"{NAME}://x")
-    with pytest.raises(RayConnectionConfigError, match="'no_such_module_9' can't be imported here"):
+    with pytest.raises(RayConnectionConfigError, match="'no_such_module_9' can't be imported on this machine"):
         read("no_such_module_9://x", allowed_modules={"no_such_module_9"})
 
 

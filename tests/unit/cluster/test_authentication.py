@@ -125,13 +125,15 @@ def test_an_authorization_and_a_cookie_of_the_authors_are_for_the_proxy(
 # Why it is not let in
 
 NO_TOKEN = (
-    "this Ray cluster wants a token, and connection 'ray_x' has no token. Put it into the connection's password (with "
-    "a login: into the extra 'token'), or name a file that holds it in the extra 'token_file'. The token is in "
-    "~/.ray/auth_token on the head's machine, where `ray get-auth-token` prints it; with KubeRay, in the Secret that "
-    "is named like the RayCluster, under the key auth_token. Ray wants one by default from 2.61 on, and from 2.59 on "
-    "where that file was there when the head was started"
+    "this Ray cluster requires a token; connection 'ray_x' has none. Put it into the connection's password (with "
+    "a login: into the extra 'token'), or set the extra 'token_file' to the path of a file with it. The token is in "
+    "~/.ray/auth_token on the head's machine (`ray get-auth-token` prints it); with KubeRay, in the Secret with the "
+    "RayCluster's name, under the key auth_token. Ray requires one by default from 2.61 on, and from 2.59 on if that "
+    "file existed when the head started"
 )
-REFUSED = "the token of connection 'ray_x' was refused; the cluster's own is in ~/.ray/auth_token on the head's machine"
+REFUSED = (
+    "the cluster refused the token of connection 'ray_x'; the right one is in ~/.ray/auth_token on the head's machine"
+)
 GENERAL = "the credentials were refused; check the token, login, headers and cookies of connection 'ray_x'"
 PROXYS = answers.html(401)
 
@@ -145,8 +147,13 @@ PROXYS = answers.html(401)
         ({"password": "wrong-token"}, None, 403, REFUSED),
         ({"login": "me", "password": "word", "extra": {"token": "wrong-token"}}, answers.forbidden(), 403, REFUSED),
         ({"extra": {"cookies": {"ray-authentication-token": "wrong"}}}, answers.forbidden(), 403, REFUSED),
-        ({"password": "wrong-token"}, answers.unauthorized(), 401, "Ray got no token, although connection 'ray_x' has"),
-        ({}, PROXYS, 401, "the cluster, or a proxy before it, wants credentials, and connection 'ray_x' has no token."),
+        (
+            {"password": "wrong-token"},
+            answers.unauthorized(),
+            401,
+            "Ray received no token, although connection 'ray_x' has",
+        ),
+        ({}, PROXYS, 401, "the cluster, or a proxy in front of it, requires credentials; connection 'ray_x' has none."),
         ({"login": "me", "password": "word"}, PROXYS, 401, GENERAL),
         ({"password": "wrong-token"}, PROXYS, 401, GENERAL),
         ({}, answers.html(403), 403, GENERAL),
@@ -163,7 +170,7 @@ def test_what_is_missing_or_refused_is_told(
     assert caught.value.status == status
 
 
-@pytest.mark.parametrize(("fields", "words"), [({}, "wants credentials"), ({"password": "wrong-token"}, GENERAL)])
+@pytest.mark.parametrize(("fields", "words"), [({}, "requires credentials"), ({"password": "wrong-token"}, GENERAL)])
 def test_a_log_stream_that_is_refused_tells_it_alike(
     fields: dict[str, Any], words: str, guarded: ScriptedRay, connect_async: Any
 ) -> None:
@@ -214,7 +221,7 @@ def test_a_token_file_that_is_unusable_for_a_moment_is_tried_again(
     file.unlink()
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(exceptions.RayClusterUnreachableError, match="the connection's token can't be had") as caught:
+    with pytest.raises(exceptions.RayClusterUnreachableError, match="can't get the connection's token") as caught:
         version(client)
     assert not caught.value.maybe_sent
     assert len(client.time.slept) == 4
@@ -316,7 +323,9 @@ def test_a_callable_that_raises_is_told_as_lost_contact(
         raise OSError("no ticket")
 
     tokens.next = fail
-    with pytest.raises(exceptions.RayClusterUnreachableError, match="token can't be had: OSError: no ticket"):
+    with pytest.raises(
+        exceptions.RayClusterUnreachableError, match="can't get the connection's token: OSError: no ticket"
+    ):
         version(connect_to(read(CALLABLE, ALLOWED, host=guarded.url)))
 
 
@@ -325,8 +334,8 @@ def test_a_callable_that_raises_is_told_as_lost_contact(
     [
         ("company_tokens.nothing", "'company_tokens' has no function 'nothing'"),
         ("company_tokens.threads", "'company_tokens' has no function 'threads'"),
-        ("current", "'' is no module"),
-        ("company.tokens.current", "'company.tokens' is no module that connections may name"),
+        ("current", "the module '' is not allowed"),
+        ("company.tokens.current", "the module 'company.tokens' is not allowed"),
     ],
 )
 def test_a_callable_must_be_there_and_allowed(tokens: Any, path: str, words: str) -> None:

@@ -90,25 +90,25 @@ def test_the_environment_counts_only_when_the_host_is_empty() -> None:
 @pytest.mark.parametrize(
     ("fields", "field", "words"),
     [
-        ({"host": "ray://head:10001"}, "host", "'ray' is installed, which it is not here; write http://head:8265"),
-        ({"host": "auto"}, "host", "'ray' is installed, which it is not here; write http://HEAD:8265"),
-        ({"host": "ray://head", "port": 10001}, "port", "is not used with this kind of host"),
-        ({"host": "company.ray://x", "schema": "https"}, "schema", "is not used with this kind of host"),
+        ({"host": "ray://head:10001"}, "host", "'ray', which is not installed here; write http://head:8265"),
+        ({"host": "auto"}, "host", "'ray', which is not installed here; write http://HEAD:8265"),
+        ({"host": "ray://head", "port": 10001}, "port", "must be empty with this form of host"),
+        ({"host": "company.ray://x", "schema": "https"}, "schema", "must be empty with this form of host"),
         ({"host": "company.ray://x"}, "host", "option [ray_jobs] allowed_modules"),
-        ({"host": "htpp://head"}, "host", "'htpp' is no module that connections may name"),
-        ({"host": "head 1"}, "host", "no address"),
-        ({"host": "http://"}, "host", "no address"),
-        ({"host": "http://head:8265/#/jobs"}, "host", "no address"),
-        ({"host": "http://head?x=1"}, "host", "no address"),
-        ({"host": "head:port"}, "host", "no address"),
-        ({"host": "head:70000"}, "host", "no address"),
-        ({"host": "http://[::1"}, "host", "no address"),
-        ({"host": "head:0"}, "port", "0 is no port"),
-        ({"host": "head", "port": 0}, "port", "0 is no port"),
-        ({"host": "head", "port": 70000}, "port", "70000 is no port"),
-        ({"host": "head:9000", "port": 9001}, "port", "is 9001, but the host says 9000"),
-        ({"host": "head", "schema": "ray"}, "schema", "is neither http nor https"),
-        ({"host": "head", "login": "me"}, "login", "a token alone goes into the password, without a login"),
+        ({"host": "htpp://head"}, "host", "the module 'htpp' is not allowed; to allow it"),
+        ({"host": "head 1"}, "host", "is not a valid address"),
+        ({"host": "http://"}, "host", "is not a valid address"),
+        ({"host": "http://head:8265/#/jobs"}, "host", "is not a valid address"),
+        ({"host": "http://head?x=1"}, "host", "is not a valid address"),
+        ({"host": "head:port"}, "host", "is not a valid address"),
+        ({"host": "head:70000"}, "host", "is not a valid address"),
+        ({"host": "http://[::1"}, "host", "is not a valid address"),
+        ({"host": "head:0"}, "port", "must be between 1 and 65535, not 0"),
+        ({"host": "head", "port": 0}, "port", "must be between 1 and 65535, not 0"),
+        ({"host": "head", "port": 70000}, "port", "must be between 1 and 65535, not 70000"),
+        ({"host": "head:9000", "port": 9001}, "port", "is 9001, but the host has port 9000"),
+        ({"host": "head", "schema": "ray"}, "schema", "must be http or https"),
+        ({"host": "head", "login": "me"}, "login", "is set, but the password is empty; for a token, set only"),
         ({"environ": {"RAY_ADDRESS": "ray://head:10001"}}, "RAY_ADDRESS", "write http://head:8265"),
         ({"environ": {"RAY_ADDRESS": "head:6379"}}, "RAY_ADDRESS", "write http://head:8265"),
         ({"environ": {"RAY_API_SERVER_ADDRESS": "auto"}}, "RAY_API_SERVER_ADDRESS", "write http://HEAD:8265"),
@@ -137,18 +137,22 @@ def test_a_secret_in_the_host_is_refused_and_not_shown(host: str) -> None:
 @pytest.mark.parametrize(
     ("extra", "field", "words"),
     [
-        ({"verfy": False}, "verfy", "is not known; the extra takes client_cert, client_key, connect_timeout"),
-        ({"token_file": "token-by-mistake"}, "token_file", "the file that it names does not exist on this machine"),
+        (
+            {"verfy": False},
+            "verfy",
+            "is not a known key; the extra may contain client_cert, client_key, connect_timeout",
+        ),
+        ({"token_file": "token-by-mistake"}, "token_file", "the file does not exist on this machine"),
         ({"token_file": "/no/such/token"}, "token_file", "'/no/such/token' does not exist on this machine"),
-        ({"token_callable": "os.getcwd"}, "token_callable", "'os' is no module that connections may name"),
+        ({"token_callable": "os.getcwd"}, "token_callable", "the module 'os' is not allowed; to allow it"),
         ({"client_cert": "/no/such.pem"}, "client_cert", "'/no/such.pem' does not exist on this machine"),
-        ({"client_key": "/no/such.key"}, "client_key", "is given without client_cert"),
-        ({"create_cluster_if_needed": "maybe"}, "create_cluster_if_needed", "'maybe' is neither true nor false"),
-        ({"headers": {"cookie": "a=b"}, "cookies": {"c": "d"}}, "headers", "holds Cookie although cookies are set"),
+        ({"client_key": "/no/such.key"}, "client_key", "is set without client_cert"),
+        ({"create_cluster_if_needed": "maybe"}, "create_cluster_if_needed", "must be true or false, not 'maybe'"),
+        ({"headers": {"cookie": "a=b"}, "cookies": {"c": "d"}}, "headers", "contains Cookie although cookies are set"),
         ({"token": ["t"]}, "token", "must be a string"),
-        ({"token": "a b"}, "token", "characters that no HTTP header can carry"),
-        ({"token": "ä"}, "token", "characters that no HTTP header can carry"),
-        ({"headers": ["x"]}, "headers", "is no object; it takes object of HTTP headers"),
+        ({"token": "a b"}, "token", "must contain only printable ASCII characters without spaces"),
+        ({"token": "ä"}, "token", "must contain only printable ASCII characters without spaces"),
+        ({"headers": ["x"]}, "headers", "must be a JSON object; expected: object of HTTP headers"),
         ({"headers": "{"}, "headers", "is not valid JSON"),
         ({"headers": {"X": ["a"]}}, "headers", "the value of 'X' must be a string"),
         ({"headers": {"X": "a\nb"}}, "headers", "the value of 'X' has characters"),
@@ -162,16 +166,20 @@ def test_a_secret_in_the_host_is_refused_and_not_shown(host: str) -> None:
         ({"cookies": {"c=": "a"}}, "cookies", "'c=' has characters"),
         ({"cookies": "x"}, "cookies", "is not valid JSON"),
         ({"metadata": {"k": None}}, "metadata", "the value of 'k' must be a string"),
-        ({"metadata": {"airflow_task": "x"}}, "metadata", "keys that begin with 'airflow_' are the provider's own"),
-        ({"metadata": "[]"}, "metadata", "is no object"),
-        ({"connect_timeout": 0}, "connect_timeout", "'0' is no positive number; it takes seconds"),
-        ({"read_timeout": "soon"}, "read_timeout", "'soon' is no positive number"),
-        ({"read_timeout": True}, "read_timeout", "True is no positive number"),
-        ({"read_timeout": [1]}, "read_timeout", "is no positive number"),
-        ({"unreachable_timeout": float("inf")}, "unreachable_timeout", "'Infinity' is no positive number"),
-        ({"unreachable_timeout": -1}, "unreachable_timeout", "'-1' is no positive number"),
+        (
+            {"metadata": {"airflow_task": "x"}},
+            "metadata",
+            "keys that begin with 'airflow_' are reserved for the provider",
+        ),
+        ({"metadata": "[]"}, "metadata", "must be a JSON object"),
+        ({"connect_timeout": 0}, "connect_timeout", "must be a positive number, not '0'; expected: seconds"),
+        ({"read_timeout": "soon"}, "read_timeout", "must be a positive number, not 'soon'"),
+        ({"read_timeout": True}, "read_timeout", "must be a positive number, not True"),
+        ({"read_timeout": [1]}, "read_timeout", "must be a positive number"),
+        ({"unreachable_timeout": float("inf")}, "unreachable_timeout", "must be a positive number, not 'Infinity'"),
+        ({"unreachable_timeout": -1}, "unreachable_timeout", "must be a positive number, not '-1'"),
         ({"verify": "/no/such/ca.pem"}, "verify", "'/no/such/ca.pem' does not exist on this machine"),
-        ({"verify": 1}, "verify", "'1' does not exist on this machine; it takes true, false, or the path"),
+        ({"verify": 1}, "verify", "'1' does not exist on this machine; expected: true, false, or the path"),
         ({"deployment": {"a": 1}}, "deployment", "must be a string"),
     ],
 )
@@ -180,14 +188,14 @@ def test_a_wrong_extra_is_named_with_what_to_write(extra: dict[str, Any], field:
 
 
 def test_two_tokens_are_one_too_many(tmp_path: Path) -> None:
-    assert "keep one of the two" in refusal("token", {"token": "t"}, host="head", password="p")
-    assert "keep one of the two" in refusal("token_file", {"token_file": str(tmp_path)}, host="head", password="p")
-    assert "keep one of the two" in refusal("token", {"token": "t", "token_callable": "a.b"}, host="head")
+    assert "remove one of the two" in refusal("token", {"token": "t"}, host="head", password="p")
+    assert "remove one of the two" in refusal("token_file", {"token_file": str(tmp_path)}, host="head", password="p")
+    assert "remove one of the two" in refusal("token", {"token": "t", "token_callable": "a.b"}, host="head")
 
 
 @pytest.mark.parametrize("name", ["authorization", "Authorization"])
 def test_a_login_and_an_authorization_are_one_too_many(name: str) -> None:
-    assert "keep one of the two" in refusal("headers", {"headers": {name: "x"}}, host="head", login="l", password="p")
+    assert "remove one of the two" in refusal("headers", {"headers": {name: "x"}}, host="head", login="l", password="p")
 
 
 def test_no_refusal_shows_the_value_of_a_secret() -> None:
@@ -208,7 +216,7 @@ def test_no_refusal_shows_the_value_of_a_secret() -> None:
 def test_an_extra_that_is_no_json_object_is_refused_and_never_ignored(extra: str) -> None:
     unset = dict.fromkeys(("port", "schema", "login", "password"))
     connection = SimpleNamespace(conn_type="ray_jobs", host="head", extra=extra, **unset)
-    with pytest.raises(RayConnectionConfigError, match=r"'ray_x', field 'extra': is no JSON object"):
+    with pytest.raises(RayConnectionConfigError, match=r"'ray_x', field 'extra': must be a JSON object"):
         read_connection("ray_x", connection, {})
 
 
@@ -219,8 +227,11 @@ def test_an_extra_of_any_depth_is_refused_in_words(depth: int, opening: str, clo
     deep = opening * depth + "1" + closing * depth
     unset = dict.fromkeys(("port", "schema", "login", "password"))
     for extra, problem in (
-        (f'{{"headers": {deep}}}', "field 'extra': is no JSON object"),
-        (json.dumps({"headers": deep}), "field 'headers': (is not valid JSON|.*must be a string|is no object)"),
+        (f'{{"headers": {deep}}}', "field 'extra': must be a JSON object"),
+        (
+            json.dumps({"headers": deep}),
+            "field 'headers': (is not valid JSON|.*must be a string|must be a JSON object)",
+        ),
     ):
         connection = SimpleNamespace(conn_type="ray_jobs", host="head", extra=extra, **unset)
         with pytest.raises(RayConnectionConfigError, match=problem):
@@ -243,7 +254,7 @@ def test_what_airflow_can_not_store_is_refused_in_every_field(
     nasty: str, field: str, make: Callable[[str], Any]
 ) -> None:
     message = refusal(field, {field: make(nasty)}, host="head")
-    assert message.endswith(": holds a NUL character, or half of a surrogate pair")
+    assert message.endswith(": must not contain NUL or lone surrogates")
     message.encode()
     assert "\0" not in message
 
@@ -251,7 +262,7 @@ def test_what_airflow_can_not_store_is_refused_in_every_field(
 def test_a_broken_extra_of_airflows_own_connection_is_refused() -> None:
     connection = airflow_connection(host="head")
     connection.extra = '{"verify": false'
-    with pytest.raises(RayConnectionConfigError, match="is no JSON object"):
+    with pytest.raises(RayConnectionConfigError, match="must be a JSON object"):
         read_connection("ray_x", connection, {})
 
 
@@ -365,11 +376,14 @@ def test_a_connection_given_as_uri(
 @pytest.mark.parametrize(
     ("conn_type", "words"),
     [
-        ("postgres", "Connection 'ray_x' is of type 'postgres', not 'ray_jobs'; name one of that type, or write "),
-        ("http", "is of type 'http', not 'ray_jobs'"),
-        ("generic", "is of type 'generic', not 'ray_jobs'"),
-        ("ray", "is of type 'ray', not 'ray_jobs'"),
-        ("", "Connection 'ray_x' has no type, but must be of type 'ray_jobs'; write ray-jobs://"),
+        (
+            "postgres",
+            "Connection 'ray_x' has the type 'postgres', not 'ray_jobs'; use another connection, or change it: as a ",
+        ),
+        ("http", "has the type 'http', not 'ray_jobs'"),
+        ("generic", "has the type 'generic', not 'ray_jobs'"),
+        ("ray", "has the type 'ray', not 'ray_jobs'"),
+        ("", "Connection 'ray_x' has no type; it must have the type 'ray_jobs': as a URI, write ray-jobs://"),
         (None, "Connection 'ray_x' has no type"),
     ],
 )
@@ -391,8 +405,8 @@ def test_a_connection_of_another_type_is_refused(conn_type: str | None, words: s
         ("ray_jobs://:hunter2@head:8265/?token=hunter2", "has no type"),
         ("ray_jobs://", "has no type"),
         ("//me:hunter2@head:8265", "has no type"),
-        ("head:8265", "is of type 'head', not 'ray_jobs'"),
-        ("ray-jobs:/hunter2", "field 'host': is empty, although schema is set; name the cluster there: "),
+        ("head:8265", "has the type 'head', not 'ray_jobs'"),
+        ("ray-jobs:/hunter2", "field 'host': is empty, although schema is set; set it to the cluster's host: "),
         ("ray-jobs://:hunter2@", "field 'host': is empty, although password is set"),
         ("ray-jobs://me:hunter2@/hunter2?token=hunter2", "although schema, login, password, token are set"),
     ],
@@ -405,7 +419,7 @@ def test_a_uri_without_a_cluster_is_no_other_cluster(uri: str, words: str, monke
     with pytest.raises(RayConnectionConfigError) as caught:
         read_connection("ray_x", connection, {"RAY_ADDRESS": "http://another:8265"})
     assert words in str(caught.value)
-    assert 'write ray-jobs://host:port in a URI, with "-"' in str(caught.value)
+    assert "as a URI, write ray-jobs://host:port with a hyphen" in str(caught.value)
     assert "hunter2" not in str(caught.value)
 
 
@@ -424,7 +438,7 @@ def test_a_uri_without_a_cluster_is_no_other_cluster(uri: str, words: str, monke
 def test_what_is_set_without_a_host_goes_to_no_other_cluster(fields: dict[str, Any], names: str) -> None:
     for environ in ({}, {"RAY_ADDRESS": "http://another:8265"}):
         message = refusal("host", environ=environ, **fields)
-        assert f"is empty, although {names}; name the cluster there: write " in message
+        assert f"is empty, although {names}; set it to the cluster's host: as a URI, write " in message
         assert "hunter2" not in message
     assert read(port=9000, **{**fields, "schema": None}).address == "http://localhost:9000"
 
@@ -462,7 +476,7 @@ def test_a_number_is_taken_for_its_text(given: str, text: str) -> None:
     "place", ['"token": {}', '"deployment": {}', '"headers": {{"X": {}}}', '"metadata": "{{\\"m\\": {}}}"']
 )
 def test_a_number_whose_text_airflow_may_have_changed_is_refused(given: str, place: str) -> None:
-    ends = r" is a number, but must be a string; write the connection as JSON, with quotes$"
+    ends = r" must be a string, not a number; write the connection as JSON, and the value with quotes$"
     with pytest.raises(RayConnectionConfigError, match=ends):
         read(f"{{{place.format(given)}}}", host="head")
     assert read(f'{{"read_timeout": {given.strip("-")}1}}', host="head").read_timeout > 0
@@ -483,7 +497,7 @@ def test_a_password_that_no_header_can_carry_is_refused() -> None:
     for login, password in (("me", "\ud800"), ("me\0", "x"), ("\udcff", "x")):
         fields = {"host": "head", "port": None, "schema": None, "login": login, "password": password, "extra": ""}
         connection = SimpleNamespace(conn_type="ray_jobs", **fields)
-        with pytest.raises(RayConnectionConfigError, match="or the login holds a NUL") as caught:
+        with pytest.raises(RayConnectionConfigError, match="password and login must not contain NUL") as caught:
             read_connection("ray_x", connection, {})
         assert caught.value.field == "password"
 
@@ -525,7 +539,7 @@ def test_a_link_counts_by_where_it_leads_whenever_the_token_is_read(folders: tup
     assert cluster.request_headers()["Authorization"] == "Bearer token-2"
     link.unlink()
     link.symlink_to(elsewhere / "token")
-    with pytest.raises(RayClusterUnreachableError, match="is not in one of the folders") as caught:
+    with pytest.raises(RayClusterUnreachableError, match="is not in a folder that credentials may come from") as caught:
         cluster.request_headers()
     assert "token-1" not in str(caught.value)
     with pytest.raises(RayConnectionConfigError):

@@ -132,7 +132,7 @@ def test_a_proxy_that_refuses_is_named_without_its_password(
         ask(connect(scripted_ray))
     assert "proxy-word" not in f"{caught.value!r} {caught.value.__cause__!r}"
     monkeypatch.setenv("HTTP_PROXY", "socks5://somebody:proxy-word@127.0.0.1:9")
-    with pytest.raises(exceptions.RayConnectionConfigError, match="a proxy of the kind socks5, but only") as wrong:
+    with pytest.raises(exceptions.RayConnectionConfigError, match="has the scheme socks5, but only") as wrong:
         ask(connect(scripted_ray))
     assert "proxy-word" not in str(wrong.value)
 
@@ -151,24 +151,24 @@ def test_a_proxy_that_refuses_a_login_is_told_without_its_password(
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("socks5h://me:proxy-word@127.0.0.1:9", "names a proxy of the kind socks5h, but only http and https"),
-        ("ftp://me:proxy-word@127.0.0.1:9", "names a proxy of the kind ftp, but only http and https"),
-        ("http://me:proxy-word@", "names a proxy whose URL is not of the form"),
-        ("http://me:proxy-word@:9", "names a proxy whose URL is not of the form"),
-        ("http://me:proxy-word@127.0.0.1:0", "names a proxy whose URL is not of the form"),
-        ("http://me:proxy-word@127.0.0.1:99999", "names a proxy whose URL is not of the form"),
-        ("http://me:proxy-word@127.0.0.1:port", "names a proxy whose URL is not of the form"),
-        ("http://me:proxy-word@[::1:9", "names a proxy whose URL is not of the form"),
-        ("http://me:a/proxy-word@127.0.0.1:9", "names a proxy whose URL is not of the form"),
-        ("http://me:/proxy-word@127.0.0.1:9", "names a proxy whose URL is not of the form"),
-        ("http://me:12/proxy-word@127.0.0.1:9", "names a proxy whose URL is not of the form"),
-        ("http://me:12?proxy-word@127.0.0.1:9", "names a proxy whose URL is not of the form"),
-        ("http://me:12#proxy-word@127.0.0.1:9", "names a proxy whose URL is not of the form"),
-        ("http://me:[proxy-word@127.0.0.1:9", "names a proxy whose URL is not of the form"),
-        ("me:a/proxy-word@127.0.0.1:9", "names a proxy whose URL is not of the form"),
-        ("me:a://proxy-word@127.0.0.1:9", "names a proxy whose URL is not of the form"),
-        ("http://me:proxy-word@127.0.0.1 :9", "names a proxy whose URL is not of the form"),
-        ("me:a?proxy-word@127.0.0.1:9", "names a proxy whose URL is not of the form"),
+        ("socks5h://me:proxy-word@127.0.0.1:9", "ALL_PROXY) has the scheme socks5h, but only http and https"),
+        ("ftp://me:proxy-word@127.0.0.1:9", "ALL_PROXY) has the scheme ftp, but only http and https"),
+        ("http://me:proxy-word@", "ALL_PROXY) is not of the form"),
+        ("http://me:proxy-word@:9", "ALL_PROXY) is not of the form"),
+        ("http://me:proxy-word@127.0.0.1:0", "ALL_PROXY) is not of the form"),
+        ("http://me:proxy-word@127.0.0.1:99999", "ALL_PROXY) is not of the form"),
+        ("http://me:proxy-word@127.0.0.1:port", "ALL_PROXY) is not of the form"),
+        ("http://me:proxy-word@[::1:9", "ALL_PROXY) is not of the form"),
+        ("http://me:a/proxy-word@127.0.0.1:9", "ALL_PROXY) is not of the form"),
+        ("http://me:/proxy-word@127.0.0.1:9", "ALL_PROXY) is not of the form"),
+        ("http://me:12/proxy-word@127.0.0.1:9", "ALL_PROXY) is not of the form"),
+        ("http://me:12?proxy-word@127.0.0.1:9", "ALL_PROXY) is not of the form"),
+        ("http://me:12#proxy-word@127.0.0.1:9", "ALL_PROXY) is not of the form"),
+        ("http://me:[proxy-word@127.0.0.1:9", "ALL_PROXY) is not of the form"),
+        ("me:a/proxy-word@127.0.0.1:9", "ALL_PROXY) is not of the form"),
+        ("me:a://proxy-word@127.0.0.1:9", "ALL_PROXY) is not of the form"),
+        ("http://me:proxy-word@127.0.0.1 :9", "ALL_PROXY) is not of the form"),
+        ("me:a?proxy-word@127.0.0.1:9", "ALL_PROXY) is not of the form"),
     ],
 )
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "ALL_PROXY"])

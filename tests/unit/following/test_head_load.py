@@ -127,7 +127,7 @@ def test_a_list_is_read_however_it_is_cut_into_pieces(jobs: list[dict[str, str]]
 )
 @pytest.mark.parametrize("sizes", [[3], [16384] * 400])
 def test_what_is_not_a_list_of_jobs_is_an_error(body: bytes, sizes: list[int]) -> None:
-    with pytest.raises(RayProtocolError, match=r"can't be used: it |list of jobs"):
+    with pytest.raises(RayProtocolError, match=r"can't be read: it |list of jobs"):
         outcome(read_list(lambda: lambda job: job["a"], repeatable=False), body, sizes=sizes)
 
 

@@ -378,7 +378,7 @@ def test_each_task_log_tells_of_an_outage_and_each_gives_up(
 
     polled(scripted_ray, work, unreachable_timeout=1.0)
     said = [record.getMessage() for record in caplog.records if record.name == LOG.name]
-    assert len([line for line in said if line.startswith("No contact with the cluster; trying on for 1 s")]) == 2
+    assert len([line for line in said if line.startswith("No contact with the cluster; retrying for up to 1 s")]) == 2
 
 
 def test_a_crash_reaches_everybody_and_is_ridden_out(

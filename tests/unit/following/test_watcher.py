@@ -243,7 +243,7 @@ def test_lost_contact_is_ridden_out(
     scripted_ray.script("GET", "/api/jobs/a", *[answer] * 12)
     assert run(scripted_ray, stream_logs=False).outcome is Outcome.SUCCEEDED
     said = messages(caplog)
-    assert len([line for line in said if line.startswith("No contact with the cluster; trying on for 10 s")]) == 1
+    assert len([line for line in said if line.startswith("No contact with the cluster; retrying for up to 10 s")]) == 1
     assert len([line for line in said if line.startswith("Contact with the cluster is back after")]) == 1
 
 
@@ -264,7 +264,7 @@ def test_contact_lost_for_the_whole_budget_is_unreachable_and_no_failure(
     assert event.outcome is Outcome.UNREACHABLE
     assert "the job itself may still run; a retry of this task finds it" in event.detail
     assert "unreachable_timeout is 0 s" in event.detail or "unreachable_timeout is 1 s" in event.detail
-    assert "nothing accepts connections there" in event.detail
+    assert "connection refused" in event.detail
 
 
 def test_the_budget_begins_anew_after_each_contact(scripted_ray: ScriptedRay) -> None:

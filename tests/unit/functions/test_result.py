@@ -148,7 +148,7 @@ def test_a_route_that_nobody_serves_is_named(
     scripted_ray: ScriptedRay, connect_async: Callable[..., AiohttpClient], answer: answers.Answer
 ) -> None:
     scripted_ray.script("GET", FILE, answer, forever=True)
-    wanted = r"can't be read .* or a proxy before it, does not serve GET /api/v0/logs/file; let the proxy pass it"
+    wanted = r"can't be read .* or a proxy in front of it, does not serve GET /api/v0/logs/file; configure the proxy to"
     with pytest.raises(RayRequestRefusedError, match=wanted) as raised:
         read(connect_async(scripted_ray))
     assert raised.value.status == answer.status
@@ -159,7 +159,7 @@ def test_a_proxy_that_wants_a_login_for_the_route_is_told_as_such(
     scripted_ray: ScriptedRay, connect_async: Callable[..., AiohttpClient]
 ) -> None:
     scripted_ray.script("GET", FILE, answers.html(401), forever=True)
-    with pytest.raises(RayAuthError, match=r"can't be read \(GET /api/v0/logs/file\): .*wants credentials"):
+    with pytest.raises(RayAuthError, match=r"can't be read \(GET /api/v0/logs/file\): .*requires credentials"):
         read(connect_async(scripted_ray))
 
 

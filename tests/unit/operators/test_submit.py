@@ -105,5 +105,9 @@ def test_a_secret_that_ray_may_change_is_told_by_its_name(operator: Any, caplog:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operator.log, "warning", lambda text, *args: warned.append(text % args))
         operator._warn_of_expansion({"env_vars": env_vars})
-    assert sorted(text.partition("variable ")[2].partition(",")[0] for text in warned) == ["A_PASSWORD", "BRACES", "LOGIN"]
+    assert sorted(text.partition("variable ")[2].partition(",")[0] for text in warned) == [
+        "A_PASSWORD",
+        "BRACES",
+        "LOGIN",
+    ]
     assert "tr0ub" not in "".join(warned)

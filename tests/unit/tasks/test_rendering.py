@@ -395,7 +395,7 @@ def test_a_wrong_id_in_the_dag_is_an_error_there(kind: Any, verb: str, wrong: An
 @KINDS
 def test_a_wrong_id_of_a_template_is_an_error(kind: Any, verb: str) -> None:
     operator = rendered(lambda: cleanup(kind, "{{ version }}/x"), native=False)
-    with pytest.raises(AirflowFailException, match=r"submission_id '3\.10/x' can't be used"):
+    with pytest.raises(AirflowFailException, match=r"submission_id '3\.10/x' must contain only"):
         operator.execute({})
 
 
