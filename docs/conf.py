@@ -12,11 +12,8 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).resolve().parent.parent / "airflow_provider_rayjobs"
 
-#: Modules of which the reference tells something; the others need not be read.
-PUBLIC = {
-    *("decorators", "exceptions", "hooks", "links", "operators"),
-    *("progress", "protocol", "sensors", "stop_delete", "triggers"),
-}
+#: The modules of the top folder that the reference describes; the others need not be read.
+PUBLIC = {"decorators", "exceptions", "hooks", "jobs", "links", "progress", "sensors", "triggers"}
 
 project = "airflow-provider-rayjobs"
 copyright = "The authors of airflow-provider-rayjobs, Apache-2.0"  # noqa: A001 - Sphinx's name
