@@ -281,7 +281,7 @@ class RayClusterSensor(_RaySensor):
             raise
 
     def on_kill(self) -> None:
-        """Stop the trivial job, and submit no other. One short request, because Airflow calls this in a signal handler."""
+        """Stop the trivial job, and submit no other; one short request only, because this runs in a signal handler."""
         condition, self._killed = self._condition, True
         if isinstance(condition, ClusterRunsJobs):
             ask_to_stop(self.hook, condition.current_id)
