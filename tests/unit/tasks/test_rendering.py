@@ -329,7 +329,7 @@ def test_a_mapped_task_is_refused_as_well() -> None:
     with DAG("mapped", schedule=None):
         mapped = RayStopJobOperator.partial(task_id="t").expand(submission_id=["a", "b"])
     operator = mapped.unmap({**mapped.partial_kwargs, "task_id": "t", "submission_id": "a\0"})
-    with pytest.raises(AirflowFailException, match=r"^Template field 'submission_id' of task 't' holds"):
+    with pytest.raises(AirflowFailException, match=r"^Template field 'submission_id' of task 't' must not contain NUL"):
         operator.render_template_fields({})
 
 
