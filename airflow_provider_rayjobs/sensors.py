@@ -131,7 +131,7 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
         raise AirflowFailException(checked.detail)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after a deferral of this try; start anew if Airflow resumes the deferral of an earlier try."""
+        """Resume after a deferral of this try; start from the beginning if the deferral was of an earlier try."""
         if task_context.resumes_earlier_try(context):
             return self.execute(context)
         return super().resume_execution(next_method, next_kwargs, context)

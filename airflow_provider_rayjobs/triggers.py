@@ -83,7 +83,7 @@ class _StopsItsJob(BaseTrigger):
             async with asyncio.timeout(KILL_CHECK_TIMEOUT):
                 if not await was_killed(self.task_instance, self._stored_id):
                     return
-        except Exception as e:  # noqa: BLE001 - after any error: the job is stopped only when it is certain that a user ended the task
+        except Exception as e:  # noqa: BLE001 - a job is stopped only if a user certainly ended its task
             self.log.warning(
                 "Ray job %s keeps running: Airflow could not tell whether a user ended its task (%r)", submission_id, e
             )
