@@ -218,7 +218,7 @@ def test_a_list_of_words_reaches_the_job_word_by_word(ray_head: RayHead, connect
 _RESOLVE = """
 import sys
 from types import SimpleNamespace
-from airflow_provider_rayjobs.connection import read_connection
+from airflow_provider_rayjobs.cluster.connection import read_connection
 none = dict.fromkeys(("port", "schema", "login", "password", "extra"))
 connection = SimpleNamespace(conn_type="ray_jobs", host=sys.argv[1], **none)
 print(read_connection("x", connection, {} if len(sys.argv) < 3 else {"RAY_ADDRESS": sys.argv[2]}).address)
