@@ -1,4 +1,4 @@
-"""Airflow provider that runs Ray Jobs over Ray's Jobs REST API, without ``ray`` on the worker."""
+"""Airflow provider that runs Ray jobs through Ray's Jobs REST API, without the ``ray`` package on the worker."""
 
 from __future__ import annotations
 

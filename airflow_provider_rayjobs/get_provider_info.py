@@ -1,4 +1,4 @@
-"""What Airflow's providers manager asks of an installed provider."""
+"""The provider's metadata for Airflow's providers manager."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ _PACKAGE = "airflow_provider_rayjobs"
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Return the provider's metadata, as ``airflow/provider_info.schema.json`` describes it."""
+    """Return the provider's metadata in the format of ``airflow/provider_info.schema.json``."""
     from airflow_provider_rayjobs import __version__
     from airflow_provider_rayjobs.cluster.fields import connection_fields, field_behaviour
 
     return {
         "package-name": "airflow-provider-rayjobs",
         "name": "Ray Jobs",
-        "description": "Runs jobs on `Ray <https://www.ray.io/>`__ clusters over the Ray Jobs REST API.",
+        "description": "Runs jobs on `Ray <https://www.ray.io/>`__ clusters through the Ray Jobs REST API.",
         "versions": [__version__],
         "integrations": [
             {
@@ -30,13 +30,13 @@ def get_provider_info() -> dict[str, Any]:
         "triggers": [{"integration-name": "Ray Jobs", "python-modules": [f"{_PACKAGE}.triggers"]}],
         "config": {
             "ray_jobs": {
-                "description": "Options of the provider for Ray Jobs.",
+                "description": "Options of the Ray Jobs provider.",
                 "options": {
                     "allowed_modules": {
                         "description": (
-                            "Modules, by their full names with commas between, whose code a connection of type\n"
-                            "``ray_jobs`` may have run: the ``module`` of a host ``module://inner``, and that of\n"
-                            "``token_callable``. No other module is imported.\n"
+                            "Comma-separated full names of the modules that connections of type ``ray_jobs`` may\n"
+                            "import and run: the ``module`` of a host ``module://inner``, and the module of\n"
+                            "``token_callable``. All other modules are refused.\n"
                         ),
                         "version_added": "0.1.0",
                         "type": "string",
@@ -45,11 +45,11 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "credential_folders": {
                         "description": (
-                            "Folders, by their absolute paths with commas between, from which connections of type\n"
-                            "``ray_jobs`` may take files: ``token_file``, ``verify``, ``client_cert``,\n"
+                            "Comma-separated absolute paths of the folders from which connections of type\n"
+                            "``ray_jobs`` may read files: ``token_file``, ``verify``, ``client_cert``,\n"
                             "``client_key``.\n"
-                            "When empty, any file of the machine can be named, and a ``token_file`` is sent to the\n"
-                            "connection's host.\n"
+                            "If empty, a connection may name any file on the machine; the content of a\n"
+                            "``token_file`` is sent to the connection's host.\n"
                         ),
                         "version_added": "0.1.0",
                         "type": "string",

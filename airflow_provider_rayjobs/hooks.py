@@ -1,4 +1,4 @@
-"""Hooks over the Ray Jobs REST API: :class:`RayJobHook` for workers, :class:`RayJobAsyncHook` for event loops."""
+"""Hooks for the Ray Jobs REST API: :class:`RayJobHook` is synchronous, :class:`RayJobAsyncHook` is for event loops."""
 
 from __future__ import annotations
 
@@ -28,17 +28,26 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
     from airflow_provider_rayjobs.jobs import JobDetails, JobStatus, VersionInfo
 
-T = TypeVar("T")
+__all__ = ["RayJobAsyncHook", "RayJobHook"]
+
+_T = TypeVar("_T")
 
 
 class RayJobHook(BaseHook):
     """
-    Talks to the Jobs API of one Ray cluster, synchronously, with Ray's own verbs and argument names.
+    Synchronous client of one cluster's Jobs API, with the method and argument names of Ray's ``JobSubmissionClient``.
 
-    Reads, stop and delete are repeated on lost contact; a submission never blindly (see :meth:`submit_job`). No
-    ``ray`` package is needed. Routes are those of ``dashboard/modules/job/job_head.py`` (Ray 2.60).
+    Retries reads, stops and deletions when the connection is lost. A submission is looked up before it is sent again
+    (see :meth:`submit_job`). Does not need the ``ray`` package. The routes are those of
+    ``dashboard/modules/job/job_head.py`` (Ray 2.60).
 
-    :param ray_conn_id: Airflow connection of type ``ray_jobs``; read at the first request.
+    Example::
+
+        with contextlib.closing(RayJobHook("ray_default")) as hook:
+            submission_id = hook.submit_job(entrypoint="echo hello")
+            print(submission_id, hook.get_job_status(submission_id))
+
+    :param ray_conn_id: Airflow connection of type ``ray_jobs``, which is read at the first request.
     """
 
     conn_name_attr = "ray_conn_id"
@@ -49,24 +58,24 @@ class RayJobHook(BaseHook):
     def __init__(self, ray_conn_id: str = default_conn_name, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.ray_conn_id = ray_conn_id
-        self._create_cluster = True  # where the connection says so
+        self._create_cluster = True  # only if the connection asks for it
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        """Describe the connection form: which fields it shows, and what they are called."""
+        """Return the labels, placeholders and hidden fields of the connection form."""
         return field_behaviour()
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
-        """Return the form's fields for the keys of the extra."""
+        """Return the fields that the connection form has for the keys of the extra."""
         return form_widgets()
 
     @cached_property
     def cluster(self) -> ClusterConnection:
         """
-        The cluster that the connection names.
+        The cluster that the connection describes.
 
-        :raises RayConnectionConfigError: the connection is of another type, or holds a wrong value.
+        :raises RayConnectionConfigError: if the connection has another type or an invalid value.
         """
         cluster = load_cluster(self.ray_conn_id, self.get_connection(self.ray_conn_id), create=self._create_cluster)
         register_cluster(cluster)
@@ -79,7 +88,7 @@ class RayJobHook(BaseHook):
         return RequestsTransport(self.cluster)
 
     def get_conn(self) -> RequestsTransport:
-        """Return the transport, which drives the flows of ``protocol``."""
+        """Return the transport, which sends the hook's requests."""
         return self._transport
 
     def close(self) -> None:
@@ -95,8 +104,8 @@ class RayJobHook(BaseHook):
         """
         Return the cluster's Ray version (``GET /api/version``).
 
-        :raises RayClusterUnreachableError: no usable answer.
-        :raises RayProtocolError: the address is not that of a Ray dashboard.
+        :raises RayClusterUnreachableError: if there is no usable answer.
+        :raises RayProtocolError: if the address does not belong to a Ray dashboard.
         """
         return self.get_version_info().ray_version
 
@@ -121,30 +130,29 @@ class RayJobHook(BaseHook):
         """
         Submit a job, exactly once (``POST /api/jobs/``).
 
-        The id is chosen before the request, by the caller or at random. After an answer that leaves a doubt the id
-        is looked up: a job of this very submission is taken for accepted, and only when there is none the same id is
-        sent again.
+        The id is fixed before the request: it is the caller's, or random. When the answer is lost or unclear, the hook
+        looks the id up. If the cluster has this submission, it was accepted; if not, the same id is sent again.
 
         :param entrypoint: command line that the cluster runs in a shell, or a list of words, which is quoted.
-        :param runtime_env: Ray's runtime environment; local files in it are uploaded first, as
-            :meth:`prepare_runtime_env` does it.
-        :param submission_id: id of the job, of letters, digits, ``_``, ``.`` and ``-``.
-        :param metadata: strings that are stored with the job; the connection's metadata is laid over them.
+        :param runtime_env: Ray's runtime environment; local files in it are uploaded first, see
+            :meth:`prepare_runtime_env`.
+        :param submission_id: id of the job, made of letters, digits, ``_``, ``.`` and ``-``.
+        :param metadata: strings that Ray stores with the job; the connection's metadata takes precedence.
         :param entrypoint_num_cpus: CPU cores to reserve for the entrypoint.
         :param entrypoint_num_gpus: GPUs to reserve for the entrypoint.
         :param entrypoint_memory: memory to reserve for the entrypoint, in bytes.
         :param entrypoint_resources: custom resources to reserve for the entrypoint.
         :param entrypoint_label_selector: labels that the entrypoint's node must have.
-        :param submission_key: names this submission across processes, so that a second call with the same key
-            adopts the first call's job; a random one by default.
+        :param submission_key: identifies this submission across processes: a second call with the same id and key
+            returns the job of the first call. By default random.
         :return: the submission id.
-        :raises ValueError: an argument is wrong, before anything is sent.
-        :raises TypeError: an argument has a wrong type, before anything is sent.
-        :raises RayPackageError: local files can't be packed or are too large, before anything is submitted.
-        :raises RayJobExistsError: another job has this submission id.
-        :raises RayRequestRefusedError: Ray refused the request.
-        :raises RayClusterUnreachableError: the cluster could not be reached, or went away and did not come back
-            within the connection's ``unreachable_timeout``.
+        :raises ValueError: if an argument is invalid; nothing has been sent.
+        :raises TypeError: if an argument has the wrong type; nothing has been sent.
+        :raises RayPackageError: if local files can't be packed or are too large; no job has been submitted.
+        :raises RayJobExistsError: if another job has this submission id.
+        :raises RayRequestRefusedError: if Ray refuses the request.
+        :raises RayClusterUnreachableError: if the cluster can't be reached, or contact is lost for longer than the
+            connection's ``unreachable_timeout``.
         """
         register_env_vars(_env_vars(runtime_env))
         submission, is_ours = make_submission(
@@ -166,27 +174,27 @@ class RayJobHook(BaseHook):
 
     def prepare_runtime_env(self, runtime_env: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """
-        Upload a ``runtime_env``'s local files, and return what is to be submitted instead.
+        Upload the local files of a ``runtime_env``, and return the ``runtime_env`` to submit.
 
         A local ``working_dir`` and local ``py_modules`` become packages on the cluster (``PUT
-        /api/packages/gcs/{name}``), unless it has them already, and the files of ``pip``, ``uv`` and ``conda`` become
-        lists and dicts, as with Ray's own client. What is ready comes back as it is.
+        /api/packages/gcs/{name}``), unless it has them already. The files of ``pip``, ``uv`` and ``conda`` become
+        lists and dicts, as with Ray's own client. All other values are returned unchanged.
 
         :param runtime_env: Ray's runtime environment.
-        :raises ValueError: a value is wrong; the message names its key.
-        :raises TypeError: a value has a wrong type; the message names its key.
-        :raises RayPackageError: local files can't be packed or are too large.
-        :raises RayJobsError: the cluster does not take them.
+        :raises ValueError: if a value is invalid; the message names its key.
+        :raises TypeError: if a value has the wrong type; the message names its key.
+        :raises RayPackageError: if local files can't be packed or are too large.
+        :raises RayJobsError: if the upload fails.
         """
         return None if runtime_env is None else _prepare(self._transport, runtime_env)
 
     def stop_job(self, submission_id: str) -> bool:
         """
-        Ask a job to stop; it ends STOPPED some seconds later (``POST /api/jobs/{id}/stop``).
+        Ask a job to stop (``POST /api/jobs/{id}/stop``). It becomes STOPPED some seconds later.
 
         :param submission_id: the job.
-        :return: True when it was running, False when it had already ended.
-        :raises RayJobNotFoundError: no such job.
+        :return: True if it was running, False if it had already ended.
+        :raises RayJobNotFoundError: if there is no such job.
         """
         return self._transport.run(verbs.stop_job(submission_id))
 
@@ -195,9 +203,9 @@ class RayJobHook(BaseHook):
         Delete the record of a job that has ended (``DELETE /api/jobs/{id}``).
 
         :param submission_id: the job.
-        :return: True when it was deleted.
-        :raises RayJobNotFoundError: no such job.
-        :raises RayAPIError: the job has not ended yet.
+        :return: True if it was deleted.
+        :raises RayJobNotFoundError: if there is no such job.
+        :raises RayAPIError: if the job has not ended yet.
         """
         return self._transport.run(verbs.delete_job(submission_id))
 
@@ -206,32 +214,32 @@ class RayJobHook(BaseHook):
         Return a job's details (``GET /api/jobs/{id}``).
 
         :param submission_id: the job.
-        :raises RayJobNotFoundError: no such job.
+        :raises RayJobNotFoundError: if there is no such job.
         """
         return self._transport.run(verbs.get_job_info(submission_id))
 
     def get_job_status(self, submission_id: str) -> JobStatus:
-        """Return a job's status, as :meth:`get_job_info`."""
+        """Return a job's status; takes and raises what :meth:`get_job_info` does."""
         return self.get_job_info(submission_id).status
 
     def list_jobs(self) -> list[JobDetails]:
         """
-        Return all jobs that the cluster ever had (``GET /api/jobs/``).
+        Return all jobs that the cluster has on record (``GET /api/jobs/``).
 
-        It costs the head about 0.3 ms for each job on record, during which other requests wait.
+        The head needs about 0.3 ms per job on record, and answers no other request meanwhile.
         """
         return self._transport.run(listing.list_jobs())
 
     def get_job_logs(self, submission_id: str) -> str:
         """
-        Return a job's whole log in one text (``GET /api/jobs/{id}/logs``), of at most 256 MiB.
+        Return a job's whole log as one string of at most 256 MiB (``GET /api/jobs/{id}/logs``).
 
-        Where Ray can't, because a byte of the log is not UTF-8, the log's file is read (``GET /api/v0/logs/file``),
+        Ray fails there when the log is not valid UTF-8. Then the hook reads the log file (``GET /api/v0/logs/file``),
         with replacement characters.
 
         :param submission_id: the job.
-        :raises RayJobNotFoundError: no such job.
-        :raises RayProtocolError: the log is larger; follow it with :meth:`tail_job_logs`.
+        :raises RayJobNotFoundError: if there is no such job.
+        :raises RayProtocolError: if the log is larger; use :meth:`tail_job_logs` instead.
         """
         return self._transport.run(log_files.get_job_logs(submission_id))
 
@@ -239,12 +247,12 @@ class RayJobHook(BaseHook):
         """
         Yield pieces of a job's log as the job writes them, from its beginning until the stream ends.
 
-        Follows the WebSocket ``GET /api/jobs/{id}/logs/tail``. Its end says nothing of the job's outcome. Who leaves it
-        before that closes it, with ``contextlib.closing`` say.
+        Reads the WebSocket ``GET /api/jobs/{id}/logs/tail``. The end of the stream says nothing about the job's
+        outcome. To stop reading earlier, close the generator, for instance with ``contextlib.closing``.
 
         :param submission_id: the job.
-        :raises RayJobNotFoundError: no such job.
-        :raises RayClusterUnreachableError: the stream broke.
+        :raises RayJobNotFoundError: if there is no such job.
+        :raises RayClusterUnreachableError: if the stream breaks off.
         """
         from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
 
@@ -262,7 +270,7 @@ class RayJobHook(BaseHook):
                 runner.run(transport.close())
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask the cluster for its version and its resources; the answer is for the connection form."""
+        """Test the connection for Airflow's form; the text has the cluster's version and resources, or the error."""
         try:
             info = self.get_version_info()
             resources = self._transport.run(describe_resources())
@@ -276,9 +284,18 @@ class RayJobHook(BaseHook):
 
 class RayJobAsyncHook(BaseHook):
     """
-    The verbs of :class:`RayJobHook` as coroutines, for event loops; arguments, results and errors are the same.
+    The methods of :class:`RayJobHook` as coroutines, with the same arguments, results and errors.
 
-    :param ray_conn_id: Airflow connection of type ``ray_jobs``; read at the first request, without blocking the loop.
+    Example::
+
+        hook = RayJobAsyncHook("ray_default")
+        try:
+            print([job.submission_id for job in await hook.list_jobs()])
+        finally:
+            await hook.close()
+
+    :param ray_conn_id: Airflow connection of type ``ray_jobs``, which is read at the first request, without blocking
+        the event loop.
     """
 
     def __init__(self, ray_conn_id: str = RayJobHook.default_conn_name) -> None:
@@ -288,7 +305,7 @@ class RayJobAsyncHook(BaseHook):
         self._transport: AiohttpTransport | None = None
 
     async def get_conn(self) -> AiohttpTransport:
-        """Return the transport, which drives the flows of ``protocol``; it belongs to the running event loop."""
+        """Return the transport, which sends the hook's requests and belongs to the running event loop."""
         if self._transport is None:
             from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
 
@@ -303,7 +320,7 @@ class RayJobAsyncHook(BaseHook):
         if transport is not None:
             await transport.close()
 
-    async def _run(self, flow: Flow[T]) -> T:
+    async def _run(self, flow: Flow[_T]) -> _T:
         return await (await self.get_conn()).run(flow)
 
     async def get_address(self) -> str:
@@ -319,14 +336,14 @@ class RayJobAsyncHook(BaseHook):
         return await self._run(verbs.get_version())
 
     async def submit_job(self, *, runtime_env: Mapping[str, Any] | None = None, **job: Any) -> str:
-        """Submit a job, exactly once; takes what :meth:`RayJobHook.submit_job` takes."""
+        """Submit a job, exactly once; takes the arguments of :meth:`RayJobHook.submit_job`."""
         cluster = (await self.get_conn()).cluster
         submission, is_ours = make_submission(cluster, runtime_env=runtime_env, **job)
         submission = with_runtime_env(submission, await self.prepare_runtime_env(runtime_env))
         return await self._run(verbs.submit_job(submission, is_ours, patience=cluster.unreachable_timeout))
 
     async def prepare_runtime_env(self, runtime_env: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        """Upload a ``runtime_env``'s local files; packing and sending block, so a thread does both."""
+        """Upload the local files of a ``runtime_env``, in a thread: packing and sending would block the event loop."""
         cluster = (await self.get_conn()).cluster
         if runtime_env is None:
             return None
@@ -340,7 +357,7 @@ class RayJobAsyncHook(BaseHook):
         return await in_own_thread(prepare)
 
     async def stop_job(self, submission_id: str) -> bool:
-        """Ask a job to stop; True when it was running."""
+        """Ask a job to stop; return True if it was running."""
         return await self._run(verbs.stop_job(submission_id))
 
     async def delete_job(self, submission_id: str) -> bool:
@@ -356,11 +373,11 @@ class RayJobAsyncHook(BaseHook):
         return (await self.get_job_info(submission_id)).status
 
     async def list_jobs(self) -> list[JobDetails]:
-        """Return all jobs that the cluster ever had."""
+        """Return all jobs that the cluster has on record."""
         return await self._run(listing.list_jobs())
 
     async def get_job_logs(self, submission_id: str) -> str:
-        """Return a job's whole log in one text."""
+        """Return a job's whole log as one string."""
         return await self._run(log_files.get_job_logs(submission_id))
 
     async def tail_job_logs(self, submission_id: str) -> AsyncIterator[str]:
@@ -387,5 +404,5 @@ async def _tail(transport: AiohttpTransport, submission_id: str) -> AsyncGenerat
 
 
 def _env_vars(runtime_env: Any) -> Any:
-    """Return the ``env_vars`` of what may yet turn out to be no ``runtime_env``."""
+    """Return the ``env_vars`` of a ``runtime_env`` that has not been checked yet."""
     return runtime_env.get("env_vars") if isinstance(runtime_env, Mapping) else None

@@ -1,8 +1,8 @@
 """
-What Airflow's plugin manager finds: the page "Ray jobs" in the menu "Browse", on Airflow 3.1 and newer.
+The Airflow plugin that adds the page "Ray jobs" to the menu "Browse", on Airflow 3.1 and newer.
 
-Every process of Airflow loads plugins, so this loads nothing; the page is made at its first request, which only the
-API server gets. On older versions, whose UI takes no pages, the plugin is empty.
+Every Airflow process loads plugins, so this module imports nothing heavy. The page's application is created at its
+first request, which only the API server receives. Older versions can't show such pages; there the plugin is empty.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def _app() -> FastAPI:
     return create_app()
 
 
-def path_of_the_ui() -> str:
-    """Return the path below which Airflow's UI is, without a slash at the end."""
+def ui_path() -> str:
+    """Return the path under which Airflow serves its UI, without a trailing slash."""
     return urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
 
 
@@ -42,7 +42,7 @@ APPS = [{"name": "Ray jobs", "app": jobs_page, "url_prefix": URL_PREFIX}]
 VIEWS = [
     {
         "name": "Ray jobs",
-        "href": f"{path_of_the_ui()}{URL_PREFIX}/",
+        "href": f"{ui_path()}{URL_PREFIX}/",
         "destination": "nav",
         "category": "browse",
         "url_route": "ray-jobs",
@@ -51,7 +51,7 @@ VIEWS = [
 
 
 class RayJobsPlugin(AirflowPlugin):
-    """Puts the page into Airflow's UI."""
+    """Adds the page to Airflow's UI."""
 
     name = "ray_jobs"
 

@@ -1,4 +1,4 @@
-"""Sensors that wait for a Ray job's status, or for a cluster that can run jobs."""
+"""Sensors that wait until a Ray job reaches a status, or until a cluster can run jobs."""
 
 from __future__ import annotations
 
@@ -45,12 +45,14 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-#: What the trivial job reserves.
+__all__ = ["RayClusterSensor", "RayJobSensor"]
+
+#: The resources that the trivial job of a :class:`RayClusterSensor` can reserve.
 RESOURCE_FIELDS = ("entrypoint_num_cpus", "entrypoint_num_gpus", "entrypoint_memory", "entrypoint_resources")
 
 
 class _RaySensor(RendersTexts, BaseSensorOperator):
-    """What both sensors share: the modes, the timeout, and losing contact, which is no answer."""
+    """Base of both sensors: the modes, the timeouts, and the handling of lost contact."""
 
     def __init__(self, *, ray_conn_id: str, deferrable: bool | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -58,18 +60,18 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
-        self._waited_for: JobReaches | ClusterRunsJobs | None = None
+        self._condition: JobReaches | ClusterRunsJobs | None = None
 
-    #: Names the condition to the trigger.
+    #: Tells the trigger the class of the condition.
     kind: str
 
     @abstractmethod
-    def condition(self, context: Context) -> JobReaches | ClusterRunsJobs:
-        """Return what is waited for."""
+    def _make_condition(self, context: Context) -> JobReaches | ClusterRunsJobs:
+        """Return the condition to wait for."""
 
     @cached_property
     def hook(self) -> RayJobHook:
-        """The hook over the task's connection."""
+        """The hook for the task's connection."""
         return RayJobHook(self.ray_conn_id)
 
     @cached_property
@@ -77,7 +79,7 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
         return Contact(self.hook.cluster.unreachable_timeout, self.log)
 
     def execute(self, context: Context) -> Any:
-        """Wait in this process, or defer to the triggerer when the first look does not suffice."""
+        """Wait in this process, or, if ``deferrable``, poke once and defer to the triggerer."""
         if not self.deferrable:
             return super().execute(context)
         deadline = time.time() + self.timeout
@@ -95,9 +97,9 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
 
         started = context["ti"].start_date
         if self.execution_timeout is not None and started is not None:
-            # Airflow 3 does not enforce it while the task is deferred.
+            # Airflow 3 does not enforce execution_timeout while the task is deferred.
             deadline = min(deadline, started.timestamp() + self.execution_timeout.total_seconds())
-        condition = self._waited_for or self.condition(context)
+        condition = self._condition or self._make_condition(context)
         task_context.push_xcom(context, task_context.SUBMISSION_ID_XCOM, condition.submission_id)
         trigger = RayConditionTrigger(
             ray_conn_id=self.ray_conn_id,
@@ -112,7 +114,7 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Any = None) -> None:
         """
-        End the task as the event of its trigger says.
+        End the task according to the trigger's event.
 
         :param event: a :class:`~airflow_provider_rayjobs.following.events.JobEvent` as JSON.
         """
@@ -123,31 +125,31 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
             raise AirflowSensorTimeout(f"{checked.address}: {checked.detail}")
         if checked.outcome is Outcome.UNREACHABLE:
             unreachable = RayClusterUnreachableError(f"{checked.address}: {checked.detail}")
-            if self.never_fail:  # of errors that are none of its own, Airflow skips only those of a poke
+            if self.never_fail:  # Airflow itself applies never_fail only to errors of poke()
                 raise AirflowSkipException(f"Skipping instead of failing: {unreachable}") from unreachable
             raise unreachable
         raise AirflowFailException(checked.detail)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after a deferral of this try."""
+        """Resume after a deferral of this try; start from the beginning if the deferral was of an earlier try."""
         if task_context.resumes_earlier_try(context):
             return self.execute(context)
         return super().resume_execution(next_method, next_kwargs, context)
 
     def poke(self, context: Context) -> bool:
         """
-        Look once.
+        Check the condition once.
 
-        :raises AirflowFailException: what is waited for can't come any more; a retry would not help.
-        :raises RayClusterUnreachableError: no contact for the connection's ``unreachable_timeout``.
+        :raises AirflowFailException: if the condition can't be met any more, so a retry would not help.
+        :raises RayClusterUnreachableError: if the cluster was unreachable for the connection's ``unreachable_timeout``.
         """
         try:
-            if self._waited_for is None:
-                self._waited_for = self.condition(context)  # which may read the connection
-            reached = self.hook.get_conn().run(self._waited_for.look())
+            if self._condition is None:
+                self._condition = self._make_condition(context)  # may read the connection, which may raise
+            reached = self.hook.get_conn().run(self._condition.look())
         except (RayJobError, RayRequestRefusedError, RayConnectionConfigError) as e:
-            job = self._waited_for.job if self._waited_for else None  # the error quotes what it said
-            public = masking.public_for(job)
+            job = self._condition.job if self._condition else None
+            public = masking.public_for(job)  # the error may quote the job's message, with secrets in it
             raise AirflowFailException(without_logins(public(str(e)))) from None
         except RayJobsError as e:
             if detail := self._contact.failed(e):
@@ -159,15 +161,25 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
 
 class RayJobSensor(_RaySensor):
     """
-    Waits until a Ray job has one of some statuses.
+    Waits until a Ray job reaches one of the given statuses.
 
-    A job that ended otherwise never reaches them: the task then fails at once, or is skipped with ``soft_fail``. A job
-    that the cluster does not know yet is waited for.
+    If the job ends with another status, the task fails at once, or is skipped with ``soft_fail``. If the job does not
+    exist yet, the sensor waits for it.
 
-    :param submission_id: the job.
-    :param target_statuses: the statuses, as texts or :class:`~airflow_provider_rayjobs.jobs.JobStatus`.
-    :param ray_conn_id: Airflow connection of type ``ray_jobs``.
-    :param deferrable: whether to wait in the triggerer; ``mode`` (``poke``, ``reschedule``) has no effect then.
+    Example::
+
+        RayJobSensor(
+            task_id="wait",
+            submission_id="nightly-report",
+            target_statuses=["SUCCEEDED"],
+            deferrable=True,
+        )
+
+    :param submission_id: the job (templated).
+    :param target_statuses: one or several statuses, as strings or
+        :class:`~airflow_provider_rayjobs.jobs.JobStatus` (templated).
+    :param ray_conn_id: Airflow connection of type ``ray_jobs`` (templated).
+    :param deferrable: whether to wait in the triggerer; if so, ``mode`` is ignored.
     """
 
     kind = "job"
@@ -188,33 +200,36 @@ class RayJobSensor(_RaySensor):
         statuses = [target_statuses] if isinstance(target_statuses, str) else list(target_statuses)
         self.target_statuses = [str(status) for status in statuses]
         if not statuses:
-            raise ValueError("target_statuses is empty; name the statuses to wait for, such as SUCCEEDED")
+            raise ValueError("target_statuses is empty: give at least one status, such as SUCCEEDED")
         known = {status.value for status in JobStatus}
         if wrong := [status for status in self.target_statuses if status not in known and "{" not in status]:
-            raise ValueError(f"target_statuses holds {wrong[0]!r}; Ray's statuses are {', '.join(sorted(known))}")
+            raise ValueError(f"target_statuses: {wrong[0]!r} must be one of {', '.join(sorted(known))}")
 
-    def condition(self, context: Context) -> JobReaches:
-        """Return what is waited for."""
+    def _make_condition(self, context: Context) -> JobReaches:
         if names_no_job(self.submission_id):
-            raise AirflowFailException(f"submission_id is {self.submission_id!r}; name the job to wait for")
+            raise AirflowFailException(f"submission_id is {self.submission_id!r}: it must be the id of a Ray job")
         return JobReaches(self.submission_id, self.target_statuses)
 
 
 class RayClusterSensor(_RaySensor):
     """
-    Waits until a Ray cluster can run jobs: a trivial job ran to its end there.
+    Waits until a Ray cluster can run jobs, by running a trivial job (``true``) on it.
 
-    The trivial job reserves the resources that are named, so the sensor also waits for these, and an autoscaler sees
-    the demand. It stays on the cluster's record.
+    The trivial job reserves the given resources. So the sensor also waits for these, and an autoscaler sees the demand.
+    The job's record stays on the cluster.
 
-    Each may be a template, as in :class:`~airflow_provider_rayjobs.operators.RaySubmitJobOperator`.
+    Example::
 
-    :param entrypoint_num_cpus: CPU cores that the cluster must be able to give.
-    :param entrypoint_num_gpus: GPUs that the cluster must be able to give.
-    :param entrypoint_memory: memory that the cluster must be able to give, in bytes.
-    :param entrypoint_resources: custom resources that the cluster must be able to give.
+        RayClusterSensor(task_id="wait_for_gpu", entrypoint_num_gpus=1, mode="reschedule", timeout=3600)
+
+    All parameters but ``deferrable`` are templated.
+
+    :param entrypoint_num_cpus: CPU cores that must be free.
+    :param entrypoint_num_gpus: GPUs that must be free.
+    :param entrypoint_memory: memory that must be free, in bytes.
+    :param entrypoint_resources: custom resources that must be free, as a dict of names to amounts.
     :param ray_conn_id: Airflow connection of type ``ray_jobs``.
-    :param deferrable: whether to wait in the triggerer; ``mode`` (``poke``, ``reschedule``) has no effect then.
+    :param deferrable: whether to wait in the triggerer; if so, ``mode`` is ignored.
     """
 
     kind = "cluster"
@@ -248,8 +263,7 @@ class RayClusterSensor(_RaySensor):
             "entrypoint_resources": self.entrypoint_resources,
         }
 
-    def condition(self, context: Context) -> ClusterRunsJobs:
-        """Return what is waited for."""
+    def _make_condition(self, context: Context) -> ClusterRunsJobs:
         number = task_context.next_submission(context)
         identity = task_context.task_identity(context, self.hook.cluster.deployment, number)
         try:
@@ -259,7 +273,7 @@ class RayClusterSensor(_RaySensor):
         return ClusterRunsJobs(f"probe-{identity.submission_id()}", resources, identity.metadata())
 
     def execute(self, context: Context) -> Any:
-        """Wait; the trivial job does not outlive a wait that was in vain."""
+        """Wait, and stop the trivial job if the wait fails."""
         try:
             return super().execute(context)
         except (AirflowSensorTimeout, AirflowSkipException, AirflowFailException, AirflowTaskTimeout):
@@ -267,7 +281,7 @@ class RayClusterSensor(_RaySensor):
             raise
 
     def execute_complete(self, context: Context, event: Any = None) -> None:
-        """End the task as the event of its trigger says."""
+        """End the task according to the trigger's event, and stop the trivial job if the wait failed."""
         try:
             super().execute_complete(context, event)
         except (AirflowSensorTimeout, AirflowFailException):
@@ -275,27 +289,27 @@ class RayClusterSensor(_RaySensor):
             raise
 
     def on_kill(self) -> None:
-        """Stop the trivial job: one request, short enough for a signal handler, and no other job after it."""
-        waited_for, self._killed = self._waited_for, True
-        if isinstance(waited_for, ClusterRunsJobs):
-            ask_to_stop(self.hook, waited_for.current_id)
+        """Stop the trivial job, and submit no other; one short request only, because this runs in a signal handler."""
+        condition, self._killed = self._condition, True
+        if isinstance(condition, ClusterRunsJobs):
+            ask_to_stop(self.hook, condition.current_id)
 
     def poke(self, context: Context) -> bool:
         """
-        Look once, as the base class does.
+        Check the condition once, as the base class does.
 
-        :raises RayJobInterruptedError: the process was asked to end; a retry waits on.
+        :raises RayJobInterruptedError: if the task's process was asked to end; a retry waits again.
         """
         if self._killed:
-            raise RayJobInterruptedError("The process of the task was asked to end")
+            raise RayJobInterruptedError("The task's process was asked to end (SIGTERM); a retry waits again")
         return super().poke(context)
 
     def _clean_up(self) -> None:
-        if isinstance(self._waited_for, ClusterRunsJobs):
-            self._stop(self._waited_for.current_id)
+        if isinstance(self._condition, ClusterRunsJobs):
+            self._stop(self._condition.current_id)
 
     def _stop(self, submission_id: str) -> None:
         try:
             stop_job_and_wait(self.hook, submission_id, patience=0.0)
         except RayJobsError as e:
-            self.log.debug("The trivial job was not seen to stop: %s", e)
+            self.log.debug("Could not confirm that the trivial Ray job %s has stopped: %s", submission_id, e)

@@ -1,4 +1,4 @@
-"""Triggers, which follow Ray jobs in the triggerer."""
+"""Triggers that follow Ray jobs in Airflow's triggerer."""
 
 from __future__ import annotations
 
@@ -33,13 +33,15 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
     from airflow_provider_rayjobs.following.poller import Poller
 
-#: Seconds that asking whether the task was killed may take: when a thousand tasks are killed together, their
-#: questions queue for one thread.
+__all__ = ["RayConditionTrigger", "RayJobTrigger"]
+
+#: Seconds within which Airflow must tell whether a user ended the task. It is long because one thread makes all these
+#: requests: when a thousand tasks are killed at once, they queue.
 KILL_CHECK_TIMEOUT = 120.0
 
 
 class _StopsItsJob(BaseTrigger):
-    """A trigger that stops a Ray job when a user ends its task, and on no other occasion."""
+    """Base of the triggers: stops the Ray job when a user ends the task, and only then."""
 
     ray_conn_id: str
     stop_on_kill = True
@@ -52,20 +54,20 @@ class _StopsItsJob(BaseTrigger):
 
     @property
     def _own_job(self) -> str | None:
-        """The job to stop."""
+        """Submission id of the job to stop."""
         raise NotImplementedError
 
     @property
-    def _known_as(self) -> str:
-        """What the task keeps as its submission id while it is deferred on this trigger."""
+    def _stored_id(self) -> str:
+        """The submission id that the task has stored in its XCom while it is deferred on this trigger."""
         raise NotImplementedError
 
     async def on_kill(self) -> None:
-        """Stop the job of a task that a user marked or cleared (Airflow 3.3 calls this; others cancel only)."""
+        """Stop the job of a task that a user marked or cleared (called by Airflow 3.3; older versions only cancel)."""
         await self._stop_if_killed()
 
     async def _stop_if_killed(self) -> None:
-        """Stop the job once, undisturbed by further cancellations, which Airflow 3 sends every second."""
+        """Stop the job once, and ignore further cancellations, which Airflow 3 sends every second."""
         if self._ended or not self.stop_on_kill or self.task_instance is None or self._own_job is None:
             return
         if self._stopping is None:
@@ -79,18 +81,20 @@ class _StopsItsJob(BaseTrigger):
     async def _check_and_stop(self, submission_id: str) -> None:
         try:
             async with asyncio.timeout(KILL_CHECK_TIMEOUT):
-                if not await was_killed(self.task_instance, self._known_as):
+                if not await was_killed(self.task_instance, self._stored_id):
                     return
-        except Exception as e:  # noqa: BLE001 - whatever hinders the check: a job is stopped only when the wish is certain
-            self.log.warning("Ray job %s goes on: can't tell whether its task was killed (%r)", submission_id, e)
+        except Exception as e:  # noqa: BLE001 - a job is stopped only if a user certainly ended its task
+            self.log.warning(
+                "Ray job %s keeps running: Airflow could not tell whether a user ended its task (%r)", submission_id, e
+            )
             return
-        self.log.warning("The task was ended from outside; stopping Ray job %s", submission_id)
+        self.log.warning("The task was marked, cleared or deleted while deferred; stopping Ray job %s", submission_id)
         try:
             cluster = self._cluster or await cluster_of(self.ray_conn_id)
             async with poller_of(cluster) as poller:
                 job = await poller.transport.run(verbs.stop_and_wait(submission_id, patience=LIMIT_STOP_TIMEOUT))
-            self.log.info("Ray job %s is %s", submission_id, job.status if job else "not known to the cluster")
-        except Exception as e:  # noqa: BLE001 - the last word of a cancelled trigger: there is nobody to raise it to
+            self.log.info("Ray job %s is %s", submission_id, job.status if job else "not found on the cluster")
+        except Exception as e:  # noqa: BLE001 - the trigger is cancelled: nothing would handle the exception
             self.log.error("Ray job %s could not be stopped: %s", submission_id, e)
 
 
@@ -98,19 +102,27 @@ class RayJobTrigger(_StopsItsJob):
     """
     Follows one Ray job to its end and sends one :class:`~airflow_provider_rayjobs.following.events.JobEvent`.
 
-    A task that is marked, cleared or timed out while it is deferred takes its Ray job with it; a triggerer that is
-    restarted or handed over does not.
+    Stops the job if the task is marked, cleared or timed out while it is deferred. The job keeps running when the
+    triggerer is restarted, or another triggerer takes the trigger over.
+
+    Example::
+
+        # in the execute() of an operator that has submitted a job
+        self.defer(
+            trigger=RayJobTrigger(ray_conn_id="ray_default", submission_id=submission_id, submitted_at=time.time()),
+            method_name="execute_complete",
+        )
 
     :param ray_conn_id: Airflow connection of type ``ray_jobs``.
     :param submission_id: the job.
-    :param submitted_at: Unix seconds of its submission.
-    :param session_name: the head's session at submission.
-    :param poll_interval: longest time between two looks, in seconds.
-    :param deadlines: name of a limit (``job_timeout``, ``execution_timeout``) to Unix seconds.
-    :param pending_deadline: Unix seconds at which the job must have left PENDING.
-    :param stream_logs: whether the job's lines are written to the task log.
-    :param reattached_at: Unix seconds at which a later try took the job over.
-    :param stop_on_kill: whether the job is stopped when a user ends the task.
+    :param submitted_at: time of its submission, in Unix seconds.
+    :param session_name: the head's session name at submission.
+    :param poll_interval: maximum time between two polls, in seconds.
+    :param deadlines: end of each limit (``job_timeout``, ``execution_timeout``) by its name, in Unix seconds.
+    :param pending_deadline: time by which the job must have left PENDING, in Unix seconds.
+    :param stream_logs: whether to write the job's log lines to the task log.
+    :param reattached_at: time at which a later try took the job over, in Unix seconds.
+    :param stop_on_kill: whether to stop the job when a user ends the task.
     """
 
     def __init__(
@@ -145,7 +157,7 @@ class RayJobTrigger(_StopsItsJob):
     def _own_job(self) -> str:
         return self.watch.submission_id
 
-    _known_as = _own_job
+    _stored_id = _own_job
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments of the constructor, as JSON values."""
@@ -155,7 +167,7 @@ class RayJobTrigger(_StopsItsJob):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Follow the job; yield one event when it has ended, was given up, or is lost."""
+        """Follow the job; yield one event when it has ended, is lost, or the cluster stays unreachable."""
         try:
             self._cluster = await cluster_of(self.ray_conn_id)
             async with poller_of(self._cluster) as poller:
@@ -169,16 +181,28 @@ class RayJobTrigger(_StopsItsJob):
 
 class RayConditionTrigger(_StopsItsJob):
     """
-    Waits for what a sensor waits for, and sends one :class:`~airflow_provider_rayjobs.following.events.JobEvent`.
+    Waits for a sensor's condition, and sends one :class:`~airflow_provider_rayjobs.following.events.JobEvent`.
 
-    The trivial job that waits on a cluster is stopped when a user ends the sensor.
+    Stops the trivial job of a :class:`~airflow_provider_rayjobs.sensors.RayClusterSensor` when a user ends the sensor.
+
+    Example::
+
+        # in the execute() of a sensor
+        trigger = RayConditionTrigger(
+            ray_conn_id="ray_default",
+            kind="job",
+            condition={"submission_id": "nightly-report", "targets": ["SUCCEEDED"]},
+            poke_interval=30.0,
+            deadline=time.time() + 3600,
+        )
 
     :param ray_conn_id: Airflow connection of type ``ray_jobs``.
     :param kind: ``job`` or ``cluster``.
-    :param condition: arguments of :class:`~airflow_provider_rayjobs.following.conditions.JobReaches` or
+    :param condition: for ``job``, the arguments of
+        :class:`~airflow_provider_rayjobs.following.conditions.JobReaches`; for ``cluster``, those of
         :class:`~airflow_provider_rayjobs.following.conditions.ClusterRunsJobs`.
-    :param poke_interval: time between two looks, in seconds.
-    :param deadline: Unix seconds at which the wait is over.
+    :param poke_interval: time between two checks, in seconds.
+    :param deadline: time at which the wait ends, in Unix seconds.
     """
 
     def __init__(
@@ -197,7 +221,7 @@ class RayConditionTrigger(_StopsItsJob):
         return self._probe.current_id if self._probe else None
 
     @property
-    def _known_as(self) -> str:
+    def _stored_id(self) -> str:
         return str(self.condition["submission_id"])
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -207,7 +231,7 @@ class RayConditionTrigger(_StopsItsJob):
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait; yield one event when the condition holds, can't hold any more, or time or contact is lost."""
+        """Wait; yield one event when the condition is met, can't be met any more, or a timeout has passed."""
         try:
             self._cluster = await cluster_of(self.ray_conn_id)
             async with poller_of(self._cluster) as poller:
@@ -225,7 +249,7 @@ class RayConditionTrigger(_StopsItsJob):
         condition = JobReaches(**self.condition)
         with poller.subscribe(condition.submission_id, lambda: self.poke_interval) as job:
 
-            async def look(left: float | None) -> bool | None:
+            async def check(left: float | None) -> bool | None:
                 news = await job.news(left)
                 if isinstance(news, JobDetails):
                     return condition.reached(news)
@@ -233,42 +257,44 @@ class RayConditionTrigger(_StopsItsJob):
                     return None
                 if isinstance(news.error, RayJobNotFoundError):
                     return condition.missing(news.error)
-                raise news.error.with_traceback(None)  # the poller tells everybody of this one error
+                # The poller hands one error to all subscribers; each must not add to the same traceback.
+                raise news.error.with_traceback(None)
 
-            return await self._wait(condition, poller.cluster, look)
+            return await self._wait(condition, poller.cluster, check)
 
     async def _wait_for_cluster(self, poller: Poller) -> JobEvent:
         condition = self._probe = ClusterRunsJobs(**self.condition)
         self.log.info("Waiting for the trivial Ray job %s", condition.current_id)
 
-        async def look(left: float | None) -> bool:
+        async def check(left: float | None) -> bool:
             if left is not None:
                 await asyncio.sleep(min(self._delay(), left))
             return await poller.transport.run(condition.look())
 
-        return await self._wait(condition, poller.cluster, look)
+        return await self._wait(condition, poller.cluster, check)
 
     async def _wait(
         self,
         condition: JobReaches | ClusterRunsJobs,
         cluster: ClusterConnection,
-        look: Callable[[float | None], Awaitable[bool | None]],
+        check: Callable[[float | None], Awaitable[bool | None]],
     ) -> JobEvent:
         """
         Wait for the condition.
 
-        :param look: waits some seconds, at most so many as it is given, and looks; None: no news.
+        :param check: waits until the next check is due, but at most for the given seconds, and then checks. Returns
+            None if there is no news.
         """
         contact = Contact(cluster.unreachable_timeout, self.log)
 
         def event(outcome: Outcome, detail: str = "") -> JobEvent:
-            public = masking.public_for(condition.job)  # an error quotes what the job said
+            public = masking.public_for(condition.job)  # an error may quote the job's message, with secrets in it
             return JobEvent(condition.current_id, cluster.address, outcome, without_logins(public(detail)))
 
         left = None
         while True:
             try:
-                reached = await look(left)
+                reached = await check(left)
             except (RayJobError, RayRequestRefusedError) as e:
                 return event(Outcome.LOST if isinstance(e, RayJobLostError) else Outcome.FAILED, str(e))
             except RayJobsError as e:
@@ -281,5 +307,7 @@ class RayConditionTrigger(_StopsItsJob):
             if detail := contact.given_up():
                 return event(Outcome.UNREACHABLE, detail)
             if (left := self.deadline - time.time()) <= 0:
-                return event(Outcome.TIMEOUT, "the sensor's timeout, or its execution_timeout, has passed")
+                return event(
+                    Outcome.TIMEOUT, "the condition was not met within the sensor's timeout or execution_timeout"
+                )
             left = min(left, contact.left)

@@ -1,4 +1,4 @@
-"""What the commands of ``cli`` do; each takes a hook, its arguments and stdout, and returns its exit code."""
+"""The commands of ``cli``: functions that take a hook, the arguments and stdout, and return the exit code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from airflow_provider_rayjobs.cli.output import (
     INTERRUPTED,
     NOT_FOUND,
     command,
-    how_to,
+    command_line,
     log,
     print_records,
     upload_bar,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.hooks import RayJobHook
     from airflow_provider_rayjobs.jobs import JobDetails
 
-#: Characters of an entrypoint that a table shows.
+#: Maximum number of characters of an entrypoint in a table.
 ENTRYPOINT_WIDTH = 60
 
 
@@ -63,8 +63,11 @@ def submit_job(hook: RayJobHook, args: Namespace, out: TextIO) -> int:
                 entrypoint_label_selector=args.entrypoint_label_selector,
             )
     except KeyboardInterrupt:
-        where = how_to("status", args, submission_id)
-        log.warning("Interrupted before the cluster had accepted the job for certain; see: %s", where)
+        log.warning(
+            "Interrupted. Ray job %s may or may not have been accepted; to check: %s",
+            submission_id,
+            command_line("status", args, submission_id),
+        )
         return INTERRUPTED
     if not args.follow:
         out.write(f"{submission_id}\n")
@@ -75,7 +78,7 @@ def submit_job(hook: RayJobHook, args: Namespace, out: TextIO) -> int:
 
 def _runtime_env(args: Namespace) -> dict[str, Any] | None:
     if args.runtime_env is not None and args.runtime_env_json is not None:
-        raise ValueError("--runtime-env and --runtime-env-json are both given; keep one of the two")
+        raise ValueError("--runtime-env and --runtime-env-json can't be used together; give one of them")
     runtime_env = args.runtime_env_json if args.runtime_env is None else _read_runtime_env(args.runtime_env)
     if args.working_dir is not None:
         runtime_env = {**(runtime_env or {}), "working_dir": args.working_dir}
@@ -89,12 +92,12 @@ def _read_runtime_env(path: str) -> dict[str, Any]:
         read = yaml.safe_load(Path(path).read_text("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as e:
         raise ValueError(f"--runtime-env: the file {path!r} can't be read: {getattr(e, 'strerror', None) or e}") from e
-    except yaml.YAMLError as e:  # type: ignore[attr-defined]  # Airflow's module hands it on by __getattr__
-        mark = getattr(e, "problem_mark", None)  # the whole error would show the line, which may hold a secret
+    except yaml.YAMLError as e:  # type: ignore[attr-defined]  # Airflow's module has it through __getattr__
+        mark = getattr(e, "problem_mark", None)  # the whole error would show the line, which may have a secret
         line = f", line {mark.line + 1}" if mark else ""
-        raise ValueError(f"--runtime-env: {path!r}{line} is no YAML: {getattr(e, 'problem', '')}") from None
+        raise ValueError(f"--runtime-env: {path!r}{line} is not valid YAML: {getattr(e, 'problem', '')}") from None
     if not isinstance(read, dict):
-        raise ValueError(f"--runtime-env: {path!r} holds no runtime_env, which is a mapping")
+        raise ValueError(f"--runtime-env: {path!r} must contain a mapping, such as 'pip: [torch]'")
     return read
 
 
@@ -105,7 +108,7 @@ def list_jobs(hook: RayJobHook, args: Namespace, out: TextIO) -> None:
     jobs = [
         job
         for job in hook.list_jobs()
-        if job.submission_id  # else a driver that nobody submitted
+        if job.submission_id  # Ray also lists drivers, which were not submitted as jobs
         and (not args.status or job.status in args.status)
         and all(value in (None, job.metadata.get(key)) for key, value in wanted.items())
     ]
@@ -127,7 +130,7 @@ def _line_of(job: JobDetails, output: str) -> dict[str, Any]:
 
 
 def _times(job: JobDetails) -> dict[str, Any]:
-    """Return when a job began, and how many seconds it took, or has taken so far."""
+    """Return a job's start time, and its duration so far in seconds."""
     end = job.end_time or time.time() * 1000
     return {
         "start_time": _as_text(job.start_time),
@@ -145,7 +148,7 @@ def _as_text(milliseconds: int | None) -> str | None:
 def show_job(hook: RayJobHook, args: Namespace, out: TextIO) -> None:
     """Show a job's details."""
     details = _details_of(hook.get_job_info(check_submission_id(args.submission_id)))
-    if args.output in ("table", "plain"):  # as `airflow dags details` shows one thing
+    if args.output in ("table", "plain"):  # like `airflow dags details`
         records = [{"property_name": name, "property_value": value} for name, value in details.items()]
     else:
         records = [details]
@@ -166,7 +169,7 @@ def _details_of(job: JobDetails) -> dict[str, Any]:
 
 @command
 def show_log(hook: RayJobHook, args: Namespace, out: TextIO) -> int:
-    """Write a job's log; with ``--follow``, until the job ends."""
+    """Print a job's log; with ``--follow``, until the job ends."""
     job = hook.get_job_info(check_submission_id(args.submission_id))
     if args.follow:
         return follow(hook, args, out, args.submission_id, (job.start_time or 0) / 1000 or time.time())
@@ -180,16 +183,16 @@ def stop_job(hook: RayJobHook, args: Namespace, out: TextIO) -> int:
     submission_id = check_submission_id(args.submission_id)
     job = hook.get_conn().run(verbs.stop_and_wait(submission_id, patience=STOP_TIMEOUT))
     if job is None:
-        log.error("%s: there is no Ray job %s", hook.get_address(), submission_id)
+        log.error("Ray job %s not found at %s", submission_id, hook.get_address())
         return NOT_FOUND
     if not job.status.is_terminal:
-        # A job that waits for resources is stopped when it gets them.
+        # Ray stops a job that waits for resources only when it gets them.
         log.error(
-            "Ray job %s was asked to stop, but is still %s after %.0f s; see: %s",
+            "Ray job %s was asked to stop, but is still %s after %.0f s; to check: %s",
             submission_id,
             job.status,
             STOP_TIMEOUT,
-            how_to("status", args, submission_id),
+            command_line("status", args, submission_id),
         )
         return ERROR
     out.write(f"{job.status}\n")
@@ -206,11 +209,11 @@ def delete_job(hook: RayJobHook, args: Namespace, out: TextIO) -> int:
             "Ray job %s is %s, and only a job that has ended can be deleted; to stop it: %s",
             submission_id,
             job.status,
-            how_to("stop", args, submission_id),
+            command_line("stop", args, submission_id),
         )
         return ERROR
     since_end = time.time() - (job.end_time or 0) / 1000
     time.sleep(min(max(DELETE_DELAY - since_end, 0), DELETE_DELAY))
     hook.delete_job(submission_id)
-    log.info("Ray job %s is deleted", submission_id)
+    log.info("Deleted Ray job %s", submission_id)
     return 0

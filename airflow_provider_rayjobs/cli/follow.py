@@ -1,11 +1,19 @@
-"""A job's log on stdout: as far as it is there, or until the job ends."""
+"""Prints a job's log to stdout: as far as it has been written, or until the job ends."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_rayjobs.cli.output import BROKEN_PIPE, ERROR, INTERRUPTED, NOT_FOUND, UNREACHABLE, how_to, log
+from airflow_provider_rayjobs.cli.output import (
+    BROKEN_PIPE,
+    ERROR,
+    INTERRUPTED,
+    NOT_FOUND,
+    UNREACHABLE,
+    command_line,
+    log,
+)
 from airflow_provider_rayjobs.client.log_files import read_log
 from airflow_provider_rayjobs.compat.masking import public_for
 from airflow_provider_rayjobs.following.events import Outcome
@@ -31,10 +39,10 @@ _EXIT_CODES = {Outcome.SUCCEEDED: 0, Outcome.LOST: NOT_FOUND, Outcome.UNREACHABL
 
 def print_log(cluster: ClusterConnection, job: JobDetails, submission_id: str, out: TextIO) -> None:
     """
-    Write a job's log as far as it is there, in bounded memory.
+    Print a job's log as far as it has been written, in bounded memory.
 
-    :param job: the job's details, which tell what of it is secret.
-    :raises RayJobsError: no answer, or not one of Ray's.
+    :param job: the job's details; its secrets are masked in the log.
+    :raises RayJobsError: if there is no answer, or the answer is not Ray's.
     """
     from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
 
@@ -52,10 +60,10 @@ def print_log(cluster: ClusterConnection, job: JobDetails, submission_id: str, o
 
 def follow(hook: RayJobHook, args: Namespace, out: TextIO, submission_id: str, submitted_at: float) -> int:
     """
-    Write a job's log until the job ends.
+    Print a job's log until the job ends.
 
-    :param submitted_at: Unix seconds of its submission.
-    :return: the exit code that tells the job's outcome.
+    :param submitted_at: time of the submission, in Unix seconds.
+    :return: the exit code for the job's outcome.
     """
     from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
 
@@ -68,23 +76,23 @@ def follow(hook: RayJobHook, args: Namespace, out: TextIO, submission_id: str, s
         event = _run_writing(out, watch)
     except (KeyboardInterrupt, BrokenPipeError) as e:
         log.warning(
-            "Ray job %s is left as it is. To follow it again: %s; to stop it: %s",
+            "Ray job %s was not stopped. To follow it again: %s; to stop it: %s",
             submission_id,
-            how_to("logs --follow", args, submission_id),
-            how_to("stop", args, submission_id),
+            command_line("logs --follow", args, submission_id),
+            command_line("stop", args, submission_id),
         )
         return BROKEN_PIPE if isinstance(e, BrokenPipeError) else INTERRUPTED
     if event.outcome is not Outcome.SUCCEEDED:
-        log.error("%s", _what_became(event))
+        log.error("%s", _describe(event))
     return _EXIT_CODES.get(event.outcome, ERROR)
 
 
 def _run_writing(out: TextIO, work: Callable[[Callable[[str], None]], Coroutine[Any, Any, T]]) -> T:
     """
-    Run a coroutine that writes lines, until it ends or they can't be written any more.
+    Run a coroutine that writes lines, until it ends or a line can't be written.
 
-    :raises BrokenPipeError: nobody reads them.
-    :raises OSError: there is no room for them, say.
+    :raises BrokenPipeError: if the reader of the output has closed it.
+    :raises OSError: if writing fails for another reason, such as a full disk.
     """
 
     async def run() -> T:
@@ -96,7 +104,7 @@ def _run_writing(out: TextIO, work: Callable[[Callable[[str], None]], Coroutine[
                 if problem is None:
                     out.write(f"{line}\n")
                     out.flush()
-            except OSError as e:  # raised here, it would pass for one of the connection to the cluster
+            except OSError as e:  # raised here, it would be handled as an error of the connection to the cluster
                 problem = e
                 if this is not None:
                     this.cancel()
@@ -110,17 +118,17 @@ def _run_writing(out: TextIO, work: Callable[[Callable[[str], None]], Coroutine[
     return asyncio.run(run())
 
 
-def _what_became(event: JobEvent) -> str:
-    """Tell in one line how a job ended; the traceback of one that FAILED is the end of its log."""
+def _describe(event: JobEvent) -> str:
+    """Return one line that says how a job ended. The traceback of a FAILED job is already printed with its log."""
     job = f"Ray job {event.submission_id}"
     if event.outcome is Outcome.LOST:
-        gone = f"{job} is gone: the cluster's head restarted, or somebody deleted the job"
+        gone = f"{job} no longer exists: the cluster's head restarted, or the job was deleted"
         node = event.node_ip or event.node_id
         return f"{gone}; its process may still run on node {node}" if node else gone
     if event.outcome is Outcome.UNREACHABLE:
-        timeout = "the cluster was unreachable for all of the connection's unreachable_timeout"
-        return f"{job} can't be followed any longer, though it may still run: {timeout}"
+        timeout = "the cluster was unreachable for the connection's unreachable_timeout"
+        return f"Lost contact with {job}, which may still run: {timeout}"
     ended = f"{job} ended {str(event.outcome).upper()}"
-    if event.exit_code is not None:  # then Ray's message is that, and what the log ends with
+    if event.exit_code is not None:  # Ray's message only repeats the exit code and the end of the log
         return f"{ended} with exit code {event.exit_code}"
     return f"{ended}: {for_terminal(' '.join((event.message or 'no message').split()))}"

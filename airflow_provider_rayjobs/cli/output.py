@@ -1,4 +1,4 @@
-"""What all commands of ``cli`` keep to: results on stdout, words on stderr, an error as one line and an exit code."""
+"""Output of the commands of ``cli``: results on stdout, messages on stderr, each error as one line and an exit code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import TextIO
 
-#: Exit codes, as the help of each command tells them.
+#: Exit codes; the help of each command explains them.
 ERROR = 1
 USAGE = 2
 UNREACHABLE = 3
@@ -38,7 +38,7 @@ NOT_FOUND = 4
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
-#: The first that an error is an instance of tells its exit code.
+#: The exit code of each class of errors; the first class that an error belongs to counts.
 _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (RayClusterUnreachableError, UNREACHABLE),
     (RayJobNotFoundError, NOT_FOUND),
@@ -46,21 +46,21 @@ _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (RayConnectionConfigError, USAGE),
     (RayPackageError, USAGE),
     (RayJobsError, ERROR),
-    (OSError, ERROR),  # of stdout: no room, say
+    (OSError, ERROR),  # from writing to stdout, for instance to a full disk
     (AirflowNotFoundException, USAGE),
     (ValueError, USAGE),
     (TypeError, USAGE),
 )
 
-#: The package's logger, which speaks to stderr while a command runs.
+#: The package's logger, which writes to stderr while a command runs.
 log = logging.getLogger(__name__.partition(".")[0])
 
 
 class CommandLineHook(RayJobHook):
     """
-    A hook outside of any task, which reads connections as Airflow's own commands do.
+    A hook for use outside of tasks, which reads connections as Airflow's own commands do.
 
-    :param create: whether a cluster may be created, where the connection says so.
+    :param create: whether a cluster may be created, if the connection asks for it.
     """
 
     def __init__(self, ray_conn_id: str, *, create: bool) -> None:
@@ -75,16 +75,16 @@ class CommandLineHook(RayJobHook):
 
 def command(function: Callable[[RayJobHook, Namespace, TextIO], int | None]) -> Callable[[Namespace], None]:
     """
-    Make of a function what Airflow's parser calls.
+    Turn a function into a command that Airflow's parser can call.
 
-    :param function: takes a hook, the arguments and stdout; returns the exit code, where None is 0.
+    :param function: takes a hook, the arguments and stdout, and returns the exit code; None means 0.
     """
 
     @functools.wraps(function)
     def run(args: Namespace) -> None:
-        create = "command" in args  # only of `submit`: to ask for a job must not create a cluster
+        create = "command" in args  # only `submit` has it: no other command may create a cluster
         hook = CommandLineHook(args.conn_id, create=create)
-        with _words_on_stderr(), _claimed_stdout() as out, contextlib.closing(hook):
+        with _logging_to_stderr(), _reserved_stdout() as out, contextlib.closing(hook):
             try:
                 code = function(hook, args, out)
                 out.flush()
@@ -102,8 +102,8 @@ def command(function: Callable[[RayJobHook, Namespace, TextIO], int | None]) -> 
     return run
 
 
-def how_to(verb: str, args: Namespace, submission_id: str) -> str:
-    """Return the command line of another command for the same job."""
+def command_line(verb: str, args: Namespace, submission_id: str) -> str:
+    """Return the command line that runs another command for the same job."""
     own = Path(sys.argv[0]).parent.name == log.name
     program = f"python -m {log.name}" if own else "airflow ray-jobs"
     conn_id = "" if args.conn_id == RayJobHook.default_conn_name else f" --conn-id {args.conn_id}"
@@ -111,29 +111,29 @@ def how_to(verb: str, args: Namespace, submission_id: str) -> str:
 
 
 @contextlib.contextmanager
-def _claimed_stdout() -> Iterator[TextIO]:
+def _reserved_stdout() -> Iterator[TextIO]:
     """
-    Keep stdout for the command's own output; what anybody else writes there goes to stderr.
+    Reserve stdout for the command's results. All other output to stdout goes to stderr.
 
-    Airflow's log handlers, most of which write to stdout, differ from version to version, so this is done below them.
+    This works on file descriptors, because Airflow's log handlers differ between versions and mostly write to stdout.
     """
     sys.stdout.flush()
-    mine = os.dup(1)
+    results_fd = os.dup(1)
     os.dup2(2, 1)
-    # What a job writes may be more than this terminal's encoding knows.
-    out = os.fdopen(mine, "w", encoding=sys.stdout.encoding, errors="backslashreplace")
+    # A job may print characters that the terminal's encoding does not have.
+    out = os.fdopen(results_fd, "w", encoding=sys.stdout.encoding, errors="backslashreplace")
     try:
         yield out
     finally:
         sys.stdout.flush()
-        os.dup2(mine, 1)
+        os.dup2(results_fd, 1)
         with contextlib.suppress(OSError):
             out.close()
 
 
 @contextlib.contextmanager
-def _words_on_stderr() -> Iterator[None]:
-    """Show what the package logs as plain lines."""
+def _logging_to_stderr() -> Iterator[None]:
+    """Write the package's log messages to stderr, as plain lines."""
     handler = logging.StreamHandler()
     before = log.level, log.propagate
     log.addHandler(handler)
@@ -148,7 +148,7 @@ def _words_on_stderr() -> Iterator[None]:
 
 @contextlib.contextmanager
 def upload_bar() -> Iterator[None]:
-    """Show how far the upload of a large package is, where stderr is a terminal; elsewhere the log tells it."""
+    """Show a progress bar for uploads if stderr is a terminal; otherwise the progress is logged."""
     if not sys.stderr.isatty():
         yield
         return
@@ -175,22 +175,22 @@ def upload_bar() -> Iterator[None]:
 
 def print_records(records: list[dict[str, Any]], output: str, out: TextIO) -> None:
     """
-    Write records in one of the formats of Airflow's own commands.
+    Print records in one of the formats of Airflow's own commands.
 
     :param output: ``table``, ``plain``, ``json`` or ``yaml``.
     """
     from airflow.cli.simple_table import AirflowConsole
 
-    if output in ("table", "plain"):  # JSON and YAML have escapes of their own
+    if output in ("table", "plain"):  # JSON and YAML escape control characters themselves
         records = [{name: _for_terminal(value) for name, value in record.items()} for record in records]
     with contextlib.redirect_stdout(out):
         try:
-            # What stands in brackets, or between colons, is no markup.
+            # Text from a cluster in brackets or between colons must not be read as markup.
             AirflowConsole(markup=False, emoji=False).print_as(data=records, output=output)
-        except SystemExit as e:  # by which rich tells of a broken pipe
+        except SystemExit as e:  # rich raises it for a broken pipe
             raise BrokenPipeError from e
 
 
 def _for_terminal(value: Any) -> Any:
-    """Return a value of a record, whose texts may come from a cluster, so that a terminal shows it."""
+    """Return a value of a record with the control characters of a cluster's text escaped."""
     return value if value is None or isinstance(value, int | float) else for_terminal(str(value))

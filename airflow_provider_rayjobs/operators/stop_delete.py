@@ -1,4 +1,4 @@
-"""Operators that stop a Ray job, and that delete the record of one; ``operators`` gives them to DAG authors."""
+"""Operators that stop a Ray job and delete its record. DAGs import them from ``airflow_provider_rayjobs.operators``."""
 
 from __future__ import annotations
 
@@ -27,29 +27,31 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-#: Seconds between a job's end and its deletion: Ray 2.60 looks at a job once a second until it sees the end, and puts
-#: a failed job of the same id on record when it finds none.
+__all__ = ["RayDeleteJobOperator", "RayStopJobOperator"]
+
+#: Seconds to wait between a job's end and its deletion. Ray 2.60 polls each job once a second until it sees the end. If
+#: the record is deleted before that, Ray creates a new one with the same id, as FAILED.
 DELETE_DELAY = 3.0
 
 
 class _JobOperator(RendersTexts, BaseOperator):
-    """What the operators share that have one job to look after, which may never have been submitted."""
+    """Base of the operators that act on an existing job, which may never have been submitted."""
 
     template_fields: Sequence[str] = ("submission_id", "ray_conn_id")
     ui_color = "#dcebff"
 
-    #: What is done to the job, for messages.
-    verb: str
+    #: What the operator does to the job, for messages.
+    _verb: str
 
     def __init__(self, *, submission_id: str, ray_conn_id: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.submission_id = submission_id
         self.ray_conn_id = ray_conn_id
-        if not task_context.is_mapped(self):  # else the id may come from a task, as when it is rendered
+        if not task_context.is_mapped(self):  # the id of a mapped task may come from another task
             arguments.check_known_id(submission_id)
 
     def render_template(self, *args: Any, **kwargs: Any) -> Any:
-        """Render; a task that was to submit the job, and did not come so far, has left no id."""
+        """Render a template; return None if it needs the XCom of a task that submitted no job."""
         try:
             return super().render_template(*args, **kwargs)
         except XComNotFound:
@@ -57,13 +59,13 @@ class _JobOperator(RendersTexts, BaseOperator):
 
     def _hook(self) -> RayJobHook:
         """
-        Return a hook to ask about the job.
+        Check the submission id, and return a hook.
 
-        :raises AirflowSkipException: there never was a job.
-        :raises AirflowFailException: the id is wrong.
+        :raises AirflowSkipException: if there is no submission id.
+        :raises AirflowFailException: if the submission id is invalid.
         """
         if names_no_job(self.submission_id):
-            raise AirflowSkipException(f"There is no Ray job to {self.verb}: submission_id is {self.submission_id!r}")
+            raise AirflowSkipException(f"There is no Ray job to {self._verb}: submission_id is {self.submission_id!r}")
         try:
             check_submission_id(self.submission_id)
         except (TypeError, ValueError) as e:
@@ -73,16 +75,24 @@ class _JobOperator(RendersTexts, BaseOperator):
 
 class RayStopJobOperator(_JobOperator):
     """
-    Stops a Ray job and waits until it has ended; a job that had ended before is left as it is.
+    Stops a Ray job and waits until it has ended. A job that has already ended is not changed.
 
-    :param submission_id: the job (templated). When a template or an XCom gives none, because nothing was submitted, the
-        task is skipped.
+    Example::
+
+        RayStopJobOperator(
+            task_id="stop",
+            submission_id="{{ ti.xcom_pull(task_ids='serve', key='submission_id') }}",
+            trigger_rule="all_done",
+        )
+
+    :param submission_id: the job (templated). If it renders to nothing, because no job was submitted, the task is
+        skipped.
     :param ray_conn_id: Airflow connection of type ``ray_jobs``.
     :param stop_timeout: seconds to wait for the job's end after the request.
     :return: the job's last status, as XCom.
     """
 
-    verb = "stop"
+    _verb = "stop"
 
     def __init__(
         self,
@@ -100,31 +110,41 @@ class RayStopJobOperator(_JobOperator):
         """
         Stop the job.
 
-        :raises AirflowSkipException: there never was a job.
-        :raises AirflowFailException: the cluster knows no such job, or refused the request.
-        :raises RayJobTimeoutError: the job has not ended within ``stop_timeout``.
+        :raises AirflowSkipException: if there is no submission id.
+        :raises AirflowFailException: if the cluster has no such job, or refuses the request.
+        :raises RayJobTimeoutError: if the job has not ended within ``stop_timeout``.
         """
         with refused_for_good():
             hook = self._hook()
             with hook.get_conn().waiting_for_cluster(self.log):
                 status = stop_job_and_wait(hook, self.submission_id, patience=self.stop_timeout)
             if status is None:
-                raise AirflowFailException(f"{hook.get_address()}: there is no Ray job {self.submission_id} to stop")
+                raise AirflowFailException(
+                    f"Ray job {self.submission_id} not found at {hook.get_address()}: there is nothing to stop"
+                )
         self.log.info("Ray job %s is %s", self.submission_id, status)
         return str(status)
 
 
 class RayDeleteJobOperator(_JobOperator):
     """
-    Deletes the record of a Ray job, when the job has ended; a record that is not there is not missed.
+    Waits until a Ray job has ended, and deletes its record. Succeeds if there is no such record.
 
-    :param submission_id: the job (templated). When a template or an XCom gives none, because nothing was submitted, the
-        task is skipped.
+    Example::
+
+        RayDeleteJobOperator(
+            task_id="delete",
+            submission_id="{{ ti.xcom_pull(task_ids='train', key='submission_id') }}",
+        )
+
+    :param submission_id: the job (templated). If it renders to nothing, because no job was submitted, the task is
+        skipped.
     :param ray_conn_id: Airflow connection of type ``ray_jobs``.
-    :param end_timeout: seconds to wait for the job's end, which Ray demands; the job is not stopped.
+    :param end_timeout: seconds to wait for the job's end, without which Ray refuses the deletion. The job is not
+        stopped.
     """
 
-    verb = "delete"
+    _verb = "delete"
 
     def __init__(
         self,
@@ -142,8 +162,8 @@ class RayDeleteJobOperator(_JobOperator):
         """
         Delete the job's record.
 
-        :raises AirflowSkipException: there never was a job.
-        :raises RayJobTimeoutError: the job is still live after ``end_timeout``.
+        :raises AirflowSkipException: if there is no submission id.
+        :raises RayJobTimeoutError: if the job has not ended within ``end_timeout``.
         """
         with refused_for_good():
             hook = self._hook()
@@ -153,6 +173,6 @@ class RayDeleteJobOperator(_JobOperator):
                     time.sleep(DELETE_DELAY)
                     hook.delete_job(self.submission_id)
             except RayJobNotFoundError:
-                self.log.info("Ray job %s is not on record", self.submission_id)
+                self.log.info("Ray job %s not found: there is nothing to delete", self.submission_id)
                 return
-        self.log.info("Ray job %s is deleted", self.submission_id)
+        self.log.info("Deleted Ray job %s", self.submission_id)

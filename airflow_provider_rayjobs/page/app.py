@@ -1,8 +1,8 @@
 """
-The page "Ray jobs", a small web application in Airflow's API server: three files, and two questions that they ask.
+The page "Ray jobs": a web application in Airflow's API server, with three static files and two API routes.
 
-Every route asks for Airflow's own login, and there is none that changes anything. A user sees the connections that
-Airflow lets them read, and of their jobs those of DAGs that they may read, and those that no DAG submitted.
+All routes need an Airflow login and are read-only. A user sees the connections that they may read in Airflow. Of the
+jobs, a user sees those of the DAGs that they may read, and those that no DAG submitted.
 """
 
 import asyncio
@@ -33,11 +33,11 @@ from airflow_provider_rayjobs.page import rows
 
 FOLDER = Path(__file__).parent
 
-#: Path of each file, and its name.
+#: Name of each static file by its path.
 FILES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}
 
-#: So many lists of one cluster are read at a time; a slow one holds up nobody but those who ask for it.
-MOST_READERS = 2
+#: Maximum number of concurrent requests per cluster. The limit is per cluster, so a slow cluster delays no other.
+MAX_READERS = 2
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -53,9 +53,9 @@ User = Annotated[BaseUser, Depends(get_user)]
 
 
 def create_app() -> FastAPI:
-    """Return the application, to be mounted in Airflow's API server."""
+    """Return the application for Airflow's API server to mount."""
     app = FastAPI(title="Ray jobs", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(get_user)])
-    readers: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(MOST_READERS))
+    readers: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(MAX_READERS))
 
     @app.middleware("http")
     async def _headers(request: Request, call_next: Any) -> Any:
@@ -64,7 +64,7 @@ def create_app() -> FastAPI:
         return response
 
     for path, name in FILES.items():
-        app.add_api_route(path, _sender(name), methods=["GET"])
+        app.add_api_route(path, _file_route(name), methods=["GET"])
 
     @app.get("/api/connections")
     def _connections(user: User) -> list[str]:
@@ -86,7 +86,7 @@ def create_app() -> FastAPI:
     return app
 
 
-def _sender(name: str) -> Any:
+def _file_route(name: str) -> Any:
     def send() -> FileResponse:
         return FileResponse(FOLDER / name)
 
@@ -97,7 +97,7 @@ def _sender(name: str) -> Any:
 
 
 def _known_connections() -> list[str]:
-    """Return the ids that can be known: those in the database, and the default one wherever it is kept."""
+    """Return the ids of the connections in the database, and the default one even if it is stored elsewhere."""
     with create_session() as session:
         ids = set(session.scalars(select(Connection.conn_id).where(Connection.conn_type == RayJobHook.conn_type)))
     default = RayJobHook.default_conn_name
@@ -107,7 +107,7 @@ def _known_connections() -> list[str]:
 
 
 def _find(conn_id: str) -> Connection | None:
-    """Look a connection up, in the secrets backends, too."""
+    """Return a connection from a secrets backend, the environment or the database, or None if there is none."""
     team = _team(Connection, conn_id)
     try:
         return Connection.get_connection_from_secrets(conn_id, **({"team_name": team} if team else {}))
@@ -117,13 +117,13 @@ def _find(conn_id: str) -> Connection | None:
 
 def _cluster(conn_id: str) -> ClusterConnection:
     """
-    Read a connection; of no other type than ours, or its credentials would go where they don't belong.
+    Read a connection of type ``ray_jobs``. The credentials of other types are not meant for a Ray cluster.
 
-    :raises HTTPException: there is none, or it can't be used.
+    :raises HTTPException: if there is no such connection, or it is invalid.
     """
     connection = _find(conn_id)
     if connection is None or connection.conn_type != RayJobHook.conn_type:
-        raise HTTPException(404, f"There is no connection {conn_id!r} of type {RayJobHook.conn_type}.")
+        raise HTTPException(404, f"Connection {conn_id!r} of type {RayJobHook.conn_type} not found.")
     try:
         cluster = load_cluster(conn_id, connection, create=False)
     except RayJobsError as e:
@@ -132,11 +132,11 @@ def _cluster(conn_id: str) -> ClusterConnection:
     return cluster
 
 
-# What a user may see
+# Permissions
 
 
 def _team(model: Any, name: str) -> str | None:
-    """Return the team that a DAG or a connection belongs to, where Airflow has teams; in 3.1 they are half there."""
+    """Return the team of a DAG or a connection, if Airflow uses teams; Airflow 3.1 supports them only in part."""
     named = AIRFLOW_V_3_2_PLUS and conf.getboolean("core", "multi_team", fallback=False)
     team: str | None = model.get_team_name(name) if named else None
     return team
@@ -148,7 +148,7 @@ def _may_read_connection(conn_id: str, user: BaseUser) -> bool:
 
 
 def _readable(dag_ids: set[str], user: BaseUser) -> set[str]:
-    """Return those of the DAGs that the user may read; all at once, for some auth managers ask others."""
+    """Return the DAGs that the user may read. One request per team, because an auth manager may need the network."""
     by_team: defaultdict[str | None, set[str]] = defaultdict(set)
     for dag_id in dag_ids:
         by_team[_team(DagModel, dag_id)].add(dag_id)
@@ -168,9 +168,7 @@ async def _newest_jobs(cluster: ClusterConnection) -> rows.JobTable:
     except RayJobsError as e:
         raise HTTPException(502, public(str(e))) from e
     except TimeoutError as e:
-        raise HTTPException(
-            504, f"{cluster.address}: the list of jobs did not come within {rows.LIST_TIMEOUT:.0f} s"
-        ) from e
+        raise HTTPException(504, f"{cluster.address}: no complete list of jobs within {rows.LIST_TIMEOUT:.0f} s") from e
 
 
 def _shown(cluster: ClusterConnection, table: rows.JobTable, user: BaseUser) -> dict[str, Any]:
@@ -179,6 +177,6 @@ def _shown(cluster: ClusterConnection, table: rows.JobTable, user: BaseUser) -> 
         "address": cluster.address,
         "on_record": table.number,
         "malformed": table.malformed,
-        "most": rows.MOST_JOBS,
+        "limit": rows.MAX_JOBS,
         "jobs": rows.rows(table.jobs, cluster, readable),
     }

@@ -1,10 +1,10 @@
-// The page "Ray jobs": reads the jobs of each connection, filters them and shows them page by page.
-// All that comes from a cluster is put in as text, never as markup.
+// The page "Ray jobs": reads the jobs of each connection, filters them, and shows them page by page.
+// Text from a cluster is always inserted as text, never as markup.
 "use strict";
 
 const PAGE_SIZE = 50;
-const READERS = 4; // connections that are read at a time
-const NAMED = "ray-jobs-connections"; // in the browser's storage: the ids that were typed in
+const READERS = 4; // connections that are read at the same time
+const STORAGE_KEY = "ray-jobs-connections"; // in the browser's storage: the connection ids that the user has entered
 const STATUSES = ["PENDING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"];
 
 const $ = (id) => document.getElementById(id);
@@ -17,7 +17,8 @@ function element(tag, text, attributes = {}) {
   return made;
 }
 
-// Links. Airflow shows this page in a frame from which a browser lets no link lead out; a link of the page around it may.
+// Links. Airflow shows this page in a frame whose links can't open pages outside of it, so they are opened by a link in
+// the page around the frame.
 
 function link(text, url, attributes = {}) {
   let target;
@@ -47,31 +48,31 @@ function follow(event) {
 
 // Reading
 
-async function ask(path) {
-  let answer;
+async function request(path) {
+  let response;
   try {
-    answer = await fetch(path, { headers: { Accept: "application/json" } });
+    response = await fetch(path, { headers: { Accept: "application/json" } });
   } catch {
-    throw new Error("Airflow does not answer.");
+    throw new Error("Airflow does not respond.");
   }
-  if (answer.ok) return answer.json();
-  if (answer.status === 401) throw new Error("You are not logged in to Airflow any more: load the whole page again.");
-  if (answer.status === 403) throw new Error("You may not read this connection.");
-  const said = await answer.json().catch(() => ({}));
-  throw new Error(typeof said.detail === "string" ? said.detail : `Airflow answers with HTTP ${answer.status}.`);
+  if (response.ok) return response.json();
+  if (response.status === 401) throw new Error("Your Airflow session has expired. Reload the whole page to log in again.");
+  if (response.status === 403) throw new Error("You don't have permission to read this connection.");
+  const error = await response.json().catch(() => ({}));
+  throw new Error(typeof error.detail === "string" ? error.detail : `Airflow responded with HTTP ${response.status}.`);
 }
 
 async function refresh() {
-  const reading = ++state.reading; // an older run that is still under way is ignored
+  const reading = ++state.reading; // the results of an earlier refresh are ignored
   let problem = "";
   let listed = [];
   try {
-    listed = await ask("api/connections");
+    listed = await request("api/connections");
   } catch (error) {
     problem = error.message;
   }
   if (reading !== state.reading) return;
-  const ids = [...new Set([...listed, ...named()])];
+  const ids = [...new Set([...listed, ...storedIds()])];
   const before = state.connections;
   state.connections = new Map(ids.map((id) => [id, { jobs: before.get(id)?.jobs ?? [], state: "reading" }]));
   state.problem = problem;
@@ -86,7 +87,7 @@ async function refresh() {
 async function read(id, reading) {
   let found;
   try {
-    found = { ...(await ask(`api/connections/${encodeURIComponent(id)}/jobs`)), state: "read" };
+    found = { ...(await request(`api/connections/${encodeURIComponent(id)}/jobs`)), state: "read" };
     for (const job of found.jobs) {
       job.connection = id;
       job.words = [job.submission_id, job.dag_id, job.run_id, job.task_id, job.message, job.entrypoint].join("\n").toLowerCase();
@@ -100,21 +101,21 @@ async function read(id, reading) {
   draw();
 }
 
-function named() {
+function storedIds() {
   try {
-    const ids = JSON.parse(localStorage.getItem(NAMED) ?? "[]");
+    const ids = JSON.parse(localStorage.getItem(STORAGE_KEY) ?? "[]");
     return Array.isArray(ids) ? ids.filter((id) => typeof id === "string" && id) : [];
   } catch {
     return [];
   }
 }
 
-function remember(ids) {
-  localStorage.setItem(NAMED, JSON.stringify(ids));
+function store(ids) {
+  localStorage.setItem(STORAGE_KEY, JSON.stringify(ids));
   refresh();
 }
 
-// Showing
+// Display
 
 function draw() {
   const jobs = [...state.connections.values()].flatMap((connection) => connection.jobs);
@@ -131,7 +132,7 @@ function draw() {
   const part = shown.slice(first, first + PAGE_SIZE);
   $("jobs").replaceChildren(...part.map(row));
   $("none").hidden = part.length > 0;
-  $("none").textContent = nothing(jobs);
+  $("none").textContent = emptyMessage(jobs);
   $("page").textContent = part.length ? `${first + 1} to ${first + part.length} of ${shown.length}` : "";
   $("previous").disabled = state.page === 0;
   $("next").disabled = first + PAGE_SIZE >= shown.length;
@@ -139,35 +140,35 @@ function draw() {
   $("summary").textContent = `${shown.length} of ${jobs.length} jobs${asOf}`;
 }
 
-function nothing(jobs) {
+function emptyMessage(jobs) {
   if (state.problem) return state.problem;
-  if (jobs.length) return "No job fits the filters.";
-  if ([...state.connections.values()].some((connection) => connection.state === "reading")) return "Reading …";
-  if (!state.connections.size) return "There is no connection of type ray_jobs that you may read. Name one above.";
-  return "There are no jobs.";
+  if (jobs.length) return "No jobs match the filters.";
+  if ([...state.connections.values()].some((connection) => connection.state === "reading")) return "Loading …";
+  if (!state.connections.size) return "No connections of type ray_jobs that you may read. Enter another connection above.";
+  return "No jobs.";
 }
 
 function drawConnections() {
-  const kept = named();
+  const stored = storedIds();
   const items = [...state.connections].map(([id, connection]) => {
     const item = element("li", "", { "data-state": connection.state });
-    item.append(element("strong", id), " ", element("span", told(connection)));
-    if (kept.includes(id)) {
-      const forget = element("button", "×", { type: "button", "aria-label": `Forget ${id}` });
-      forget.addEventListener("click", () => remember(kept.filter((other) => other !== id)));
-      item.append(forget);
+    item.append(element("strong", id), " ", element("span", describe(connection)));
+    if (stored.includes(id)) {
+      const remove = element("button", "×", { type: "button", "aria-label": `Remove ${id}` });
+      remove.addEventListener("click", () => store(stored.filter((other) => other !== id)));
+      item.append(remove);
     }
     return item;
   });
   $("connections").replaceChildren(...items);
 }
 
-function told(connection) {
-  if (connection.state === "reading") return "reading …";
+function describe(connection) {
+  if (connection.state === "reading") return "loading …";
   if (connection.state === "error") return connection.problem;
-  const cut = connection.on_record > connection.most ? `, the newest ${connection.most} of ${connection.on_record}` : "";
-  const left = connection.malformed ? `, without ${connection.malformed} whose details can't be read` : "";
-  return `${connection.address} · ${connection.jobs.length} jobs${cut}${left}`;
+  const cut = connection.on_record > connection.limit ? ` (the newest ${connection.limit} of ${connection.on_record})` : "";
+  const malformed = connection.malformed ? `, and ${connection.malformed} with unreadable details` : "";
+  return `${connection.address} · ${connection.jobs.length} jobs${cut}${malformed}`;
 }
 
 function drawChoices(jobs) {
@@ -211,7 +212,7 @@ function task(job) {
   if (!job.dag_id) return ["—"];
   const name = `${job.dag_id} · ${job.task_id}${job.map_index >= 0 ? ` [${job.map_index}]` : ""}`;
   const tries = job.try_number > 1 ? `, try ${job.try_number}` : "";
-  const small = element("small", `${job.run_id}${tries}${job.task_url ? "" : ", of another Airflow"}`);
+  const small = element("small", `${job.run_id}${tries}${job.task_url ? "" : ", submitted by another Airflow"}`);
   const title = "The task instance in Airflow";
   return [job.task_url ? link(name, job.task_url, { target: "_top", title }) : name, small];
 }
@@ -234,9 +235,9 @@ function duration(job) {
   return minutes ? `${minutes} min ${seconds % 60} s` : `${seconds} s`;
 }
 
-// Airflow's own choice of light or dark, which it writes into the page around this one.
+// Light or dark, as Airflow has set it in the page around this one.
 
-function takeTheme() {
+function followTheme() {
   const around = window.parent.document.documentElement;
   const apply = () => {
     const dark = around.classList.contains("dark");
@@ -247,7 +248,7 @@ function takeTheme() {
 }
 
 function start() {
-  if (window.parent !== window) takeTheme();
+  if (window.parent !== window) followTheme();
   document.addEventListener("click", follow);
   document.addEventListener("auxclick", follow);
   for (const id of ["status", "connection", "text"]) {
@@ -266,10 +267,10 @@ function start() {
   }
   $("filters").addEventListener("submit", (event) => {
     event.preventDefault();
-    const id = $("named").value.trim();
+    const id = $("other").value.trim();
     if (!id) return;
-    $("named").value = "";
-    remember([...new Set([...named(), id])]);
+    $("other").value = "";
+    store([...new Set([...storedIds(), id])]);
   });
   refresh();
 }

@@ -21,23 +21,25 @@ if TYPE_CHECKING:
 
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
 
-#: The page holds so many jobs of a cluster: Ray's list has no bound.
-MOST_JOBS = 2000
+#: Maximum number of jobs per cluster on the page, because Ray's list has no limit.
+MAX_JOBS = 2000
 
-#: Seconds until a cluster's list must be there.
+#: Maximum seconds to wait for a cluster's list.
 LIST_TIMEOUT = 20.0
 
-#: Characters that the page shows of a message or an entrypoint.
-LONGEST_TEXT = 300
+#: Maximum number of characters of a message or an entrypoint on the page.
+MAX_TEXT = 300
 
-#: Characters of these that are kept until the secrets are taken out of them, and of all that tells a job's secrets.
-LONGEST_KEPT = 5_000
-MOST_ENVIRONMENT = 20_000
+#: Maximum number of characters of a message or an entrypoint that are searched for secrets.
+MAX_SEARCHED_TEXT = 5_000
 
-#: What is shown of a job that has more.
-WITHHELD = "(not shown: this job's runtime_env is too large to look for secrets in it)"
+#: Maximum number of characters of a job's ``runtime_env`` and metadata, where its secrets are.
+MAX_ENVIRONMENT = 20_000
 
-#: What Ray puts between a failed job's error and up to 20,000 characters of its output.
+#: Replaces the texts of a job that has more.
+WITHHELD = "(not shown: this job's runtime_env is too large to search for secrets)"
+
+#: Ray writes this between a failed job's error and up to 20,000 characters of its output.
 _LOGS_FOLLOW = ", last available logs"
 
 
@@ -46,9 +48,9 @@ class JobTable:
     """
     The newest submitted jobs of a cluster.
 
-    :param jobs: the newest first, with short texts.
-    :param number: how many there are in all.
-    :param malformed: how many more there are whose details can't be read.
+    :param jobs: the newest first, with shortened texts.
+    :param number: number of submitted jobs on the cluster.
+    :param malformed: number of further jobs whose details can't be read.
     """
 
     jobs: list[JobDetails] = field(default_factory=list)
@@ -61,8 +63,8 @@ async def newest_jobs(cluster: ClusterConnection) -> JobTable:
     Read a cluster's submitted jobs (``GET /api/jobs/``) in bounded memory.
 
     :param cluster: the cluster.
-    :raises RayJobsError: no answer, or not one of the Jobs API.
-    :raises TimeoutError: no whole answer within :data:`LIST_TIMEOUT`.
+    :raises RayJobsError: if there is no answer, or it is not an answer of the Jobs API.
+    :raises TimeoutError: if the answer is not complete within :data:`LIST_TIMEOUT` seconds.
     """
     from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
 
@@ -74,10 +76,10 @@ async def newest_jobs(cluster: ClusterConnection) -> JobTable:
         except ValueError:
             table.malformed += 1
             return
-        if job.submission_id is None:  # a driver that nobody submitted
+        if job.submission_id is None:  # a driver, which was not submitted as a job
             return
         table.number += 1
-        push = heapq.heappush if len(newest) < MOST_JOBS else heapq.heappushpop
+        push = heapq.heappush if len(newest) < MAX_JOBS else heapq.heappushpop
         push(newest, (job.start_time or 0, table.number, _shortened(job)))
 
     transport = AiohttpTransport(cluster)
@@ -91,16 +93,16 @@ async def newest_jobs(cluster: ClusterConnection) -> JobTable:
 
 
 def _shortened(job: JobDetails) -> JobDetails:
-    """Return a job without what the page does not need of it; what tells its secrets is kept, within bounds."""
-    if len(json.dumps([job.runtime_env, job.metadata])) > MOST_ENVIRONMENT:
+    """Return a job with shortened texts, and with its ``runtime_env``, which is needed to find its secrets."""
+    if len(json.dumps([job.runtime_env, job.metadata])) > MAX_ENVIRONMENT:
         origin = {key: text for key, text in job.metadata.items() if key.startswith("airflow_") and len(text) < 1000}
         return replace(job, message=WITHHELD, entrypoint=WITHHELD, runtime_env={}, metadata=origin)
-    message = _short(job.message or "")[:LONGEST_KEPT]
-    return replace(job, message=message, entrypoint=job.entrypoint[:LONGEST_KEPT])
+    message = _first_and_last_line(job.message or "")[:MAX_SEARCHED_TEXT]
+    return replace(job, message=message, entrypoint=job.entrypoint[:MAX_SEARCHED_TEXT])
 
 
-def _short(message: str) -> str:
-    """Return what a message begins and ends with: of a failed job that is Ray's word, and the error itself."""
+def _first_and_last_line(message: str) -> str:
+    """Return the first and the last line of a message. For a failed job these are Ray's summary and the error."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     if len(lines) < 2:
         return "".join(lines)
@@ -108,7 +110,7 @@ def _short(message: str) -> str:
 
 
 def dag_ids(jobs: Collection[JobDetails]) -> set[str]:
-    """Return the DAGs that the jobs name."""
+    """Return the ids of the DAGs that submitted the jobs."""
     return {job.metadata[keys.DAG_ID] for job in jobs if job.metadata.get(keys.DAG_ID)}
 
 
@@ -116,20 +118,20 @@ def rows(
     jobs: Collection[JobDetails], cluster: ClusterConnection, readable_dags: Collection[str]
 ) -> list[dict[str, Any]]:
     """
-    Return what the page shows of each job. Masking takes its time: not for an event loop.
+    Return the page's data for each job. Call it in a thread: masking would block an event loop.
 
-    :param jobs: those of :func:`newest_jobs`.
+    :param jobs: jobs that :func:`newest_jobs` has returned.
     :param cluster: their cluster.
-    :param readable_dags: the DAGs whose jobs may be shown, beside the jobs that name no DAG.
+    :param readable_dags: DAGs whose jobs may be shown. Jobs without a DAG are always shown.
     """
     deployment = cluster.deployment or derived_deployment()
     return [_row(job, cluster, deployment) for job in jobs if job.metadata.get(keys.DAG_ID, "") in {"", *readable_dags}]
 
 
 def _row(job: JobDetails, cluster: ClusterConnection, deployment: str) -> dict[str, Any]:
-    said = job.metadata
-    dag_id, run_id, task_id = (said.get(f"airflow_{name}", "") for name in ("dag_id", "run_id", "task_id"))
-    digits = said.get(keys.MAP_INDEX, "")
+    metadata = job.metadata
+    dag_id, run_id, task_id = (metadata.get(f"airflow_{name}", "") for name in ("dag_id", "run_id", "task_id"))
+    digits = metadata.get(keys.MAP_INDEX, "")
     map_index = int(digits) if digits.isdecimal() and len(digits) < 10 else -1
     public = public_for(job)
     row: dict[str, Any] = {
@@ -139,11 +141,11 @@ def _row(job: JobDetails, cluster: ClusterConnection, deployment: str) -> dict[s
         "run_id": run_id,
         "task_id": task_id,
         "map_index": map_index,
-        "try_number": said.get(keys.TRY_NUMBER, ""),
+        "try_number": metadata.get(keys.TRY_NUMBER, ""),
         "started": job.start_time,
         "ended": job.end_time,
-        "message": without_logins(public(job.message or ""))[:LONGEST_TEXT],
-        "entrypoint": public(job.entrypoint)[:LONGEST_TEXT],
+        "message": without_logins(public(job.message or ""))[:MAX_TEXT],
+        "entrypoint": public(job.entrypoint)[:MAX_TEXT],
         "job_url": cluster.job_page(str(job.submission_id)),
         "task_url": _task_path(dag_id, run_id, task_id, map_index) if _is_here(job, deployment) else None,
     }
@@ -152,7 +154,7 @@ def _row(job: JobDetails, cluster: ClusterConnection, deployment: str) -> dict[s
 
 
 def _is_here(job: JobDetails, deployment: str) -> bool:
-    """Whether the job's task instance is one of this Airflow's."""
+    """Whether the job's task instance belongs to this Airflow."""
     named = all(job.metadata.get(f"airflow_{name}") for name in ("dag_id", "run_id", "task_id"))
     return named and job.metadata.get(keys.DEPLOYMENT) == deployment
 

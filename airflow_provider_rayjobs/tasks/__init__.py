@@ -1,1 +1,1 @@
-"""One Ray job for each try of a task, and no job without a task."""
+"""The task side of a job: one Ray job per try of a task, and no job that outlives its task."""

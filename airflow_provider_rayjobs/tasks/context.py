@@ -1,4 +1,4 @@
-"""What a task reads from its context, and keeps in XComs."""
+"""Access to a task's context: its identity, and the XComs that it stores for itself."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 
-#: Seconds by which Airflow's timeout of a deferral is longer than the trigger's own limits. It ends only a trigger that
-#: does not keep its limits.
+#: Seconds that Airflow's timeout of a deferral is longer than the trigger's own limits. So it only ends a trigger that
+#: fails to keep its limits.
 DEFERRAL_MARGIN = 60.0
 
-#: XCom key under which a task keeps, on such an Airflow, the number of the try that was deferred.
+#: XCom key of the number of the try that was deferred; written only if :data:`RESUMES_IN_RETRIES`.
 DEFERRED_TRY_XCOM = "deferred_try"
 
-#: XCom key under which a task keeps the submission id of the job that it follows.
+#: XCom key of the submission id of the job that the task follows.
 SUBMISSION_ID_XCOM = "submission_id"
 
 
 def is_mapped(operator: Any) -> bool:
-    """Whether an operator is made when its mapped task runs, with arguments that other tasks may have given."""
+    """Whether an operator was created for a running mapped task, so that its arguments may come from other tasks."""
     return bool(getattr(operator, "_BaseOperator__from_mapped", False))
 
 
 def task_identity(context: Context, deployment: str, number: int = 1) -> TaskIdentity:
     """
-    Read from a task's context who it is.
+    Return the identity of a task's submission.
 
-    :param deployment: the connection's ``deployment``, or an empty text to derive one.
-    :param number: which of the submissions of this try it is, from 1.
+    :param deployment: the connection's ``deployment``, or an empty string to derive one.
+    :param number: number of the submission within its try, from 1.
     """
     ti: Any = context["ti"]
     started = getattr(context["dag_run"], "start_date", None)
@@ -53,15 +53,16 @@ def task_identity(context: Context, deployment: str, number: int = 1) -> TaskIde
     )
 
 
-#: How many submissions the tries that run in this process have made, by the ``id()`` of their task instance and number.
+#: Number of submissions by each try that runs in this process. The key is the ``id()`` of the task instance and the
+#: try number.
 _submissions: dict[tuple[int, int], int] = {}
 
 
 def next_submission(context: Context) -> int:
     """
-    Count the submissions of a try, from 1: a task may execute several operators.
+    Return the number of a try's next submission, from 1. A task may execute several operators.
 
-    Each process that runs the try counts anew, so the same submission has the same number in each.
+    Each process that runs the try starts from 1, so a submission has the same number in each process.
     """
     ti: Any = context["ti"]
     key = (id(ti), ti.try_number)
@@ -73,31 +74,31 @@ def next_submission(context: Context) -> int:
 
 
 def own_xcom(context: Context, key: str) -> Any:
-    """Return what a task has kept under a key, None if it has nothing there."""
+    """Return an XCom of this task instance, or None if there is none."""
     ti: Any = context["ti"]
     return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
 
 
 def own_submission_id(context: Context) -> str:
-    """Return the submission id that a task has kept, an empty text if there is none."""
+    """Return the submission id that the task has stored, or an empty string if there is none."""
     known = own_xcom(context, SUBMISSION_ID_XCOM)
     return known if isinstance(known, str) else ""
 
 
 def note_deferral(context: Context) -> None:
-    """Keep which try it is that may be deferred, where Airflow mixes them up."""
+    """Store the number of the try that is deferred, on Airflow versions that may resume it in a later try."""
     if RESUMES_IN_RETRIES:
         push_xcom(context, DEFERRED_TRY_XCOM, context["ti"].try_number)
 
 
 def resumes_earlier_try(context: Context) -> bool:
-    """Tell whether what is resumed is a deferral of an earlier try, so that this one is to begin."""
+    """Return whether Airflow resumes the deferral of an earlier try, so that this try must start from the beginning."""
     if not RESUMES_IN_RETRIES:
         return False
-    noted = own_xcom(context, DEFERRED_TRY_XCOM)
-    return noted is not None and noted != context["ti"].try_number
+    deferred_try = own_xcom(context, DEFERRED_TRY_XCOM)
+    return deferred_try is not None and deferred_try != context["ti"].try_number
 
 
 def push_xcom(context: Context, key: str, value: Any) -> None:
-    """Keep something of a task as XCom, in a form that every database takes."""
+    """Store an XCom of this task instance, without characters that a database can't store."""
     context["ti"].xcom_push(key=key, value=safe_value(value))

@@ -1,8 +1,8 @@
 """
-Why the process of a task is asked to end, or its trigger is cancelled, as far as Airflow can tell.
+Finds out from Airflow why a task's process is asked to end, or why its trigger is cancelled.
 
-A user's wish is one reason. Others are a worker or a triggerer that shuts down, heartbeats that had no answer, or a
-newer try that runs elsewhere. None of these ends the job.
+A user may have ended the task, which ends the job, too. All other reasons concern the process only: its worker or
+triggerer shuts down, its heartbeats got no answer, or another process runs the task.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from airflow_provider_rayjobs.client.threads import in_airflows_thread
 from airflow_provider_rayjobs.compat import versions
 from airflow_provider_rayjobs.tasks import context as task_context
 
-#: Seconds that the question may take on a worker: Airflow 3 sends SIGKILL 5 s after SIGTERM, and what is to be stopped
-#: is stopped in between.
-ANSWER_LIMIT = 2.5
+#: Maximum seconds to wait for Airflow's answer on a worker. Airflow 3 sends SIGKILL 5 s after SIGTERM, and the job must
+#: be stopped before that.
+ANSWER_TIMEOUT = 2.5
 
-#: Seconds for which a process takes for granted that it still runs its task. Airflow's heartbeats must be missed for
-#: longer before it starts another try.
-SURE_FOR = 5.0
+#: Seconds for which a process need not check again that it still runs its task. Airflow starts another try only after
+#: heartbeats have been missing for longer.
+RECHECK_AFTER = 5.0
 
-#: States in which a process runs the task, or Airflow will start one.
+#: States of a task that a process runs, or that Airflow will run.
 _ALIVE = frozenset(
     {"running", "deferred", "queued", "scheduled", "up_for_retry", "up_for_reschedule", "awaiting_input"}
 )
 
-#: The state of a task that was cleared while it ran, until its process has ended.
+#: The state of a task that was cleared while running, until its process has ended.
 _CLEARED = "restarting"
 
-#: The state of a task that is to run again because its scheduler died, and no executor knew of it. (A clear gives the
-#: same one to a task that does not run.)
+#: The state of a task that will run again because its scheduler died and no executor knew the task. (A clear also sets
+#: it, but only for a task that is not running.)
 _RESET = None
 
 
 class Reason(Enum):
     """Why a task's process is asked to end."""
 
-    #: The task is over: a user marked or deleted it, or Airflow failed it for good. Or another process runs it
-    #: by now, with another job.
+    #: The task has ended: a user marked or deleted it, or Airflow failed it for good. Or another process runs it now,
+    #: with another job.
     TASK_ENDED = auto()
-    #: A user cleared the task while it ran: it is to run anew.
+    #: A user cleared the task while it was running, so it will run again.
     TASK_CLEARED = auto()
-    #: The task goes on, and only this process ends.
+    #: Only this process ends; the task has not ended.
     PROCESS_ENDS = auto()
-    #: Another process runs the task by now, and follows the job.
+    #: Another process runs the task now, and follows the job.
     REPLACED = auto()
     #: Airflow did not answer.
     UNKNOWN = auto()
@@ -58,41 +58,42 @@ class Reason(Enum):
 
 class TaskProcess:
     """
-    What this process knows of the try that it runs.
+    The try that this process runs, and its state in Airflow.
 
-    :param ti: the task instance of the context.
+    :param ti: the task instance from the context.
     """
 
     def __init__(self, ti: Any) -> None:
         self._ti = ti
         self._try_number, self._max_tries = ti.try_number, ti.max_tries
         self._retries = self._max_tries if AIRFLOW_V_3_0_PLUS else ti.task.retries
-        self._place = None if AIRFLOW_V_3_0_PLUS else (ti.hostname, ti.pid)
-        self._sure_at = time.time()  # the monotonic clock may stand still while a virtual machine is paused
+        self._host_and_pid = None if AIRFLOW_V_3_0_PLUS else (ti.hostname, ti.pid)
+        self._checked_at = time.time()  # the monotonic clock may stop while a virtual machine is paused
 
     @property
     def has_next_try(self) -> bool:
-        """Whether Airflow starts another try when this one fails."""
+        """Whether Airflow starts another try if this one fails."""
         return bool(self._retries) and bool(self._try_number <= self._max_tries)
 
     def is_replaced(self) -> bool:
         """
-        Tell whether the task is over, or another process runs it; asked when some time has passed.
+        Return whether the task has ended, or another process runs it. Asks Airflow at most every few seconds.
 
-        A process that was paused, or waited long for the cluster, must not submit after its successor.
+        A process that was paused, or waited long for the cluster, must not submit a job after another process has taken
+        over.
         """
-        if time.time() - self._sure_at < SURE_FOR or getattr(self._ti, "test_mode", False):
+        if time.time() - self._checked_at < RECHECK_AFTER or getattr(self._ti, "test_mode", False):
             return False
         asked_at, reason = time.time(), self._ask("")
         if reason is Reason.PROCESS_ENDS:
-            self._sure_at = asked_at
+            self._checked_at = asked_at
         return reason not in (Reason.PROCESS_ENDS, Reason.UNKNOWN)
 
     def reason(self, submission_id: str | None) -> Reason:
         """
-        Ask Airflow why this process is to end; UNKNOWN when there is no answer within :data:`ANSWER_LIMIT`.
+        Return why this process must end, or UNKNOWN if Airflow does not answer within :data:`ANSWER_TIMEOUT` seconds.
 
-        :param submission_id: the job that this process follows, if it has one.
+        :param submission_id: the job that this process follows, if any.
         """
         found = [Reason.UNKNOWN]
 
@@ -101,7 +102,7 @@ class TaskProcess:
 
         asking = threading.Thread(target=ask, daemon=True)
         asking.start()
-        asking.join(ANSWER_LIMIT)
+        asking.join(ANSWER_TIMEOUT)
         return found[0]
 
     def _ask(self, submission_id: str | None) -> Reason:
@@ -109,7 +110,7 @@ class TaskProcess:
             reason = self._reason_3() if AIRFLOW_V_3_0_PLUS else self._reason_2()
             if reason is Reason.REPLACED and submission_id and _follows_another_job(self._ti, submission_id):
                 return Reason.TASK_ENDED
-        except Exception:  # noqa: BLE001 - of whatever database or service: there is no answer
+        except Exception:  # noqa: BLE001 - any error of the database or API server means that there is no answer
             return Reason.UNKNOWN
         return reason
 
@@ -127,16 +128,16 @@ class TaskProcess:
             return Reason.TASK_CLEARED
         if now is None or now.state not in {*_ALIVE, _RESET} or now.max_tries != self._max_tries:
             return Reason.TASK_ENDED
-        elsewhere = now.state == "running" and (now.hostname, now.pid) != self._place
+        elsewhere = now.state == "running" and (now.hostname, now.pid) != self._host_and_pid
         return Reason.REPLACED if now.try_number != self._try_number or elsewhere else Reason.PROCESS_ENDS
 
 
 async def was_killed(task_instance: Any, submission_id: str) -> bool:
     """
-    Tell whether the task of a cancelled trigger was ended by a user's act, and nobody else follows its job.
+    Return whether a user ended the task of a cancelled trigger, and no other process follows the job.
 
-    A cancelled trigger knows nothing of the reason: a user marked or cleared the task, or the triggerer shuts down, or
-    another triggerer took its triggers over. Only the first ends the job.
+    Airflow does not tell a trigger why it is cancelled. A user may have marked or cleared the task; only then must the
+    job be stopped. Or the triggerer shuts down, or another triggerer has taken the trigger over.
 
     :param task_instance: the trigger's task instance.
     :param submission_id: the job that the trigger follows.
@@ -150,8 +151,8 @@ async def was_killed(task_instance: Any, submission_id: str) -> bool:
 def _was_killed_3(ti: Any, submission_id: str) -> bool:
     if _state_3(ti) not in _ALIVE:
         return True
-    # It is to run again, or runs, or was deferred anew. After a clear it follows another job: a new one, once it has
-    # stopped this one. A retry, or another triggerer, follows this job.
+    # The task waits to run, runs, or is deferred again. After a clear, it stops this job and follows a new one. A retry
+    # or another triggerer follows this job.
     return _follows_another_job(ti, submission_id)
 
 
@@ -161,7 +162,7 @@ def _was_killed_2(ti: Any, _submission_id: str) -> bool:
 
 
 def _follows_another_job(ti: Any, submission_id: str) -> bool:
-    """Tell whether the task keeps another submission id than this as its own, whatever its try."""
+    """Return whether the task, in any try, has stored another submission id than this one."""
     current = XCom.get_one(
         key=task_context.SUBMISSION_ID_XCOM,
         dag_id=ti.dag_id,
@@ -177,14 +178,14 @@ def _map_index(ti: Any) -> int:
 
 
 def _state_3(ti: Any) -> str | None:
-    """Return the state of the task instance, whatever its try; ``absent`` when it is not there any more."""
+    """Return the state of the task instance, in any try; ``absent`` if it no longer exists."""
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     map_index = _map_index(ti)
     states = RuntimeTaskInstance.get_task_states(
         dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=map_index
     )
-    # Mapped task instances are keyed with their index.
+    # The key of a mapped task instance has its index.
     name = ti.task_id if map_index < 0 else f"{ti.task_id}_{map_index}"
     state = (states.get(ti.run_id) or {}).get(name, "absent")
     return None if state is None else str(getattr(state, "value", state))
@@ -192,10 +193,10 @@ def _state_3(ti: Any) -> str | None:
 
 def _is_current_try_3(ti: Any) -> bool:
     """
-    Tell whether the try is the current one: each has an id of its own.
+    Return whether the task instance's id, which differs for each try, is that of the current try.
 
-    ``GET /execution/task-instances/{id}/validate-inlets-and-outlets`` answers 404 for an id that is not current, from
-    Airflow 3.0 on; no route tells the number of the try.
+    From Airflow 3.0 on, ``GET /execution/task-instances/{id}/validate-inlets-and-outlets`` answers 404 for the id of an
+    earlier try. No route returns the number of the current try.
     """
     from airflow.sdk.exceptions import AirflowRuntimeError
     from airflow.sdk.execution_time import task_runner

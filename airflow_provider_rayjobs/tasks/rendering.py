@@ -1,10 +1,10 @@
 """
-How template fields are rendered: what stands in a place for a text stays a text.
+Rendering of template fields that keeps strings as strings.
 
-With ``render_template_as_native_obj`` Airflow reads each text of a template field as a Python literal, be it a template
-or not (``jinja2.nativetypes.native_concat``): the environment variable ``"8080"`` becomes a number, and ``"3.10"`` the
-number 3.1. Here a text without a template stays as it is, and a template gives the same text as without that option,
-unless a list or dict may stand in its place.
+With ``render_template_as_native_obj`` Airflow evaluates each string of a template field as a Python literal, even if it
+has no template (``jinja2.nativetypes.native_concat``): the environment variable ``"8080"`` becomes a number, and
+``"3.10"`` becomes 3.1. This module leaves strings without a template unchanged. A template renders to the same string
+as without that option, unless its field also accepts a list or dict.
 """
 
 from __future__ import annotations
@@ -29,98 +29,97 @@ else:
 
 
 @dataclass(frozen=True)
-class Place:
+class Schema:
     """
-    A template field, or a part of one.
+    What a template field, or a part of one, may contain.
 
-    :param kind: what a template in it gives: ``text``; ``either`` a text, or the list or dict that the template names;
-        or a ``value``, as Airflow reads it.
-    :param inside: the places in it by key, with ``*`` for all others, and for the items of a list; by default like
-        itself.
+    :param kind: what a template renders to: ``string``; ``any``: a string, or the list or dict that the template
+        names; ``native``: the value that Airflow would return.
+    :param parts: the schema of each key. ``*`` is for all other keys and for the items of a list. By default each part
+        has the schema of the whole.
     """
 
     kind: str
-    inside: Mapping[str, Place] = field(default_factory=dict)
+    parts: Mapping[str, Schema] = field(default_factory=dict)
 
-    def at(self, key: Any) -> Place:
-        """Return the place of a key or an index."""
-        return self.inside.get(key) or self.inside.get("*") or self
+    def part(self, key: Any) -> Schema:
+        """Return the schema of a key or an index."""
+        return self.parts.get(key) or self.parts.get("*") or self
 
-    def as_texts(self, value: Any) -> Any:
-        """Return what a template gave for this place, with texts for the numbers where texts belong."""
+    def with_strings(self, value: Any) -> Any:
+        """Return a rendered value, with each number converted to a string where the schema expects one."""
         if isinstance(value, Mapping):
-            return {key: self.at(key).as_texts(item) for key, item in value.items()}
+            return {key: self.part(key).with_strings(item) for key, item in value.items()}
         if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-            return [self.at(i).as_texts(item) for i, item in enumerate(value)]
-        return str(value) if self.kind != "value" and isinstance(value, int | float) else value
+            return [self.part(i).with_strings(item) for i, item in enumerate(value)]
+        return str(value) if self.kind != "native" and isinstance(value, int | float) else value
 
 
-TEXT = Place("text")
-VALUE = Place("value")
-#: A text, or a list of texts.
-TEXTS = Place("either", {"*": TEXT})
-#: A dict of texts.
-PAIRS = Place("value", {"*": TEXT})
-#: A text, or lists and dicts that hold such, but for the switches of an installer.
-DESCRIPTION = Place("either", {"pip_check": VALUE, "uv_check": VALUE})
+STRING = Schema("string")
+NATIVE = Schema("native")
+#: A string, or a list of strings.
+STRING_OR_LIST = Schema("any", {"*": STRING})
+#: A dict with strings as values.
+STRING_DICT = Schema("native", {"*": STRING})
+#: A string, or nested lists and dicts of strings. Only the two options of the installers are booleans.
+NESTED = Schema("any", {"pip_check": NATIVE, "uv_check": NATIVE})
 
-#: The template fields whose places are known; others, such as a function's arguments, are Airflow's alone.
-PLACES = {
-    "entrypoint": TEXTS,
-    "secret_env_vars": PAIRS,
-    "submission_id": TEXT,
-    "metadata": PAIRS,
-    "entrypoint_num_cpus": TEXT,  # the text of a number, as for the following ones
-    "entrypoint_num_gpus": TEXT,
-    "entrypoint_memory": TEXT,
-    "entrypoint_resources": PAIRS,
-    "entrypoint_label_selector": PAIRS,
-    "ray_conn_id": TEXT,
-    "job_timeout": TEXT,
-    "pending_timeout": TEXT,
-    "result_path": TEXT,
-    "target_statuses": TEXTS,
-    "runtime_env": Place(
-        "value",
+#: The schemas of the template fields. Airflow itself renders all others, such as a function's arguments.
+SCHEMAS = {
+    "entrypoint": STRING_OR_LIST,
+    "secret_env_vars": STRING_DICT,
+    "submission_id": STRING,
+    "metadata": STRING_DICT,
+    "entrypoint_num_cpus": STRING,  # a number as a string, like the following ones
+    "entrypoint_num_gpus": STRING,
+    "entrypoint_memory": STRING,
+    "entrypoint_resources": STRING_DICT,
+    "entrypoint_label_selector": STRING_DICT,
+    "ray_conn_id": STRING,
+    "job_timeout": STRING,
+    "pending_timeout": STRING,
+    "result_path": STRING,
+    "target_statuses": STRING_OR_LIST,
+    "runtime_env": Schema(
+        "native",
         {
-            "env_vars": PAIRS,
-            "working_dir": DESCRIPTION,
-            "py_modules": DESCRIPTION,
-            "py_executable": DESCRIPTION,
-            "java_jars": DESCRIPTION,
-            "pip": DESCRIPTION,
-            "uv": DESCRIPTION,
-            "conda": DESCRIPTION,
-            "container": DESCRIPTION,
-            "image_uri": DESCRIPTION,
-            "excludes": DESCRIPTION,
-            "worker_process_setup_hook": DESCRIPTION,
-            "*": VALUE,
+            "env_vars": STRING_DICT,
+            "working_dir": NESTED,
+            "py_modules": NESTED,
+            "py_executable": NESTED,
+            "java_jars": NESTED,
+            "pip": NESTED,
+            "uv": NESTED,
+            "conda": NESTED,
+            "container": NESTED,
+            "image_uri": NESTED,
+            "excludes": NESTED,
+            "worker_process_setup_hook": NESTED,
+            "*": NATIVE,
         },
     ),
 }
 
 
 class RendersTexts(Renders):
-    """What the operators and sensors share: templates that give the same job, however Airflow renders them."""
+    """Mixin of the operators and sensors: a template gives the same job, however Airflow renders it."""
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], context: Context, jinja_env: Any, seen_oids: set[int]
     ) -> None:
         """
-        Render; of a mapped task Airflow calls no other method of ours, so this one is overridden.
+        Render the fields. This private method is the only one that Airflow also calls for a mapped task.
 
-        :raises AirflowFailException: a field holds what Airflow can't keep in its database, which it would find out
-            with an error of its own.
+        :raises AirflowFailException: if a field has characters that Airflow's database can't store.
         """
         for name in template_fields:
-            place = PLACES.get(name) if parent is self else None
+            schema = SCHEMAS.get(name) if parent is self else None
             value = getattr(parent, name, None)
-            if place is None or not isinstance(value, str | dict | list | tuple):
+            if schema is None or not isinstance(value, str | dict | list | tuple):
                 super()._do_render_template_fields(parent, [name], context, jinja_env, seen_oids)
                 continue
             try:
-                rendered = self._render_at(place, value, context, jinja_env, seen_oids)
+                rendered = self._render_as(schema, value, context, jinja_env, seen_oids)
             except Exception:
                 shown = redact(value, name)
                 self.log.exception("Template field %r of task %r can't be rendered: %r", name, self.task_id, shown)
@@ -129,29 +128,29 @@ class RendersTexts(Renders):
         for name in template_fields if parent is self else ():
             if not is_safe(getattr(self, name, None)):
                 raise AirflowFailException(
-                    f"Template field {name!r} of task {self.task_id!r} holds a NUL character, or half of a surrogate "
-                    "pair; neither a process nor Airflow's database takes these"
+                    f"Template field {name!r} of task {self.task_id!r} must not contain NUL or lone surrogates: "
+                    "processes and Airflow's database can't take them"
                 )
 
-    def _render_at(self, place: Place, value: Any, context: Context, jinja_env: Any, seen_oids: set[int]) -> Any:
-        if id(value) in seen_oids:  # of a mapped task: it is rendered
+    def _render_as(self, schema: Schema, value: Any, context: Context, jinja_env: Any, seen_oids: set[int]) -> Any:
+        if id(value) in seen_oids:  # the value of a mapped task is already rendered
             return value
         if isinstance(value, dict):
-            return {k: self._render_at(place.at(k), v, context, jinja_env, seen_oids) for k, v in value.items()}
+            return {k: self._render_as(schema.part(k), v, context, jinja_env, seen_oids) for k, v in value.items()}
         if isinstance(value, list | tuple):
-            return [self._render_at(place.at(i), v, context, jinja_env, seen_oids) for i, v in enumerate(value)]
+            return [self._render_as(schema.part(i), v, context, jinja_env, seen_oids) for i, v in enumerate(value)]
         if isinstance(value, str) and not self._is_template(value, jinja_env):
             return value
         if not isinstance(value, str) or not _is_native(jinja_env) or value.endswith(tuple(self.template_ext)):
             return self.render_template(value, context, jinja_env, seen_oids)
-        if place.kind == "value":
-            return place.as_texts(self.render_template(value, context, jinja_env, seen_oids))
-        parts = _parts(jinja_env.from_string(value), context)
-        if place.kind == "either" and len(parts) == 1 and not isinstance(parts[0], str):
-            given = place.as_texts(parts[0])
+        if schema.kind == "native":
+            return schema.with_strings(self.render_template(value, context, jinja_env, seen_oids))
+        pieces = _rendered_pieces(jinja_env.from_string(value), context)
+        if schema.kind == "any" and len(pieces) == 1 and not isinstance(pieces[0], str):
+            given = schema.with_strings(pieces[0])
             if given is None or isinstance(given, list | dict):
                 return given
-        return "".join(map(str, parts))
+        return "".join(map(str, pieces))
 
     def _is_template(self, text: str, jinja_env: Any) -> bool:
         marks = (
@@ -170,11 +169,11 @@ def _is_native(jinja_env: Any) -> bool:
     return isinstance(jinja_env, NativeEnvironment)
 
 
-def _parts(template: Any, context: Context) -> list[Any]:
+def _rendered_pieces(template: Any, context: Context) -> list[Any]:
     """
-    Return what the parts of a native template give, before they become one text, and that is read as a literal.
+    Return the values of a native template's pieces, before Jinja joins them and evaluates the result as a literal.
 
-    It is done as Airflow's own ``render_template`` does it, which keeps the context from being read as a whole.
+    Like Airflow's own ``render_template``, this avoids evaluating the whole context.
     """
     known: Any = copy.copy(context)
     known.update((name, value) for name, value in template.globals.items() if name not in known)
@@ -184,5 +183,5 @@ def _parts(template: Any, context: Context) -> list[Any]:
             template.root_render_func(jinja_env.context_class(jinja_env, known, template.name, template.blocks))
         )
     except Exception:
-        jinja_env.handle_exception()  # raises it with the template's own lines in its traceback
+        jinja_env.handle_exception()  # raises the exception again, with the template's lines in the traceback
         raise

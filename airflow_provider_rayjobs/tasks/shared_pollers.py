@@ -1,6 +1,8 @@
 """
-What the triggers of one process share: one poller, hence one session, per event loop and cluster, and for some seconds
-the connection that was read.
+Pollers and connections that the triggers of one process share.
+
+Each event loop has one poller, and so one HTTP session, per cluster. A connection that was read is cached for some
+seconds.
 """
 
 from __future__ import annotations
@@ -21,84 +23,84 @@ if TYPE_CHECKING:
 
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
 
-#: Seconds for which a connection that was read serves other triggers: many start together.
-CONNECTION_HOLDS = 5.0
+#: Seconds for which a connection is cached, because many triggers start at the same time.
+CONNECTION_CACHE_TIME = 5.0
 
-#: Seconds for which a poller without followers is kept open.
+#: Seconds for which a poller without users stays open.
 LINGER = 5.0
 
 
-class _Loop:
-    """What one event loop has."""
+class _LoopState:
+    """The connections and pollers of one event loop."""
 
     def __init__(self) -> None:
         self.connections: dict[str, tuple[float, asyncio.Task[ClusterConnection]]] = {}
-        self.pollers: list[_Shared] = []
+        self.pollers: list[_SharedPoller] = []
 
 
-class _Shared:
-    """A poller, and who uses it."""
+class _SharedPoller:
+    """A poller, and the number of its users."""
 
     def __init__(self, cluster: ClusterConnection) -> None:
         from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
 
         self.poller = Poller(AiohttpTransport(cluster))
         self.users = 0
-        self.left_at = 0.0
-        self.keeper: asyncio.Task[None] | None = None
+        self.idle_since = 0.0
+        self.closer: asyncio.Task[None] | None = None
 
-    async def keep(self, pollers: list[_Shared]) -> None:
-        """Close the poller some seconds after the last user has left, or with the event loop."""
+    async def close_when_idle(self, pollers: list[_SharedPoller]) -> None:
+        """Close the poller some seconds after the last user has left, or when the event loop ends."""
         try:
-            while self.users or time.monotonic() - self.left_at < LINGER:  # noqa: ASYNC110 - there is no hurry
+            while self.users or time.monotonic() - self.idle_since < LINGER:  # noqa: ASYNC110 - closing is not urgent
                 await asyncio.sleep(LINGER)
         finally:
             pollers.remove(self)
             await self.poller.close()
 
 
-_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _Loop] = WeakKeyDictionary()
+_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopState] = WeakKeyDictionary()
 
 
-def _mine() -> _Loop:
-    return _loops.setdefault(asyncio.get_running_loop(), _Loop())
+def _loop_state() -> _LoopState:
+    return _loops.setdefault(asyncio.get_running_loop(), _LoopState())
 
 
 async def cluster_of(ray_conn_id: str) -> ClusterConnection:
     """
-    Read a connection, or take the one that was read within the last :data:`CONNECTION_HOLDS` seconds.
+    Read a connection, or return the one that was read within the last :data:`CONNECTION_CACHE_TIME` seconds.
 
     :param ray_conn_id: Airflow connection of type ``ray_jobs``.
-    :raises RayConnectionConfigError: the connection is of another type, or holds a wrong value.
+    :raises RayConnectionConfigError: if the connection has another type or an invalid value.
     """
-    connections = _mine().connections
+    connections = _loop_state().connections
     began, reading = connections.get(ray_conn_id, (0.0, None))
     failed = reading is not None and reading.done() and (reading.cancelled() or reading.exception() is not None)
-    if reading is None or failed or time.monotonic() - began > CONNECTION_HOLDS:
+    if reading is None or failed or time.monotonic() - began > CONNECTION_CACHE_TIME:
         reading = asyncio.create_task(read_cluster(RayJobHook(ray_conn_id), ray_conn_id))
         connections[ray_conn_id] = (time.monotonic(), reading)
-    # Who is cancelled here must not take the connection from the others.
+    # A trigger that is cancelled here must not cancel the read for the other triggers.
     return await asyncio.shield(reading)
 
 
 @asynccontextmanager
 async def poller_of(cluster: ClusterConnection) -> AsyncIterator[Poller]:
     """
-    Use the poller of a cluster; the last one out closes it, some seconds later.
+    Provide the poller of a cluster. It is closed some seconds after its last user has left.
 
-    :param cluster: a connection of another value, with a new token say, has a poller of its own.
+    :param cluster: the cluster. A connection that changes, for instance its token, gets another poller.
     """
-    pollers = _mine().pollers
+    pollers = _loop_state().pollers
     shared = next((one for one in pollers if one.poller.cluster == cluster), None)
     if shared is None:
-        shared = _Shared(cluster)
+        shared = _SharedPoller(cluster)
         pollers.append(shared)
-        # Airflow tells by the context whose log a record belongs to; what outlives a trigger is nobody's.
-        keeping = shared.keep(pollers)
-        shared.keeper = asyncio.get_running_loop().create_task(keeping, context=contextvars.Context())
+        # Airflow assigns log records to a trigger by its context. This task outlives the trigger: it gets an empty one.
+        closing = shared.close_when_idle(pollers)
+        shared.closer = asyncio.get_running_loop().create_task(closing, context=contextvars.Context())
     shared.users += 1
     try:
         yield shared.poller
     finally:
         shared.users -= 1
-        shared.left_at = time.monotonic()
+        shared.idle_since = time.monotonic()

@@ -1,4 +1,4 @@
-"""Stops jobs, and waits until they have ended."""
+"""Helpers that stop a job and wait until it has ended."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
 
 
-#: Seconds to wait until an earlier job that was asked to stop has ended.
+#: Seconds to wait for the end of an earlier job that was asked to stop.
 STOP_TIMEOUT = 60.0
 
 
 def find_job(hook: RayJobHook, submission_id: str) -> JobDetails | None:
-    """Return a job's details, or None when the cluster does not know it."""
+    """Return a job's details, or None if the cluster has no such job."""
     try:
         return hook.get_job_info(submission_id)
     except RayJobNotFoundError:
@@ -30,14 +30,14 @@ def stop_job_and_wait(hook: RayJobHook, submission_id: str, patience: float, app
     """
     Stop a job and wait until it has ended.
 
-    :param patience: seconds, from the first answer on.
-    :param appear: seconds within which a job that the cluster does not know may still appear.
-    :return: its last status, or None when the cluster does not know it.
-    :raises RayJobTimeoutError: it has not ended after ``patience`` seconds.
+    :param patience: seconds to wait, counted from the first answer.
+    :param appear: seconds within which a job that the cluster does not have yet may still appear.
+    :return: the job's last status, or None if the cluster has no such job.
+    :raises RayJobTimeoutError: if the job has not ended after ``patience`` seconds.
     """
     job = hook.get_conn().run(verbs.stop_and_wait(submission_id, patience=patience, appear=appear))
     if job is not None and not job.status.is_terminal:
-        raise _still_live(hook, submission_id, job.status, patience)
+        raise _not_ended(hook, submission_id, job.status, patience)
     return None if job is None else job.status
 
 
@@ -45,23 +45,23 @@ def wait_until_ended(hook: RayJobHook, submission_id: str, patience: float) -> J
     """
     Wait until a job has ended.
 
-    :param patience: seconds, from the first answer on.
-    :return: its last status.
-    :raises RayJobNotFoundError: no such job.
-    :raises RayJobTimeoutError: it has not ended after ``patience`` seconds.
+    :param patience: seconds to wait, counted from the first answer.
+    :return: the job's last status.
+    :raises RayJobNotFoundError: if there is no such job.
+    :raises RayJobTimeoutError: if the job has not ended after ``patience`` seconds.
     """
     give_up = math.inf
     while not (status := hook.get_job_status(submission_id)).is_terminal:
         give_up = min(give_up, time.monotonic() + patience)
         if time.monotonic() >= give_up:
-            raise _still_live(hook, submission_id, status, patience)
+            raise _not_ended(hook, submission_id, status, patience)
         time.sleep(0.5)
     return status
 
 
-def _still_live(hook: RayJobHook, submission_id: str, status: JobStatus, patience: float) -> RayJobTimeoutError:
+def _not_ended(hook: RayJobHook, submission_id: str, status: JobStatus, patience: float) -> RayJobTimeoutError:
     return RayJobTimeoutError(
-        f"{hook.get_address()}: Ray job {submission_id} is still {status} after {patience:.0f} s; stop it, in the Ray "
+        f"Ray job {submission_id} at {hook.get_address()} is still {status} after {patience:.0f} s; stop it in the Ray "
         "dashboard or with RayStopJobOperator, then retry",
         submission_id=submission_id,
     )

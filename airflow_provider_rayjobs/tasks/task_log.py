@@ -1,4 +1,4 @@
-"""What the task log says of a submission and of its end, beside the job's own lines."""
+"""Lines about a submission for the task log, without secrets."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 
-#: Characters of an argument that the task log shows.
+#: Maximum number of characters of an argument in the task log.
 LONGEST_LINE = 2000
 
 
 def submission_lines(job: Mapping[str, Any], public: Callable[[str], str]) -> list[str]:
     """
-    Return what is submitted, without secrets; of ``env_vars`` only the names are told.
+    Return one line per argument of a submission, without secrets; ``env_vars`` are listed by name only.
 
     :param job: the arguments of the hook's ``submit_job``.
-    :param public: takes the secrets out of a text.
+    :param public: masks the secrets in a text.
     """
     return [
         _shortened(public(f"{name}: {_readable(name, value)}"))
@@ -31,7 +31,7 @@ def submission_lines(job: Mapping[str, Any], public: Callable[[str], str]) -> li
 
 
 def log_group(log: Any, title: str, lines: Iterable[str]) -> None:
-    """Log lines as a group, which Airflow's web page folds."""
+    """Log lines as a group, which Airflow's UI collapses."""
     log.info("::group::%s", title)
     for line in lines:
         log.info("%s", line)

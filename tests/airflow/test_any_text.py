@@ -58,7 +58,7 @@ def test_no_text_of_a_job_ends_the_triggerer_or_another_task(airflow_env: Airflo
 
     airflow_env.wait_task(DAG, "any", "bad_field", "failed")
     log = airflow_env.task_log(DAG, "any", "bad_field")
-    assert "Template field 'entrypoint' of task 'bad_field' holds a NUL character" in log
+    assert "Template field 'entrypoint' of task 'bad_field' must not contain NUL" in log
 
     gate.touch()
     airflow_env.wait_task("rj_innocent", "any", "job", "success")

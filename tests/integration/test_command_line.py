@@ -55,7 +55,7 @@ def test_a_job_from_submission_to_deletion(ray_head: RayHead, tmp_path: Path) ->
     interrupted = finish(followed)
     assert interrupted.code == 130
     assert "Traceback" not in interrupted.err
-    assert interrupted.err.splitlines()[-1].startswith("Ray job cli-sleeps is left as it is. To follow it again: ")
+    assert interrupted.err.splitlines()[-1].startswith("Ray job cli-sleeps was not stopped. To follow it again: ")
 
     listed = call(ray_head, "list", "-o", "json", "--status", "RUNNING", "--status", "FAILED")
     found = {job["submission_id"]: job["status"] for job in json.loads(listed.out)}
@@ -72,7 +72,7 @@ def test_a_job_from_submission_to_deletion(ray_head: RayHead, tmp_path: Path) ->
     written = call(ray_head, "logs", "cli-sleeps")
     assert (written.code, written.err) == (0, "")
     assert "begun\n" in written.out
-    assert call(ray_head, "delete", "cli-sleeps") == Done(0, "", "Ray job cli-sleeps is deleted\n")
+    assert call(ray_head, "delete", "cli-sleeps") == Done(0, "", "Deleted Ray job cli-sleeps\n")
     assert ray_head.job("cli-sleeps") is None
     assert call(ray_head, "status", "cli-sleeps").code == 4
 

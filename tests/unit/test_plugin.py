@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_rayjobs.plugin import RayJobsPlugin, path_of_the_ui
+from airflow_provider_rayjobs.plugin import RayJobsPlugin, ui_path
 from tests.unit.project.test_layout import PACKAGE, loaded_after_airflow
 
 WITH_PAGES = tuple(map(int, version("apache-airflow").split(".")[:2])) >= (3, 1)
@@ -28,7 +28,7 @@ def test_loading_the_plugin_loads_nothing_else() -> None:
 )
 def test_the_page_is_below_airflows_own_path(base_url: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", base_url)
-    assert path_of_the_ui() == path
+    assert ui_path() == path
 
 
 @pytest.mark.skipif(WITH_PAGES, reason="its UI takes pages")

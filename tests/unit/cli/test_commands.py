@@ -103,9 +103,9 @@ def test_a_local_folder_is_uploaded(run: Run, scripted_ray: ScriptedRay, tmp_pat
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--metadata-json", "[]", "--", "x"], "--metadata-json: it is no JSON object"),
-        (["--runtime-env-json", '{"env_vars": {"A": "s3cret"', "--", "x"], "--runtime-env-json: it is no JSON object"),
-        (["--runtime-env-json", "{}", "--runtime-env", "x", "--", "x"], "are both given; keep one"),
+        (["--metadata-json", "[]", "--", "x"], "--metadata-json: must be a JSON object"),
+        (["--runtime-env-json", '{"env_vars": {"A": "s3cret"', "--", "x"], "--runtime-env-json: must be a JSON object"),
+        (["--runtime-env-json", "{}", "--runtime-env", "x", "--", "x"], "can't be used together"),
         (["--runtime-env", "/no/such", "--", "x"], "the file '/no/such' can't be read: No such file"),
         (["--submission-id", "a/b", "--", "x"], "submission_id 'a/b' must contain only"),
         (["--runtime-env-json", '{"env_vars": {"A": 1}}', "--", "x"], "runtime_env['env_vars']['A'] must be a string"),
@@ -219,7 +219,9 @@ def test_a_job_that_vanishes_is_said_to_be_gone(run: Run, scripted_ray: Scripted
     scripted_ray.script("GET", "/api/jobs/a", *before, answers.not_found("a"), forever=True)
     done = run("logs", "--follow", "a")
     assert (done.code, done.out) == (4, "")
-    assert done.err.endswith(f"Ray job a is gone: the cluster's head restarted, or somebody deleted the job{where}\n")
+    assert done.err.endswith(
+        f"Ray job a no longer exists: the cluster's head restarted, or the job was deleted{where}\n"
+    )
 
 
 def test_losing_the_cluster_while_following_says_nothing_of_the_job(
@@ -233,7 +235,7 @@ def test_losing_the_cluster_while_following_says_nothing_of_the_job(
     scripted_ray.script("GET", "/api/jobs/a", answers.default(), answers.text(502, ""), forever=True)
     done = run("logs", "--follow", "a")
     assert done.code == 3
-    assert "Ray job a can't be followed any longer, though it may still run" in done.err.splitlines()[-1]
+    assert "Lost contact with Ray job a, which may still run: " in done.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("follow", [[], ["--follow"]], ids=["read", "followed"])
@@ -266,7 +268,7 @@ def test_delete_wants_a_job_that_has_ended(run: Run, scripted_ray: ScriptedRay) 
     live = run("delete", "a")
     assert (live.code, live.out) == (1, "")
     assert "only a job that has ended can be deleted; to stop it: python -m airflow_provider_rayjobs stop a" in live.err
-    assert run("delete", "b") == Done(0, "", "Ray job b is deleted\n")
+    assert run("delete", "b") == Done(0, "", "Deleted Ray job b\n")
     assert list(scripted_ray.jobs) == ["a"]
 
 
@@ -337,7 +339,7 @@ def test_ctrl_c_leaves_the_job_running(scripted_ray: ScriptedRay) -> None:
     done = finish(process)
     assert (done.code, done.out) == (130, "")
     assert done.err.splitlines()[-1] == (
-        "Ray job a is left as it is. To follow it again: python -m airflow_provider_rayjobs logs --follow a --conn-id "
+        "Ray job a was not stopped. To follow it again: python -m airflow_provider_rayjobs logs --follow a --conn-id "
         "ray_x; to stop it: python -m airflow_provider_rayjobs stop a --conn-id ray_x"
     )
     assert "Traceback" not in done.err

@@ -96,7 +96,7 @@ def test_a_rendered_field_that_no_database_takes_is_refused_by_name(field: str, 
     }
     with DAG("unsafe", schedule=None):
         operator = RaySubmitJobOperator(task_id="job", **{"entrypoint": "true", field: values[field]})
-    with pytest.raises(AirflowFailException, match=f"Template field '{field}' of task .* holds a NUL"):
+    with pytest.raises(AirflowFailException, match=f"Template field '{field}' of task .* must not contain NUL"):
         render(operator, text=text)
 
 

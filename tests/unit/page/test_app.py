@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from fastapi.testclient import TestClient
 
-MOST_READERS = 2
+MAX_READERS = 2
 PAGE = Path(airflow_provider_rayjobs.__file__).parent / "page"
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -155,7 +155,7 @@ def test_the_newest_of_a_thousand_come_first(olga: TestClient, ray: ScriptedRay)
 def test_of_a_long_record_the_newest_are_kept(
     olga: TestClient, ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("airflow_provider_rayjobs.page.rows.MOST_JOBS", 3)
+    monkeypatch.setattr("airflow_provider_rayjobs.page.rows.MAX_JOBS", 3)
     for number in range(10):
         ray.add_job(f"job-{number}", "SUCCEEDED", start_time=10_000 + (number * 7) % 10)
     answer = olga.get("/ray-jobs/api/connections/ray_one/jobs").json()
@@ -277,8 +277,8 @@ def test_a_slow_cluster_is_given_up_and_holds_up_no_other(
     slow = "/ray-jobs/api/connections/ray_one/jobs"
     with ScriptedRay() as quick, client_of(app, "olga") as client, ThreadPoolExecutor() as threads:
         add_connection("ray_quick", conn_type="ray_jobs", host=quick.url)
-        waiting = [threads.submit(client.get, slow) for _ in range(2 * MOST_READERS)]
-        ray.wait_for(lambda: len(ray.received) == MOST_READERS)
+        waiting = [threads.submit(client.get, slow) for _ in range(2 * MAX_READERS)]
+        ray.wait_for(lambda: len(ray.received) == MAX_READERS)
         assert jobs_of(client, "ray_quick") == []
         assert not any(each.done() for each in waiting)
         gone = [each.result() for each in waiting]

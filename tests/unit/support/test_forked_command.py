@@ -35,7 +35,7 @@ def test_output_and_exit_codes(scripted_ray: ScriptedRay, tmp_path: Path) -> Non
     with (tmp_path / "out").open("w") as out:
         process = start(scripted_ray.url, "list", "--limit", "0", stdout=out, stderr=out)
         assert finish(process) == Done(2, "", "")
-    assert "'0' is no positive whole number" in (tmp_path / "out").read_text()
+    assert "must be a positive integer, not '0'" in (tmp_path / "out").read_text()
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -15), (signal.SIGKILL, -9)])

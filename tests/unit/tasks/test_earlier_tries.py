@@ -228,7 +228,7 @@ def test_an_earlier_job_that_does_not_stop_holds_the_new_one_back(
     monkeypatch.setattr(earlier_tries, "STOP_TIMEOUT", 0.1)
     scripted_ray.stop_takes = None
     made = left_by(scripted_ray, FIRST, "RUNNING")
-    with pytest.raises(RayJobTimeoutError, match=f"{made} is still RUNNING after 0 s; stop it"):
+    with pytest.raises(RayJobTimeoutError, match=f"{made} at .* is still RUNNING after 0 s; stop it"):
         settle(hook, CLEARED)
 
 

@@ -93,7 +93,7 @@ def test_airflow_2_is_asked_by_its_database(airflow_2: SimpleNamespace, now: dic
 def test_no_answer_is_waited_for_a_short_time_only(airflow_3: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
     monkeypatch.setattr(killed_module, "_state_3", lambda _: gate.wait(30))
-    monkeypatch.setattr(killed_module, "ANSWER_LIMIT", 0.2)
+    monkeypatch.setattr(killed_module, "ANSWER_TIMEOUT", 0.2)
     began = time.monotonic()
     assert TaskProcess(instance()).reason("j1") is Reason.UNKNOWN
     assert time.monotonic() - began < 5
@@ -119,12 +119,12 @@ def test_only_a_process_that_is_old_asks_whether_it_was_replaced(
     airflow_3.current = False
     process = TaskProcess(instance())
     assert not process.is_replaced()
-    monkeypatch.setattr(killed_module, "SURE_FOR", 0.0)
+    monkeypatch.setattr(killed_module, "RECHECK_AFTER", 0.0)
     assert process.is_replaced()
     assert not TaskProcess(instance(test_mode=True)).is_replaced()  # `airflow tasks test` keeps no state
     airflow_3.current = True
     assert not process.is_replaced()
-    monkeypatch.setattr(killed_module, "SURE_FOR", 60.0)
+    monkeypatch.setattr(killed_module, "RECHECK_AFTER", 60.0)
     airflow_3.current = False
     assert not process.is_replaced()  # it was asked just now
 

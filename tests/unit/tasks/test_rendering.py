@@ -300,7 +300,7 @@ def test_no_rendered_field_holds_what_airflow_can_not_store(native: bool, kind: 
         value = IN_FIELDS.get(field, str)(text)
         return kind(task_id="t", **{**WITH_FIELDS[kind], field: value})
 
-    words = f"Template field '{field}' of task 't' holds a NUL character, or half of a surrogate pair"
+    words = f"Template field '{field}' of task 't' must not contain NUL or lone surrogates"
     with pytest.raises(AirflowFailException, match=f"^{words}"):
         rendered(lambda: make("{{ nasty }}"), native=native, nasty=nasty)
     rendered(lambda: make("{{ nasty }}"), native=native, nasty=r"a\x00b")
@@ -316,7 +316,7 @@ def test_no_part_of_a_rendered_field_holds_what_airflow_can_not_store(native: bo
         {"entrypoint_resources": {"a\ud800": "1"}},
     ):
         (field,) = fields
-        with pytest.raises(AirflowFailException, match=f"^Template field '{field}' of task 't' holds a NUL"):
+        with pytest.raises(AirflowFailException, match=f"^Template field '{field}' of task 't' must not contain NUL"):
             rendered(
                 functools.partial(RaySubmitJobOperator, task_id="t", **{"entrypoint": "true", **fields}),
                 native=native,
@@ -328,7 +328,7 @@ def test_a_mapped_task_is_refused_as_well() -> None:
     with DAG("mapped", schedule=None):
         mapped = RayStopJobOperator.partial(task_id="t").expand(submission_id=["a", "b"])
     operator = mapped.unmap({**mapped.partial_kwargs, "task_id": "t", "submission_id": "a\0"})
-    with pytest.raises(AirflowFailException, match=r"^Template field 'submission_id' of task 't' holds"):
+    with pytest.raises(AirflowFailException, match=r"^Template field 'submission_id' of task 't' must not contain NUL"):
         operator.render_template_fields({})
 
 

@@ -94,7 +94,7 @@ def test_a_connection_is_read_once_for_triggers_that_start_together(monkeypatch:
         return await connections.read_cluster(hook, conn_id)
 
     monkeypatch.setattr(shared_pollers, "read_cluster", slow_read)
-    monkeypatch.setattr(shared_pollers, "CONNECTION_HOLDS", 0.5)
+    monkeypatch.setattr(shared_pollers, "CONNECTION_CACHE_TIME", 0.5)
     connection(monkeypatch, "http://ray:1", password="old")
 
     async def main() -> None:
