@@ -1,9 +1,9 @@
 """
-What looks at jobs cost the Ray head, and the cheapest way to look; no I/O.
+Estimates what requests for jobs cost the Ray head, and chooses the cheapest way to poll them; no I/O.
 
-Measured on Ray 2.60: one ``GET /api/jobs/{id}`` takes 1.7 ms of the head, the list ``GET /api/jobs/`` 0.32 ms for each
-job that the cluster ever had. So the list pays when more than about a fifth of all jobs on record are followed. To read
-it takes this process some 0.08 ms for each job.
+Measured on Ray 2.60: one ``GET /api/jobs/{id}`` takes 1.7 ms of the head's time, the list ``GET /api/jobs/`` 0.32 ms
+for each job on record. So the list is cheaper when more than about a fifth of all jobs on record are followed. Reading
+the list takes this process about 0.08 ms for each job.
 """
 
 from __future__ import annotations
@@ -14,40 +14,40 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-#: Seconds of the head that a look at one job takes, and the list for each job on record.
+#: Seconds of the head's time that one job's request takes, and the list for each job on record.
 LOOK_COST = 0.0017
 LIST_COST = 0.00032
 
-#: Seconds that reading the list takes us, for each job on record.
+#: Seconds that this process needs to read the list, for each job on record.
 READ_COST = 0.00008
 
-#: The most of the head's time that is used; beyond it the looks come later.
+#: Largest share of the head's time that is used; requests beyond it are delayed.
 SHARE = 0.5
 
-#: Seconds of looks that may come at once before that counts.
+#: Seconds of the head's time that requests may use at once before they are delayed.
 BURST = 1.0
 
-#: How many delays are looked at to find the best interval, and how many of them are tried.
+#: Delays that are sampled to find the best interval, and how many of them are tried.
 SAMPLE = 200
 CANDIDATES = 20
 
-#: Fewer jobs than this are always looked at one by one, and no list is asked for beyond so many on record: the head
-#: answers nothing else meanwhile, and at some 100,000 it breaks off.
+#: Fewer jobs than this are always requested one by one. With more than ``MOST_LISTED`` on record no list is requested:
+#: the head answers nothing else meanwhile, and at about 100,000 jobs it breaks off.
 LEAST_WATCHED = 20
 MOST_LISTED = 20_000
 
-#: A list that only finds out how many jobs are on record must be so little beside what was spent on looks since the
-#: last one: a fifth the first time, a twentieth later.
+#: A list that is requested only to count the jobs on record may cost a fifth of the single requests since the last list
+#: the first time, and a twentieth later.
 CAUTION_FIRST = 5
 CAUTION_AGAIN = 20
 
 
 class Plan(NamedTuple):
     """
-    How all jobs are looked at.
+    How all jobs are polled.
 
-    :param interval: seconds between two lists; infinite when there is none.
-    :param covers: jobs that ask for so many seconds between looks, or more, are left to the list.
+    :param interval: seconds between two lists; infinite for no lists.
+    :param covers: jobs with this delay or a longer one, in seconds, are left to the list.
     """
 
     interval: float
@@ -59,12 +59,12 @@ NO_LIST = Plan(math.inf, math.inf)
 
 def best_plan(delays: Collection[float], record: int) -> Plan:
     """
-    Return the plan with which the head has least to do.
+    Return the plan that costs the head least.
 
-    A list tells what was so when the head began with it, so it comes earlier than its jobs ask for by the time that it
-    takes to make and to read; but never so often that the head has no time for others.
+    A list shows the jobs as they were when the head began to make it. So it is requested earlier than its jobs ask for,
+    by the time that it takes to make and to read; but never so often that the head has no time for others.
 
-    :param delays: the seconds between two looks that each job asks for.
+    :param delays: the seconds between two requests that each job asks for.
     :param record: number of jobs on record.
     """
     if record > MOST_LISTED:
@@ -74,14 +74,14 @@ def best_plan(delays: Collection[float], record: int) -> Plan:
     cost = LIST_COST * record
     took, shortest = cost + READ_COST * record, cost / SHARE
     ordered = sorted(delays)
-    step = -(-len(ordered) // SAMPLE)  # of very many jobs a sample tells as much, and does not hold the event loop up
+    step = -(-len(ordered) // SAMPLE)  # for very many jobs a sample is as good, and does not block the event loop
     sample = ordered[step // 2 :: step]
     scale = len(ordered) / len(sample)
     for covers in dict.fromkeys([ordered[0], *sample[:: -(-len(sample) // CANDIDATES)]]):
         in_time = covers - took
         interval = max(in_time, shortest)
         if interval > in_time and interval + took > covers * alone / SHARE:
-            continue  # looks alone, held back for the head's sake, would still tell earlier
+            continue  # single requests would be earlier, even with their delays
         looks = scale * sum(1 / delay for delay in sample if delay < covers)
         load = cost / interval + LOOK_COST * looks
         if load < least:
@@ -90,39 +90,39 @@ def best_plan(delays: Collection[float], record: int) -> Plan:
 
 
 class HeadLoad:
-    """Keeps the account of what one head was asked for, and what is known of its record."""
+    """Tracks what requests cost one head, and how many jobs it has on record."""
 
     def __init__(self) -> None:
         self.on_record: int | None = None
-        self._listed = False  # on_record is from a list, no estimate
-        self._spent = 0.0  # on single looks since the last list
+        self._listed = False  # on_record is from a list, not an estimate
+        self._spent = 0.0  # seconds of the head's time, on single requests since the last list
         self._free_at = -math.inf
 
     def pause(self, cost: float, now: float) -> float:
         """
-        Enter a request into the account.
+        Record a request.
 
-        :param cost: seconds of the head.
+        :param cost: seconds of the head's time.
         :param now: seconds of a monotonic clock.
-        :return: seconds to wait before it is sent, so that the head keeps time for others.
+        :return: seconds to wait before it is sent, so that the head has time for others.
         """
         self._free_at = max(self._free_at, now - BURST) + cost / SHARE
         return max(self._free_at - now, 0.0)
 
     def looked(self) -> None:
-        """Note a look at one job."""
+        """Record a request for one job."""
         self._spent += LOOK_COST
 
     def estimate(self, record: int) -> None:
-        """Note about how many jobs are on record."""
+        """Set about how many jobs are on record."""
         self.on_record = record
 
     def listed(self, record: int) -> None:
-        """Note how many jobs the list held."""
+        """Set how many jobs the list held."""
         self.on_record, self._listed, self._spent = record, True, 0.0
 
     def list_cost(self, watched: int) -> float:
-        """Return the seconds of the head that a list will take, as far as is known; infinite when it is not."""
+        """Return the seconds of the head's time that a list will take; infinite if unknown or too many."""
         if self.on_record is None or watched < LEAST_WATCHED:
             return math.inf
         record = max(self.on_record, watched)
@@ -130,9 +130,9 @@ class HeadLoad:
 
     def plan(self, delays: Collection[float]) -> Plan:
         """
-        Return how all jobs are best looked at.
+        Return the best plan for all jobs.
 
-        :param delays: the seconds between two looks that each job asks for.
+        :param delays: the seconds between two requests that each job asks for.
         """
         watched = len(delays)
         if watched < LEAST_WATCHED:
@@ -142,7 +142,7 @@ class HeadLoad:
             best = best_plan(delays, known)
             if best is not NO_LIST or known > MOST_LISTED:
                 return best
-        # With so many on record, or with more when nothing is known, a list does not pay. Jobs may have been deleted.
+        # As far as is known a list does not pay. It is tried now and then: jobs may have been deleted.
         risk = LIST_COST * (known if self.on_record is not None else watched * LOOK_COST / LIST_COST)
         if self._spent > risk * (CAUTION_AGAIN if self._listed else CAUTION_FIRST):
             return best_plan(delays, watched)
