@@ -156,7 +156,7 @@ def _unpickle(task: dict[str, Any]) -> Any:
 
 def parse_function(source: str, file: str, first: int) -> ast.Module:
     """
-    Parse the lines of a function as they stand in their file.
+    Parse the lines of a function; line numbers are those of its file.
 
     :param source: the lines, indented or not.
     :param file: name of the file.
