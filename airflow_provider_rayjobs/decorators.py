@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 #: XCom key of the function's last progress report.
 PROGRESS_XCOM = "progress"
 
-#: What ``**context`` of a function holds: what ``@task.virtualenv`` gives to one (the serializable keys of
-#: ``airflow.providers.standard.operators.python``), and ``params``; of all this, what an Airflow has.
+#: Keys of a function's ``**context``, as far as this Airflow has them: those that ``@task.virtualenv`` passes (the
+#: serializable ones of ``airflow.providers.standard.operators.python``), and ``params``.
 CONTEXT_KEYS = (
     *("ds", "ds_nodash", "expanded_ti_count", "inlets", "map_index_template", "outlets", "params", "partition_key"),
     *("run_id", "task_instance_key_str", "task_reschedule_count", "test_mode", "ts", "ts_nodash", "ts_nodash_with_tz"),
@@ -46,15 +46,15 @@ CONTEXT_KEYS = (
     "yesterday_ds_nodash",
 )
 
-#: How the death of the driver by SIGKILL shows, directly or by way of a shell.
+#: Exit codes of a driver that was killed by SIGKILL: directly, or in a shell.
 _KILLED = (-9, 137)
 
 
 class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
     """
-    Runs a function as a Ray job; what ``@task.ray_job`` makes.
+    Runs a function as a Ray job; the operator of ``@task.ray_job``.
 
-    The function is shipped as its source, so it must hold all that it needs: imports inside, data as arguments. It
+    The function is shipped as its source, so it must contain all that it needs: imports inside, data as arguments. It
     runs as the driver: ``ray.init()`` in it finds its cluster. Takes the arguments of
     :class:`~airflow_provider_rayjobs.operators.RaySubmitJobOperator`, except ``entrypoint`` and
     ``wait_for_completion``, and:
@@ -65,10 +65,11 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
     :param serializer: how the arguments are sent: ``json``
         (see :mod:`~airflow_provider_rayjobs.functions.shipped.values`) or ``cloudpickle``. The value always comes back
         as JSON.
-    :param result_path: URL of a folder that the cluster and the Airflow workers reach, as ``ObjectStoragePath`` takes
-        it (templated). A value of more than 16 MiB goes there, as ``<submission id>.json``; nobody deletes it.
-    :raises TypeError: an argument or the function is of a wrong kind.
-    :raises ValueError: an argument is wrong, or the function needs something of the function around it.
+    :param result_path: URL of a folder that the cluster and the Airflow workers can reach, as ``ObjectStoragePath``
+        takes it (templated). A value of more than 16 MiB is stored there, as ``<submission id>.json``; it is not
+        deleted automatically.
+    :raises TypeError: if an argument has a wrong type, or the function is not a plain ``def``.
+    :raises ValueError: if an argument is wrong, or the function uses variables of an enclosing function.
     """
 
     custom_operator_name = "@task.ray_job"
@@ -91,11 +92,11 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
     ) -> None:
         for name in ("entrypoint", "wait_for_completion"):
             if name in kwargs:
-                raise TypeError(f"@task.ray_job takes no {name}: it runs the function, and waits for its value")
+                raise TypeError(
+                    f"@task.ray_job does not take {name}: it runs the function and waits for its value; remove it"
+                )
         if serializer not in function_package.SERIALIZERS:
-            raise ValueError(
-                f"serializer is {serializer!r}; it must be one of {', '.join(function_package.SERIALIZERS)}"
-            )
+            raise ValueError(f"serializer must be one of {', '.join(function_package.SERIALIZERS)}, not {serializer!r}")
         function_package.check_function(python_callable)
         super().__init__(
             python_callable=python_callable,
@@ -106,19 +107,24 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         self.serializer = serializer
         self.result_path = result_path
         self._function: bytes | None = None  # its package, between the check and the upload
-        self._attempt_key = ""  # tells it from others
+        self._attempt_key = ""  # makes the package unique to this attempt
 
     def execute(self, context: Context) -> Any:
         """Submit the function's job, or take over the one that an earlier try left; return the function's value."""
-        self._function = self._package(context)  # what can't be shipped is refused before the cluster is asked
+        self._function = self._package(context)  # before any request, because it may raise
         return super().execute(context)
 
     def _package(self, context: Context) -> bytes:
         try:
             if containers := {"container", "image_uri"}.intersection(self.runtime_env or {}):
-                raise ValueError(f"runtime_env[{containers.pop()!r}]: Ray can't bring a function into a container")
+                raise ValueError(
+                    f"runtime_env[{containers.pop()!r}] can't be used with @task.ray_job, because Ray allows no "
+                    "py_modules in containers; remove it"
+                )
             if self.result_path is not None and "://" not in self.result_path:
-                raise ValueError(f"result_path {self.result_path!r} is no URL; begin it with file://, s3://, gs://, …")
+                raise ValueError(
+                    f"result_path must be a URL such as s3://…, gs://… or file://…, not {self.result_path!r}"
+                )
             task = function_package.describe_task(
                 self.python_callable,
                 tuple(self.op_args),
@@ -131,7 +137,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
             raise AirflowFailException(f"Nothing was submitted: {e}") from e
 
     def _keywords(self, context: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the keyword arguments, with the parts of the context that the function has parameters for."""
+        """Return the keyword arguments, and the parts of the context for which the function has parameters."""
         parameters = inspect.signature(self.python_callable).parameters
         given = inspect.signature(self.python_callable).bind_partial(*self.op_args, **self.op_kwargs).arguments
         named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -141,7 +147,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
                 continue
             if parameter.default is inspect.Parameter.empty:
                 wanted[name] = self._from_context(context[name], f"context[{name!r}]")
-            elif parameter.default is None:  # as with `@task.virtualenv`, what can't be given stays None
+            elif parameter.default is None:  # as with `@task.virtualenv`, what can't be sent stays None
                 with contextlib.suppress(TypeError):
                     wanted[name] = self._from_context(context[name], name)
         if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
@@ -156,9 +162,9 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         return plain
 
     def _rest_of_context(self, context: Mapping[str, Any], taken: Collection[str]) -> dict[str, Any]:
-        """Return what a function's ``**context`` is filled with; what has no JSON form is left out."""
+        """Return the items for a function's ``**context``; those without a JSON form are left out."""
         rest = {}
-        # Airflow 2 warns of some keys when they are asked for one by one.
+        # Not key by key: Airflow 2 warns about some of them then.
         for name, value in context.items():
             if name not in CONTEXT_KEYS or name in taken:
                 continue
@@ -177,7 +183,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         return super()._submit(context, identity, session)
 
     def _prepare(self, runtime_env: dict[str, Any] | None) -> dict[str, Any]:
-        """Upload the function last: until a job uses a package, Ray keeps it for ten minutes only."""
+        """Upload the function last: Ray keeps a package that no job uses for ten minutes only."""
         from airflow_provider_rayjobs.packaging.upload import ReadyRuntimeEnv
 
         ready = super()._prepare(runtime_env) or {}
@@ -194,15 +200,15 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         if event.outcome is Outcome.FAILED:
             failure = self._failure(context, event)
             hint = (
-                "\nThe driver was killed with SIGKILL, as the kernel does when memory runs out; entrypoint_memory "
-                "reserves some"
+                "\nThe driver was killed with SIGKILL, as the kernel does when memory runs out; reserve memory with "
+                "entrypoint_memory"
             )
             text = describe_failure(event) + (hint if event.exit_code in _KILLED else "")
             raise RayJobFailedError(failure or text, submission_id=event.submission_id)
         return super()._outcome(context, event)
 
     def _failure(self, context: Context, event: JobEvent) -> str | None:
-        """Return the function's own traceback, or None when the driver did not come to write one."""
+        """Return the error text with the function's own traceback; None if the driver wrote none."""
         from airflow_provider_rayjobs.functions.result import traceback_of
 
         try:
@@ -236,12 +242,12 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         if versions.INTEGERS_HAVE_64_BITS and not _has_short_integers(value):
             raise RayJobResultError(
                 f"{event.address}: Ray job {event.submission_id}: the function's value holds an integer of more than "
-                "64 bits, which Airflow can't keep in an XCom; return it as a text"
+                "64 bits, which Airflow can't store in an XCom; return it as a string"
             )
         if not is_safe(value):
             self.log.warning(
-                "The function's value holds NUL characters, or halves of surrogate pairs, which Airflow's databases "
-                "can't keep; they were replaced by their escapes, such as \\x00"
+                "The function's value holds NUL characters or lone surrogates, which Airflow's databases can't store; "
+                "they were replaced by their escapes, such as \\x00"
             )
         return safe_value(value)
 
@@ -250,11 +256,13 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
 
         name = f"{event.address}: Ray job {event.submission_id}"
         if record.outcome == "error":
-            raise RayJobResultError(f"{name}: it ended SUCCEEDED, yet its function failed")
+            raise RayJobResultError(f"{name} ended SUCCEEDED, but its function failed")
         if record.outcome == "value":
             return value_of(record, name)
         if self.result_path is None:
-            raise RayJobResultError(f"{name}: its value was stored elsewhere, and the task has no result_path any more")
+            raise RayJobResultError(
+                f"{name}: its value was stored in the task's result_path, which is no longer set; set it again"
+            )
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
         url = stored_at(self.result_path, event.submission_id)
@@ -264,7 +272,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
             return value_of(record, name, file.read(record.size + 1))
 
     def _read(self, context: Context, job: JobDetails, submission_id: str) -> Record:
-        """Read what the driver wrote."""
+        """Read the result file that the driver wrote."""
         from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
         from airflow_provider_rayjobs.functions.result import read_record
 
@@ -286,7 +294,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
 
 
 def _has_short_integers(value: Any) -> bool:
-    """Whether a value's integers have 64 bits at most."""
+    """Return whether a value's integers have at most 64 bits."""
     if isinstance(value, dict):
         value = [*value, *value.values()]
     if isinstance(value, list | tuple | set | frozenset):
@@ -295,7 +303,7 @@ def _has_short_integers(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return what a value of the context stands for: Airflow asks for some of them only when they are used."""
+    """Return the value behind a lazy proxy: Airflow computes some parts of the context only when they are used."""
     from lazy_object_proxy import Proxy  # type: ignore[import-untyped]
 
     return value.__wrapped__ if isinstance(value, Proxy) else value
@@ -305,7 +313,7 @@ def ray_job_task(
     python_callable: Callable[..., Any] | None = None, multiple_outputs: bool | None = None, **kwargs: Any
 ) -> TaskDecorator:
     """
-    Make a task of a function whose body runs as the driver of a Ray job; used as ``@task.ray_job``.
+    Make a task from a function whose body runs as the driver of a Ray job; used as ``@task.ray_job``.
 
     :param python_callable: the function.
     :param multiple_outputs: whether each key of the dict that it returns becomes an XCom.

@@ -1,1 +1,1 @@
-"""Measurements of the provider's promises about speed and memory; each is a script of its own."""
+"""Benchmarks of the provider's speed and memory; each module can be run as a script."""

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine, medians, tables, results."""
+"""Helpers of the benchmarks: the machine, medians, tables, results."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def python(env: str) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Describe the machine, as busy as it is now."""
+    """Describe the machine and its current load."""
     info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     model = next((line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")), "")
     return {
@@ -72,14 +72,14 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a figure with three digits."""
+    """Return a figure with three significant digits."""
     if not isinstance(value, float):
         return str(value)
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def report(name: str, title: str, text: str, data: Any) -> None:
-    """Print a table and keep the figures."""
+    """Print a table and store the figures."""
     print(f"\n## {title}\n\n{text}\n", flush=True)
     RESULTS.mkdir(exist_ok=True)
     kept = {"title": title, "machine": machine(), "table": text, "figures": data}
@@ -97,7 +97,7 @@ def run_json(command: Sequence[str], **env: str) -> Any:
 
 @contextlib.contextmanager
 def scripted_head(**options: float) -> Iterator[str]:
-    """Run the scripted head; yields its URL."""
+    """Run the scripted head; yield its URL."""
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
     command = [sys.executable, str(HERE / "head.py"), *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -110,7 +110,7 @@ def scripted_head(**options: float) -> Iterator[str]:
 
 
 def asked(url: str) -> dict[str, Any]:
-    """Return what a scripted head was asked."""
+    """Return the number and the cost of the requests that a scripted head got."""
     with urllib.request.urlopen(f"{url}/bench") as answer:
         data: dict[str, Any] = json.load(answer)
     return data
@@ -118,14 +118,14 @@ def asked(url: str) -> dict[str, Any]:
 
 @functools.cache
 def scratch() -> Path:
-    """Return a folder for this run, where Airflow may leave its files."""
+    """Return a temporary folder of this run for Airflow's files."""
     folder = tempfile.mkdtemp(prefix="ray-jobs-bench-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
 
 
 def locked(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Do something while no other benchmark runs on this machine, where BENCH_LOCK names a file to lock."""
+    """Call a function; if BENCH_LOCK names a file, hold its lock, so that no other benchmark runs meanwhile."""
     path = os.environ.get("BENCH_LOCK")
     if not path:
         return work(*args, **kwargs)

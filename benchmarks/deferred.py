@@ -1,11 +1,11 @@
 """
-Many deferred jobs in one event loop: this provider's trigger, a naive one with aiohttp, and astro-provider-ray's.
+Follows many deferred jobs in one event loop: with this provider's trigger, a naive one, and astro-provider-ray's.
 
     python benchmarks/deferred.py             all
-    python benchmarks/deferred.py --quick     fewer and shorter runs, to see that it works
+    python benchmarks/deferred.py --quick     fewer and shorter runs, to check that it works
 
-A scripted head (`head`) stands for Ray, with so many jobs at any time (`timetable`). The naive trigger asks at the same
-intervals as ours; "prompt" is one that asks for old jobs as often as for young ones, as a list does.
+A scripted head (`head`) replaces Ray; `timetable` says when its jobs run. The naive trigger uses aiohttp and polls at
+the same intervals as ours; "prompt" is a naive trigger that polls old jobs as often as young ones, as a list does.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import common
 
 FIGURES = ("lag_p50_ms", "lag_p99_ms", "lag_max_ms", "cpu", "delay_p50_s", "delay_p95_s", "late_share", "memory_mb")
 
-HEADERS = "jobs of record|who|told|lag p50 ms|p99|max|cores|requests/s|head's share|÷ naive|delay p50 s|p95|late|noise"
+HEADERS = "jobs of record|who|ends|lag p50 ms|p99|max|cores|requests/s|head's share|÷ naive|delay p50 s|p95|late|noise"
 
 
 class Case(NamedTuple):
-    """How many jobs are followed, and how many old ones are on record besides."""
+    """Numbers of followed jobs and of old jobs on record, and who follows the jobs."""
 
     jobs: int
     old: int
@@ -32,7 +32,7 @@ class Case(NamedTuple):
 
 
 CASES = (
-    Case(0, 0, 10.0, ("ours",)),  # what the machine itself does to the event loop
+    Case(0, 0, 10.0, ("ours",)),  # the lag that the machine itself causes
     Case(1, 0, 15.0, ("ours", "naive", "astro"), age=5.0),
     Case(100, 10, 20.0, ("ours", "naive", "prompt", "astro")),
     Case(1000, 100, 40.0, ("ours", "naive", "prompt", "astro")),
@@ -63,7 +63,7 @@ def run(case: Case, subject: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run all cases, subjects in turn, and print the medians."""
+    """Run all cases, each with its subjects in turn, and print the medians."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--runs", type=int, default=3)
@@ -97,7 +97,7 @@ def main() -> None:
                 ]
             )
             figures.append({"case": case._asdict(), "subject": subject, "median": middle, "runs": results})
-        # After each case, so that nothing is lost when the run is cut short.
+        # After each case, so that an interrupted run keeps its results.
         common.report("deferred", "Deferred jobs in one event loop", common.table(HEADERS.split("|"), rows), figures)
 
 

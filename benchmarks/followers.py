@@ -1,5 +1,5 @@
 """
-Follow jobs in one event loop, as a triggerer does, and measure; run by `deferred`, in the environment of its subject.
+Follows jobs in one event loop, as a triggerer does, and measures; run by `deferred`, in the environment of its subject.
 
     python followers.py ours --url http://127.0.0.1:1234 --jobs 1000 --begin UNIX --seconds 60
 """
@@ -22,7 +22,7 @@ from typing import Any
 import common
 from timetable import Timetable
 
-#: Seconds after the last job's end for which its event is waited for.
+#: Seconds to wait for missing events after the measurement.
 PATIENCE = 45.0
 POLL_INTERVAL = 30.0
 TICK = 0.01
@@ -44,9 +44,9 @@ async def ours(url: str, name: str, started: float) -> None:
 
 async def naive(url: str, name: str, started: float, share: float = 0.047) -> None:
     """
-    Follow a job with a session of its own, at the same intervals.
+    Follow a job with its own aiohttp session, at the intervals of this provider.
 
-    :param share: of the job's age.
+    :param share: delay between two requests, as a share of the job's age.
     """
     import aiohttp
 
@@ -73,12 +73,12 @@ async def astro(url: str, name: str, started: float) -> None:
         return
 
 
-#: A list tells of old jobs as often as of young ones; "prompt" is a naive trigger that is as quick to tell.
+#: A list shows old jobs as often as young ones; "prompt" is a naive trigger that notices their end as early.
 SUBJECTS = {"ours": ours, "naive": naive, "prompt": partial(naive, share=0.0), "astro": astro}
 
 
 class Clock:
-    """How late the event loop is, and what CPU is used while jobs are followed."""
+    """Lags of the event loop, and delays and errors of the jobs, while jobs are followed."""
 
     def __init__(self) -> None:
         self.lags: list[float] = []
@@ -95,7 +95,7 @@ class Clock:
 
 
 async def follow(subject: str, url: str, times: Timetable, name: str, clock: Clock) -> None:
-    """Follow one job from when it exists, and note how late its end is told."""
+    """Follow one job once it exists, and record the delay until its end is noticed."""
     await asyncio.sleep(max(times.start[name], times.begin) + HEAD_START - time.time())
     try:
         await SUBJECTS[subject](url, name, times.start[name])
@@ -104,7 +104,7 @@ async def follow(subject: str, url: str, times: Timetable, name: str, clock: Clo
     else:
         delay = time.time() - times.end[name]
         if delay < 0:
-            clock.errors[name] = f"an end was told {-delay:.2f} s before it"
+            clock.errors[name] = f"an end was reported {-delay:.2f} s too early"
         else:
             clock.delays[name] = delay
 
@@ -112,7 +112,7 @@ async def follow(subject: str, url: str, times: Timetable, name: str, clock: Clo
 async def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Follow all jobs; return the figures."""
     times, clock = Timetable(args.jobs, args.begin, args.ends or args.seconds, args.age), Clock()
-    if args.subject == "ours":  # what Airflow imports to read the first connection of a process
+    if args.subject == "ours":  # imports what Airflow needs for the first connection of a process
         from airflow_provider_rayjobs.tasks.shared_pollers import cluster_of
 
         await cluster_of("bench")
@@ -147,7 +147,7 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def allowed(times: Timetable, name: str) -> float:
-    """Return the seconds within which a job's end is to be told."""
+    """Return the seconds within which a job's end should be noticed."""
     return min(max(1.5, 0.05 * (times.end[name] - times.start[name])), POLL_INTERVAL + 1)
 
 
@@ -161,10 +161,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--age", type=float, default=0.0)
     parser.add_argument(
-        "--ends", type=float, help="seconds in which half of the jobs end, if not those; for a real head"
+        "--ends", type=float, help="seconds in which half of the jobs end, if not --seconds; for a real head"
     )
     args = parser.parse_args()
-    logging.disable(logging.CRITICAL)  # Airflow's logging is not what is measured
+    logging.disable(logging.CRITICAL)  # Airflow's logging is not measured
     os.environ["AIRFLOW_CONN_BENCH"] = json.dumps({"conn_type": "ray_jobs", "host": args.url})
     os.environ["AIRFLOW_CONN_BENCH_ASTRO"] = json.dumps({"conn_type": "ray", "extra": {"address": args.url}})
     if args.subject == "ours":
@@ -176,7 +176,7 @@ def main() -> None:
     result = asyncio.run(measure(args))
     sys.stdout.write("\n" + json.dumps(result) + "\n")
     sys.stdout.flush()
-    os._exit(0)  # threads of a subject that hang must not hold the benchmark up
+    os._exit(0)  # hanging threads of a subject must not block the benchmark
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """
-A scripted Ray head for benchmarks: quick, in a process of its own, and keeping account of what it is asked.
+Runs a scripted Ray head for benchmarks, in its own process; it counts its requests and their cost.
 
     python benchmarks/head.py --jobs 1000 --old 100000
 
-It knows the jobs of `timetable` and answers their status by the clock. What each request would cost a real head follows
-the measurements on Ray 2.60 (1.7 ms a look, 0.32 ms for each job on record a list), and like a real head it does one
-thing at a time: an answer waits until all before it are done. Its first line of output is its port.
+It has the jobs of `timetable`, whose status depends on the time. A request costs what was measured on Ray 2.60 (1.7 ms
+for one job, 0.32 ms for each job on record for the list). Like a real head, it handles one request at a time: an answer
+waits for all answers before it. Its first line of output is its port.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from timetable import Timetable
 
-#: Seconds of a real head (ray-project/ray 2.60, 2 cores).
+#: Seconds that each request takes a real head (Ray 2.60, 2 cores).
 COST = {"look": 0.0017, "version": 0.0016, "actors": 0.0017, "submit": 0.018, "stop": 0.0017}
 COST_PER_JOB_LISTED = 0.00032
 
@@ -39,7 +39,7 @@ class Request(NamedTuple):
 
 
 class Account:
-    """What was asked."""
+    """Numbers and cost of the requests."""
 
     def __init__(self) -> None:
         self.number: dict[str, int] = {}
@@ -47,7 +47,7 @@ class Account:
         self.free_at = 0.0
 
     def enter(self, kind: str, cost: float) -> float:
-        """Note a request; return the seconds until a real head would have answered it."""
+        """Record a request; return the seconds until a real head would have answered it."""
         now = time.monotonic()
         self.number[kind] = self.number.get(kind, 0) + 1
         self.cost += cost
@@ -68,7 +68,7 @@ class Head:
         self.streamed = False
 
     def answer(self, request: Request) -> tuple[float, int, bytes]:
-        """Return seconds to wait, status and body."""
+        """Return the seconds to wait, the HTTP status and the body."""
         path = request.path.partition("?")[0]
         if path == "/bench":
             return 0.0, 200, json.dumps({"number": self.account.number, "cost": self.account.cost}).encode()
@@ -107,7 +107,7 @@ class Head:
         return wait, 200, details(name, status)
 
     def _list(self) -> tuple[float, int, bytes]:
-        now = time.time()  # a list tells what was so when it began
+        now = time.time()  # a list shows the jobs as they were when it began
         names = self.times.begun_by(now)
         wait = self.account.enter("list", COST_PER_JOB_LISTED * (len(names) + self.old_number))
         if self.old_number and not self._old:
@@ -117,7 +117,7 @@ class Head:
 
 
 def details(name: str, status: str) -> bytes:
-    """Return a job as a real head describes it, in about as many bytes."""
+    """Return a job's details as from a real head, of about the same size."""
     ended = status == "SUCCEEDED"
     return (
         f'{{"type": "SUBMISSION", "job_id": "01000000", "submission_id": "{name}", "driver_info": {{"id": "01000000", '
@@ -130,7 +130,7 @@ def details(name: str, status: str) -> bytes:
 
 
 class Connection(asyncio.Protocol):
-    """One client; HTTP/1.1 with keep-alive, and WebSockets for logs."""
+    """Connection of one client: HTTP/1.1 with keep-alive, and WebSockets for logs."""
 
     def __init__(self, head: Head) -> None:
         self.head = head
@@ -139,7 +139,7 @@ class Connection(asyncio.Protocol):
         self.flowing.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way back."""
+        """Store the transport."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101
         self.transport = transport
 
@@ -148,15 +148,15 @@ class Connection(asyncio.Protocol):
         self.flowing.clear()
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Continue sending."""
         self.flowing.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End a stream that waits."""
+        """Wake up a waiting stream, so that it ends."""
         self.flowing.set()
 
     def data_received(self, data: bytes) -> None:
-        """Take requests, as many as are there."""
+        """Handle all complete requests in the buffer."""
         self.buffer += data
         while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
             head = self.buffer[:end]
@@ -171,7 +171,7 @@ class Connection(asyncio.Protocol):
             self.serve(Request(method, path, head, body))
 
     def serve(self, request: Request) -> None:
-        """Answer one request when its time has come."""
+        """Answer one request after its delay."""
         if request.path.endswith("/logs/tail"):
             self.task = asyncio.ensure_future(self.stream(request))
             return
@@ -199,7 +199,7 @@ class Connection(asyncio.Protocol):
 
 
 async def main() -> None:
-    """Serve until the process is ended."""
+    """Serve until the parent closes the standard input."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=0)
     parser.add_argument("--old", type=int, default=0)
@@ -211,7 +211,7 @@ async def main() -> None:
     head = Head(Timetable(args.jobs, args.begin, args.seconds, args.age), args.old, args.log_bytes)
     server = await asyncio.get_running_loop().create_server(lambda: Connection(head), "127.0.0.1", 0, backlog=10_000)
     print(server.sockets[0].getsockname()[1], flush=True)
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # the parent holds it open
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # the parent keeps it open
 
 
 if __name__ == "__main__":

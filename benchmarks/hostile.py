@@ -1,10 +1,10 @@
 """
-Follow a job of a hostile cluster beside one of a good cluster, in one event loop, as a triggerer does.
+Follows a job of a hostile cluster and one of a good cluster in one event loop, as a triggerer does.
 
     python benchmarks/hostile.py [--quick]
 
-For each case: how much the process grew at most, the longest time for which the event loop did not turn, and how late
-the good job's end was told; beside the same with a second good cluster in the hostile one's place. Runs in the
+For each case it measures how much the process grew at most, the longest pause of the event loop, and the delay until
+the end of the good job was noticed. The first case has a second good cluster instead of the hostile one. Runs in the
 environment of the tests.
 """
 
@@ -34,7 +34,7 @@ GOOD_ENDS = 3.0
 
 RUNS = 3
 
-#: What a case may cost: bytes of memory, and seconds without a turn of the loop.
+#: Limits for a case: bytes of memory, and seconds of a pause of the event loop.
 MOST_MEMORY = 64 * 2**20
 MOST_PAUSE = 0.050
 
@@ -42,18 +42,18 @@ GOOD_CASE = "a good cluster"
 
 
 def memory(field: str) -> int:
-    """Return a figure of this process in bytes."""
+    """Return a memory figure of this process, in bytes."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{field}:"))
     return int(line.split()[1]) * 1024
 
 
 def reset_peak() -> None:
-    """Have the peak of this process's memory counted from now on."""
+    """Reset the peak of this process's memory."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 async def pauses(found: list[float]) -> None:
-    """Note how late the loop comes round, each time."""
+    """Record each pause of the event loop."""
     while True:
         began = time.perf_counter()
         await asyncio.sleep(0.001)
@@ -86,7 +86,7 @@ async def measure(good: str, hostile: str, case: str) -> dict[str, Any]:
     """Follow both jobs."""
     await asyncio.wait_for(follow(good, "warm", stream_logs=True), 30)  # imports, connections, the first log
     found: list[float] = []
-    # What Airflow's own modules hold is collected when Python likes to, whoever makes garbage: not measured here.
+    # Python collects the objects of Airflow's modules at any time, whichever code makes garbage: exclude them.
     gc.collect()
     gc.freeze()
     ticking = asyncio.create_task(pauses(found))
@@ -119,14 +119,14 @@ async def measure(good: str, hostile: str, case: str) -> dict[str, Any]:
 
 
 def best_of(case: str, runs: int) -> dict[str, Any]:
-    """Measure a case several times; of the pauses the shortest counts: what else the machine does makes others."""
+    """Measure a case several times; the shortest pause counts, because other load on the machine causes longer ones."""
     rows = [run(case) for _ in range(runs)]
     memory_used = max(row["memory"] for row in rows)
     return {**min(rows, key=lambda row: float(row["pause"])), "memory": memory_used}
 
 
 def run(case: str) -> dict[str, Any]:
-    """Measure one case in a process of its own."""
+    """Measure one case in a new process."""
     hostile = subprocess.Popen(
         [sys.executable, "-m", "tests.support.hostile_head"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -150,7 +150,7 @@ def run(case: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Do what the module's docstring says."""
+    """Measure all cases, and print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--follow", nargs=3, metavar=("CASE", "GOOD", "HOSTILE"))
@@ -165,7 +165,7 @@ def main() -> None:
     cases = options.only or [GOOD_CASE, *(hostile[::5] if options.quick else hostile)]
     rows = [best_of(case, 1 if options.quick else RUNS) for case in cases]
     table = common.table(
-        ("case", "peak MiB over start", "longest pause, ms", "hostile job", "good job", "told late, s"),
+        ("case", "peak MiB over start", "longest pause, ms", "hostile job", "good job", "delay, s"),
         [
             (row["case"], row["memory"] / 2**20, row["pause"] * 1000, row["outcome"], row["good"], row["late"])
             for row in rows

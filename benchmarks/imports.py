@@ -1,8 +1,8 @@
 """
-What a DAG file pays for importing each provider, and what its installation weighs.
+Measures what importing each provider costs a DAG file, and its installed size.
 
-Every environment holds the same Airflow. A process imports Airflow's BashOperator, as nearly every DAG folder does,
-then the provider's operator; the second step is measured. The size is that of the environment less bare Airflow's.
+Every environment has the same Airflow. A process imports Airflow's BashOperator, as in nearly every DAG folder, then
+the provider's operator; the second import is measured. The size is that of the environment minus bare Airflow's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import common
 
 RUNS = 5
 
-#: Who, in which environment, by which import.
+#: For each subject: its environment and its import.
 SUBJECTS = {
     "bare Airflow": ("bench-airflow", "pass"),
     "airflow-provider-rayjobs": ("bench-ours", "from airflow_provider_rayjobs.operators import RaySubmitJobOperator"),
@@ -44,7 +44,7 @@ print(json.dumps(dict(error=error, wall_s=time.perf_counter() - began, cpu_s=cpu
 
 
 def size_mb(env: str) -> float:
-    """Return what an environment's libraries weigh, without the bytecode."""
+    """Return the size of an environment's libraries, without bytecode."""
     total = 0
     for path in (common.ROOT / ".envs" / env / "lib").rglob("*"):
         if path.is_file() and not path.is_symlink() and path.suffix != ".pyc":
@@ -53,12 +53,12 @@ def size_mb(env: str) -> float:
 
 
 def packages(env: str) -> int:
-    """Return the number of distributions."""
+    """Return the number of distributions in an environment."""
     return len(list((common.ROOT / ".envs" / env / "lib").glob("python*/site-packages/*.dist-info")))
 
 
 def own_size_mb() -> float:
-    """Return what this provider itself weighs; its environment holds all it needs but itself."""
+    """Return the size of this provider itself, which its environment does not contain."""
     return sum(path.stat().st_size for path in (common.ROOT / "airflow_provider_rayjobs").glob("*.py")) / 1e6
 
 

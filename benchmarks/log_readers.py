@@ -1,5 +1,5 @@
 """
-Read a job's log of any size and measure; run by `log_stream`, in the environment of its subject.
+Reads a job's log of any size and measures; run by `log_stream`, in the environment of its subject.
 
     python log_readers.py ours --url http://127.0.0.1:1234
 """
@@ -20,12 +20,12 @@ GOAL = 0
 
 
 class Sink:
-    """Counts what is written to it; stands for the task log."""
+    """Stands in for the task log, and counts the characters."""
 
     def __init__(self) -> None:
         self.characters = 0
         self.goal = GOAL  # characters of the whole log
-        self.complete = self.cpu = 0.0  # when it was written
+        self.complete = self.cpu = 0.0  # times at which it was complete
         self.warnings: list[str] = []
 
     def info(self, text: str, *args: object) -> None:
@@ -37,7 +37,7 @@ class Sink:
                 self.goal = sys.maxsize
 
     def warning(self, text: str, *args: object) -> None:
-        """Take a note."""
+        """Take a warning."""
         self.warnings.append(text)
 
     debug = error = warning

@@ -1,8 +1,8 @@
 """
-1 GB of log: throughput and peak memory of the operator's log follower against the bare WebSocket.
+Measures throughput and peak memory of the operator's log follower on 1 GB of log, compared with a bare WebSocket.
 
-A scripted head sends the log in messages of 20,000 characters, 100 a line, as Ray does. The time is that until the last
-line is written; memory is the peak over the start.
+A scripted head sends the log as Ray does, in messages of 20,000 characters, with 100 characters a line. The time is
+that until the last line is written; memory is the peak minus the memory at the start.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def run(subject: str, size: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run both in turn, several times, and print the medians."""
+    """Run the subjects in turn, several times, and print the medians."""
     quick = "--quick" in sys.argv
     size = 10**8 if quick else 10**9
     runs: dict[str, list[dict[str, Any]]] = {"ours": [], "lines": [], "bare": []}

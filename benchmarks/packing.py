@@ -1,11 +1,11 @@
 """
-Packing and uploading of local files, against Ray's own client, on one real head in one run.
+Measures packing and uploading of local files, compared with Ray's own client, on one real head in one run.
 
     PYTHONPATH=. .envs/airflow-3.3/bin/python benchmarks/packing.py [--runs 3] [--address http://127.0.0.1:8265]
 
-Each figure is the median over the runs, each run has files of its own, and each side makes its measurement in a process
-of its own: it imports what it needs, then prepares a ``working_dir`` twice, as ``submit_job`` does before it submits.
-Needs Ray in an environment of its own (RAYJOBS_RAY_BIN, or `make envs`); starts a head unless it is given one.
+Each figure is the median over the runs. Each run has new files, and each side is measured in a new process: it imports
+what it needs, then prepares a ``working_dir`` twice, as ``submit_job`` does before it submits. Needs Ray in a separate
+environment (RAYJOBS_RAY_BIN, or `make envs`); starts a head unless ``--address`` is given.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ HEADERS = ("files", "ours first s", "Ray s", "ratio", "ours again s", "Ray s", "
 
 
 def make_files(folder: Path, kind: str, count: int, size: int, seed: int) -> None:
-    """Fill a folder; text is lines of Python's standard library, in an order that no other seed gives."""
+    """Fill a folder; text is lines of Python's standard library, in an order that depends on the seed."""
     chance = random.Random(seed)  # noqa: S311
     lines = [] if kind == "random" else _lines()
     for number in range(count):
@@ -95,14 +95,14 @@ def measure_ray(address: str, folders: list[str]) -> dict[str, Any]:
 def _measured(prepare: Any, folders: list[str]) -> dict[str, Any]:
     """Prepare a small folder, then the one to measure, twice."""
     small, folder = folders
-    prepare(small)  # so that everything is imported
+    prepare(small)  # imports everything
     before = _reset_peak()
     seconds, error, uri = [], "", ""
     for _ in range(2):
         started = time.perf_counter()
         try:
             uri = prepare(folder)["working_dir"]
-        except Exception as e:  # noqa: BLE001 - a refusal is a result
+        except Exception as e:  # noqa: BLE001 - a refusal is a result, too
             error = f"{type(e).__name__}: {str(e)[:200]}"
             break
         seconds.append(time.perf_counter() - started)
@@ -110,7 +110,7 @@ def _measured(prepare: Any, folders: list[str]) -> dict[str, Any]:
 
 
 def _reset_peak() -> int:
-    """Forget the peak that the imports made; return the memory held now, in KiB."""
+    """Reset the peak that the imports caused; return the current memory, in KiB."""
     Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")
 
@@ -133,7 +133,7 @@ def measure(side: str, python: str, address: str, folders: list[Path]) -> dict[s
 
 
 def run_case(name: str, ray_python: str, address: str, number: int) -> dict[str, Any]:
-    """Measure both sides on the same files, in turns first."""
+    """Measure both sides on the same files; they take turns at being first."""
     base = Path(tempfile.mkdtemp(prefix="packing-"))
     try:
         sides = ["ray", "ours"] if number % 2 else ["ours", "ray"]
@@ -150,7 +150,7 @@ def run_case(name: str, ray_python: str, address: str, number: int) -> dict[str,
 
 
 def median(runs: list[dict[str, Any]], side: str, which: int) -> float | None:
-    """Return the median seconds of the first or the second preparation, None when it failed."""
+    """Return the median seconds of the first or the second preparation; None if it failed."""
     seconds = [run[side]["seconds"][which : which + 1] for run in runs]
     return statistics.median(one[0] for one in seconds) if all(seconds) else None
 
@@ -172,7 +172,7 @@ def summary(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return the cases as a table, and what was refused."""
+    """Return the cases as a table, followed by the refusals."""
     lines, refused = [], []
     for row in rows:
         cells = []
@@ -199,7 +199,7 @@ def main() -> None:
     from tests.support.ray_head import RayHead, require_ray
 
     ray_bin = require_ray()
-    # What one run has uploaded is gone before it fills the head's memory.
+    # Ray deletes the uploads of a run before they fill the head's memory.
     variables = {"RAY_RUNTIME_ENV_TEMPORARY_REFERENCE_EXPIRATION_S": "60"}
     own = RayHead(num_cpus=1, env=variables, ray_bin=ray_bin, token="")
     with contextlib.nullcontext() if options.address else own as started:

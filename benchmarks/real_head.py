@@ -1,11 +1,11 @@
 """
-Fifty jobs on a real Ray head: what following them costs the head, how late an end is told, how fast a log is read.
+Measures on a real Ray head what following 50 jobs costs it, how late an end is noticed, and how fast a log is read.
 
     PYTHONPATH=. .envs/airflow-3.3/bin/python benchmarks/real_head.py [--quick]
 
-The jobs of the first table sleep for good, and are followed by each in turn for half a minute; the head's CPU time
-without anybody is taken off. Those of the second end by themselves, and the time is that from the end that Ray reports.
-Needs Ray in an environment of its own (RAYJOBS_RAY_BIN, or `make envs`).
+The jobs of the first table sleep, and each follower in turn follows them for half a minute; the head's CPU time without
+followers is subtracted. The jobs of the second table end by themselves; the delay counts from the end that Ray reports.
+Needs Ray in a separate environment (RAYJOBS_RAY_BIN, or `make envs`).
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 JOBS = 50
 WINDOW = 30.0  # seconds
-AGE = 60.0  # seconds: jobs of which all ask every two or three seconds
+AGE = 60.0  # seconds: at this age, all followers poll every two or three seconds
 ENVS = {"nobody": "", "ours": "bench-ours", "naive": "bench-ours", "astro": "bench-astro"}
 LOG = 100_000_000  # characters
 RUN_TIMES = (3, 10, 20, 40, 70)  # seconds
 
 
 def cpu_seconds(head: RayHead) -> float:
-    """Return the CPU time that the head's own processes have used; what runs the jobs sleeps."""
+    """Return the CPU time that the head's processes have used; those that run the jobs only sleep."""
     ticks = 0
     for process in head._family():
         try:
@@ -48,14 +48,14 @@ def cpu_seconds(head: RayHead) -> float:
 
 
 def share(head: RayHead) -> float:
-    """Return the share of a CPU that the head uses for some time from now."""
+    """Return the share of a CPU that the head uses during the next :data:`WINDOW` seconds."""
     before = cpu_seconds(head)
     time.sleep(WINDOW)
     return (cpu_seconds(head) - before) / WINDOW
 
 
 def follow(head: RayHead, subject: str) -> dict[str, float]:
-    """Let all jobs be followed for some time; return the shares of a CPU of the head and of the follower."""
+    """Let a follower follow all jobs; return the shares of a CPU that the head and the follower use."""
     if subject == "nobody":
         return {"head": share(head), "cpu": 0.0, "lag_p99_ms": 0.0}
     begin = time.time() + 12  # seconds for imports
@@ -72,7 +72,7 @@ def follow(head: RayHead, subject: str) -> dict[str, float]:
 
 
 def load(head: RayHead, rounds: int) -> tuple[str, Any]:
-    """Compare who follows, in turns; return a table and its figures."""
+    """Compare the followers, in turn; return a table and its figures."""
     for number in range(JOBS):
         head.submit("sleep 86400", submission_id=f"j{number}")
     wait_running(head)
@@ -94,17 +94,17 @@ def load(head: RayHead, rounds: int) -> tuple[str, Any]:
 
 
 def wait_running(head: RayHead) -> None:
-    """Wait until all jobs run, and the head has come to rest."""
+    """Wait until all jobs run, and the head is idle."""
     deadline = time.monotonic() + 600
     while any(job["status"] == "PENDING" for job in head.jobs()):
         if time.monotonic() > deadline:
-            sys.exit("The jobs do not start.")
+            sys.exit("The jobs did not start within 600 s.")
         time.sleep(2)
     time.sleep(20)
 
 
-async def told(head: RayHead, poller: Poller, seconds: int, stream: bool) -> dict[str, Any]:
-    """Run one job to its end; return how late that was told."""
+async def notice_end(head: RayHead, poller: Poller, seconds: int, stream: bool) -> dict[str, Any]:
+    """Run one job to its end; return the delay until that was noticed."""
     from airflow_provider_rayjobs.following.watcher import JobWatcher, Watch
 
     submission_id = await asyncio.to_thread(head.submit, f"sleep {seconds}; echo last line")
@@ -119,7 +119,7 @@ async def told(head: RayHead, poller: Poller, seconds: int, stream: bool) -> dic
 
 
 async def ends(head: RayHead, rounds: int) -> tuple[str, Any]:
-    """Run jobs to their ends, with their logs and without; return a table and its figures."""
+    """Run jobs to their ends, with and without their logs; return a table and its figures."""
     from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
     from airflow_provider_rayjobs.following.poller import Poller
@@ -127,7 +127,7 @@ async def ends(head: RayHead, rounds: int) -> tuple[str, Any]:
     results: list[dict[str, Any]] = []
     async with Poller(AiohttpTransport(ClusterConnection("bench", head.url))) as poller:
         for _ in range(rounds):
-            jobs = [told(head, poller, seconds, stream) for seconds in RUN_TIMES for stream in (False, True)]
+            jobs = [notice_end(head, poller, seconds, stream) for seconds in RUN_TIMES for stream in (False, True)]
             results += await asyncio.gather(*jobs)
     rows = []
     for stream in (False, True):
@@ -138,7 +138,7 @@ async def ends(head: RayHead, rounds: int) -> tuple[str, Any]:
 
 
 def log_speed(head: RayHead, rounds: int) -> tuple[str, Any]:
-    """Read the log of a job that is over, with each of `log_readers` in turn; return a table and its figures."""
+    """Read the log of an ended job with each of `log_readers` in turn; return a table and its figures."""
     program = f"line = 'x' * 99\nfor _ in range({LOG // 100}): print(line)"
     submission_id = head.submit(shlex.join(["python", "-c", program]))
     head.wait_job(submission_id)
@@ -160,7 +160,7 @@ def log_speed(head: RayHead, rounds: int) -> tuple[str, Any]:
 
 
 def main() -> None:
-    """Print the tables."""
+    """Run all measurements, and print the tables."""
     from tests.support.ray_head import RayHead, require_ray
 
     rounds = 1 if "--quick" in sys.argv else 3

@@ -1,8 +1,8 @@
 """
-Run all benchmarks, then write docs/benchmarks.md and its plot from their results.
+Runs all benchmarks, then writes docs/benchmarks.md and its plot from their results.
 
     python benchmarks/run.py [--quick]     all
-    python benchmarks/run.py --report      only write the document anew
+    python benchmarks/run.py --report      only write the document
 """
 
 from __future__ import annotations
@@ -19,56 +19,56 @@ import common
 sys.path.append(str(common.ROOT / "tools"))
 import environment
 
-#: Of the caller's settings these count, beside what every program gets.
+#: Environment variables of the caller that are kept, beside those that every program gets.
 KEPT = ("BENCH_LOCK", "RAYJOBS_RAY_BIN")
 
 SCRIPTS = ("imports", "submission", "log_stream", "deferred", "real_head", "packing", "hostile")
-#: These use the servers of the tests, so they run in the environment of the tests.
+#: These use servers of the test suite, so they run in its environment.
 IN_THE_TESTS_ENVIRONMENT = {"real_head", "packing", "hostile"}
 DOCS = common.ROOT / "docs"
 
 INTRODUCTION = """# Benchmarks
 
-`make benchmarks` measures what is listed here, on the machine on which it runs, and writes this page anew, with the
-figures. Each comparison is made side by side in one run; what counts are the ratios. "Noise" is half the range of the
-runs, as a share of the median. The load averages say what else the machine had to do, which stretches wall times and
-the event loop's lag: compare rows, not pages.
+`make benchmarks` runs the benchmarks that are listed here, and rewrites this page with the figures of the machine on
+which it runs. The two sides of a comparison are measured in turn in the same run, so rely on the ratios. "Noise" is
+half the range of the runs, as a share of the median. Other load on the machine stretches wall times and the event
+loop's lag; see the load averages. So compare rows of one page, not pages.
 
-- `imports`: what importing a provider costs a DAG file, and what its installation weighs; beside `astro-provider-ray`,
+- `imports`: the cost of importing a provider in a DAG file, and its installed size; compared with `astro-provider-ray`,
   the Google provider and Ray's own client.
-- `submission`: from the operator's start to the accepted job, in a fresh process and in a warm one; beside `requests`
-  alone and Ray's own client.
-- `log_stream`: following 1 GB of a job's log, throughput and peak memory; beside the bare WebSocket.
-- `deferred`: many deferred jobs in one event loop, the head's share, the loop's lag, and how late an end is told;
-  beside a naive trigger with `aiohttp` and `astro-provider-ray`.
-- `real_head`: 50 jobs on a real Ray head, its CPU time, and how late the end of a job is told.
-- `packing`: packing and uploading a `working_dir`; beside Ray's own client.
-- `hostile`: following a job of a cluster that gives hostile answers, beside a job of a good cluster in the same event
-  loop; beside two good clusters.
+- `submission`: the time from the operator's start to the accepted job, in a fresh process and in a warm one; compared
+  with plain `requests` and Ray's own client.
+- `log_stream`: throughput and peak memory when following 1 GB of a job's log; compared with a bare WebSocket.
+- `deferred`: many deferred jobs in one event loop: the head's share, the loop's lag, and the delay until the end of a
+  job is noticed; compared with a naive trigger with `aiohttp` and with `astro-provider-ray`.
+- `real_head`: 50 jobs on a real Ray head: its CPU time, and the delay until the end of a job is noticed.
+- `packing`: packing and uploading a `working_dir`; compared with Ray's own client.
+- `hostile`: following a job of a cluster with hostile answers and a job of a good cluster in the same event loop;
+  compared with two good clusters.
 
-A scripted Ray head (`benchmarks/head.py`) stands for a real one where hundreds of jobs are needed. It charges each
-request what it was measured to cost a head of Ray 2.60 on 2 cores (1.7 ms for `GET /api/jobs/{id}`, 0.32 ms for each
-job on record for the list, 18 ms for a submission) and answers one after the other. "Head's share" is that cost per
-second.
+Where hundreds of jobs are needed, a scripted Ray head (`benchmarks/head.py`) replaces a real one. Each request takes it
+as long as was measured on a head of Ray 2.60 on 2 cores (1.7 ms for `GET /api/jobs/{id}`, 0.32 ms for each job on
+record for the list, 18 ms for a submission), and it answers one request at a time. "Head's share" is the time that
+the requests cost the head, per second; above 1, requests queue up.
 """
 
 NOTES = {
-    "imports": "Every environment has Airflow 3.3.2; what comes on top of `BashOperator` and of bare Airflow is shown.",
-    "submission": "In a fresh process imports count, as in every Airflow task.",
-    "log_stream": "Ratios are of MB per CPU second, which other work on the machine does not change.",
-    "deferred": "So many jobs run at any time: each runs 10 to 600 s, and when one ends, another begins. Of one age: "
-    "all began 20 s before, half of them end, and none begins. The naive trigger has an aiohttp session for each job "
-    'and asks at the same intervals; "prompt" is one that asks for old jobs as often as for young ones, and so tells '
-    'of an end as early as a list does. "Late" is the share of jobs whose end was told later than the larger of 1.5 s '
-    "and 5 % of its run time.",
-    "real_head": "The first table's jobs sleep; all follow the same ones, in turn, as if they were a minute old. "
-    '"Late" is as above, with 5 s more where the log is streamed.',
+    "imports": "Every environment has Airflow 3.3.2. Figures are what is added to `BashOperator` and to bare Airflow.",
+    "submission": "In a fresh process, as in every Airflow task, the imports are included.",
+    "log_stream": "Ratios are of MB per CPU second, which other load on the machine does not change.",
+    "deferred": "The first number is that of jobs that run at any time: each runs 10 to 600 s, and when one ends, "
+    'another begins. "One age": all began 20 s before, half of them end, and none begins. The naive trigger has an '
+    'aiohttp session for each job and polls at the same intervals; "prompt" is a naive trigger that polls old jobs as '
+    'often as young ones, so it notices an end as early as a list does. "Late" is the share of jobs whose end was '
+    "noticed later than the larger of 1.5 s and 5 % of the run time.",
+    "real_head": "The jobs of the first table sleep; each follower in turn follows the same jobs, as if they were a "
+    'minute old. "Late" is as above, with 5 s more if the log is streamed.',
     "packing": '"Again" is the second time, when the cluster has the package. Ray\'s client refuses more than 100 MiB, '
     "measured before compression.",
-    "hostile": "Each case in a process of its own, three times; the most memory and the shortest of the three longest "
-    "pauses count, because other work on the machine makes pauses too. The good job must be told of as in the first "
-    "row. What the process has loaded is kept out of Python's garbage collections (`gc.freeze`): one of all that "
-    "Airflow loads takes 0.1 s here, whoever makes the garbage.",
+    "hostile": "Each case runs three times, each time in a new process. The table has the largest memory and the "
+    "shortest of the three longest pauses, because other load on the machine causes pauses, too. The good job must end "
+    "as in the first row. Modules that the process has loaded are excluded from Python's garbage collection "
+    "(`gc.freeze`): collecting all that Airflow loads takes 0.1 s here, whichever code makes the garbage.",
 }
 
 
@@ -101,7 +101,7 @@ def plot(figures: list[dict[str, Any]]) -> str:
 
 
 def write() -> None:
-    """Write the document from the results that are there."""
+    """Write the document from the results that exist."""
     DOCS.mkdir(exist_ok=True)
     parts = [INTRODUCTION]
     for name in SCRIPTS:
@@ -120,7 +120,7 @@ def write() -> None:
 
 
 def main() -> None:
-    """Do what the module's docstring says."""
+    """Run the benchmarks and write the document."""
     environment.use(environment.for_programs() | {name: os.environ[name] for name in KEPT if name in os.environ})
     options = sys.argv[1:]
     if "--report" not in options:

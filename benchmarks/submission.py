@@ -1,8 +1,8 @@
 """
-From the operator's start to the accepted job: this provider, requests alone, and Ray's SDK.
+Measures the time from the operator's start to the accepted job: this provider, plain requests, and Ray's SDK.
 
-In a fresh process, as every Airflow task is, imports count; in a warm one they do not. The scripted head answers a
-submission as quickly as a real one does alone (18 ms), and always equally.
+In a fresh process, as for every Airflow task, the imports are included; in a warm one they are not. The scripted head
+always answers a submission after 18 ms, like an idle real one.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """
-Submit jobs and measure; run by `submission`, in the environment of its subject.
+Submits jobs and measures; run by `submission`, in the environment of its subject.
 
     python submitters.py ours --url http://127.0.0.1:1234 --number 20
 
-The first submission of the process is the fresh one: the clock starts once Airflow's own operator base is imported, and
-the imports that the subject needs count. The others are warm.
+The first submission of the process is the fresh one: the clock starts after the import of Airflow's BashOperator, and
+the subject's own imports are included. The others are warm.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ COMMAND = "true"
 
 
 class TaskInstance(SimpleNamespace):
-    """Stands for a task instance; unlike its base, it can be referred to weakly."""
+    """Stands in for a task instance; unlike its base class, it can be weakly referenced."""
 
 
 def ours(url: str, *, kept: bool = False) -> Callable[[], None]:
     """
     Run this provider's operator from the start of execute() to the accepted job.
 
-    :param kept: with one connection to the head for all.
+    :param kept: whether all submissions share one connection to the head.
     """
     os.environ["AIRFLOW_CONN_BENCH"] = json.dumps({"conn_type": "ray_jobs", "host": url})
     from airflow_provider_rayjobs.operators import RaySubmitJobOperator
@@ -61,7 +61,7 @@ def ours(url: str, *, kept: bool = False) -> Callable[[], None]:
 
 
 def bare(url: str) -> Callable[[], None]:
-    """Post with requests, after one look-up, in one session."""
+    """Post with requests in one session, each time after one look-up."""
     import requests
 
     session = requests.Session()
@@ -75,7 +75,7 @@ def bare(url: str) -> Callable[[], None]:
 
 
 def sdk(url: str, *, kept: bool = False) -> Callable[[], None]:
-    """Submit with Ray's own client, made for each submission as in a task, or kept."""
+    """Submit with Ray's own client: a new one for each submission, as in a task, or one for all."""
     from ray.job_submission import JobSubmissionClient
 
     clients: list[Any] = []

@@ -1,4 +1,4 @@
-"""When the jobs of a benchmark begin and end; the head and the followers calculate it alike."""
+"""Start and end times of a benchmark's jobs; the head and the followers calculate the same ones."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ QUIET = 5.0
 
 class Timetable:
     """
-    So many jobs run at any time: when one ends, another begins. Most began before the benchmark, as after a restart of
-    a triggerer.
+    The same number of jobs runs at any time: when one ends, another begins. Most began before the benchmark, as after a
+    restart of a triggerer.
 
-    :param number: of jobs at a time.
-    :param begin: Unix seconds.
-    :param seconds: how long the benchmark lasts.
-    :param age: seconds since when all jobs have been running at the beginning; half of them end within the time,
-        and none begins. 0: each has an age and a run time of its own.
+    :param number: number of jobs at a time.
+    :param begin: beginning of the benchmark, in Unix seconds.
+    :param seconds: duration of the benchmark.
+    :param age: age of all jobs at the beginning, in seconds; half of them end within the time, and none begins.
+        0: the jobs have different ages and run times.
     """
 
     def __init__(self, number: int, begin: float, seconds: float, age: float = 0.0) -> None:
-        chance = random.Random(7)  # noqa: S311 - no secret, and the same for all who calculate it
+        chance = random.Random(7)  # noqa: S311 - no secret; the same for every caller
         self.begin = begin
         self.start: dict[str, float] = {}
         self.end: dict[str, float] = {}
@@ -33,8 +33,8 @@ class Timetable:
             if age:
                 self._add(begin - age, begin + chance.uniform(QUIET, 2 * seconds))
                 continue
-            # At any moment each run time of this spread is as frequent as any other: there are fewer long jobs, but
-            # they are met for longer.
+            # Among the jobs that run at a given moment, all run times are equally frequent: there are fewer long jobs,
+            # but each of them runs longer.
             run_time = chance.uniform(SHORTEST, LONGEST)
             end = begin + chance.uniform(QUIET, run_time)
             self._add(end - run_time, end)
@@ -47,7 +47,7 @@ class Timetable:
         self.start[name], self.end[name] = start, end
 
     def ended_by(self, now: float) -> list[str]:
-        """Return the names of the jobs that have ended then."""
+        """Return the names of the jobs that have ended at that time."""
         return [name for name, end in self.end.items() if end <= now]
 
     def names(self) -> list[str]:
@@ -55,11 +55,11 @@ class Timetable:
         return list(self.start)
 
     def begun_by(self, now: float) -> list[str]:
-        """Return the names of the jobs that have begun then."""
+        """Return the names of the jobs that have begun at that time."""
         return [name for name, start in self.start.items() if start <= now]
 
     def status(self, name: str, now: float) -> str | None:
-        """Return a job's status, None when it does not exist."""
+        """Return a job's status; None if it does not exist."""
         end = self.end.get(name)
         if end is None or now < self.start[name]:
             return None

@@ -1,7 +1,7 @@
 """
-Scheduled batch work: every day one Ray job for each shard, retried by Airflow, and a callback when one is given up.
+Scheduled batch work: every day one Ray job per shard, with retries, and a callback when a shard fails for good.
 
-A retry after a failure starts a new Ray job. A retry after a lost worker goes on with the job that is there.
+A retry after a failed job starts a new Ray job. A retry after a lost worker follows the job that is running.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ print(f"{day}: shard {shard} has {total} digits")
 
 
 def tell_the_team(context: Any) -> None:
-    """Stand for the page or the chat message that a team would send."""
+    """Stand in for the page or chat message that a team would send."""
     ti = context["ti"]
     logging.getLogger("airflow.task").error(
         "%s failed for good; its last Ray job is %s",
@@ -58,5 +58,5 @@ with DAG(
         task_id="summarise",
         deferrable=True,
         job_timeout=3600,
-        max_active_tis_per_dagrun=2,  # at most so many shards at a time
+        max_active_tis_per_dagrun=2,  # at most 2 shards at a time
     ).expand(entrypoint=shards())

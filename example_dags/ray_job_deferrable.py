@@ -1,4 +1,4 @@
-"""A long job that holds no worker slot: it is followed in the triggerer, within limits."""
+"""A long job that holds no worker slot: the triggerer follows it, with limits for its time."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ with DAG("ray_job_deferrable", schedule=None, catchup=False, tags=["ray"]):
         task_id="train",
         entrypoint=["python", "-u", "-c", "import time\nfor i in range(10):\n print('epoch', i)\n time.sleep(1)"],
         deferrable=True,
-        job_timeout=6 * 3600,  # seconds from the submission to the end; the job is stopped then
-        pending_timeout=15 * 60,  # seconds that it may wait for resources
+        job_timeout=6 * 3600,  # seconds from submission to end; then the job is stopped
+        pending_timeout=15 * 60,  # seconds for which the job may wait for resources
     )

@@ -1,4 +1,4 @@
-"""Functions on Ray: a plain task makes shards, a Ray job for each counts primes in Ray tasks, a plain task adds up."""
+"""Functions on Ray: a plain task makes shards, one Ray job per shard counts primes, and a plain task adds them up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ with DAG("ray_job_function", schedule=None):
         """Cut the numbers below the limit into shards."""
         return [[limit * i // shards, limit * (i + 1) // shards] for i in range(shards)]
 
-    # The body is the driver of a Ray job on another machine, so it holds all that it needs.
+    # The body runs as the driver of a Ray job on another machine, so it must contain all that it needs.
     @task.ray_job
     def count_primes(shard: list[int]) -> Any:
         """Count the primes of a shard."""
@@ -37,7 +37,7 @@ with DAG("ray_job_function", schedule=None):
 
     @task
     def combine(parts: Any) -> int:
-        """Add up what the shards have found."""
+        """Add up the primes of the shards."""
         for part in parts:
             print(f"{part['primes']} primes in {part['shard']}")
         return sum(part["primes"] for part in parts)

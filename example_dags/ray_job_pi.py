@@ -1,4 +1,4 @@
-"""Estimate pi on a Ray cluster: arguments from the DAG's parameters, progress in the task log."""
+"""Estimate pi on a Ray cluster, with arguments from the DAG's parameters and progress in the task log."""
 
 from pathlib import Path
 
@@ -6,14 +6,14 @@ from airflow.providers.common.compat.sdk import DAG, Param
 
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 
-# The cluster does not see the files beside this DAG, so the script travels in a variable of the job's
-# environment, as a short one can. Airflow renders it as a template: it must be free of double braces.
+# The cluster does not have the files beside this DAG. A short script can be passed in an environment variable of the
+# job. Airflow renders it as a template, so it must not contain double braces.
 SCRIPT = (Path(__file__).parent / "scripts" / "pi.py").read_text()
 
 with DAG(
     "ray_job_pi",
     schedule=None,
-    # Typed, so that no parameter brings a shell command of its own into the entrypoint.
+    # Typed, so that no parameter can inject a shell command into the entrypoint.
     params={
         "samples": Param(4_000_000, type="integer", minimum=1),
         "tasks": Param(8, type="integer", minimum=1),

@@ -1,4 +1,4 @@
-"""Wait for a cluster, submit a job without waiting, wait for it elsewhere, stop it, and clear its record away."""
+"""Wait for a cluster, submit a job without waiting, wait for it in a sensor, stop it, and delete its record."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from airflow_provider_rayjobs.operators import RayDeleteJobOperator, RayStopJobO
 from airflow_provider_rayjobs.sensors import RayClusterSensor, RayJobSensor
 
 with DAG("ray_job_sensors", schedule=None, catchup=False, tags=["ray"]):
-    # A head answers long before it can run jobs; this runs a trivial one, with a CPU reserved for it.
+    # A head answers long before it can run jobs, so this sensor runs a trivial job, with one CPU reserved for it.
     cluster = RayClusterSensor(
         task_id="cluster", entrypoint_num_cpus=1, poke_interval=2, timeout=300, mode="reschedule"
     )
 
-    # A service, say: it runs until it is stopped.
+    # For example a service, which runs until it is stopped.
     serve = RaySubmitJobOperator(
         task_id="serve",
         entrypoint="echo serving; sleep 3600",
@@ -30,7 +30,7 @@ with DAG("ray_job_sensors", schedule=None, catchup=False, tags=["ray"]):
     )
     use = RaySubmitJobOperator(task_id="use", entrypoint="echo using the service")
 
-    # However `use` ends, the service is stopped, and its record removed.
+    # The service is stopped and its record deleted, however `use` ends.
     stop = RayStopJobOperator(task_id="stop", submission_id=service, trigger_rule="all_done")
     delete = RayDeleteJobOperator(task_id="delete", submission_id=service)
 

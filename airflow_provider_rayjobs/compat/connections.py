@@ -1,4 +1,4 @@
-"""Reads a connection on every Airflow version, in a task, on an event loop, and outside of both."""
+"""Reads a connection on every Airflow version: in a task, on an event loop, and outside of both."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 def derived_deployment() -> str:
     """
-    Name this Airflow deployment by what all its workers share and no other deployment has.
+    Return a name for this Airflow deployment that all its workers share and no other deployment has.
 
-    That is the public URL of its web server; else, on Airflow 3, the URL at which workers reach the API server; else
-    both are on one machine, whose Fernet key, made at installation, tells it from others.
+    It is the public URL of the web server; else, on Airflow 3, the URL at which workers reach the API server. If both
+    are local, all runs on one machine, and its Fernet key, made at installation, identifies it.
     """
     section = "api" if AIRFLOW_V_3_0_PLUS else "webserver"
     for option in ((section, "base_url"), ("core", "execution_api_server_url")):
@@ -41,12 +41,12 @@ def derived_deployment() -> str:
 
 def load_cluster(conn_id: str, connection: AirflowConnection, *, create: bool = True) -> ClusterConnection:
     """
-    Read a connection, with the modules that this deployment lets connections name.
+    Read a connection, with the modules and folders that this deployment allows in connections.
 
-    :param create: whether a cluster may be created, where the connection says so.
-    :raises RayConnectionConfigError: the connection is of another type, or holds a wrong value.
+    :param create: whether a cluster may be created, if the connection says so.
+    :raises RayConnectionConfigError: if the connection has another type, or a wrong value.
     """
-    mask_extra(connection)  # before anything can fail, or others see it
+    mask_extra(connection)  # first: later steps may put parts of it into messages
     return read_connection(
         conn_id,
         connection,
@@ -57,19 +57,19 @@ def load_cluster(conn_id: str, connection: AirflowConnection, *, create: bool = 
 
 
 def _listed(option: str) -> list[str]:
-    """Return what an option of this provider lists, with commas between."""
+    """Return the comma-separated items of an option of this provider."""
     names = conf.get("ray_jobs", option, fallback="") or ""
     return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def stored_connection(conn_id: str) -> Any:
     """
-    Read a connection in a process that belongs to no task, from wherever this deployment keeps connections.
+    Read a connection in a process that belongs to no task, from all places where this deployment keeps connections.
 
-    There, the ``get_connection`` of Airflow 3's hooks does not look into the database.
+    In such a process, ``get_connection`` of Airflow 3's hooks does not search the database.
 
-    :raises AirflowNotFoundException: there is none of this id.
-    :raises RayJobsError: nor could each place be searched.
+    :raises AirflowNotFoundException: if no place has this id.
+    :raises RayJobsError: if it was not found, and one of the places could not be searched.
     """
     from airflow.configuration import ensure_secrets_loaded
 
@@ -77,7 +77,7 @@ def stored_connection(conn_id: str) -> Any:
     for backend in ensure_secrets_loaded():
         try:
             connection = backend.get_connection(conn_id)
-        except Exception as e:  # noqa: BLE001 - of whatever database or service it is; as in a task, the next one may know
+        except Exception as e:  # noqa: BLE001 - of any database or service; as in a task, the next one may have it
             problem = problem or e
             continue
         if connection is not None:
@@ -92,13 +92,13 @@ async def read_cluster(hook: BaseHook, conn_id: str) -> ClusterConnection:
     """
     Read a connection on an event loop, without blocking it.
 
-    :raises RayConnectionConfigError: the connection is of another type, or holds a wrong value.
+    :raises RayConnectionConfigError: if the connection has another type, or a wrong value.
     """
-    # Not by `aget_connection`: it is new in 3.1, blocks on the supervisor before 3.3.2, and does not look into the
+    # Not with `aget_connection`: it is new in 3.1, blocks on the supervisor before 3.3.2, and does not search the
     # database under `airflow dags test`.
     connection = await in_airflows_thread(hook.get_connection, conn_id)
 
-    # Reading may ask others for the address: it stays out of Airflow's one thread, for which all triggers wait.
+    # Reading may request the address from others, so it must not block Airflow's one thread, which all triggers share.
     cluster = await in_own_thread(load_cluster, conn_id, connection)
     await in_airflows_thread(register_cluster, cluster)
     return cluster

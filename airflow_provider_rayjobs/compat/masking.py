@@ -1,4 +1,4 @@
-"""Has Airflow mask secrets, and takes them out of text."""
+"""Registers secrets with Airflow's masker, and removes them from text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from airflow_provider_rayjobs.cluster.extra import read_json
 from airflow_provider_rayjobs.compat.versions import ONLY_3_0, triggerer_ends
 from airflow_provider_rayjobs.text.job_secrets import MOST_TEXTS, JobSecrets
 
-# ``common.compat`` has this from 1.22 on, which no constraints of Airflow up to 3.3.2 let in.
+# ``common.compat`` has this from 1.22 on, which the constraints of Airflow up to 3.3.2 do not allow.
 if TYPE_CHECKING or AIRFLOW_V_3_1_PLUS:
     from airflow.sdk.log import mask_secret
 elif AIRFLOW_V_3_0_PLUS:
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 _PLACEHOLDER = "not a secret"
 
-#: Airflow 3.0 masks no shorter secrets, and complains of each, be it among a command's results.
+#: Airflow 3.0 masks no shorter secrets, and warns about each, even in the output of a command.
 SHORTEST_MASKED = 5 if ONLY_3_0 else 1
 
 
 def mask_extra(connection: AirflowConnection) -> None:
-    """Have Airflow mask what in a connection's extra it deems sensitive, but for the places where tokens come from."""
+    """Have Airflow mask what it considers sensitive in a connection's extra, except where tokens come from."""
     with contextlib.suppress(ValueError):
         extra = read_json(connection.extra or "{}")  # Airflow masks no numbers
         if isinstance(extra, dict):
@@ -45,7 +45,7 @@ def mask_extra(connection: AirflowConnection) -> None:
 
 
 def register_cluster(cluster: ClusterConnection) -> None:
-    """Have Airflow mask the connection's secrets wherever it shows text, those that come later, too."""
+    """Have Airflow mask the connection's secrets wherever it shows text, also tokens that are fetched later."""
     for secret in cluster.masked:
         _mask(secret)
     _mask_sensitive(cluster.metadata)
@@ -58,8 +58,8 @@ def register_env_vars(env_vars: object, listed: Iterable[str] = ()) -> None:
     """
     Have Airflow mask environment variables of a job wherever it shows text.
 
-    :param env_vars: the variables; only those are masked whose names Airflow deems sensitive.
-    :param listed: names of others that are secret.
+    :param env_vars: the variables; those with names that Airflow considers sensitive are masked.
+    :param listed: names of other variables to mask.
     """
     if not isinstance(env_vars, Mapping):
         return
@@ -74,9 +74,9 @@ def register_env_vars(env_vars: object, listed: Iterable[str] = ()) -> None:
 
 def _mask_sensitive(values: Mapping[str, Any]) -> None:
     """
-    Have Airflow mask what stands under names that it deems sensitive, at any level.
+    Have Airflow mask values whose names it considers sensitive, at any level.
 
-    Its masker would pick these by itself, but from 3.1 on it also warns of short values under any name.
+    Its masker would select these by itself, but from 3.1 on it also warns about short values with other names.
     """
     sensitive = set(sensitive_names(values))
     for name, value in values.items():
@@ -87,26 +87,26 @@ def _mask_sensitive(values: Mapping[str, Any]) -> None:
 
 
 def _mask(secret: Any) -> None:
-    """Have Airflow mask a secret; a triggerer that ends is asked no more."""
+    """Have Airflow mask a secret, unless this triggerer is shutting down."""
     if not triggerer_ends():
         mask_secret(secret)
 
 
 def public(text: str) -> str:
     """
-    Return what a job says without secrets.
+    Return a job's text without secrets.
 
-    Airflow masks its log files by itself, but not all else that it makes of a log: the LocalExecutor of 3.x copies it
-    to the scheduler's output unmasked.
+    Airflow masks its log files by itself, but not every copy of them: the LocalExecutor of 3.x copies a log to the
+    scheduler's output unmasked.
     """
     return str(redact(text))
 
 
 def public_for(job: JobDetails | None) -> Callable[[str], str]:
     """
-    Return what takes secrets out of the text of a job: the job's own, and those that this process knows of.
+    Return a function that removes secrets from a job's text: the job's own, and those that this process knows.
 
-    :param job: the job; None when nothing is known of it.
+    :param job: the job; None if nothing is known about it.
     """
     if job is None:
         return public
@@ -115,7 +115,7 @@ def public_for(job: JobDetails | None) -> Callable[[str], str]:
 
 
 def _secret_values(job: JobDetails) -> list[str]:
-    """Return the values of a job's environment variables that are secret, by their names or by its author's word."""
+    """Return the values of a job's secret environment variables: sensitive by name, or listed by the author."""
     env_vars = job.runtime_env.get("env_vars")
     if not isinstance(env_vars, Mapping):
         return []
@@ -127,6 +127,6 @@ def _secret_values(job: JobDetails) -> list[str]:
 
 
 def sensitive_names(names: Iterable[Any]) -> list[str]:
-    """Return those names of variables that Airflow deems sensitive (``[core] sensitive_var_conn_names``)."""
+    """Return the names of variables that Airflow considers sensitive (``[core] sensitive_var_conn_names``)."""
     shown: Any = redact(dict.fromkeys(names, _PLACEHOLDER))
     return [name for name, value in shown.items() if value != _PLACEHOLDER]

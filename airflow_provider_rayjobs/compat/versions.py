@@ -1,4 +1,4 @@
-"""What an Airflow version can do and what it does wrong."""
+"""Features and faults of Airflow's versions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from airflow.providers.common.compat.version_compat import (
     get_base_airflow_version_tuple,
 )
 
-#: What the signal handler of Airflow 2 raises after ``on_kill``; an operator within another task gets this only.
+#: Raised by the signal handler of Airflow 2 after ``on_kill``; an operator within another task gets only this.
 TERMINATED: tuple[type[BaseException], ...] = ()
 if not AIRFLOW_V_3_0_PLUS:
     from airflow.exceptions import AirflowTaskTerminated
@@ -17,21 +17,22 @@ if not AIRFLOW_V_3_0_PLUS:
 
 ONLY_3_0 = AIRFLOW_V_3_0_PLUS and not AIRFLOW_V_3_1_PLUS
 
-#: Airflow 3.0's decorated operators hand on a method that its operators do not have, to nobody who calls it.
+#: Airflow 3.0's decorated operators forward ``xcom_push``, which its operators do not have, and nothing calls it.
 DECORATORS_MISS_XCOM_PUSH = ONLY_3_0
 
-#: Airflow before 3.1.1 begins a retry of a task that failed after its deferral where that ended, with its old event.
+#: If a task fails after its deferral, Airflow 3 before 3.1.1 resumes its retry there, with the old event.
 RESUMES_IN_RETRIES = (3, 0, 0) <= get_base_airflow_version_tuple() < (3, 1, 1)
 
-#: Airflow 3 hands XComs on in messages (msgspec's) that have no larger integers.
+#: Airflow 3 passes XComs on in msgspec messages, which hold no larger integers.
 INTEGERS_HAVE_64_BITS = AIRFLOW_V_3_0_PLUS
 
 
 def triggerer_ends() -> bool:
     """
-    Tell whether this triggerer is shutting down and reads no answers any more.
+    Return whether this triggerer is shutting down and no longer reads answers.
 
-    From Airflow 3.2 on it stops reading them before it cancels its triggers: who still asks waits until it is killed.
+    From Airflow 3.2 on it stops reading them before it cancels its triggers. A later request would wait until the
+    triggerer is killed.
     """
     if not AIRFLOW_V_3_0_PLUS:
         return False

@@ -1,4 +1,4 @@
-"""What the sensors wait for, without I/O: each look is a flow, asked the same way by a worker and by the triggerer."""
+"""Conditions that the sensors wait for, without I/O: each check is a flow, which a worker and a triggerer run alike."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.client.exchange import Flow
 
 
-#: So many trivial jobs may fail before a cluster is taken for broken.
+#: Trivial jobs that may fail before the sensor fails.
 PROBE_ATTEMPTS = 10
 
 
 @dataclass
 class JobReaches:
     """
-    A job has one of some statuses.
+    Is met when a job has one of the target statuses.
 
     :param submission_id: the job.
-    :param targets: the statuses.
+    :param targets: the target statuses.
     """
 
     submission_id: str
     targets: list[str]
-    #: What the last look saw.
+    #: The job as the last check found it.
     job: JobDetails | None = field(default=None, init=False, repr=False)
 
     @property
     def current_id(self) -> str:
-        """Id of the job that is looked at."""
+        """Id of the job that is checked."""
         return self.submission_id
 
     def look(self) -> Flow[bool]:
         """
-        Look once.
+        Check once.
 
-        :raises RayJobFailedError: the job FAILED, which is no target, so it never reaches one.
-        :raises RayJobStoppedError: likewise, for any other end.
-        :raises RayJobLostError: the cluster knew the job and does not any more.
+        :raises RayJobFailedError: if the job FAILED, and that is not a target status.
+        :raises RayJobStoppedError: if it ended with another status that is not a target.
+        :raises RayJobLostError: if the cluster no longer knows the job, but did before.
         """
         try:
             job = yield from verbs.get_job_info(self.submission_id)
@@ -60,11 +60,11 @@ class JobReaches:
         return self.reached(job)
 
     def missing(self, error: RayJobNotFoundError) -> bool:
-        """Judge a look that found no job; raises as :meth:`look`."""
+        """Handle a check that found no job; raises the errors of :meth:`look`."""
         if self.job is None:
             return False  # it may be submitted later
         raise RayJobLostError(
-            f"{error}, although it did before: its head restarted, or the job was deleted. "
+            f"{error}; it was there before, so its head restarted, or the job was deleted. "
             f"{may_run_hint(self.submission_id, self.job)}",
             submission_id=self.submission_id,
             node_id=self.job.driver_node_id,
@@ -72,7 +72,7 @@ class JobReaches:
         ) from error
 
     def reached(self, job: JobDetails) -> bool:
-        """Judge the job that a look found; raises as :meth:`look`."""
+        """Handle a check that found the job; raises the errors of :meth:`look`."""
         self.job = job
         if job.status in self.targets:
             return True
@@ -89,37 +89,41 @@ class JobReaches:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the arguments that make an equal condition."""
+        """Return the constructor's arguments, as JSON."""
         return {"submission_id": self.submission_id, "targets": self.targets}
 
 
 @dataclass
 class ClusterRunsJobs:
     """
-    A trivial job ran to its end on the cluster, with the resources that are asked for.
+    Is met when a trivial job has succeeded on the cluster, with the requested resources.
 
-    ``/api/version`` answers long before jobs can run, so only a job proves it. The job stays on record: Ray 2.60 makes
-    a failed one of the same id out of a job that is deleted within a second of its end.
+    ``/api/version`` answers long before jobs can run, so only a job proves that they can. The job's record is kept: if
+    a job is deleted within a second of its end, Ray 2.60 records a failed job with the same id.
 
     :param submission_id: id of the trivial job.
-    :param resources: the ``entrypoint_…`` fields that the cluster must be able to give.
+    :param resources: the ``entrypoint_…`` fields that the cluster must be able to reserve.
     :param metadata: stored with the trivial job.
     """
 
     submission_id: str
     resources: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
-    #: What the last look saw.
+    #: The job as the last check found it.
     job: JobDetails | None = field(default=None, init=False, repr=False)
     _attempt: int = field(default=1, init=False, repr=False)
 
     @property
     def current_id(self) -> str:
-        """Id of the job that is under way; one that failed is followed by another."""
+        """Id of the current job; after each failure, another one is submitted."""
         return self.submission_id if self._attempt == 1 else f"{self.submission_id}.{self._attempt}"
 
     def look(self) -> Flow[bool]:
-        """Look once: submit the job, or see how far it is."""
+        """
+        Check once: submit the job, or read its status.
+
+        :raises RayJobFailedError: if :data:`PROBE_ATTEMPTS` jobs have failed.
+        """
         while True:
             try:
                 job = yield from verbs.get_job_info(self.current_id)
@@ -143,11 +147,11 @@ class ClusterRunsJobs:
         submission = Submission(
             entrypoint="true", submission_id=self.current_id, metadata=self.metadata, **self.resources
         )
-        # Whoever made a job of this id made it for this purpose: the id is derived from the task.
+        # A job with this id was submitted for the same purpose: the id is derived from the task.
         yield from verbs.submit_job(submission, lambda job: True, patience=0.0)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the arguments that make an equal condition."""
+        """Return the constructor's arguments, as JSON."""
         return {
             "submission_id": self.submission_id,
             "resources": dict(self.resources),

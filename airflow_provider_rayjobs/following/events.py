@@ -1,8 +1,8 @@
 """
-What a followed job came to: the one event that passes from a trigger to its operator.
+The outcome of a followed job: the one event that a trigger sends to its operator.
 
-It is JSON, versioned and checked on arrival, and holds all that the operator's second half needs, because neither
-the operator's attributes nor (in ``airflow dags test``) the keyword arguments of ``defer`` survive the deferral.
+The event is JSON, versioned, and checked on arrival. It holds everything that the operator needs after the deferral,
+because neither its attributes nor (in ``airflow dags test``) the keyword arguments of ``defer`` survive that.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ class Outcome(StrEnum):
 @dataclass(frozen=True)
 class JobEvent:
     """
-    The end of following one job.
+    How following one job ended.
 
     :param submission_id: the job.
     :param address: the cluster's address, for messages.
     :param outcome: how it ended.
-    :param detail: for TIMEOUT, LOST and UNREACHABLE: what happened, a sentence.
+    :param detail: for TIMEOUT, LOST and UNREACHABLE: what happened, as a predicate of the job.
     :param message: Ray's own message.
     :param error_type: Ray's ``error_type``.
     :param exit_code: exit code of the driver.
     :param log_tail: last lines of the job's log.
     :param reattached_at: Unix seconds at which a later try took over an earlier try's job, else None.
     :param ended_at: Unix seconds at which the end was noticed.
-    :param progress: the last report of the job's function, as far as it was in the log that was followed.
+    :param progress: the function's last progress report that the followed log contained.
     :param may_run: for LOST: whether the job's process may still run.
     :param node_id: for LOST: Ray's id of the node that ran the job's process, where known.
-    :param node_ip: for LOST: the address of this node, where known.
+    :param node_ip: for LOST: this node's address, where known.
     """
 
     submission_id: str
@@ -78,7 +78,7 @@ class JobEvent:
     node_ip: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the event as a JSON object that every database takes."""
+        """Return the event as a JSON object that every database can store."""
         values = {**asdict(self), "outcome": str(self.outcome), "log_tail": list(self.log_tail)}
         if self.progress is not None:
             values["progress"] = progress.stored(self.progress)
@@ -91,11 +91,11 @@ class JobEvent:
         Check and read an event.
 
         :param data: what the trigger sent.
-        :raises ValueError: it is no event of this version.
+        :raises ValueError: if it is not a valid event of this version.
         """
         if not isinstance(data, dict) or data.get("version") != EVENT_VERSION:
             raise ValueError(
-                f"the trigger sent no event of version {EVENT_VERSION} but {str(data)[:200]!r}; the triggerer and "
+                f"the trigger's event is not of version {EVENT_VERSION}: {str(data)[:200]!r}; the triggerer and "
                 "the worker must run the same version of airflow-provider-rayjobs"
             )
         known = {f.name for f in fields(cls)}
@@ -117,7 +117,7 @@ class JobEvent:
 
 
 def describe_failure(event: JobEvent) -> str:
-    """Return what a reader of the task log needs of a job that FAILED, its traceback included."""
+    """Return the error text of a job that FAILED: exit code, Ray's message, and the last lines of the log."""
     facts = [event.error_type or "", f"exit code {event.exit_code}" if event.exit_code is not None else ""]
     known = ", ".join(fact for fact in facts if fact)
     lines = [f"{event.address}: Ray job {event.submission_id} ended FAILED{f' ({known})' if known else ''}"]
@@ -133,13 +133,13 @@ def describe_failure(event: JobEvent) -> str:
 
 def raise_for_outcome(event: JobEvent) -> None:
     """
-    Return for a job that SUCCEEDED, else raise what it came to.
+    Return if the job SUCCEEDED, else raise the error for its outcome.
 
-    :raises RayJobFailedError: FAILED, with Ray's message and the last lines of the log.
-    :raises RayJobStoppedError: STOPPED by somebody else.
-    :raises RayJobTimeoutError: a deadline passed.
-    :raises RayJobLostError: the cluster forgot the job.
-    :raises RayClusterUnreachableError: no contact for the whole budget.
+    :raises RayJobFailedError: if it FAILED; with Ray's message and the last lines of the log.
+    :raises RayJobStoppedError: if somebody else stopped it.
+    :raises RayJobTimeoutError: if a deadline passed.
+    :raises RayJobLostError: if the cluster no longer knows the job.
+    :raises RayClusterUnreachableError: if there was no contact for ``unreachable_timeout`` seconds.
     """
     if event.outcome is not Outcome.SUCCEEDED:
         _raise(event)
@@ -183,14 +183,14 @@ def event_of_job(job: JobDetails, address: str, **extra: Any) -> JobEvent:
 
 def may_run_hint(submission_id: str, job: JobDetails | None) -> str:
     """
-    Say that the process of a job may still run which a restarted head has forgotten, where, and what to do.
+    Return a hint that the process of a lost job may still run, on which node, and what to do about it.
 
-    :param job: what the last look saw; None when there was none.
+    :param job: the job as it was last seen; None if it never was.
     """
     where = "the job's node"
     if job is not None and job.driver_node_id:
-        where = f"node {job.driver_ip or 'of an unknown address'} (node id {job.driver_node_id})"
+        where = f"node {job.driver_ip or 'with unknown address'} (node id {job.driver_node_id})"
     return (
-        f"Its process may still run on {where}: one on a worker node outlives the head. Look there for a process with "
-        f"{submission_id} in its environment, and end it."
+        f"Its process may still run on {where}: a process on a worker node outlives the head. Find the process with "
+        f"{submission_id} in its environment there, and end it."
     )

@@ -69,7 +69,7 @@ class HeadLoad:
         """
         Count a request.
 
-        :param cost: seconds of the head.
+        :param cost: seconds of the head's time.
         :param now: seconds of a monotonic clock.
         :return: seconds to wait before it is sent, so that the head has time for others.
         """

@@ -11,16 +11,16 @@ from airflow_provider_rayjobs.text.safe_text import safe_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-#: Longest piece of a line that is written at once, in characters; a longer line is written in several. As much of it is
-#: kept back until more comes: a secret may be half there.
+#: Longest piece of a line, in characters; a longer line is written in several pieces. The last piece is held back until
+#: more text arrives: it may end in the middle of a secret.
 LONGEST_LINE = 16_000
 
-#: Lines and characters kept for the error of a failed job.
+#: Most lines and characters that are kept for the error of a failed job.
 TAIL_LINES = 50
 TAIL_CHARACTERS = 20_000
 
-#: Characters that are cut into lines at a time, and lines that are written before others have a turn: Airflow takes up
-#: to 0.2 ms for each.
+#: Characters that are cut into lines at a time, and lines that are written before other tasks get a turn: Airflow takes
+#: up to 0.2 ms for each line.
 SLICE = 64 * 1024
 LINES_AT_ONCE = 16
 
@@ -29,9 +29,9 @@ class LineWriter:
     """
     Cuts text into lines, writes each once, and keeps the last ones.
 
-    :param write: takes a line without its end.
-    :param take: sees each line with a frame first; what it returns is written instead, and nothing for None.
-    :param public: takes the secrets out of text, of many lines at once where it can.
+    :param write: called with each line, without its line break.
+    :param take: called first with each line that holds a frame; returns what to write instead, or None for nothing.
+    :param public: removes secrets from text, of many lines at once where possible.
     """
 
     def __init__(
@@ -45,16 +45,16 @@ class LineWriter:
         self._public = public
         self._partial = ""
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        #: Characters of the log that were taken.
+        #: Characters of the log that were processed.
         self.position = 0
 
     def feed(self, text: str) -> None:
-        """Take the next piece of the log."""
+        """Process the next piece of the log."""
         for _ in self.steps(text):
             pass
 
     def steps(self, text: str) -> Iterator[None]:
-        """Take the next piece of the log; exhaust the iterator, which pauses after every few lines."""
+        """Process the next piece of the log; exhaust the iterator, which pauses after every few lines."""
         for start in range(0, len(text), SLICE):
             piece = text[start : start + SLICE]
             self.position += len(piece)
@@ -72,7 +72,7 @@ class LineWriter:
             yield
 
     def from_the_start(self) -> Callable[[str], Iterator[None]]:
-        """Return what takes the log once more, from its start, and leaves out what was taken before."""
+        """Return a function that processes the log from its start again, and skips what was processed before."""
         skip = self.position
 
         def take(text: str) -> Iterator[None]:
@@ -83,9 +83,9 @@ class LineWriter:
         return take
 
     def _write_lines(self, text: str) -> Iterator[None]:
-        """Write whole lines; nearly every log is without a call for each line but the one that writes it."""
+        """Write whole lines; in nearly every log, ``write`` is the only call for each line."""
         if "\r" not in text and (self._take is None or FRAME_EDGE not in text):
-            shown = self._shown(text)  # a secret of several lines takes their breaks with it
+            shown = self._shown(text)  # if a secret spans several lines, their breaks go with it
             if not _has_long_line(shown):
                 lines = shown.split("\n")
                 self._tail.extend(lines[-TAIL_LINES:])
@@ -102,7 +102,7 @@ class LineWriter:
             yield
 
     def flush(self) -> None:
-        """Write what the log ends with when it does not end with a line break."""
+        """Write the last line if the log does not end with a line break."""
         if self._partial:
             for _ in self._emit(self._partial):
                 pass
@@ -137,7 +137,7 @@ class LineWriter:
 
 
 def _has_long_line(text: str) -> bool:
-    """Whether a line is longer than :data:`LONGEST_LINE`, found without a look at each."""
+    """Return whether a line is longer than :data:`LONGEST_LINE`, without checking each."""
     start = 0
     while len(text) - start > LONGEST_LINE:
         start = text.rfind("\n", start, start + LONGEST_LINE + 1) + 1

@@ -1,9 +1,9 @@
 """
-One poller for all jobs of one cluster that a process follows.
+Polls all jobs of one cluster that a process follows.
 
-Followers subscribe to a job and wait for its news; the poller decides when and how the head is asked: one job at a
-time, a few at once, or all with the one list, whichever costs the head less (see ``load``). Contact with the cluster is
-lost for all together: one job is then asked for again and again until an answer comes.
+Followers subscribe to a job and wait for its news. The poller decides when and how to ask the head: for one job at a
+time, for a few at once, or for all with one list, whichever costs the head less (see ``head_load``). Contact with the
+cluster is lost for all followers together: one job is then requested again and again until an answer comes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.listing import count_actors, read_list
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
 from airflow_provider_rayjobs.following.head_load import LEAST_WATCHED, LIST_COST, LOOK_COST, HeadLoad
-from airflow_provider_rayjobs.following.rooms import Rooms
+from airflow_provider_rayjobs.following.stream_slots import StreamSlots
 from airflow_provider_rayjobs.following.subscription import FollowedJob, Subscription, Trouble
 from airflow_provider_rayjobs.jobs import JobDetails
 
@@ -32,35 +32,35 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Looks at single jobs that are under way at once.
+#: Most requests for single jobs at the same time.
 LOOKS_AT_ONCE = 16
 
-#: Whatever a follower asks for, a head is not asked more often about one job; in seconds.
+#: Shortest time in seconds between two requests for one job, whatever its followers ask for.
 LEAST_INTERVAL = 0.1
 
-#: Seconds between two rounds, at least, and between two calculations of how to ask.
+#: Shortest time in seconds between two rounds, and how long a plan is kept.
 ROUND = 0.05
 PLAN_HOLDS = 1.0
 
-#: Seconds between two looks while the cluster is unreachable, at most.
+#: Longest time in seconds between two requests while the cluster is unreachable.
 LONGEST_LOST_INTERVAL = 5.0
 
-#: Seconds for which the first look at a job waits for the next list, at most.
+#: Longest time in seconds for which the first request for a job waits for the next list.
 FIRST_PATIENCE = 2.0
 
-#: Seconds for which no list is asked for after one that could not be had.
+#: Seconds for which no list is requested after one that failed.
 LIST_PAUSE = 300.0
 
-#: Seconds that the estimate of the number of jobs on record may take.
+#: Longest time in seconds for estimating the number of jobs on record.
 ESTIMATE_PATIENCE = 10.0
 
-#: Seconds until a poller that crashed goes on.
+#: Seconds until a poller that crashed continues.
 CRASH_PAUSE = 1.0
 
 
 class Poller:
     """
-    Looks at jobs of one cluster for all who follow them; belongs to the running event loop.
+    Polls the jobs of one cluster for all their followers; belongs to the running event loop.
 
     :param transport: the cluster; closed with the poller.
     """
@@ -68,7 +68,7 @@ class Poller:
     def __init__(self, transport: AiohttpTransport) -> None:
         self.transport = transport
         self.cluster = transport.cluster
-        self.rooms = Rooms()
+        self.stream_slots = StreamSlots()
         self.load = HeadLoad()
         self._jobs: dict[str, FollowedJob] = {}
         self._running: asyncio.Task[None] | None = None
@@ -91,7 +91,7 @@ class Poller:
         await self.close()
 
     async def close(self) -> None:
-        """Stop looking, and close the session."""
+        """Stop polling, and close the session."""
         running, self._running = self._running, None
         tasks = [*self._looks, *([] if running is None else [running])]
         for task in tasks:
@@ -105,7 +105,7 @@ class Poller:
         Follow a job.
 
         :param submission_id: the job.
-        :param delay: gives the seconds until the next look, at most; asked after each look.
+        :param delay: returns the longest time in seconds until the next request; called after each request.
         """
         job = self._jobs.setdefault(submission_id, FollowedJob(submission_id))
         follower = Subscription(lambda: max(delay(), LEAST_INTERVAL), lambda: self._hurry(job))
@@ -124,28 +124,28 @@ class Poller:
             if not job.followers:
                 self._jobs.pop(job.id, None)
             if not self._jobs:
-                self._outage = None  # the budget of those who gave up is not that of those who come
+                self._outage = None  # followers that come later get the whole ``unreachable_timeout``
 
     def _hurry(self, job: FollowedJob) -> None:
         job.hint(time.monotonic())
         self._start()
 
     def _start(self) -> None:
-        """Have what is due looked at."""
+        """Wake the poller up, or start it."""
         self._more.set()
         if self._running is None or self._running.done():
-            # Airflow tells by the context whose log a record belongs to; this task is nobody's.
+            # By the context, Airflow finds the task that a log record belongs to; the poller belongs to no task.
             loop = asyncio.get_running_loop()
             self._running = loop.create_task(self._run(), name="ray-jobs-poller", context=contextvars.Context())
             self._running.add_done_callback(self._over)
 
     def _over(self, task: asyncio.Task[None]) -> None:
-        """Pass on what ended the poller: a signal or an alarm that hit it by chance, or somebody's cancellation."""
+        """Pass on what ended the poller: a cancellation, or a signal or alarm that happened to be raised in it."""
         if task is not self._running:
             return  # it was closed
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if isinstance(error, asyncio.CancelledError):
-            self._lost(RayJobsError("the poller of this cluster was cancelled"))
+            self._lost(RayJobsError(f"{self.cluster.address}: the poller of this cluster was cancelled"))
             for job in self._jobs.values():
                 self._hurry(job)
         elif error is not None:
@@ -156,13 +156,13 @@ class Poller:
         while True:
             try:
                 await self._round()
-            except Exception as e:  # whoever follows a job must not wait for ever
-                log.exception("The poller of %s crashed; it goes on", self.cluster.address)
+            except Exception as e:  # followers must not wait forever
+                log.exception("The poller of %s crashed; it continues", self.cluster.address)
                 self._lost(RayJobsError(f"{self.cluster.address}: the poller of this cluster crashed: {e!r}"))
                 await asyncio.sleep(CRASH_PAUSE)
 
     async def _round(self) -> None:
-        """Do what is due, then wait until something is."""
+        """Do what is due; if nothing is, wait until something becomes due."""
         self._more.clear()
         if self._outage is not None and self._jobs:
             await self._probe()
@@ -185,7 +185,7 @@ class Poller:
     async def _ask(self, due: list[FollowedJob], now: float) -> None:
         await self._learn_record()
         if unlisted := [job for job in due if job.unlisted]:
-            # Before there is another list: a head may have forgotten its jobs.
+            # At once, not with the next list: the head may have forgotten these jobs.
             await self._look_at(unlisted)
             return
         next_list = self._next_list(now)
@@ -208,11 +208,11 @@ class Poller:
             await self._list()
 
     async def _look_at(self, jobs: list[FollowedJob]) -> None:
-        """Have jobs looked at one by one, each as soon as the head is to be asked again and there is a slot."""
+        """Request jobs one by one, each as soon as the head's load allows and a slot is free."""
         for job in jobs:
             if self._is_vain(job):
                 continue
-            if (pause := self.load.pause(LOOK_COST, time.monotonic())) > ROUND:  # for several looks together
+            if (pause := self.load.pause(LOOK_COST, time.monotonic())) > ROUND:  # one pause for several requests
                 await asyncio.sleep(pause)
             await self._slots.acquire()
             if self._is_vain(job):
@@ -224,11 +224,11 @@ class Poller:
             look.add_done_callback(self._looks.discard)
 
     def _is_vain(self, job: FollowedJob) -> bool:
-        """Whether nobody would be helped by a look at a job: the cluster is away, or they have left."""
+        """Return whether a request would help nobody: the cluster is unreachable, or the followers have left."""
         return self._outage is not None or not job.followers
 
     async def _learn_record(self) -> None:
-        """Ask once about how many jobs are on record, when so many are followed that it matters."""
+        """Estimate once how many jobs are on record, if enough jobs are followed for it to matter."""
         if self._estimated or len(self._jobs) < LEAST_WATCHED:
             return
         self._estimated = True
@@ -265,7 +265,7 @@ class Poller:
         try:
             number = await self.transport.run(read_list(lambda: take, repeatable=False))
         except RayJobsError as e:
-            log.info("The list of jobs could not be read, they are looked at one by one: %s", e)
+            log.info("The list of jobs could not be read; polling them one by one: %s", e)
             self._no_list_before = time.monotonic() + LIST_PAUSE
             return
         self.load.listed(number)
@@ -277,14 +277,14 @@ class Poller:
         await asyncio.sleep(self.load.pause(LIST_COST * number, time.monotonic()))
 
     async def _look(self, job: FollowedJob) -> None:
-        """Look at one job; holds a slot, which it gives back."""
+        """Request one job; releases the slot that the caller has acquired."""
         try:
             error = await self._found(job)
             if error is not None:
                 await self._doubtful(job, error)
         except asyncio.CancelledError:
             raise
-        except BaseException as e:  # noqa: BLE001 - a signal that hit this task, or a defect: not to be lost
+        except BaseException as e:  # noqa: BLE001 - a signal raised here, or a defect: must not be lost
             job.tell(e)
         finally:
             job.looking = False
@@ -293,7 +293,7 @@ class Poller:
                 self._more.set()
 
     async def _found(self, job: FollowedJob) -> RayJobsError | None:
-        """Look at one job and tell its followers; return what hindered it."""
+        """Request one job and notify its followers; return the error if there was no answer about it."""
         self.load.looked()
         began = time.monotonic()
         try:
@@ -311,7 +311,7 @@ class Poller:
         return None
 
     async def _doubtful(self, job: FollowedJob, error: RayJobsError) -> None:
-        """Find out by another job whether the cluster is away, or this one job can't be read."""
+        """Request another job, to find out whether the cluster is unreachable or only this job can't be read."""
         now = time.monotonic()
         job.failing = job.failing or now
         async with self._doubt:
@@ -319,7 +319,7 @@ class Poller:
                 return
             others = [other for other in self._jobs.values() if other.failing is None]
             if not others or await self._found(random.choice(others)) is not None:  # noqa: S311 - no secret
-                # One job may have been unreadable for long before the cluster went away.
+                # This job may have been unreadable for long before the cluster became unreachable.
                 self._lost(error, max(job.failing, self._heard))
                 return
         job.looked(time.monotonic())
@@ -327,7 +327,7 @@ class Poller:
         job.tell(Trouble(error, job.failing))
 
     async def _probe(self) -> None:
-        """Look at some job, until the cluster answers again."""
+        """Request some job, to find out whether the cluster answers again."""
         job = random.choice(list(self._jobs.values()))  # noqa: S311 - no secret
         pause = min((follower.delay() for follower in job.followers), default=0.0)
         await asyncio.sleep(min(pause, LONGEST_LOST_INTERVAL))
@@ -335,7 +335,7 @@ class Poller:
             self._lost(error)
 
     def _lost(self, error: RayJobsError, since: float | None = None) -> None:
-        """Tell everybody that the cluster is away, or still is; what was asked for those who have left tells nobody."""
+        """Notify all followers that the cluster is unreachable, or still is; ignored if there are none."""
         if not self._jobs:
             return
         if self._outage is not None:
@@ -345,7 +345,7 @@ class Poller:
             job.tell(self._outage)
 
     def _answered(self) -> None:
-        """Note that the cluster answers; after an outage all jobs are looked at, spread over their delays."""
+        """Record that the cluster answers; after an outage, request all jobs, spread over their delays."""
         now = self._heard = time.monotonic()
         if self._outage is None:
             return

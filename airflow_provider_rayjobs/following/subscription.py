@@ -1,4 +1,4 @@
-"""A job that a poller looks at, and those who wait for its news."""
+"""A job that a poller polls, and the followers that wait for its news."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.exceptions import RayJobsError
 
 
-#: The least share of its delay after which a job is looked at by itself: so the looks at many spread.
+#: A job is requested by itself after this share of its delay at the earliest; the random rest spreads the requests.
 JITTER = 0.9
 
 
 @dataclass(frozen=True)
 class Trouble:
     """
-    A look that told nothing of the job, or that there is none.
+    A request that failed, or that found no job.
 
-    :param error: why.
-    :param since: seconds of the monotonic clock since when there is trouble.
+    :param error: the reason.
+    :param since: when the trouble began, in seconds of the monotonic clock.
     """
 
     error: RayJobsError
@@ -38,7 +38,7 @@ class Subscription:
 
     def __init__(self, delay: Callable[[], float], hurry: Callable[[], None]) -> None:
         self.delay = delay
-        #: Has the job looked at now.
+        #: Has the job requested now.
         self.hurry = hurry
         self._news: JobDetails | Trouble | BaseException | None = None
         self._seen: str | None = None
@@ -46,11 +46,11 @@ class Subscription:
 
     async def news(self, within: float | None = None) -> JobDetails | Trouble | None:
         """
-        Wait until the job's status is another than it was at the last news, or a look met with trouble.
+        Wait until the job's status differs from the last news, or a request meets with trouble.
 
-        After trouble the next look that succeeds is news in any case.
+        After trouble, the next request that succeeds is always news.
 
-        :param within: seconds to wait at most; None: for ever.
+        :param within: longest time to wait, in seconds; None: no limit.
         :return: None when the time is over.
         """
         if self._news is None and (within is None or within > 0):
@@ -69,11 +69,11 @@ class Subscription:
         return news
 
     def knows(self, status: object) -> bool:
-        """Whether a look that found this status is no news."""
+        """Return whether the follower knows this status already."""
         return self._seen == status
 
     def forget(self) -> None:
-        """Have the next look be news, whatever it finds."""
+        """Treat the next status as news, whatever it is."""
         self._seen = None
 
     def post(self, news: JobDetails | Trouble | BaseException) -> None:
@@ -92,7 +92,7 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 
 class FollowedJob:
     """
-    What the poller knows of one job.
+    What the poller knows about one job.
 
     :param submission_id: the job.
     """
@@ -102,12 +102,12 @@ class FollowedJob:
         self.followers: list[Subscription] = []
         self.due = -math.inf
         self.delay = math.inf
-        self.alone = False  # the next look is at this job only: a hinted one, a doubtful one
+        self.alone = False  # requested by itself next: after a hint, or an error
         self.hinted = -math.inf
         self.looking = False
         self.failing: float | None = None
         self.unlisted = False  # the last list did not hold it
-        self.answered = -math.inf  # when the last look that found it began
+        self.answered = -math.inf  # when the last request that found it began
 
     def tell(self, news: JobDetails | Trouble | BaseException) -> None:
         """Give news to all followers."""
@@ -115,11 +115,11 @@ class FollowedJob:
             follower.post(news)
 
     def hint(self, now: float) -> None:
-        """Have the job looked at now, and by itself; a look that is under way does not count."""
+        """Have the job requested now, and by itself; a request that is under way does not count."""
         self.due, self.alone, self.hinted = -math.inf, True, now
 
     def looked(self, began: float) -> None:
-        """Note a look; the next one is due after the shortest delay that a follower asks for."""
+        """Record a request; the next one is due after the shortest delay that a follower asks for."""
         self.unlisted = False
         self.delay = min((follower.delay() for follower in self.followers), default=math.inf)
         if self.hinted <= began:

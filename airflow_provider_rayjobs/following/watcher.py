@@ -1,7 +1,7 @@
 """
-Following one job to its end: the one wait of the synchronous operator and of the trigger.
+Follows one job to its end, for the synchronous operator and for the trigger.
 
-The outcome comes from the job's status only. The log stream runs beside and says when to look, never what to conclude.
+The outcome comes from the job's status only. The log stream runs beside it; its end prompts a request for the status.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.following.poller import Poller
     from airflow_provider_rayjobs.following.subscription import Subscription, Trouble
 
-#: A job's end is noticed within a twentieth of its age, and within 1.5 s for a young one; an answer takes time.
+#: With the time of an answer, a job's end is noticed within a twentieth of its age, or within 1.5 s if it is young.
 SHORTEST_INTERVAL = 1.35
 INTERVAL_SHARE = 0.047
 
 #: Seconds to wait for a job that was asked to stop; Ray sends SIGKILL a few seconds after SIGTERM.
 LIMIT_STOP_TIMEOUT = 30.0
 
-#: Seconds that the requests of a stop may take in all, from a cluster that is slow to answer.
+#: Longest time in seconds for all requests of a stop, if the cluster is slow to answer.
 LIMIT_STOP_TOTAL = 60.0
 
-#: Seconds that the log's last lines may take when only they are wanted.
+#: Longest time in seconds for reading only the log's last lines.
 TAIL_PATIENCE = 8.0
 
-#: Seconds for which limits that have passed wait for the first look at a job: it may have ended in time.
+#: Seconds for which limits that have passed wait for the first answer about a job, which may have ended in time.
 FIRST_LOOK_PATIENCE = 10.0
 
 
@@ -55,7 +55,7 @@ class Watch:
     :param submission_id: the job.
     :param submitted_at: Unix seconds of its submission.
     :param session_name: the head's session at submission, to tell a restarted head from a deleted job.
-    :param poll_interval: longest time between two looks, in seconds.
+    :param poll_interval: longest time between two requests for the job, in seconds.
     :param deadlines: name of a limit (``job_timeout``, ``execution_timeout``) to Unix seconds.
     :param pending_deadline: Unix seconds at which the job must have left PENDING.
     :param stream_logs: whether the job's lines are written to the log.
@@ -72,16 +72,16 @@ class Watch:
     reattached_at: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the arguments that make an equal watch."""
+        """Return the constructor's arguments, as JSON."""
         return {**asdict(self), "deadlines": dict(self.deadlines)}
 
 
 def poll_delay(age: float, poll_interval: float) -> float:
     """
-    Return the seconds until the next look at a job, at most.
+    Return the longest time until the next request for a job, in seconds.
 
     :param age: seconds since its submission.
-    :param poll_interval: the longest delay.
+    :param poll_interval: upper limit, in seconds.
     """
     return min(max(SHORTEST_INTERVAL, INTERVAL_SHARE * age), poll_interval)
 
@@ -90,12 +90,12 @@ class JobWatcher:
     """
     Follows one job.
 
-    :param poller: looks at the cluster's jobs.
+    :param poller: polls the cluster's jobs.
     :param watch: what to follow.
-    :param log: a logger, Airflow's or Python's: where the status changes and the job's lines go.
-    :param public_for: given a job's details, returns what takes that job's secrets out of its text; given None, what
-        is known to be secret without them. Nothing that the job says is shown before.
-    :param write: takes the job's lines; by default they go to ``log``, too.
+    :param log: Airflow's or Python's logger for status changes and the job's lines.
+    :param public_for: returns a function that removes secrets from text: those of a job, or, for None, those that are
+        known without the job. None of the job's own text is shown before its details are known.
+    :param write: called with each of the job's lines; by default they go to ``log``, too.
     """
 
     def __init__(
@@ -112,13 +112,13 @@ class JobWatcher:
         self._log = log
         self._status: JobStatus | None = None
         self._status_since = watch.submitted_at
-        self._spent: list[tuple[str, float]] = []  # each earlier status, with the seconds that it was seen to hold
+        self._spent: list[tuple[str, float]] = []  # each earlier status, and for how many seconds it was seen
         self._ended_at: float | None = None  # Unix seconds
         self._passed: str | None = None  # the limit for which the job was asked to stop
-        self._stop_again = 0.0  # Unix seconds, after a stop that found no contact
+        self._stop_again = 0.0  # Unix seconds at which to try again, after a stop without contact
         self._contact = Contact(poller.cluster.unreachable_timeout, log)
         self._began = time.time()
-        self._job: JobDetails | None = None  # what the last look saw
+        self._job: JobDetails | None = None  # as it was last seen
         self._node_id: str | None = None  # of the node that has the job's files
         self._public_for = public_for
         self._public = public_for(None)
@@ -130,8 +130,8 @@ class JobWatcher:
             show,
             log.warning,
             take=self._progress.take,
-            public=lambda text: self._public(text),  # noqa: PLW0108 - it becomes another when the job is known
-            rooms=poller.rooms,
+            public=lambda text: self._public(text),  # noqa: PLW0108 - it is replaced once the job is known
+            slots=poller.stream_slots,
         )
         self._prepared = asyncio.Event()
 
@@ -139,7 +139,7 @@ class JobWatcher:
         """Follow the job until it ends, a deadline passes, or contact is lost for too long."""
         streaming = None
         if self._watch.stream_logs:
-            # Whoever takes over, after a triggerer's restart say, reads the log anew: Ray knows no position in it.
+            # After a takeover, such as a triggerer's restart, the log is read anew: Ray has no positions in it.
             self._log.info("Log of Ray job %s, from its first line:", self._watch.submission_id)
             streaming = asyncio.ensure_future(self._stream())
         looking = asyncio.ensure_future(self._until_over())
@@ -157,7 +157,7 @@ class JobWatcher:
             if streaming is not None:
                 streaming.cancel()
             await asyncio.gather(looking, *([] if streaming is None else [streaming]), return_exceptions=True)
-        # Airflow writes events into logs and its database: what nobody will read stays out.
+        # Airflow writes events into logs and its database, so they hold only the lines that somebody will read.
         tail = await self._tail() if event.outcome is Outcome.FAILED else ()
         self._progress.flush()
         if self._ended_at is not None and self._status is not None:
@@ -167,11 +167,11 @@ class JobWatcher:
         return replace(self._masked(event), log_tail=tail, ended_at=time.time())
 
     def _masked(self, event: JobEvent) -> JobEvent:
-        """Return an event without secrets: Airflow keeps it in its database, and what a job says may hold some."""
+        """Return an event without secrets: Airflow keeps it in its database, and a job's texts may hold some."""
         report = self._progress.last
 
         def shown(text: str) -> str:
-            # A set-up that fails is told with the commands that failed, and with the URLs in them.
+            # Ray reports a failed set-up with its commands, and their URLs may hold logins.
             return safe_text(without_logins(self._public(text)))
 
         return replace(
@@ -188,7 +188,7 @@ class JobWatcher:
 
     @staticmethod
     async def _first_of(looking: asyncio.Future[JobEvent], streaming: asyncio.Future[None] | None) -> JobEvent:
-        """Wait for the outcome; a signal or an alarm that hit the log's reader ends the wait, too."""
+        """Wait for the outcome; a signal or an alarm that is raised in the log's task ends the wait, too."""
         if streaming is not None:
             both: set[asyncio.Future[Any]] = {looking, streaming}
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -199,7 +199,7 @@ class JobWatcher:
         return await looking
 
     async def _tail(self) -> tuple[str, ...]:
-        """Return the last lines of the job's log, for the error of a failed job; none where they can't be had."""
+        """Return the last lines of the job's log, for the error of a failed job; none if they can't be read."""
         if self._logs.complete or self._node_id is None:
             return self._logs.lines.tail()
         lines = LineWriter(lambda line: None)
@@ -213,7 +213,7 @@ class JobWatcher:
             async with asyncio.timeout(TAIL_PATIENCE):
                 await self._transport.run(read_file(self._watch.submission_id, self._node_id, begin, lines=TAIL_LINES))
         except (RayJobsError, TimeoutError) as e:
-            problem = str(e) or f"not within {TAIL_PATIENCE:.0f} s"
+            problem = str(e) or f"no answer within {TAIL_PATIENCE:.0f} s"
             self._log.info("The last lines of the job's log can't be read: %s", problem)
             return ()
         lines.flush()
@@ -232,7 +232,7 @@ class JobWatcher:
                     return event
 
     async def _decide(self, news: JobDetails | Trouble | None, job: Subscription) -> JobEvent | None:
-        """Draw the conclusion from a look, or from the time alone."""
+        """Return the outcome, if the news or the time decides it."""
         if isinstance(news, JobDetails):
             self._contact.back()
             self._learn(news)
@@ -251,12 +251,12 @@ class JobWatcher:
             except RayJobsError as e:
                 self._stop_again = time.time() + LONGEST_LOST_INTERVAL
                 self._contact.failed(e)
-                job.forget()  # whether contact is back, the next look tells
+                job.forget()  # the next request shows whether contact is back
                 job.hurry()
         return self._given_up()
 
     def _learn(self, job: JobDetails) -> None:
-        """Take from a look what the job's process, its log and its secrets are found by."""
+        """Store the details by which the job's process, its log and its secrets are found."""
         self._job = job
         self._node_id = self._logs.node_id = job.driver_node_id or self._node_id
         if not self._prepared.is_set():
@@ -264,7 +264,7 @@ class JobWatcher:
             self._prepared.set()
 
     def _patience(self) -> float | None:
-        """Return the seconds after which something is to be decided even without news; None: never."""
+        """Return the seconds after which a decision is due even without news; None: never."""
         limits = [*self._watch.deadlines.values()]
         if self._status is None:
             limits = [max(limit, self._began + FIRST_LOOK_PATIENCE) for limit in limits]
@@ -276,7 +276,7 @@ class JobWatcher:
 
     @property
     def _is_pending(self) -> bool:
-        """Whether the last look saw the job PENDING."""
+        """Whether the job was PENDING when it was last seen, and contact is not lost."""
         return self._status is JobStatus.PENDING and not self._contact.lost
 
     def _report(self, status: JobStatus) -> None:
@@ -311,7 +311,7 @@ class JobWatcher:
         return replace(event, submission_id=self._watch.submission_id)
 
     async def _lost(self) -> JobEvent:
-        """Tell why the cluster does not know the job any more, and whether its process may still run."""
+        """Find out why the cluster no longer knows the job, and whether its process may still run."""
         before, reason = self._watch.session_name, ""
         try:
             now = (await self._transport.run(verbs.get_version())).session_name
@@ -320,8 +320,8 @@ class JobWatcher:
             elif before != now:
                 reason = f"the head restarted (session {before} became {now}) and forgot its jobs"
         except RayJobsError as e:
-            reason = f"the cluster answered 404, then nothing ({e})"
-        if not reason:  # and Ray deletes no job that has not ended
+            reason = f"the cluster answered HTTP 404, then nothing ({e})"
+        if not reason:  # the job has ended: Ray deletes no other
             detail = (
                 "was deleted from the cluster, whose head did not restart. A retry of this task submits the job again."
             )
@@ -335,19 +335,19 @@ class JobWatcher:
     def _given_up(self) -> JobEvent | None:
         if (detail := self._contact.given_up()) is None:
             return None
-        hint = "the job itself may still run; a retry of this task finds it"
-        return self._event(Outcome.UNREACHABLE, f"could not be followed, {hint}: {detail}")
+        text = f"could not be followed (it may still run; a retry of this task finds it): {detail}"
+        return self._event(Outcome.UNREACHABLE, text)
 
     def _passed_before(self, job: JobDetails) -> str | None:
         """
-        Name the limit for which an earlier watcher, in a triggerer that was restarted since, stopped a job.
+        Return the limit for which an earlier watcher stopped a job, in a triggerer that was restarted since; else None.
 
-        A job that was stopped for a limit ended after it. Of one that was stopped while PENDING Ray tells no more than
-        of one that ran, so for ``pending_timeout`` it must have ended while that watcher waited for its end.
+        A job that was stopped for a limit ended after it. Ray does not report whether a stopped job ever ran. So for
+        ``pending_timeout`` the job must have ended while that watcher waited for its end.
         """
         watch = self._watch
         ends = [self._ended_at or time.time()]  # by the head's clock, which may be wrong
-        if job.start_time is not None and job.end_time is not None:  # right but for the time that the submission took
+        if job.start_time is not None and job.end_time is not None:  # exact, but for the time of the submission
             ends.append(watch.submitted_at + (job.end_time - job.start_time) / 1000)
         ended_at = min(max(ends), time.time())
         passed = [(deadline, name) for name, deadline in watch.deadlines.items() if deadline <= ended_at]
@@ -357,23 +357,23 @@ class JobWatcher:
             passed.append((pending, "pending_timeout"))
         if not passed:
             return None
-        return f"passed its {min(passed)[1]}: it ended {ended_at - watch.submitted_at:.0f} s after its submission"
+        return f"exceeded its {min(passed)[1]}: it ended {ended_at - watch.submitted_at:.0f} s after its submission"
 
     def _passed_deadline(self) -> str | None:
-        """Name the limit that has passed."""
+        """Return the limit that has passed, as a message; else None."""
         now = time.time()
         if now < self._stop_again:
             return None
         for name, deadline in self._watch.deadlines.items():
             if now >= deadline:
-                return f"passed its {name}: it was submitted {now - self._watch.submitted_at:.0f} s ago"
+                return f"exceeded its {name}: it was submitted {now - self._watch.submitted_at:.0f} s ago"
         pending = self._watch.pending_deadline
         if pending is not None and now >= pending and self._is_pending:
-            return f"passed its pending_timeout: still PENDING after {now - self._watch.submitted_at:.0f} s"
+            return f"exceeded its pending_timeout: still PENDING after {now - self._watch.submitted_at:.0f} s"
         return None
 
     async def _timed_out(self, what: str) -> JobEvent:
-        """Stop the job; a job that came to its own end meanwhile keeps its outcome."""
+        """Stop the job; if it ended by itself meanwhile, its outcome counts."""
         self._log.warning("Ray job %s %s; stopping it", self._watch.submission_id, what)
         self._passed = what
         stop = verbs.stop_and_wait(self._watch.submission_id, patience=LIMIT_STOP_TIMEOUT)
@@ -383,22 +383,22 @@ class JobWatcher:
         except TimeoutError:
             address = self._transport.cluster.address
             raise RayClusterUnreachableError(
-                f"{address}: no answer to the stop within {LIMIT_STOP_TOTAL:.0f} s"
+                f"{address}: no answer to the request to stop within {LIMIT_STOP_TOTAL:.0f} s"
             ) from None
         if job is None:
             return await self._lost()
         if job.status.is_terminal:
             return self._ended(job)
-        result = f"asked to stop, it is still {job.status} {LIMIT_STOP_TIMEOUT:.0f} s later"
+        result = f"it is still {job.status} {LIMIT_STOP_TIMEOUT:.0f} s after it was asked to stop"
         return self._event(Outcome.TIMEOUT, f"{what}; {result}")
 
 
 def _end_line(submission_id: str, status: str, seconds: float, spent: Sequence[tuple[str, float]], page: str) -> str:
     """
-    Return the line that sums a job up.
+    Return the log line that summarizes a job.
 
     :param seconds: from the submission to the job's end.
-    :param spent: each status that was seen, with the seconds that it held.
+    :param spent: each status that was seen, and for how many seconds.
     :param page: URL of the job's page.
     """
     parts = ", ".join(f"{earlier} {held:.1f} s" for earlier, held in spent)

@@ -1,1 +1,1 @@
-"""Sends a Python function to the cluster, and reads the value that it returns."""
+"""Ships a Python function to the cluster, and reads the value that it returns."""

@@ -1,9 +1,9 @@
 """
-The package that takes a function and its arguments to the cluster: one entry more in ``py_modules``.
+Builds the package that ships a function and its arguments to the cluster: one more entry in ``py_modules``.
 
-It holds the driver, what that imports, and one JSON file, so nothing of it shows in the dashboard, where entrypoint
-and ``runtime_env`` can be read, and no length of a command line or an environment limits it. The user's ``working_dir``
-and ``py_modules`` stay as they are.
+It holds the driver, the modules that the driver imports, and one JSON file. So the dashboard, which shows entrypoint
+and ``runtime_env``, does not show the arguments, and the limits for command lines and environments do not apply. The
+user's ``working_dir`` and ``py_modules`` stay as they are.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
     from airflow_provider_rayjobs.client.exchange import Flow
 
-#: Largest value that comes back through Ray, as JSON, in bytes.
+#: Largest value that Ray returns, in bytes of JSON.
 RESULT_LIMIT = 16 * 1024 * 1024
 
 SERIALIZERS = ("json", "cloudpickle")
 
-#: The module that the entrypoint runs; its own folder goes first, whatever else the job has on its path.
+#: The module that the entrypoint runs; it puts its own folder first on the job's path.
 LAUNCHER = "airflow_ray_job"
 _LAUNCHER_SOURCE = """\
 import os
@@ -54,7 +54,7 @@ main(folder)
 #: The modules of this provider that the job imports.
 _SHIPPED = ("functions.shipped.driver", "functions.shipped.values", "progress")
 
-#: Where this provider is installed on the cluster, the rest of it can be imported beside what is shipped.
+#: If this provider is installed on the cluster too, its other modules can be imported beside the shipped ones.
 _INIT_SOURCE = "__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n"
 
 
@@ -62,39 +62,39 @@ def check_function(function: Callable[..., Any]) -> None:
     """
     Check that a function can be shipped as its source.
 
-    :raises TypeError: it is none that is defined with ``def``.
-    :raises ValueError: it needs something of the function around it, or a parameter's default something of its module.
+    :raises TypeError: if it is not a plain function that is defined with ``def``.
+    :raises ValueError: if it uses variables of an enclosing function, or a default uses names of its module.
     """
     name = getattr(function, "__qualname__", repr(function))
     if not isinstance(function, types.FunctionType) or function.__name__ == "<lambda>":
-        raise TypeError(f"@task.ray_job takes a function that is defined with def, not {name}")
+        raise TypeError(f"@task.ray_job needs a function that is defined with def, not {name}")
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"@task.ray_job: {name} is asynchronous; define it with def, and use asyncio.run inside")
     if hasattr(function, "__wrapped__"):
-        raise TypeError(f"@task.ray_job: {name} has another decorator below, which can't be shipped; take it away")
+        raise TypeError(f"@task.ray_job: {name} has another decorator below it, which can't be shipped; remove it")
     if function.__code__.co_freevars:
         used = ", ".join(function.__code__.co_freevars)
         raise ValueError(
-            f"@task.ray_job: {name} uses {used} of the function around it, which the cluster does not have; "
-            "make it an argument, or define it inside"
+            f"@task.ray_job: {name} uses {used} of the enclosing function, which the cluster does not have; "
+            "pass it as an argument, or define it inside"
         )
     _check_defaults(function)
 
 
 def _check_defaults(function: Callable[..., Any]) -> None:
     """
-    Check that the defaults of a function's parameters can be evaluated on the cluster, where its module is not.
+    Check that the defaults of a function's parameters can be evaluated on the cluster, which does not have its module.
 
-    Annotations are not evaluated there, and Airflow's own decorator is taken away.
+    Annotations are not evaluated there, and Airflow's own decorator is removed.
 
-    :raises ValueError: a default names something that only the DAG file has.
+    :raises ValueError: if a default uses a name that only the DAG file has.
     """
     if not function.__defaults__ and not function.__kwdefaults__:
         return
     try:
         found = _definition(function, inspect.getsource(function))
     except (OSError, TypeError, SyntaxError, StopIteration, tokenize.TokenError):
-        return  # told when the task runs, which needs the source
+        return  # reported when the task runs, which needs the source
     args = found.args
     positional = [*args.posonlyargs, *args.args]
     defaults = [*zip(positional[len(positional) - len(args.defaults) :], args.defaults, strict=True)]
@@ -104,12 +104,12 @@ def _check_defaults(function: Callable[..., Any]) -> None:
         if names := sorted(_names_of(default) - there):
             raise ValueError(
                 f"@task.ray_job: the default of {function.__qualname__}'s parameter {arg.arg} uses {', '.join(names)}, "
-                "which the cluster does not have; write the value itself, or give it in the call"
+                "which the cluster does not have; write the value itself, or pass it in the call"
             )
 
 
 def _names_of(expression: ast.expr) -> set[str]:
-    """Return what an expression names, but for names of its own, as in a lambda."""
+    """Return the names that an expression uses, except its own, such as a lambda's arguments."""
     nodes = [*ast.walk(expression)]
     own = {node.arg for node in nodes if isinstance(node, ast.arg)}
     own |= {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
@@ -120,8 +120,8 @@ def _definition(function: Callable[..., Any], source: str) -> ast.FunctionDef:
     """
     Return the definition of a function in its source.
 
-    :raises SyntaxError: the source is none of Python.
-    :raises StopIteration: it has no function.
+    :raises SyntaxError: if the source is not valid Python.
+    :raises StopIteration: if it defines no function.
     """
     tree = driver.parse_function(source, function.__code__.co_filename, 1)
     return next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
@@ -136,13 +136,13 @@ def describe_task(
     result_path: str | None = None,
 ) -> bytes:
     """
-    Return what the driver reads: the function, its arguments, and where its value goes.
+    Return the task file for the driver: the function, its arguments, and where its value goes.
 
     :param serializer: one of :data:`SERIALIZERS`, for the arguments.
     :param result_path: URL of a folder for a large value.
-    :raises TypeError: an argument has no form; the message names it.
-    :raises ValueError: the function's source can't be had.
-    :raises RuntimeError: the DAG file was changed after it was read.
+    :raises TypeError: if an argument can't be serialized.
+    :raises ValueError: if the function's source can't be read, or cloudpickle is not installed.
+    :raises RuntimeError: if the DAG file was changed after it was read.
     """
     try:
         lines, first = inspect.getsourcelines(function)
@@ -167,7 +167,7 @@ def describe_task(
 
 
 def _check_source(function: Callable[..., Any], source: str) -> None:
-    """Check that the lines of the file are still those of the function."""
+    """Check that the lines of the file still define the function."""
     found: ast.FunctionDef | None
     try:
         found = _definition(function, source)
@@ -177,17 +177,21 @@ def _check_source(function: Callable[..., Any], source: str) -> None:
     code = function.__code__
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     if found is None or found.name != function.__name__ or tuple(arguments) != names:
-        raise RuntimeError(f"{code.co_filename} was changed after it was read; {function.__name__} can't be shipped")
+        raise RuntimeError(
+            f"{code.co_filename} was changed after it was read, so {function.__name__} can't be shipped; retry the task"
+        )
 
 
 def _pickled(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
     try:
         cloudpickle = importlib.import_module("cloudpickle")
     except ModuleNotFoundError as e:
-        raise ValueError("serializer='cloudpickle' needs cloudpickle on the Airflow worker: pip install it") from e
+        raise ValueError(
+            "serializer='cloudpickle' needs the package cloudpickle on the Airflow worker; install it there"
+        ) from e
     try:
         pickled: bytes = cloudpickle.dumps((tuple(args), dict(kwargs)))
-    except Exception as e:  # an argument's own __reduce__ raises what it likes
+    except Exception as e:  # an argument's own __reduce__ may raise anything
         raise TypeError(f"the arguments can't be pickled: {e!r}") from e
     return pickled
 
@@ -196,9 +200,9 @@ def build_package(task: bytes, limit: int) -> bytes:
     """
     Return the zip file for ``py_modules``.
 
-    :param task: of :func:`describe_task`.
-    :param limit: most bytes that the cluster takes.
-    :raises ValueError: it is larger.
+    :param task: returned by :func:`describe_task`.
+    :param limit: most bytes that the cluster accepts.
+    :raises ValueError: if the file is larger.
     """
     files = {f"{LAUNCHER}.py": _LAUNCHER_SOURCE.encode()}
     for name in _SHIPPED:
@@ -209,12 +213,12 @@ def build_package(task: bytes, limit: int) -> bytes:
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)  # of a fixed date
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)  # with a fixed date
     package = target.getvalue()
     if len(package) > limit:
         raise ValueError(
-            f"the function and its arguments are {len(package):,} bytes, compressed, and the cluster takes "
-            f"{limit:,}; pass the path or URL of large data instead"
+            f"the function and its arguments have {len(package):,} bytes after compression, and the cluster accepts at "
+            f"most {limit:,}; pass the path or URL of large data instead"
         )
     return package
 
@@ -222,12 +226,12 @@ def build_package(task: bytes, limit: int) -> bytes:
 def _source(name: str) -> bytes:
     spec = importlib.util.find_spec(f"{PACKAGE}.{name}")
     if spec is None or spec.origin is None:
-        raise ValueError(f"the source of the provider's module {name} can't be found")
+        raise ValueError(f"the source of the provider's module {name} was not found")
     return Path(spec.origin).read_bytes()
 
 
 class _Content(io.BytesIO):
-    """A package that is sent; ``requests`` asks for its length."""
+    """The package as the body of a request; ``requests`` reads its length."""
 
     def __len__(self) -> int:
         return len(self.getbuffer())
@@ -235,14 +239,14 @@ class _Content(io.BytesIO):
 
 def upload_package(package: bytes, key: str) -> Flow[str]:
     """
-    Store a package in the cluster, unless it is there (``GET`` and ``PUT /api/packages/gcs/{name}``).
+    Store a package in the cluster, unless it is there already (``GET`` and ``PUT /api/packages/gcs/{name}``).
 
-    :param key: tells equal packages of two jobs apart: Ray deletes a package with the last job that uses it.
+    :param key: makes equal packages of two jobs differ: Ray deletes a package with the last job that uses it.
     :return: its URI.
-    :raises RayPackageTooLargeError: the server, or a proxy before it, does not take so much.
+    :raises RayPackageTooLargeError: if it is too large for the server or a proxy before it.
     """
     digest = hashlib.sha1(key.encode() + package, usedforsecurity=False).hexdigest()
-    name = f"_ray_pkg_{digest}.zip"  # as Ray's client calls them
+    name = f"_ray_pkg_{digest}.zip"  # as Ray's client names packages
     if not (yield from has_package(name)) and not (yield from put_package(name, lambda: _Content(package))):
         raise RayPackageTooLargeError(
             f"the function's arguments make a package of {len(package):,} bytes, which the server refuses (HTTP 413); "

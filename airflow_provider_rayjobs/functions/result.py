@@ -1,8 +1,8 @@
 """
-What a function that ran as a Ray job came to: the file that its driver wrote beside the job's log.
+Reads the result of a function that ran as a Ray job: the file that its driver wrote beside the job's log.
 
-Ray's dashboard hands it out with ``GET /api/v0/logs/file``, whose cost does not depend on what the job printed, and
-which nothing that the job prints can disturb. Length and digest are checked; nothing is unpickled.
+Ray's dashboard serves the file with ``GET /api/v0/logs/file``. What the job prints neither slows that down nor damages
+the result. Length and digest are checked; nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.client.answer_body import TakePiece
     from airflow_provider_rayjobs.client.exchange import Flow
 
-#: Longest description of a result, in bytes, and what older Rays add to a file.
+#: Bytes that a file may have beside the value: its description, and what older versions of Ray add.
 _MARGIN = 64 * 1024
 
-#: Seconds between two attempts, and attempts at an answer that may be another a moment later.
+#: Seconds between two attempts, and most attempts after an error that may be gone a moment later.
 _PAUSE = 2.0
 _ATTEMPTS = 3
 
-#: Rays up to 2.40 or later put a byte before each block of a file: "1", or "0" before an error.
+#: Ray up to 2.40 or later puts a byte before each block of a file: "1", or "0" before an error.
 _BLOCK = 64 * 1024
 
 
 @dataclass(frozen=True)
 class Record:
     """
-    The file's content, checked.
+    The checked content of a result file.
 
     :param outcome: ``value``, ``error`` or ``stored``.
     :param text: the value as JSON, or the traceback; empty when the value is stored elsewhere.
@@ -67,14 +67,14 @@ class Record:
 
 async def read_record(transport: AiohttpTransport, submission_id: str, node_id: str | None, log: Any) -> Record:
     """
-    Read what a job's function came to (``GET /api/v0/logs/file``).
+    Read the result of a job's function (``GET /api/v0/logs/file``).
 
     :param submission_id: a job that has ended.
     :param node_id: its ``driver_node_id``.
-    :param log: where lost contact is told.
-    :raises RayJobResultError: there is nothing, or it is damaged.
-    :raises RayRequestRefusedError: the credentials were refused, or nobody serves the route.
-    :raises RayClusterUnreachableError: no contact for the connection's ``unreachable_timeout``.
+    :param log: logger for lost contact.
+    :raises RayJobResultError: if there is no result, or it is damaged.
+    :raises RayRequestRefusedError: if the credentials were refused, or the route is not served.
+    :raises RayClusterUnreachableError: if there was no contact for the connection's ``unreachable_timeout``.
     """
     contact, attempts = Contact(transport.cluster.unreachable_timeout, log), 0
     name = f"Ray job {submission_id}"
@@ -111,9 +111,9 @@ def _fetch(submission_id: str, node_id: str) -> Flow[bytes]:
     response = yield Request("GET", path, receive=receive, limit=RESULT_LIMIT + _MARGIN)
     if response.status != 200:
         raise file_error(response)
-    if data[:1] == b"<":  # a web page: no file of ours begins so
+    if data[:1] == b"<":  # a web page; our files begin differently
         raise file_error(response)
-    if bytes(data[:1]) in (b"", b"0"):  # an error of an older Ray, which it does not always get to tell
+    if bytes(data[:1]) in (b"", b"0"):  # an error of an older Ray, often without a text
         said = for_terminal(" ".join(data[1:1000].decode(errors="replace").split()))
         raise RayAPIError(f"{response.address}: {said or 'an empty answer'}", status=200)
     return bytes(data)
@@ -123,9 +123,9 @@ def parse_record(data: bytes, job: str) -> Record:
     """
     Check the file's content.
 
-    :param data: as Ray's dashboard gives it.
+    :param data: as Ray's dashboard serves it.
     :param job: the job, for messages.
-    :raises RayJobResultError: it is damaged.
+    :raises RayJobResultError: if it is damaged.
     """
     try:
         if data[:1] == b"1":
@@ -133,12 +133,12 @@ def parse_record(data: bytes, job: str) -> Record:
         head, _, body = data.partition(b"\n")
         header = decode_json(head.decode())
         if not isinstance(header, dict) or header.get("format") != FORMAT:
-            raise ValueError("it is of an unknown format")
+            raise ValueError("it has an unknown format")
         outcome = header.get("outcome")
         if outcome not in ("value", "error", "stored"):
-            raise ValueError(f"it tells the unknown outcome {str(outcome)[:100]!r}")
+            raise ValueError(f"it has the unknown outcome {str(outcome)[:100]!r}")
         if not isinstance(header["bytes"], int) or not isinstance(header["sha256"], str):
-            raise ValueError("it does not say its size and digest")
+            raise ValueError("its size or its digest is missing")
         record = Record(
             outcome,
             body.decode("ascii"),
@@ -157,10 +157,10 @@ def check_digest(data: bytes, record: Record) -> None:
     """
     Check a value's bytes.
 
-    :raises ValueError: they are not those that the driver wrote.
+    :raises ValueError: if they are not the bytes that the driver wrote.
     """
     if len(data) != record.size or hashlib.sha256(data).hexdigest() != record.sha256:
-        raise ValueError(f"{len(data):,} bytes came, which are not the {record.size!r} bytes that were written")
+        raise ValueError(f"the {len(data):,} bytes received are not the {record.size!r} bytes that the driver wrote")
 
 
 def stored_at(result_path: str, submission_id: str) -> str:
@@ -172,8 +172,8 @@ def value_of(record: Record, job: str, stored: bytes | None = None) -> Any:
     """
     Return the function's value.
 
-    :param stored: what was stored elsewhere.
-    :raises RayJobResultError: it is damaged.
+    :param stored: the value's bytes, if it was stored elsewhere.
+    :raises RayJobResultError: if it is damaged.
     """
     try:
         if stored is not None:

@@ -1,8 +1,8 @@
 """
-The files of a folder that belong into its package, found in one walk that does not enter what is excluded.
+Finds the files of a folder that belong in its package, in one walk that does not enter excluded folders.
 
-What is packed follows Ray's own client (``_zip_files`` of ``_private/runtime_env/packaging.py``): links are followed,
-also out of the folder; a folder without entries is kept; what is neither file nor folder is left out.
+The rules are those of Ray's own client (``_zip_files`` of ``_private/runtime_env/packaging.py``): links are followed,
+also out of the folder; empty folders are kept; what is neither a file nor a folder is left out.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: So many names are told of what was left out, for each reason.
-NAMES_TOLD = 5
+#: Most names that are listed for each reason why something was left out.
+NAMES_LISTED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +47,10 @@ class Entry:
         return stat.S_ISDIR(self.mode)
 
 
-#: Mode of all empty folders: Ray does not restore theirs, so it makes no other package.
+#: Mode of all empty folders: Ray does not restore theirs, so it must not change the package's name.
 EMPTY_FOLDER = stat.S_IFDIR | 0o755
 
-#: Rules that apply below a folder: from which character on a path is relative to where they stand, and the rules.
+#: Rules that apply in a folder, each with the length of the path prefix of the folder that they stand in.
 _Rules = tuple[tuple[int, IgnoreRules], ...]
 #: Device and inode.
 _Identity = tuple[int, int]
@@ -60,11 +60,11 @@ _Identity = tuple[int, int]
 class _Folder:
     name: str
     rules: _Rules
-    above: frozenset[_Identity]  # the folders on the way to it, itself included
+    above: frozenset[_Identity]  # this folder and the folders that it is in
 
 
 class _LeftOut:
-    """Counts what does not go into the package though no rule says so, and tells it in a bounded number of words."""
+    """Collects what is left out although no rule excludes it, and warns about it in a bounded number of words."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -73,10 +73,10 @@ class _LeftOut:
 
     def add(self, reason: str, name: str) -> None:
         self._counts[reason] += 1
-        if len(self._names[reason]) < NAMES_TOLD:
+        if len(self._names[reason]) < NAMES_LISTED:
             self._names[reason].append(name)
 
-    def tell(self) -> None:
+    def warn(self) -> None:
         for reason, names in self._names.items():
             more = self._counts[reason] - len(names)
             listed = ", ".join(map(repr, names)) + (f" and {more} more" if more else "")
@@ -85,12 +85,12 @@ class _LeftOut:
 
 def find_files(root: str, excludes: Sequence[str], ignore_files: Sequence[str]) -> list[Entry]:
     """
-    List the files of a folder that belong into its package, in the order of their names.
+    List the files of a folder that belong in its package, sorted by name.
 
     :param root: the folder.
     :param excludes: gitignore patterns, relative to ``root``.
-    :param ignore_files: names of files that hold such patterns, in whichever folder they are.
-    :raises RayPackageError: something, or a pattern, can't be read.
+    :param ignore_files: names of files that hold such patterns, in any folder.
+    :raises RayPackageError: if a file, a folder or a pattern can't be read.
     """
     found: list[Entry] = []
     left_out = _LeftOut(root)
@@ -105,7 +105,7 @@ def find_files(root: str, excludes: Sequence[str], ignore_files: Sequence[str]) 
             stack += _read_folder(root, folder, ignore_files, found, left_out)
         except OSError as e:
             raise unreadable(root, folder.name, e) from e
-    left_out.tell()
+    left_out.warn()
     found.sort(key=lambda entry: entry.name)
     return found
 
@@ -121,7 +121,7 @@ def unreadable(root: str, name: str, error: OSError) -> RayPackageError:
 
 def _identity(path: str) -> _Identity:
     try:
-        known = os.stat(path)  # noqa: PTH116 - as for all below: paths are texts here, for speed
+        known = os.stat(path)  # noqa: PTH116 - as everywhere below: paths are strings here, for speed
     except OSError as e:
         raise unreadable(path, "", e) from e
     return known.st_dev, known.st_ino
@@ -130,7 +130,7 @@ def _identity(path: str) -> _Identity:
 def _read_folder(
     root: str, folder: _Folder, ignore_files: Sequence[str], found: list[Entry], left_out: _LeftOut
 ) -> list[_Folder]:
-    """Add a folder's files to ``found``; return the folders in it that are to be read."""
+    """Add a folder's files to ``found``; return the folders in it that remain to be read."""
     path = f"{root}/{folder.name}" if folder.name else root
     prefix = f"{folder.name}/" if folder.name else ""
     inner: list[_Folder] = []
@@ -156,13 +156,13 @@ def _read_folder(
 def _read_child(
     root: str, folder: _Folder, child: os.DirEntry[str], name: str, found: list[Entry], left_out: _LeftOut
 ) -> frozenset[_Identity] | None:
-    """Add a file to ``found``; for a folder that is to be read return it and the folders above it."""
+    """Add a file to ``found``; for a folder that remains to be read, return it and the folders above it."""
     try:
         known = child.stat()
     except OSError as e:
         if e.errno not in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
             raise unreadable(root, name, e) from e
-        left_out.add("a link that leads nowhere" if child.is_symlink() else "gone meanwhile", name)
+        left_out.add("a link that leads nowhere" if child.is_symlink() else "deleted meanwhile", name)
         return None
     if "\\" in name or name[1:2] == ":":
         left_out.add("Ray does not unpack names with a backslash or a drive letter", name)
@@ -173,7 +173,7 @@ def _read_child(
     elif not stat.S_ISDIR(known.st_mode):
         left_out.add("neither file nor folder", name)
     elif (identity := (known.st_dev, known.st_ino)) in folder.above:
-        left_out.add("a link to a folder that it lies in", name)
+        left_out.add("a link to a folder that it is in", name)
     else:
         return folder.above | {identity}
     return None
@@ -184,7 +184,7 @@ def _rules_of(path: str, base: int, ignore_files: Sequence[str]) -> _Rules:
     rules = []
     for ignore_file in ignore_files:
         where = f"{path}/{ignore_file}"
-        if not os.path.isfile(where):  # noqa: PTH113 - once for every folder: a Path costs
+        if not os.path.isfile(where):  # noqa: PTH113 - for every folder: Path is slow
             continue
         try:
             with open(where, "rb") as file:  # noqa: PTH123 - as above

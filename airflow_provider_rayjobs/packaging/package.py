@@ -1,8 +1,8 @@
 """
-A folder, a module's file or an archive as a package that Ray unpacks on the cluster.
+Makes packages, which Ray unpacks on the cluster, of a folder, a module's file or an archive.
 
-A package is named by what is in it: names, modes and contents, which one pass reads. Only when the cluster does not
-have that name yet, a second pass writes the package into a temporary file, and checks that it writes what was named.
+A package is named by its content: names, modes and contents of its files, which one pass reads. If the cluster does not
+have that name yet, a second pass writes the package into a temporary file, and checks that the files are unchanged.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from airflow_provider_rayjobs.packaging.zip_file import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-#: Changes when the same files would make another package.
+#: To be changed when the same files would make a different package.
 _FORMAT = b"airflow-provider-rayjobs package 1\n"
 
 _PREFIX = "_ray_pkg_"
@@ -43,14 +43,13 @@ _WHEEL = re.compile(r"(?P<dist>[^-]+-[^-]+)(?:-(?P<build>\d[^-]*))?(?P<tags>-[^-
 @dataclass(frozen=True)
 class Package:
     """
-    What is to be on the cluster.
+    A package that the cluster needs.
 
-    :param name: the package's file name there, which stands for its content.
-    :param source: the path that it is made of.
-    :param files: what it holds.
-    :param write: writes it, compressed at a level, and raises :class:`RayPackageError` when the files are no longer
-        those that were named.
-    :param levels: the levels to try, until the package is small enough.
+    :param name: the package's file name on the cluster, which stands for its content.
+    :param source: the path that it is made from.
+    :param files: the files in it.
+    :param write: writes it, compressed at a level; raises :class:`RayPackageError` if the files have changed since.
+    :param levels: compression levels to try, until the package is small enough.
     """
 
     name: str
@@ -67,26 +66,26 @@ class Package:
 
 def pack_folder(folder: str, excludes: Sequence[str], ignore_files: Sequence[str], *, inside: bool) -> Package:
     """
-    Name the package of a folder's files, as ``create_package`` of Ray's ``packaging.py`` packs them.
+    Describe the package of a folder's files, packed as by ``create_package`` of Ray's ``packaging.py``.
 
     :param folder: the folder.
     :param excludes: gitignore patterns, relative to the folder.
     :param ignore_files: names of files that hold such patterns.
-    :param inside: whether the package holds the folder itself, as ``py_modules`` need it, or only what is in it.
-    :raises RayPackageError: something, or a pattern, can't be read.
+    :param inside: whether the package holds the folder itself, as ``py_modules`` need it, or only its content.
+    :raises RayPackageError: if a file, a folder or a pattern can't be read.
     """
     root = os.path.abspath(folder)  # noqa: PTH100 - links in it are kept, as Ray does
     top = f"{Path(root).name}/" if inside else ""
-    if not top.isprintable() or "\\" in top:  # names that are no UTF-8 are not printable, either
+    if not top.isprintable() or "\\" in top:  # names that are not UTF-8 are not printable, either
         raise RayPackageError(f"{os.fsencode(root)!r}: a module can't have this name; rename the folder")
     return _pack(folder, root, top, find_files(root, excludes, ignore_files))
 
 
 def pack_module(path: str) -> Package:
     """
-    Name the package of a module that is one file.
+    Describe the package of a module that is one file.
 
-    :raises RayPackageError: it can't be read.
+    :raises RayPackageError: if it can't be read.
     """
     full = os.path.abspath(path)  # noqa: PTH100 - links in it are kept, as Ray does
     return _pack(path, str(Path(full).parent), "", [_entry_of(full)])
@@ -94,12 +93,12 @@ def pack_module(path: str) -> Package:
 
 def pack_archive(path: str) -> Package:
     """
-    Name an archive or a wheel, which is sent as it is.
+    Describe an archive or a wheel, which is sent unchanged.
 
-    A wheel keeps the name that pip needs, but for a build tag that stands for its content: Ray calls it by its name
-    alone, and would go on using an earlier build of the same version.
+    A wheel keeps the name that pip needs, with a build tag that stands for its content: Ray identifies a wheel by its
+    name only, and would keep using an earlier build of the same version.
 
-    :raises RayPackageError: it can't be read, or is not what its name says.
+    :raises RayPackageError: if it can't be read, or is not of the type that its name says.
     """
     full = os.path.abspath(path)  # noqa: PTH100 - links in it are kept, as Ray does
     root, file_name = os.path.split(full)
@@ -108,7 +107,7 @@ def pack_archive(path: str) -> Package:
     broken = extension in (".zip", ".whl") and not zipfile.is_zipfile(full)
     wheel = _WHEEL.fullmatch(file_name)
     if broken or (extension == ".whl" and not wheel):
-        raise RayPackageError(f"{path!r} is no {'wheel' if extension == '.whl' else 'zip file'}; build it anew")
+        raise RayPackageError(f"{path!r} is not a {'wheel' if extension == '.whl' else 'zip file'}; build it again")
     [(entry, digest)] = _digests(root, [known])
     if wheel:
         name = f"{wheel['dist']}-{wheel['build'] or 0}_{digest.hex()[:16]}{wheel['tags']}"
@@ -118,7 +117,7 @@ def pack_archive(path: str) -> Package:
 
 
 def is_archive(path: str) -> bool:
-    """Whether a file's name is that of an archive that Ray unpacks."""
+    """Return whether a file's name is that of an archive that Ray unpacks."""
     return path.endswith(tuple(_ARCHIVES))
 
 

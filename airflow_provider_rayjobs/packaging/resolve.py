@@ -1,6 +1,6 @@
 """
-Makes of a ``runtime_env`` what Ray's client sends: files of ``pip``, ``uv`` and ``conda`` are read, short forms written
-out. It follows ``runtime_env/runtime_env.py`` of Ray 2.60.
+Completes a ``runtime_env`` as Ray's client does: reads the files of ``pip``, ``uv`` and ``conda``, and writes out
+short forms. It follows ``runtime_env/runtime_env.py`` of Ray 2.60.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from airflow_provider_rayjobs.exceptions import RayPackageError
 
 _CONFIG_DEFAULTS: Mapping[str, Any] = {"setup_timeout_seconds": 600, "eager_install": True, "log_files": []}
 
-#: Ray's keys whose argument has another name.
+#: Keys that Ray's client sends under another name.
 _RENAMED = {"nsight": "_nsight", "rocprof_sys": "_rocprof_sys"}
 
 
 def resolve_files(runtime_env: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Return a ``runtime_env`` as Ray's client sends it, but for local ``working_dir`` and ``py_modules``.
+    Return a ``runtime_env`` as Ray's client sends it, except for local ``working_dir`` and ``py_modules``.
 
-    The files that ``pip``, ``uv`` and ``conda`` name are read; short forms are written out; what is empty is left out.
+    The files that ``pip``, ``uv`` and ``conda`` name are read; short forms are written out; empty values are left out.
 
-    :param runtime_env: one that :func:`check_runtime_env` has passed.
-    :raises RayPackageError: a file can't be read.
+    :param runtime_env: one that :func:`check_runtime_env` has accepted.
+    :raises RayPackageError: if a file can't be read.
     """
     resolved: dict[str, Any] = {}
     for key, value in runtime_env.items():
@@ -37,7 +37,7 @@ def resolve_files(runtime_env: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _packages(key: str, value: Any) -> dict[str, Any] | None:
-    """Return the long form of ``pip`` or ``uv``, without duplicates; None when it has no packages."""
+    """Return the long form of ``pip`` or ``uv``, without duplicates; None if it has no packages."""
     written = dict(value) if isinstance(value, Mapping) else {"packages": value}
     if isinstance(written["packages"], str):
         written["packages"] = _read_text(key, written["packages"]).strip().split("\n")
@@ -49,7 +49,7 @@ def _packages(key: str, value: Any) -> dict[str, Any] | None:
 
 
 def _conda(value: Any) -> Any:
-    """Return the environment that a YAML file describes, or the name or folder of one as it is."""
+    """Return the environment that a YAML file describes; the name or folder of one is returned as it is."""
     if not isinstance(value, str):
         return value
     path = Path(value)
@@ -62,10 +62,10 @@ def _conda(value: Any) -> Any:
     try:
         read = yaml.safe_load(_read_text("conda", value))
         if not isinstance(read, Mapping):
-            raise RayPackageError(f"runtime_env['conda']: {value!r} holds no environment, which is a YAML mapping")
+            raise RayPackageError(f"runtime_env['conda']: {value!r} must hold an environment, as a YAML mapping")
         return read
     except yaml.YAMLError as e:
-        raise RayPackageError(f"runtime_env['conda']: {value!r} is no YAML ({e})") from e
+        raise RayPackageError(f"runtime_env['conda']: {value!r} is not valid YAML ({e})") from e
 
 
 def _config(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def _config(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_text(key: str, path: str) -> str:
-    """Read a file in UTF-8; the byte order mark of Windows' editors is no part of its first line."""
+    """Read a file in UTF-8, without the byte order mark that editors on Windows write."""
     try:
         return Path(path).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as e:
@@ -85,7 +85,7 @@ def _read_text(key: str, path: str) -> str:
         ) from e
 
 
-#: How Ray's client sends what may be given in a shorter form.
+#: Functions that convert the values of these keys to the form that Ray's client sends.
 _SENT: Mapping[str, Callable[[Any], Any]] = {
     "working_dir": os.fspath,
     "py_modules": lambda value: [os.fspath(item) for item in value],

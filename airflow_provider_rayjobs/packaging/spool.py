@@ -1,4 +1,4 @@
-"""A package in a temporary file, from which it is uploaded: on disk, within a limit, and told of while it is sent."""
+"""Writes a package into a temporary file, within a limit, and reports the progress of its upload."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ MIB = 1024 * 1024
 #: Bytes that are written to disk at a time.
 BUFFER = MIB
 
-#: So many files are named when a package is too large.
+#: Most files that the error for a package that is too large names.
 LARGEST = 10
 
-#: Uploads above this many bytes say how far they are, in so many lines.
-TELL_ABOVE = 20_000_000
+#: Uploads of more bytes report their progress, in this many lines.
+REPORT_ABOVE = 20_000_000
 LINES = 4
 
-#: Is told of these uploads instead: takes what is uploaded, the bytes that were sent, and all bytes.
+#: If set, is called instead of logging: with the path that is uploaded, the bytes sent so far, and all bytes.
 upload_progress: ContextVar[Callable[[str, int, int], None] | None] = ContextVar("upload_progress", default=None)
 
 
 def readable(size: int) -> str:
-    """Write a number of bytes for people."""
+    """Format a number of bytes for people."""
     return f"{size / MIB:.1f} MiB" if size >= MIB else f"{size / 1024:.1f} KiB"
 
 
 def too_large(package: Package, size: str) -> RayPackageTooLargeError:
-    """Return the error for a package whose size, as said, the server does not take."""
+    """Return the error for a package that is too large; ``size`` is a text for the message."""
     return RayPackageTooLargeError(
-        f"{package.source!r} makes a package of {size}; leave files out by runtime_env['excludes'] or .rayignore, put "
-        "large ones where the cluster can read them (s3://, gs://, https://), or, if the server takes more, set "
+        f"{package.source!r}: the package has {size}; exclude files by runtime_env['excludes'] or .rayignore, "
+        "put large ones where the cluster can read them (s3://, gs://, https://), or, if the server accepts more, set "
         f"'max_upload_size' in the connection's extra. {largest(package)}"
     )
 
@@ -57,9 +57,9 @@ def largest(package: Package) -> str:
 
 class _Limited:
     """
-    The temporary file, as it is written.
+    The temporary file while it is written.
 
-    :param limit: bytes that it may have.
+    :param limit: most bytes that it may have.
     """
 
     def __init__(self, file: IO[bytes], package: Package, limit: int) -> None:
@@ -68,23 +68,23 @@ class _Limited:
         self._limit = limit
         self._failed = False
         self._at = 0
-        self._buffer: list[bytes] = []  # a zip file is written in bits, and asked at each where it is
+        self._buffer: list[bytes] = []  # a zip file is written in small pieces, with tell() for each
         self._buffered = 0
 
     def tell(self) -> int:
-        """Return the place that is written next."""
+        """Return the current position."""
         return self._at
 
     def seek(self, place: int) -> int:
-        """Go on writing at another place."""
+        """Go to another position, from the beginning."""
         if place != self._at:
             self.flush()
             self._at = self._file.seek(place)
         return place
 
     def write(self, data: bytes) -> int:
-        """Write at once, or soon."""
-        if self._failed:  # what closes the zip file would fail again, and hide the first error
+        """Write at the current position, through a buffer."""
+        if self._failed:  # closing the zip file would fail again, and hide the first error
             return len(data)
         if self._at + len(data) > self._limit:
             self._failed = True
@@ -97,11 +97,11 @@ class _Limited:
         return len(data)
 
     def flush(self) -> None:
-        """Write what was not written yet."""
+        """Write the buffer to disk."""
         rest = memoryview(b"".join(self._buffer))
         self._buffer, self._buffered = [], 0
         try:
-            while rest and not self._failed:  # a disk that is nearly full takes a part
+            while rest and not self._failed:  # a nearly full disk takes only a part
                 rest = rest[self._file.write(rest) :]
         except BaseException as e:
             self._failed = True
@@ -121,11 +121,11 @@ def no_room(package: Package, error: OSError) -> RayPackageError:
 @contextmanager
 def spooled(package: Package, limit: int) -> Iterator[Spool]:
     """
-    Write a package into a temporary file, which vanishes with this context, or with the process.
+    Write a package into a temporary file, which is deleted with this context, or with the process.
 
-    :param limit: bytes that it may have.
-    :raises RayPackageTooLargeError: it would have more.
-    :raises RayPackageError: there is no room for it, or a file has changed.
+    :param limit: most bytes that it may have.
+    :raises RayPackageTooLargeError: if it would have more.
+    :raises RayPackageError: if it can't be written, or a file has changed.
     """
     try:
         file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - opening it must not catch what the body raises
@@ -149,42 +149,42 @@ def spooled(package: Package, limit: int) -> Iterator[Spool]:
 
 class Spool:
     """
-    A package that lies ready; as the body of a request it is read piece by piece.
+    A package that is ready to be uploaded; as the body of a request it is read piece by piece.
 
-    :param file: holds it.
+    :param file: the temporary file.
     """
 
     def __init__(self, file: IO[bytes], package: Package) -> None:
         self._file = file
         self._package = package
         self.size = file.seek(0, 2)
-        self._told = 0
+        self._reported = 0
 
     def opened(self) -> Spool:
-        """Return it from its beginning; for each attempt to send it."""
+        """Return it, set to its beginning; called for each attempt to send it."""
         self._file.seek(0)
-        self._told = 0
+        self._reported = 0
         return self
 
     def __len__(self) -> int:
         return self.size
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield what :meth:`read` gives; its presence tells ``requests`` to stream."""
+        """Yield the content; because of this method ``requests`` streams the body."""
         while data := self.read(64 * 1024):
             yield data
 
     def read(self, length: int = -1) -> bytes:
-        """Read on."""
+        """Read the next bytes, and report the progress."""
         data = self._file.read(length)
-        if self.size > TELL_ABOVE:
-            self._tell(self._file.tell())
+        if self.size > REPORT_ABOVE:
+            self._report(self._file.tell())
         return data
 
-    def _tell(self, sent: int) -> None:
+    def _report(self, sent: int) -> None:
         if show := upload_progress.get():
             show(self._package.source, sent, self.size)
             return
-        if (lines := LINES * sent // self.size) > self._told:
-            self._told = lines
+        if (lines := LINES * sent // self.size) > self._reported:
+            self._reported = lines
             log.info("Uploading %s: %d %% of %s", self._package.source, 100 * sent // self.size, readable(self.size))

@@ -1,7 +1,7 @@
 """
-A ``runtime_env`` made ready for the cluster: its local files are packed, uploaded and replaced by their URIs.
+Prepares a ``runtime_env`` for the cluster: packs and uploads its local files, and replaces them by their URIs.
 
-This is what ``ray.job_submission.JobSubmissionClient`` does before it submits (``_upload_working_dir_if_needed`` and
+``ray.job_submission.JobSubmissionClient`` does the same before it submits (``_upload_working_dir_if_needed`` and
 ``_upload_py_modules_if_needed`` of ``dashboard/modules/dashboard_sdk.py``).
 """
 
@@ -28,15 +28,15 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: What Ray leaves out of every ``working_dir`` (``RAY_RUNTIME_ENV_DEFAULT_EXCLUDES``), and the variables by which
-#: users change that, as for Ray's own client.
+#: What Ray excludes from every ``working_dir`` (``RAY_RUNTIME_ENV_DEFAULT_EXCLUDES``), and the variables of Ray's own
+#: client that change this.
 DEFAULT_EXCLUDES = ".git,.venv,venv,__pycache__"
 DEFAULT_EXCLUDES_VARIABLE = "RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES"
 IGNORE_GITIGNORE_VARIABLE = "RAY_RUNTIME_ENV_IGNORE_GITIGNORE"
 
 
 class ReadyRuntimeEnv(dict[str, Any]):
-    """A ``runtime_env`` that names nothing on this machine any more."""
+    """A ``runtime_env`` that no longer names anything on this machine."""
 
 
 def prepare_runtime_env(
@@ -47,23 +47,26 @@ def prepare_runtime_env(
     environ: Mapping[str, str] = os.environ,
 ) -> ReadyRuntimeEnv:
     """
-    Pack and upload what a ``runtime_env`` names on this machine; it blocks, and is no work for an event loop.
+    Pack and upload what a ``runtime_env`` names on this machine. This blocks: do not call it on an event loop.
 
-    :param runtime_env: the ``runtime_env``, which is not changed. What this function returned comes back as it is.
-    :param run: drives a flow on the cluster.
-    :param limit: bytes that a package may have.
+    :param runtime_env: the ``runtime_env``, which is not changed; one that is ready is returned as it is.
+    :param run: runs a flow on the cluster.
+    :param limit: most bytes that a package may have.
     :param environ: where Ray's variables are read from.
     :return: the ``runtime_env`` to submit.
-    :raises TypeError: a value has a wrong type; the message names its key.
-    :raises ValueError: a value is wrong; the message names its key.
-    :raises RayPackageError: something can't be packed, or is too large.
-    :raises RayJobsError: the cluster does not take it.
+    :raises TypeError: if a value has a wrong type; the message names its key.
+    :raises ValueError: if a value is wrong; the message names its key.
+    :raises RayPackageError: if something can't be packed, or is too large.
+    :raises RayJobsError: if the upload fails.
     """
     if isinstance(runtime_env, ReadyRuntimeEnv):
         return runtime_env
     check_runtime_env(runtime_env)
     if unknown := unknown_keys(runtime_env):
-        log.warning("Ray itself knows no runtime_env[%r]; it takes effect where the cluster has a plugin", unknown[0])
+        log.warning(
+            "runtime_env[%r] is not known to Ray itself; it has no effect unless the cluster has a plugin for it",
+            unknown[0],
+        )
     ready = ReadyRuntimeEnv(resolve_files(runtime_env))
     excludes = ready.get("excludes", [])
     ignore_files = [".rayignore"] if environ.get(IGNORE_GITIGNORE_VARIABLE) == "1" else [".gitignore", ".rayignore"]
@@ -89,7 +92,7 @@ def _pack_working_dir(path: str, excludes: Sequence[str], ignore_files: Sequence
         return pack_folder(path, excludes, ignore_files, inside=False)
     if is_archive(path) and os.path.isfile(path):  # noqa: PTH113 - it never raises
         return pack_archive(path)
-    raise _nothing_there("working_dir", path, "a folder, or a .zip, .tar.gz, .tgz or .tar.xz file")
+    raise _not_found("working_dir", path, "folder, .zip, .tar.gz, .tgz or .tar.xz file")
 
 
 def _pack_py_module(path: str, excludes: Sequence[str], ignore_files: Sequence[str]) -> Package:
@@ -99,19 +102,19 @@ def _pack_py_module(path: str, excludes: Sequence[str], ignore_files: Sequence[s
         return pack_module(path)
     if path.endswith(".whl") and os.path.isfile(path):  # noqa: PTH113 - it never raises
         return pack_archive(path)
-    raise _nothing_there("py_modules", path, "a module's folder, a .py file or a .whl file")
+    raise _not_found("py_modules", path, "folder of a module, .py file or .whl file")
 
 
-def _nothing_there(key: str, path: str, wanted: str) -> RayPackageError:
+def _not_found(key: str, path: str, wanted: str) -> RayPackageError:
     where = "" if Path(path).is_absolute() else f" in {str(Path.cwd())!r}"
     return RayPackageError(
-        f"runtime_env[{key!r}] names the local path {path!r}, but there is no such thing{where} on this Airflow "
-        f"worker; give {wanted}, or the URI of one that the cluster can read (s3://, gs://, https://)"
+        f"runtime_env[{key!r}]: there is no {wanted} {path!r}{where} on this Airflow worker; give the path of one, or "
+        "a URI that the cluster can read (s3://, gs://, https://)"
     )
 
 
 def _upload(package: Package, run: Callable[[Flow[bool]], bool], limit: int) -> None:
-    """Have the cluster hold a package for at least the next minutes."""
+    """Make sure that the cluster has a package, for at least the next minutes."""
     if run(has_package(package.name)):
         log.info("The cluster has the files of %s already (%s)", package.source, package.name)
         return
@@ -128,7 +131,7 @@ def _upload(package: Package, run: Callable[[Flow[bool]], bool], limit: int) -> 
             raise too_large(
                 package, f"{readable(spool.size)}, which the server, or a proxy before it, refuses (HTTP 413)"
             )
-    # A slow upload may have outlasted the time for which Ray keeps what no job uses yet.
+    # A slow upload may have taken longer than Ray keeps a package that no job uses yet.
     if not run(has_package(package.name)):
         raise RayPackageError(
             f"{package.source!r}: the cluster lost the package right after it was uploaded; try again"

@@ -1,7 +1,7 @@
 """
-The files of a package, read so that a change is noticed, and written into a zip file.
+Reads the files of a package, notices when one has changed, and writes them into a zip file.
 
-Small files are compressed in threads, several at a time: zlib lets others run meanwhile.
+Small files are compressed in several threads: zlib lets other threads run meanwhile.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from io import FileIO
 
-#: Bytes that are held at a time; a smaller file is compressed in one piece.
+#: Most bytes that are held at a time; a smaller file is compressed in one piece.
 CHUNK = 1024 * 1024
 
-#: A file is compressed when samples of its beginning, middle and end, of at most so many bytes each, shrink below this
-#: part of themselves.
+#: A file is compressed if samples of its beginning, middle and end, of at most ``SAMPLE`` bytes each, shrink to less
+#: than this share of their size.
 SAMPLE = 16 * 1024
 WORTHWHILE = 0.9
 
-#: Levels of deflate. The fast one saves nearly as much as the other, which takes several times as long and is for
-#: packages that would else be too large.
+#: Levels of deflate. The fast one saves nearly as much as the other, which takes several times as long and is used for
+#: packages that would otherwise be too large.
 FAST = 1
 SMALL = 6
 
-#: Threads that compress, the bytes of small files that one takes at a time, and how many such lots are in the making.
+#: Threads that compress, bytes of small files that one takes at a time, and most such lots that wait to be written.
 THREADS = min(4, os.cpu_count() or 1)
 LOT = 256 * 1024
 LOTS = 2 * THREADS
 
-#: Time of all files in a package: the earliest that a zip file can say.
+#: Time of all files in a package: the earliest that a zip file can hold.
 _TIME = (1980, 1, 1, 0, 0, 0)
 
 #: A file and the digest of its content.
@@ -68,10 +68,10 @@ def opened(root: str, entry: Entry) -> FileIO:
     """
     Open a file for reading.
 
-    :raises RayPackageError: it can't be read, or has gone.
+    :raises RayPackageError: if it can't be read, or no longer exists.
     """
     try:
-        return open(f"{root}/{entry.name}", "rb", buffering=0)  # noqa: PTH123 - of thousands of files, a Path for each costs
+        return open(f"{root}/{entry.name}", "rb", buffering=0)  # noqa: PTH123 - for thousands of files: Path is slow
     except FileNotFoundError as e:
         raise _changed(root, entry) from e
     except OSError as e:
@@ -82,7 +82,7 @@ def pieces(root: str, entry: Entry, file: FileIO) -> Iterator[bytes]:
     """
     Yield a file's content.
 
-    :raises RayPackageError: it can't be read.
+    :raises RayPackageError: if it can't be read.
     """
     try:
         while data := file.read(min(CHUNK, max(SAMPLE, entry.size + 1))):
@@ -93,9 +93,9 @@ def pieces(root: str, entry: Entry, file: FileIO) -> Iterator[bytes]:
 
 def checked_pieces(root: str, entry: Entry, digest: bytes, file: FileIO) -> Iterator[bytes]:
     """
-    Yield the content that has this digest.
+    Yield a file's content, and check that it has this digest.
 
-    :raises RayPackageError: the content has changed.
+    :raises RayPackageError: if the content has changed.
     """
     content, size = hashlib.sha256(), 0
     for data in pieces(root, entry, file):
@@ -122,11 +122,11 @@ def write_zip(root: str, top: str, entries: Sequence[Named], sink: Sink, level: 
     Write files into a zip file, in their order.
 
     :param root: the folder that the files are in.
-    :param top: folder in the zip file, with a slash at its end, or an empty text.
+    :param top: folder in the zip file, with a slash at its end, or an empty string.
     :param entries: the files, with the digest of each.
-    :param sink: what is written to, at its beginning.
-    :param level: of deflate, for what shrinks.
-    :raises RayPackageError: a file is no longer what it was.
+    :param sink: the file to write, at its beginning.
+    :param level: of deflate, for files that shrink.
+    :raises RayPackageError: if a file has changed.
     """
     pending: deque[Future[list[_Member]]] = deque()
     file: Any = sink  # it has what ZipFile needs to write, and no more
@@ -147,7 +147,7 @@ def write_zip(root: str, top: str, entries: Sequence[Named], sink: Sink, level: 
 
 
 def _lots(entries: Sequence[Named]) -> Iterator[list[Named]]:
-    """Part files into lots of about equal size; a large file is one by itself."""
+    """Divide files into lots of about equal size; a large file is a lot of its own."""
     lot: list[Named] = []
     size = 0
     for named in entries:
@@ -184,7 +184,7 @@ def _compressed(root: str, top: str, lot: list[Named], level: int) -> list[_Memb
 
 
 def _append(archive: zipfile.ZipFile, sink: Sink, members: list[_Member]) -> None:
-    """Add members that are compressed already, as ``ZipFile.mkdir`` adds one without content."""
+    """Add members that are already compressed, as ``ZipFile.mkdir`` adds one without content."""
     sink.seek(archive.start_dir)
     for info, data in members:
         info.header_offset = sink.tell()
@@ -208,7 +208,7 @@ def _stream(archive: zipfile.ZipFile, root: str, top: str, entry: Entry, digest:
 
 
 def _offsets(size: int) -> tuple[int, tuple[int, ...]]:
-    """Return the length of a sample's pieces, and where they begin."""
+    """Return the length of a sample's pieces, and their offsets."""
     length = max(512, min(SAMPLE, size // 16))
     return length, (0,) if size <= 2 * length else (0, (size - length) // 2, size - length)
 
@@ -223,10 +223,10 @@ def _sample_of_file(file: FileIO, size: int) -> bytes:
     try:
         return b"".join(os.pread(file.fileno(), length, offset) for offset in offsets)
     except OSError:
-        return b""  # reading the file will say why
+        return b""  # reading the file will report the error
 
 
 def shrinks(sample: bytes) -> bool:
-    """Whether compression pays: deflate takes 40 ms to find nothing in 1 MiB of random bytes."""
-    # Text is told at once from what is compressed already.
+    """Return whether compression pays: deflate spends 40 ms on 1 MiB of random bytes and saves nothing."""
+    # ASCII text is recognized at once; the rest is tried.
     return bool(sample) and (sample.isascii() or len(zlib.compress(sample, FAST)) < WORTHWHILE * len(sample))

@@ -13,7 +13,7 @@ def count_hits(samples: int) -> int:
 
 
 def main() -> None:
-    """Share the samples out among the tasks, and say how the estimate gets better."""
+    """Distribute the samples among the tasks, and print the estimate as it improves."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--samples", type=int, default=4_000_000)
     parser.add_argument("--tasks", type=int, default=8)

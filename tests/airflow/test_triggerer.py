@@ -118,7 +118,7 @@ def test_timeouts_stop_the_job(airflow: AirflowEnv, ray_head: RayHead, tmp_path:
         took = wait_statuses(ray_head, dag_id, ["STOPPED"], 40)
         assert took < KILL_LIMIT, f"{dag_id}: {took:.1f} s until the job was STOPPED"
         if dag_id == "rj_job_timeout":
-            assert "passed its job_timeout" in airflow.task_log(dag_id, dag_id, "job", row.try_number)
+            assert "exceeded its job_timeout" in airflow.task_log(dag_id, dag_id, "job", row.try_number)
 
 
 @pytest.mark.alone

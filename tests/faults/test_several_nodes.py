@@ -187,7 +187,7 @@ def test_a_stop_for_a_limit_is_reported_after_a_restart_of_the_triggerer(cluster
     assert job_of(cluster, tries)["status"] == "RUNNING"
     cluster.head.wait_job(job_of(cluster, tries)["submission_id"], until={"STOPPED"})
     event = asyncio.run(first(kind(**arguments)))
-    with pytest.raises(RayJobTimeoutError, match=r"passed its job_timeout: it ended 2\d s after its submission"):
+    with pytest.raises(RayJobTimeoutError, match=r"exceeded its job_timeout: it ended 2\d s after its submission"):
         operator.execute_complete(context, event)
 
 

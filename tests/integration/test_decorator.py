@@ -93,7 +93,9 @@ def test_an_integer_beyond_64_bits_is_rejected_if_airflow_can_not_store_it(place
     for number in (-(2**63) - 1, 2**64):
         tries = task(echo, place(number))
         if versions.INTEGERS_HAVE_64_BITS:
-            with pytest.raises(RayJobResultError, match=r"holds an integer of more than 64 bits.*return it as a text"):
+            with pytest.raises(
+                RayJobResultError, match=r"holds an integer of more than 64 bits.*return it as a string"
+            ):
                 tries.run()
         else:
             assert tries.run() == [place(number)]
@@ -293,7 +295,7 @@ def test_a_value_beyond_the_limit_is_passed_through_the_result_path(tmp_path: Pa
     def large() -> str:
         return "x" * 17_000_000
 
-    with pytest.raises(RayJobFailedError, match=r"17,000,002 bytes of JSON.*at most 16,777,216 .*result_path"):
+    with pytest.raises(RayJobFailedError, match=r"17,000,002 bytes as JSON.*at most 16,777,216 .*result_path"):
         task(large).run()
 
     tries = task(large, result_path=f"file://{tmp_path}/results")

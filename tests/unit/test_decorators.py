@@ -91,8 +91,8 @@ def test_default_args_of_other_operators_do_no_harm() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "kind", "said"),
     [
-        ({"entrypoint": "true"}, TypeError, "takes no entrypoint"),
-        ({"wait_for_completion": False}, TypeError, "takes no wait_for_completion"),
+        ({"entrypoint": "true"}, TypeError, "does not take entrypoint"),
+        ({"wait_for_completion": False}, TypeError, "does not take wait_for_completion"),
         ({"serializer": "pickle"}, ValueError, "one of json, cloudpickle"),
         ({"python_callable": lambda: 1}, TypeError, "lambda"),
         ({"job_timeout": -1}, ValueError, "job_timeout"),
@@ -109,7 +109,7 @@ def test_wrong_arguments_are_refused_when_the_dag_is_read(kwargs: Any, kind: typ
     [
         ({"op_kwargs": {"shard": {"when": [object()]}}}, "op_kwargs['shard']['when'][0] is of type object"),
         ({"op_args": [{1, 1j}]}, "op_args[0] is of type complex"),
-        ({"result_path": "/tmp/x"}, "result_path '/tmp/x' is no URL"),
+        ({"result_path": "/tmp/x"}, "result_path must be a URL such as s3://…, gs://… or file://…, not '/tmp/x'"),
         ({"runtime_env": {"image_uri": "x"}}, "runtime_env['image_uri']"),
         ({"submission_id": "a/b"}, "submission_id"),
     ],
@@ -186,7 +186,7 @@ def test_a_parameter_that_may_be_none_stays_none_where_the_context_has_no_json_f
     with pytest.raises(TypeError) as refused:
         make(python_callable=needs)._keywords(context)
     assert str(refused.value) == (
-        "context['ti'] is of type object, which has no JSON form; convert it to texts, numbers, lists and dicts"
+        "context['ti'] is of type object, which has no JSON form; convert it to strings, numbers, lists and dicts"
     )
     assert make(python_callable=needs, serializer="cloudpickle")._keywords(context) == {"ti": context["ti"]}
 

@@ -1,9 +1,9 @@
 """
-What runs on the cluster: the driver of a job that ``@task.ray_job`` makes.
+Runs on the cluster, as the driver of a job that ``@task.ray_job`` submits.
 
-It reads the function and its arguments from the file beside it, calls the function, and writes what came of it into a
-file beside the job's log (``job-driver-<submission id>.log`` becomes ``….result``), where Ray's dashboard hands it out.
-The file appears whole or not at all, and says its own length and digest.
+It reads the function and its arguments from a file in its folder, calls the function, and writes the result into a file
+beside the job's log (``job-driver-<submission id>.log`` becomes ``….result``), where Ray's dashboard serves it. The
+file appears whole or not at all, and states the length and digest of the value.
 
 This module is shipped to the cluster: it needs the standard library only, of Python 3.9 or newer.
 """
@@ -30,7 +30,7 @@ from airflow_provider_rayjobs.progress import reporter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Name of the file with the task, beside this package.
+#: Name of the file that describes the task, beside this package.
 TASK_FILE = "airflow_ray_job.json"
 
 FORMAT = 1
@@ -41,7 +41,7 @@ LONGEST_TRACEBACK = 20_000
 
 def main(folder: str) -> None:
     """
-    Run the task in a folder, and end the process with an error when it fails.
+    Run the task in a folder; end the process with an error if it fails.
 
     :param folder: where :data:`TASK_FILE` is.
     """
@@ -56,11 +56,11 @@ def main(folder: str) -> None:
         text = values.dumps(value, f"the value that {task['name']} returned")
         if len(text) > task["limit"] and store is None:
             raise ValueError(
-                f"the value that {task['name']} returned is {len(text):,} bytes of JSON, and at most {task['limit']:,} "
-                "come back through Ray; give @task.ray_job a result_path, a URL that the cluster and the Airflow "
-                "workers reach, or return less"
+                f"the value that {task['name']} returned has {len(text):,} bytes as JSON, and Ray returns at most "
+                f"{task['limit']:,}; give @task.ray_job a result_path, a URL that the cluster and the Airflow workers "
+                "can reach, or return less"
             )
-    except BaseException as e:  # noqa: BLE001 - a SystemExit of the function, too, is no result
+    except BaseException as e:  # noqa: BLE001 - a SystemExit of the function is a failure, too
         reporter().flush()
         _fail(e, task["file"], output)
     reporter().flush()
@@ -78,9 +78,9 @@ def _write_at_once(text: str) -> None:
 
 def log_file(descriptor: int) -> Path:
     """
-    Return the job's log, into which Ray leads the standard output.
+    Return the path of the job's log, to which Ray redirects the standard output.
 
-    :raises RuntimeError: the output goes elsewhere.
+    :raises RuntimeError: if the output goes elsewhere.
     """
     try:
         if sys.platform == "darwin":
@@ -93,17 +93,19 @@ def log_file(descriptor: int) -> Path:
         path = str(e)
     log = Path(path)
     if not (log.is_absolute() and log.name.startswith("job-driver-") and log.suffix == ".log"):
-        raise RuntimeError(f"the standard output is not the log of a Ray job but {path}: the result has no place to go")
+        raise RuntimeError(
+            f"the result can't be written: the standard output goes to {path}, not to the log of a Ray job"
+        )
     return log
 
 
 def store_for(result_path: str | None, name: str) -> Callable[[str], None] | None:
     """
-    Return what writes a large result, or None when there is nowhere to write it.
+    Return a function that stores a large result; None if there is no ``result_path``.
 
     :param result_path: URL of a folder.
     :param name: submission id of the job.
-    :raises ModuleNotFoundError: ``fsspec`` is not installed on the cluster.
+    :raises ModuleNotFoundError: if ``fsspec`` is not installed on the cluster.
     """
     if result_path is None:
         return None
@@ -121,7 +123,7 @@ def store_for(result_path: str | None, name: str) -> Callable[[str], None] | Non
     except ModuleNotFoundError as e:
         e.msg = f"result_path {result_path} needs fsspec on the cluster; add it to runtime_env['pip']"
         raise
-    # What stands before an @ is an Airflow connection, of which the cluster knows nothing.
+    # The part before an @ is an Airflow connection, which the cluster does not know.
     url = f"{scheme}://{rest.partition('@')[2] or rest}".rstrip("/") + f"/{name}.json"
     filesystem, path = fsspec.core.url_to_fs(url)
     return lambda text: filesystem.pipe_file(path, text.encode())
@@ -144,24 +146,24 @@ def _unpickle(task: dict[str, Any]) -> Any:
             sys.modules[name] = importlib.import_module(f"ray.{name}")
     try:
         return pickle.loads(bytes.fromhex(task["pickled"]))  # noqa: S301  made by the worker, read on the cluster
-    except Exception as e:  # unpickling runs code of the author's choice
+    except Exception as e:  # unpickling runs code of the arguments, which may raise anything
         here = f"{sys.version_info[0]}.{sys.version_info[1]}"
         raise RuntimeError(
-            f"the arguments, pickled by Python {task['python']}, can't be read by Python {here} of the cluster: {e!r}; "
-            "both sides need the same Python and a like cloudpickle, which runtime_env['pip'] can bring"
+            f"the arguments were pickled by Python {task['python']}, and the cluster's Python {here} can't read them: "
+            f"{e!r}; both sides need the same Python, and a matching cloudpickle, which runtime_env['pip'] can install"
         ) from e
 
 
 def parse_function(source: str, file: str, first: int) -> ast.Module:
     """
-    Parse the lines of a function as they stand in their file.
+    Parse the lines of a function; line numbers are those of its file.
 
     :param source: the lines, indented or not.
     :param file: name of the file.
     :param first: number of the first line.
-    :raises SyntaxError: they are none of Python.
+    :raises SyntaxError: if they are not valid Python.
     """
-    if source[:1].isspace():  # a function within a function; dedenting it would change texts of several lines
+    if source[:1].isspace():  # a nested function; dedenting it would change multi-line strings
         source, first = "if True:\n" + source, first - 1
     tree = ast.parse(source, file)
     ast.increment_lineno(tree, first - 1)
@@ -170,9 +172,9 @@ def parse_function(source: str, file: str, first: int) -> ast.Module:
 
 def load_function(task: dict[str, Any]) -> Callable[..., Any]:
     """
-    Make the function from its source, so that tracebacks show the DAG file and its lines.
+    Create the function from its source, so that tracebacks show the DAG file and its lines.
 
-    Its module becomes ``__main__``: what is defined there, Ray sends to its workers by value.
+    Its module becomes ``__main__``: Ray sends what is defined there to its workers by value.
     """
     tree = parse_function(task["source"], task["file"], task["line"])
     for node in ast.walk(tree):
@@ -193,7 +195,7 @@ def load_function(task: dict[str, Any]) -> Callable[..., Any]:
 
 
 def _fail(error: BaseException, file: str, output: Path) -> NoReturn:
-    """Tell what the function raised, beginning with its own first line; end the process."""
+    """Report what the function raised, with its traceback from the function on; end the process."""
     begin = error.__traceback__
     while begin is not None and begin.tb_frame.f_code.co_filename != file:
         begin = begin.tb_next
@@ -210,11 +212,11 @@ def _fail(error: BaseException, file: str, output: Path) -> NoReturn:
 
 def write_record(output: Path, outcome: str, text: str, of: str | None = None) -> None:
     """
-    Write the result: a line of JSON that describes what follows, then that.
+    Write the result: a line of JSON that describes the content, then the content.
 
     :param outcome: ``value``, ``error`` or ``stored``.
     :param text: JSON, in ASCII.
-    :param of: the text that was stored elsewhere, which the description is of.
+    :param of: the text that was stored elsewhere, which the first line then describes.
     """
     described = (text if of is None else of).encode("ascii")
     header = {

@@ -1,8 +1,8 @@
 """
-The JSON form of arguments and results: what goes in comes out equal, or is refused by name.
+Converts arguments and results to JSON and back: a value comes out equal, or is refused by name.
 
-JSON knows texts, finite numbers, true, false, null, lists, and objects with texts for keys. What else has a form here
-is an object with the key ``__rayjobs__``, which names its kind:
+JSON has strings, finite numbers, true, false, null, lists, and objects with strings as keys. Other supported types
+become an object with the key ``__rayjobs__``, which names the kind:
 
 ========================== =================================================================================
 ``float``                  NaN and the infinities
@@ -11,13 +11,13 @@ is an object with the key ``__rayjobs__``, which names its kind:
 ``datetime``               ISO 8601, with the name of the time zone if it has one, and ``fold``
 ``date time``              ISO 8601; a time with a time zone only if that is a fixed offset
 ``timedelta``              days, seconds, microseconds
-``decimal uuid``           their text
+``decimal uuid``           their string
 ``dict``                   a list of pairs, for a dict that has the key ``__rayjobs__`` itself
 ========================== =================================================================================
 
-A dataclass becomes the dict of its fields, a number of NumPy the number that it equals, and Airflow's own sequences and
+A dataclass becomes the dict of its fields, a NumPy number the equal Python number, and Airflow's own sequences and
 mappings (the XComs of a mapped task, ``params``) become lists and dicts. Subclasses of the types above become those
-types, where the two are equal; an enum or a named tuple is refused, because it would lose what it is for.
+types, if the two are equal; an enum or a named tuple is refused, because it would lose its meaning.
 
 This module is shipped to the cluster: it needs the standard library only, of Python 3.9 or newer.
 """
@@ -37,10 +37,10 @@ from typing import Any
 
 KIND = "__rayjobs__"
 
-#: Containers in containers, at most. Python's own limit is some 1,000, and different at each end.
+#: Deepest nesting of containers. Python's own limit is about 1,000, and may differ between the two sides.
 MAX_DEPTH = 100
 
-#: Python reads integers of up to 4,300 digits.
+#: Python parses integers of at most 4,300 digits.
 MAX_INTEGER_BITS = 14_000
 
 
@@ -50,16 +50,16 @@ def dumps(value: Any, name: str) -> str:
 
     :param value: the value.
     :param name: what the value is, for messages.
-    :raises TypeError: a part of it has no JSON form; the message names that part.
+    :raises TypeError: if a part of it has no JSON form; the message names that part.
     """
     return json.dumps(encode(value, name), allow_nan=False, separators=(",", ":"))
 
 
 def loads(text: str) -> Any:
     """
-    Return the value of a JSON text of :func:`dumps`.
+    Return the value of a JSON text that :func:`dumps` made.
 
-    :raises ValueError: it is none.
+    :raises ValueError: if the text is malformed.
     """
     try:
         return decode(json.loads(text))
@@ -73,8 +73,8 @@ def encode(value: Any, name: str, depth: int = 0) -> Any:
 
     :param value: the value.
     :param name: what the value is, for messages.
-    :param depth: in how many containers it is.
-    :raises TypeError: a part of it has no JSON form; the message names that part.
+    :param depth: how many containers it is in.
+    :raises TypeError: if a part of it has no JSON form; the message names that part.
     """
     if depth > MAX_DEPTH:
         raise TypeError(f"{name[:200]} is nested deeper than {MAX_DEPTH} levels, or contains itself")
@@ -91,13 +91,13 @@ def encode(value: Any, name: str, depth: int = 0) -> Any:
 
 
 def _field_names(value: Any) -> list[str]:
-    """Name a dataclass's fields, even of one that Ray before 2.30 sent by value: that has lost what marks them."""
+    """Return a dataclass's fields; if Ray before 2.30 sent the class by value, ``dataclasses.fields`` finds none."""
     names = [field.name for field in dataclasses.fields(value)]
     return names or [name for name in value.__dataclass_fields__ if name in getattr(value, "__dict__", ())]
 
 
 def _encode_foreign(value: Any, name: str, depth: int) -> Any:
-    """Encode what libraries have in place of Python's own types."""
+    """Encode types of libraries that stand for Python's own types."""
     module = type(value).__module__.partition(".")[0]
     if module == "airflow" and isinstance(value, Mapping):
         return _encode_dict(dict(value), name, depth)
@@ -107,7 +107,7 @@ def _encode_foreign(value: Any, name: str, depth: int) -> Any:
         number = value.item()
         if isinstance(number, (bool, int, float, str)):
             return encode(number, name, depth)
-    raise _refused(value, name, "convert it to texts, numbers, lists and dicts")
+    raise _refused(value, name, "convert it to strings, numbers, lists and dicts")
 
 
 def _refused(value: Any, name: str, remedy: str) -> TypeError:
@@ -118,7 +118,7 @@ def _refused(value: Any, name: str, remedy: str) -> TypeError:
 
 def _encode_int(value: int, name: str, depth: int) -> int:
     if value.bit_length() > MAX_INTEGER_BITS:
-        raise TypeError(f"{name} is an integer of more than {MAX_INTEGER_BITS} bits; pass it as a text")
+        raise TypeError(f"{name} is an integer of more than {MAX_INTEGER_BITS} bits; pass it as a string")
     return int(value)
 
 
@@ -139,7 +139,7 @@ def _encode_tuple(value: Any, name: str, depth: int) -> dict[str, Any]:
 def _encode_set(value: Any, name: str, depth: int) -> dict[str, Any]:
     kind = "set" if isinstance(value, set) else "frozenset"
     if any(map(_holds_dataclass, value)):
-        raise _refused(value, name, "it holds dataclasses, which become dicts, and no set can hold these; pass a list")
+        raise _refused(value, name, "it holds dataclasses, which become dicts, and a set can't hold dicts; pass a list")
     return {KIND: kind, "value": [encode(item, f"an item of {name}", depth + 1) for item in value]}
 
 
@@ -152,7 +152,7 @@ def _holds_dataclass(value: Any) -> bool:
 def _encode_dict(value: Any, name: str, depth: int) -> dict[str, Any]:
     for key in value:
         if not isinstance(key, str) or isinstance(key, enum.Enum):
-            raise TypeError(f"{name} has the key {key!r} of type {type(key).__name__}; keys in JSON are texts")
+            raise TypeError(f"{name} has the key {key!r} of type {type(key).__name__}; keys in JSON must be strings")
     pairs = {str(key): encode(item, f"{name}[{str(key)!r}]", depth + 1) for key, item in value.items()}
     return {KIND: "dict", "value": [list(pair) for pair in pairs.items()]} if KIND in pairs else pairs
 
@@ -160,7 +160,7 @@ def _encode_dict(value: Any, name: str, depth: int) -> dict[str, Any]:
 def _encode_datetime(value: dt.datetime, name: str, depth: int) -> dict[str, Any]:
     encoded: dict[str, Any] = {KIND: "datetime", "value": dt.datetime.isoformat(value)}
     zone = value.tzinfo
-    # Of zoneinfo and pendulum; pytz.
+    # zoneinfo and pendulum have a key, pytz has a zone.
     key = getattr(zone, "key", None) or getattr(zone, "zone", None)
     if isinstance(key, str):
         encoded["zone"] = key
@@ -178,7 +178,7 @@ def _encode_time(value: dt.time, name: str, depth: int) -> dict[str, Any]:
 
 
 def _encode_timedelta(value: dt.timedelta, name: str, depth: int) -> dict[str, Any]:
-    # A pendulum duration counts its days otherwise.
+    # A pendulum duration counts its days differently.
     microseconds = dt.timedelta.__floordiv__(value, dt.timedelta(microseconds=1))
     plain = dt.timedelta(microseconds=microseconds)
     return {KIND: "timedelta", "value": [plain.days, plain.seconds, plain.microseconds]}
@@ -188,7 +188,7 @@ def _as_text(kind: str, text: Callable[[Any], str]) -> Callable[[Any, str, int],
     return lambda value, name, depth: {KIND: kind, "value": text(value)}
 
 
-#: The first that fits counts: a datetime is a date, too.
+#: The first match counts: a datetime is a date, too.
 _ENCODERS: tuple[tuple[Any, Callable[[Any, str, int], Any]], ...] = (
     (str, lambda value, name, depth: str.__str__(value)),
     (int, _encode_int),
@@ -209,9 +209,9 @@ _ENCODERS: tuple[tuple[Any, Callable[[Any, str, int], Any]], ...] = (
 
 def decode(value: Any) -> Any:
     """
-    Return the value that JSON's own types stand for.
+    Return the value that :func:`encode` turned into JSON's own types.
 
-    :raises ValueError: they stand for none, or another error of a malformed value.
+    :raises ValueError: if its kind is unknown; a malformed value may raise other errors, too.
     """
     if isinstance(value, list):
         return [decode(item) for item in value]
@@ -242,7 +242,7 @@ def _zone(name: str | None) -> dt.tzinfo | None:
 
     try:
         return ZoneInfo(name)
-    except (LookupError, ValueError, OSError):  # a machine without this zone: the offset has to do
+    except (LookupError, ValueError, OSError):  # this machine does not know the zone: keep the offset
         return None
 
 

@@ -136,7 +136,7 @@ def test_a_limit_holds_before_the_first_answer(hostile: HostileHead, monkeypatch
         asyncio.wait_for(follow(hostile, "dribbled body", 2.0, read_timeout=1.0, deadlines=deadlines), 20)
     )
     assert event.outcome == "unreachable"
-    assert "no answer to the stop within" in event.detail
+    assert "no answer to the request to stop within" in event.detail
 
 
 def test_a_list_without_bounds_is_an_error(hostile: HostileHead, connect: Callable[..., Client]) -> None:

@@ -58,10 +58,10 @@ def test_every_database_takes_an_event_whatever_a_job_printed(event: JobEvent) -
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (None, "no event of version 1 but 'None'"),
+        (None, "is not of version 1: 'None'"),
         ("done", "must run the same version of airflow-provider-rayjobs"),
-        ({}, "no event of version 1"),
-        ({**GOOD, "version": EVENT_VERSION + 1}, "no event of version 1"),
+        ({}, "is not of version 1"),
+        ({**GOOD, "version": EVENT_VERSION + 1}, "is not of version 1"),
         ({**GOOD, "outcome": "fine"}, "malformed event"),
         ({key: value for key, value in GOOD.items() if key != "outcome"}, "malformed event"),
         ({key: value for key, value in GOOD.items() if key != "address"}, "malformed event"),
@@ -100,11 +100,11 @@ def test_success_raises_nothing() -> None:
 )
 def test_every_other_outcome_has_its_error_with_address_and_id(outcome: Outcome, kind: type[Exception]) -> None:
     with pytest.raises(errors.RayJobsError) as caught:
-        raise_for_outcome(event(outcome, detail="passed its job_timeout"))
+        raise_for_outcome(event(outcome, detail="exceeded its job_timeout"))
     assert type(caught.value) is kind
     assert str(caught.value).startswith(f"{ADDRESS}: Ray job a ")
     if outcome not in (Outcome.FAILED, Outcome.STOPPED):
-        assert "passed its job_timeout" in str(caught.value)
+        assert "exceeded its job_timeout" in str(caught.value)
     if isinstance(caught.value, errors.RayJobError):
         assert caught.value.submission_id == "a"
 

@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError
-from airflow_provider_rayjobs.following import head_load, log_stream, poller, rooms
+from airflow_provider_rayjobs.following import head_load, log_stream, poller, stream_slots
 from airflow_provider_rayjobs.following.events import Outcome
 from airflow_provider_rayjobs.following.poller import Poller
 from airflow_provider_rayjobs.following.subscription import FollowedJob, Subscription, Trouble
@@ -397,7 +397,7 @@ def test_a_crash_reaches_everybody_and_is_ridden_out(
             assert {await status_of(job) for job in jobs} == {"RUNNING"}
 
     polled(scripted_ray, work)
-    assert "crashed; it goes on" in caplog.text
+    assert "crashed; it continues" in caplog.text
 
 
 def test_a_poller_that_was_cancelled_goes_on(scripted_ray: ScriptedRay) -> None:
@@ -446,7 +446,7 @@ def test_a_log_beyond_the_bound_comes_when_there_is_room_or_the_job_is_over(
     scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, LOG.name)
-    monkeypatch.setattr(rooms, "STREAMS_AT_ONCE", 1)
+    monkeypatch.setattr(stream_slots, "STREAMS_AT_ONCE", 1)
     monkeypatch.setattr(log_stream, "NATURAL_GAP", 0.0)
     for name in ("j0", "j1", "j2"):
         scripted_ray.add_job(name)

@@ -194,10 +194,10 @@ def test_a_restarted_head_that_forgot_the_job_is_told_as_such(stream_logs: bool,
     )
     assert event.outcome is Outcome.LOST
     assert f"the head restarted (session {before} became {scripted_ray.session_name})" in event.detail
-    # As the last look knew it.
+    # As it was last seen.
     assert (event.may_run, event.node_id, event.node_ip) == (True, "ab" * 28, "127.0.0.1")
     assert f"may still run on node 127.0.0.1 (node id {'ab' * 28})" in event.detail
-    assert "a process with a in its environment, and end it" in event.detail
+    assert "Find the process with a in its environment there, and end it" in event.detail
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_a_deleted_job_is_told_from_a_restarted_head(known: bool, told: str, scr
 def test_a_node_whose_address_is_none_is_named_by_its_id(address: str) -> None:
     data = {"type": "SUBMISSION", "status": "RUNNING", "driver_agent_http_address": address, "driver_node_id": "ab12"}
     hint = may_run_hint("a", JobDetails.from_json(data))
-    assert "node of an unknown address (node id ab12)" in hint
+    assert "node with unknown address (node id ab12)" in hint
 
 
 def test_a_job_that_survived_a_restart_is_followed_on(scripted_ray: ScriptedRay) -> None:
@@ -262,7 +262,7 @@ def test_contact_lost_for_the_whole_budget_is_unreachable_and_no_failure(
     )
     assert 0.5 < time.monotonic() - began < 8
     assert event.outcome is Outcome.UNREACHABLE
-    assert "the job itself may still run; a retry of this task finds it" in event.detail
+    assert "it may still run; a retry of this task finds it" in event.detail
     assert "unreachable_timeout is 0 s" in event.detail or "unreachable_timeout is 1 s" in event.detail
     assert "connection refused" in event.detail
 
@@ -284,10 +284,10 @@ def test_a_deadline_stops_the_job(name: str, scripted_ray: ScriptedRay, caplog: 
     scripted_ray.stop_takes = 0.1
     event = run(scripted_ray, deadlines={"other": time.time() + 99, name: time.time() + 0.2})
     assert event.outcome is Outcome.TIMEOUT
-    assert event.detail.startswith(f"passed its {name}: it was submitted 0 s ago")
+    assert event.detail.startswith(f"exceeded its {name}: it was submitted 0 s ago")
     assert event.detail.endswith("; it was stopped")
     assert scripted_ray.jobs["a"].status == "STOPPED"
-    assert any("passed its" in line and "stopping it" in line for line in messages(caplog))
+    assert any("exceeded its" in line and "stopping it" in line for line in messages(caplog))
     assert re.fullmatch(r"Ray job a STOPPED after \d\.\d s \(RUNNING \d\.\d s\): http.*", messages(caplog)[-1])
 
 
@@ -309,7 +309,7 @@ def test_a_job_that_does_not_heed_the_stop_is_a_timeout_that_says_so(
     scripted_ray.stop_takes = None
     event = run(scripted_ray, deadlines={"job_timeout": time.time()})
     assert event.outcome is Outcome.TIMEOUT
-    assert "asked to stop, it is still RUNNING" in event.detail
+    assert "it is still RUNNING" in event.detail
 
 
 @pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED"])
@@ -344,7 +344,7 @@ def test_pending_too_long_is_a_timeout(scripted_ray: ScriptedRay) -> None:
     scripted_ray.add_job("a", "PENDING")
     event = run(scripted_ray, pending_deadline=time.time() + 0.1, stream_logs=False)
     assert event.outcome is Outcome.TIMEOUT
-    assert event.detail.startswith("passed its pending_timeout: still PENDING after 0 s")
+    assert event.detail.startswith("exceeded its pending_timeout: still PENDING after 0 s")
     assert scripted_ray.jobs["a"].status == "STOPPED"
 
 
@@ -386,7 +386,7 @@ def test_a_stop_for_a_limit_is_told_as_such_by_the_next_watcher(
     others = {"job_timeout": 950.0, "execution_timeout": 990.0} | {name: 900.0}
     event = run(scripted_ray, **limits(**others))
     assert event.outcome is Outcome.TIMEOUT
-    said = f"passed its {name}: it ended {935 if clock > 0 else 905} s after its submission; it was stopped"
+    said = f"exceeded its {name}: it ended {935 if clock > 0 else 905} s after its submission; it was stopped"
     assert event.detail == said
     assert scripted_ray.received_on("POST") == []
 
@@ -394,7 +394,7 @@ def test_a_stop_for_a_limit_is_told_as_such_by_the_next_watcher(
 def test_the_limit_that_passed_first_is_named(scripted_ray: ScriptedRay) -> None:
     stopped(scripted_ray, after=905)
     event = run(scripted_ray, **limits(job_timeout=903, execution_timeout=901, pending_timeout=902))
-    assert event.detail.startswith("passed its execution_timeout")
+    assert event.detail.startswith("exceeded its execution_timeout")
 
 
 @pytest.mark.parametrize("name", ["job_timeout", "execution_timeout", "pending_timeout"])

@@ -169,7 +169,7 @@ def test_a_value_that_is_too_large_is_an_error_that_names_the_remedy(
 
     monkeypatch.setattr(function_package, "RESULT_LIMIT", 1000)
     text = result_module.traceback_of(run(tmp_path, f).record)
-    assert "1,002 bytes of JSON" in text
+    assert "1,002 bytes as JSON" in text
     assert "result_path" in text
 
 
@@ -211,7 +211,7 @@ def test_output_that_is_no_log_of_a_job_is_refused_before_the_function_runs(tmp_
         [sys.executable, "-m", function_package.LAUNCHER], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert "the standard output is not the log of a Ray job" in done.stderr
+    assert "not to the log of a Ray job" in done.stderr
     assert "ran" not in done.stdout.splitlines()
 
 
@@ -267,7 +267,7 @@ def test_what_can_t_be_shipped_is_refused_by_name() -> None:
         pass
 
     for function, kind, said in (
-        (uses_outside, ValueError, "uses outside of the function around it"),
+        (uses_outside, ValueError, "uses outside of the enclosing function"),
         (wrapped, TypeError, "another decorator"),
         (asynchronous, TypeError, "asyncio.run"),
         (lambda: 1, TypeError, "lambda"),
@@ -323,7 +323,7 @@ def test_a_default_of_the_function_around_it_is_refused() -> None:
     def inner(x: int = limit) -> int:
         return x
 
-    with pytest.raises(ValueError, match=r"inner's parameter x uses limit, .*; write the value itself, or give it"):
+    with pytest.raises(ValueError, match=r"inner's parameter x uses limit, .*; write the value itself, or pass it"):
         check_function(inner)
 
 
@@ -382,7 +382,7 @@ def test_cloudpickle_is_for_arguments_by_choice(tmp_path: Path) -> None:
 
 
 def test_a_package_that_ray_would_refuse_is_refused_here() -> None:
-    with pytest.raises(ValueError, match="the cluster takes 1,000; pass the path or URL"):
+    with pytest.raises(ValueError, match="the cluster accepts at most 1,000; pass the path or URL"):
         build_package(b"{}", 1000)
 
 

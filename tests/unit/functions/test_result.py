@@ -63,9 +63,9 @@ def test_the_blocks_of_older_rays_are_put_together(size: int) -> None:
         (file_of("1", outcome="pickle"), "'pickle'"),
         (file_of("1", progress=1), "progress"),
         (b'{"format":1,"outcome":"value"}\n1', "bytes"),
-        (GOOD[:-1], "17 bytes came, which are not the 18"),
-        (GOOD + b" ", "19 bytes came"),
-        (GOOD.replace(b"[1", b"[2"), "18 bytes came"),
+        (GOOD[:-1], "17 bytes received are not the 18"),
+        (GOOD + b" ", "19 bytes received"),
+        (GOOD.replace(b"[1", b"[2"), "18 bytes received"),
         (GOOD[:-3] + b"\xff" + GOOD[-2:], "ascii"),
     ],
 )

@@ -54,7 +54,7 @@ def alarm(operator: RaySubmitJobOperator) -> Iterator[None]:
 
 def test_a_package_error_says_that_nothing_was_submitted(operator: Any) -> None:
     with pytest.raises(
-        RayPackageError, match=r"^Nothing was submitted: runtime_env\['working_dir'\] names the local path"
+        RayPackageError, match=r"^Nothing was submitted: runtime_env\['working_dir'\]: there is no folder"
     ):
         operator._prepare(operator.runtime_env)
 

@@ -153,7 +153,7 @@ def test_what_is_no_file_is_left_out_and_told(source: Path, caplog: pytest.LogCa
         caplog.clear()
         assert packed(source).name == before
     told = caplog.text
-    for name in ("'pipe', 'socket' (neither file nor folder)", "'lib/loop' (a link to a folder that it lies in)"):
+    for name in ("'pipe', 'socket' (neither file nor folder)", "'lib/loop' (a link to a folder that it is in)"):
         assert name in told.replace("'socket', 'pipe'", "'pipe', 'socket'")
     for name in ("'lost'", "'self'", "leads nowhere", "'back\\\\slash'"):
         assert name in told
@@ -275,7 +275,7 @@ def test_archives_go_as_they_are(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"any")
         assert pack_archive(str(tmp_path / name)).name.endswith(extension)
     (tmp_path / "no.zip").write_text("no")
-    with pytest.raises(RayPackageError, match=r"no.zip' is no zip file"):
+    with pytest.raises(RayPackageError, match=r"no.zip' is not a zip file"):
         pack_archive(str(tmp_path / "no.zip"))
 
 

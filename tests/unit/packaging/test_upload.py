@@ -161,12 +161,12 @@ def test_files_as_a_windows_editor_saves_them(prepare: Any, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"working_dir": "/no/such"}, r"runtime_env\['working_dir'\] names the local path '/no/such', but there is no"),
-        ({"working_dir": "no/such"}, r"no such thing in '.*' on this Airflow worker; give a folder, or a .zip"),
-        ({"working_dir": "/etc/hostname"}, r"give a folder, or a .zip"),
-        ({"working_dir": "/no/such.zip"}, r"names the local path '/no/such.zip', but"),
-        ({"py_modules": ["/no/such"]}, r"runtime_env\['py_modules'\] names the local path '/no/such'"),
-        ({"py_modules": ["/no/such.py"]}, r"names the local path '/no/such.py', but"),
+        ({"working_dir": "/no/such"}, r"runtime_env\['working_dir'\]: there is no folder, .zip, .* file '/no/such'"),
+        ({"working_dir": "no/such"}, r"file 'no/such' in '.*' on this Airflow worker; give the path of one"),
+        ({"working_dir": "/etc/hostname"}, r"no folder, .zip, .* file '/etc/hostname'"),
+        ({"working_dir": "/no/such.zip"}, r"file '/no/such.zip' on this"),
+        ({"py_modules": ["/no/such"]}, r"runtime_env\['py_modules'\]: there is no folder of a module, .* '/no/such'"),
+        ({"py_modules": ["/no/such.py"]}, r"file '/no/such.py' on this"),
         ({"pip": "/no/req.txt"}, r"runtime_env\['pip'\]: the file '/no/req.txt' can't be read \(No such file"),
         ({"uv": "/no/req.txt"}, r"runtime_env\['uv'\]: the file"),
         ({"conda": "/no/env.yml"}, r"runtime_env\['conda'\]: the file '/no/env.yml' can't be read"),
@@ -181,7 +181,7 @@ def test_what_is_not_there_is_named(scripted_ray: ScriptedRay, prepare: Any, giv
 
 def test_unknown_keys_are_a_warning(prepare: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert prepare({"my_plugin": {"a": 1}}) == {"my_plugin": {"a": 1}}
-    assert "Ray itself knows no runtime_env['my_plugin']; it takes effect where the cluster has a plugin" in caplog.text
+    assert "runtime_env['my_plugin'] is not known to Ray itself; it has no effect unless" in caplog.text
 
 
 def test_too_large_for_the_server(scripted_ray: ScriptedRay, prepare: Any, code: Path) -> None:
@@ -260,6 +260,6 @@ def test_a_server_that_hangs_up_in_the_middle_of_too_large_an_upload(tmp_path: P
     (tmp_path / "large").write_bytes(os.urandom(5_000_000))
     with ScriptedRay(max_body=100_000) as server:
         client = RequestsClient(cluster_at(server), FakeTime())
-        with pytest.raises(RayPackageTooLargeError, match=r"makes a package of 4.8 MiB, which the server.*HTTP 413"):
+        with pytest.raises(RayPackageTooLargeError, match=r"the package has 4.8 MiB, which the server.*HTTP 413"):
             prepare_runtime_env({"working_dir": str(tmp_path)}, client.run, limit=100 << 20)
         client.close()

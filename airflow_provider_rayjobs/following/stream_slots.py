@@ -9,18 +9,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-#: Streams of one cluster that are open at once, of jobs that run, and as many of jobs that are over.
+#: Most streams of one cluster that are open at once: for running jobs, and as many for ended ones.
 STREAMS_AT_ONCE = 50
 
 
-FIRST = asyncio.FIRST_COMPLETED
-
-
-class Rooms:
+class StreamSlots:
     """
-    How many log streams of one cluster are open at once: so many of jobs that run, and as many of jobs that are over.
+    Slots for the open log streams of one cluster: :data:`STREAMS_AT_ONCE` for running jobs, and as many for ended ones.
 
-    The latter end within seconds, so that a job's end never waits for the end of others.
+    Streams of ended jobs close within seconds, so the end of a job never waits for the end of others.
     """
 
     def __init__(self) -> None:
@@ -29,28 +26,28 @@ class Rooms:
 
     @property
     def full(self) -> bool:
-        """Whether a stream of a job that runs would have to wait."""
+        """Whether the stream of a running job would have to wait."""
         return self._running.locked()
 
-    async def enter(self, over: asyncio.Event) -> Callable[[], None]:
+    async def acquire(self, over: asyncio.Event) -> Callable[[], None]:
         """
-        Wait for room.
+        Wait for a slot.
 
         :param over: set when the job is over.
-        :return: gives the room back.
+        :return: a function that releases the slot.
         """
         if not over.is_set():
-            place, end = asyncio.ensure_future(self._running.acquire()), asyncio.ensure_future(over.wait())
+            slot, end = asyncio.ensure_future(self._running.acquire()), asyncio.ensure_future(over.wait())
             try:
-                await asyncio.wait({place, end}, return_when=FIRST)
-                if place.done():
+                await asyncio.wait({slot, end}, return_when=asyncio.FIRST_COMPLETED)
+                if slot.done():
                     return self._running.release
             except asyncio.CancelledError:
-                if place.done():
+                if slot.done():
                     self._running.release()
                 raise
             finally:
-                place.cancel()
+                slot.cancel()
                 end.cancel()
         await self._over.acquire()
         return self._over.release
