@@ -68,11 +68,13 @@ class RayClusterUnreachableError(RayJobsError, ConnectionError):
 
     :param message: the full message, with the cluster's address.
     :param maybe_sent: False if it is certain that the request did not leave this machine.
+    :param address: the cluster's address; empty if the error is not about one request.
     """
 
-    def __init__(self, message: str, *, maybe_sent: bool = True) -> None:
+    def __init__(self, message: str, *, maybe_sent: bool = True, address: str = "") -> None:
         super().__init__(message)
         self.maybe_sent = maybe_sent
+        self.address = address
 
 
 class RayTLSError(RayClusterUnreachableError):
@@ -85,11 +87,15 @@ class RayAPIError(RayJobsError):
 
     :param message: the full message, with the cluster's address.
     :param status: HTTP status of the answer.
+    :param address: the cluster's address; empty if the error is not about one request.
+    :param reason: what the cluster itself said, without secrets; empty if it said nothing.
     """
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(self, message: str, *, status: int | None = None, address: str = "", reason: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.address = address
+        self.reason = reason
 
 
 class RayRequestRefusedError(RayAPIError):

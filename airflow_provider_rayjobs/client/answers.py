@@ -83,7 +83,8 @@ def response_of(cluster: ClusterConnection, request: Request, status: int, body:
 def unusable_body(address: str, request: Request, problem: object) -> RayProtocolError:
     """Return the error for an answer whose body can't be read."""
     return RayProtocolError(
-        f"{address}: the answer to {request.method} {request.path} can't be read: {problem}; {CHECK_ADDRESS}"
+        f"{address}: the answer to {request.method} {request.path} can't be read: {problem}; {CHECK_ADDRESS}",
+        address=address,
     )
 
 
@@ -96,11 +97,12 @@ def error_of(response: Response) -> RayJobsError:
     """Return the error that an unsuccessful answer stands for; no other function decides this."""
     status, address = response.status, response.address
     said = _cause(response.public(response.text[-ERROR_TEXT_LIMIT:]))
+    facts: Any = {"status": status, "address": address, "reason": said}
     if is_transient(response):
         what = said if NO_AGENT in response.text else "the server, or a proxy in front of it, is not ready"
-        return RayClusterUnreachableError(f"{address}: HTTP {status}: {what}; try again later")
+        return RayClusterUnreachableError(f"{address}: HTTP {status}: {what}; try again later", address=address)
     if status in REFUSED_STATUSES:
-        return RayAuthError(f"{address}: HTTP {status}: {_why_not_let_in(response)} ({said})", status=status)
+        return RayAuthError(f"{address}: HTTP {status}: {_why_not_let_in(response)} ({said})", **facts)
     if 300 <= status < 400:
         return no_jobs_api(
             response,
@@ -111,22 +113,23 @@ def error_of(response: Response) -> RayJobsError:
             f"{address}: HTTP 407: the HTTP proxy of this machine requires a login, or refused the one in HTTP_PROXY "
             "or HTTPS_PROXY",
             maybe_sent=False,
+            address=address,
         )
     if status == 413 or (status == 500 and TOO_LARGE in response.text):
         return RayRequestRefusedError(
             f"{address}: HTTP {status}: the request is too large for the cluster, or a proxy in front of it ({said})",
-            status=status,
+            **facts,
         )
     if status == 404 and "does not exist" in response.text:
-        return RayJobNotFoundError(f"{address}: {said}", status=status)
+        return RayJobNotFoundError(f"{address}: {said}", **facts)
     if status == 404:
         return no_jobs_api(response, "HTTP 404 (no such route)")
     if "already exists" in response.text:
-        return RayJobExistsError(f"{address}: {said}", status=status)
+        return RayJobExistsError(f"{address}: {said}", **facts)
     # The head turns a 400 of its agent into a 500.
     if status == 400 or (status == 500 and "Request failed with status code 400" in response.text):
-        return RayRequestRefusedError(f"{address}: Ray refused the request: {said}", status=status)
-    return RayAPIError(f"{address}: HTTP {status}: Ray reports an error: {said}", status=status)
+        return RayRequestRefusedError(f"{address}: Ray refused the request: {said}", **facts)
+    return RayAPIError(f"{address}: HTTP {status}: Ray reports an error: {said}", **facts)
 
 
 def _why_not_let_in(response: Response) -> str:
@@ -197,6 +200,7 @@ def no_jobs_api(response: Response, got: str) -> RayProtocolError:
     return RayProtocolError(
         f"{response.address}: expected an answer of the Ray Jobs API, got {got}; {CHECK_ADDRESS}",
         status=response.status,
+        address=response.address,
     )
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def unreachable(cluster: ClusterConnection, problem: str, *, maybe_sent: bool = True) -> RayClusterUnreachableError:
     """Return the error for a request that got no usable answer."""
-    return RayClusterUnreachableError(f"{cluster.address}: {problem}", maybe_sent=maybe_sent)
+    return RayClusterUnreachableError(f"{cluster.address}: {problem}", maybe_sent=maybe_sent, address=cluster.address)
 
 
 def answer_timeout(cluster: ClusterConnection, seconds: float) -> RayClusterUnreachableError:
@@ -40,6 +40,7 @@ def _tls_error(cluster: ClusterConnection, cause: object) -> RayTLSError:
         f"{cluster.address}: the TLS handshake failed ({cause}); check the server's certificate, the connection's "
         "'verify' (a CA file or folder) and that the server speaks https",
         maybe_sent=False,
+        address=cluster.address,
     )
 
 
@@ -84,7 +85,9 @@ def translate_requests(
         return unreachable(cluster, _REFUSED_HINT, maybe_sent=False)
     if isinstance(error, requests.exceptions.ConnectionError | ProtocolError):
         return unreachable(cluster, f"the connection was lost before the answer was complete ({error})")
-    return RayProtocolError(f"{cluster.address}: the request can't be sent, or its answer not read: {error}")
+    return RayProtocolError(
+        f"{cluster.address}: the request can't be sent, or its answer not read: {error}", address=cluster.address
+    )
 
 
 class translating_aiohttp:  # noqa: N801 - used like a function
@@ -132,7 +135,9 @@ def _translate_aiohttp(cluster: ClusterConnection, error: Exception) -> RayJobsE
     if isinstance(error, aiohttp.ClientConnectorError):
         return unreachable(cluster, _REFUSED_HINT, maybe_sent=False)
     if isinstance(error, aiohttp.InvalidURL):  # its text shows the URL
-        return RayProtocolError(f"{cluster.address}: the request can't be sent: its URL is not valid")
+        return RayProtocolError(
+            f"{cluster.address}: the request can't be sent: its URL is not valid", address=cluster.address
+        )
     # Never use repr: for some errors of aiohttp it shows the request's headers, including the token.
     what = f"{type(error).__name__}: {error}"
     return unreachable(cluster, f"the connection was lost before the answer was complete ({what})")

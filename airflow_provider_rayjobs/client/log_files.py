@@ -223,7 +223,7 @@ def get_job_logs(submission_id: str) -> Flow[str]:
     try:
         yield from read_json_log(submission_id, begin, limit=LOG_LIMIT)
     except RayAPIError as e:
-        if e.status != 500 or "UnicodeDecodeError" not in str(e):
+        if e.status != 500 or "UnicodeDecodeError" not in e.reason:
             raise
         job = yield from get_job_info(submission_id)
         yield from read_file(submission_id, job.driver_node_id or "", begin, limit=LOG_LIMIT)

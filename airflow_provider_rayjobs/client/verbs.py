@@ -121,7 +121,11 @@ def _given_up(doubt: RayClusterUnreachableError | RayAPIError, waited: float) ->
 
 
 def _was_accepted(
-    submission: Submission, is_ours: Callable[[JobDetails], bool], doubt: RayJobsError, *, maybe_sent: bool
+    submission: Submission,
+    is_ours: Callable[[JobDetails], bool],
+    doubt: RayClusterUnreachableError | RayAPIError,
+    *,
+    maybe_sent: bool,
 ) -> Flow[bool | None]:
     """Look up a submission whose answer was inconclusive; False if there is no job, None if that is unknown."""
     try:
@@ -143,11 +147,13 @@ def _was_accepted(
     return True
 
 
-def _foreign_job(doubt: RayJobsError, submission_id: str, job: JobDetails) -> RayJobExistsError:
-    address = str(doubt).partition(": ")[0]  # messages of requests begin with the address
+def _foreign_job(
+    doubt: RayClusterUnreachableError | RayAPIError, submission_id: str, job: JobDetails
+) -> RayJobExistsError:
     return RayJobExistsError(
-        f"{address}: submission id {submission_id!r} already belongs to another job ({job.status}); choose "
-        "another submission_id, or delete that job"
+        f"{doubt.address}: submission id {submission_id!r} already belongs to another job ({job.status}); choose "
+        "another submission_id, or delete that job",
+        address=doubt.address,
     )
 
 

@@ -91,7 +91,7 @@ async def read_record(transport: AiohttpTransport, submission_id: str, node_id: 
             raise RayJobResultError(f"{name}: its result is damaged: {e}", submission_id=submission_id) from None
         except RayAPIError as e:
             attempts += 1
-            if attempts == _ATTEMPTS or "not found" in str(e):
+            if attempts == _ATTEMPTS or "not found" in e.reason:
                 raise RayJobResultError(
                     f"The result of {name} is missing: its process ended before it wrote one, or the node that it ran "
                     f"on is gone ({e})",
@@ -115,7 +115,7 @@ def _fetch(submission_id: str, node_id: str) -> Flow[bytes]:
         raise file_error(response)
     if bytes(data[:1]) in (b"", b"0"):  # an error of an older Ray, often without a text
         said = for_terminal(" ".join(data[1:1000].decode(errors="replace").split()))
-        raise RayAPIError(f"{response.address}: {said or 'an empty answer'}", status=200)
+        raise RayAPIError(f"{response.address}: {said or 'an empty answer'}", status=200, reason=said)
     return bytes(data)
 
 

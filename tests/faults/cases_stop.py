@@ -69,7 +69,7 @@ def _timed_out_with(fault: Fault, times: int = 1) -> Callable[[Bench], None]:
         assert bench.attempt() == "up_for_retry", bench.story()
         assert bench.said("exceeded its job_timeout"), bench.story()
         assert rule.hits >= 1, "the fault was not met"
-        _stopped(bench)
+        _assert_stopped(bench)
 
     return play
 
@@ -116,7 +116,7 @@ def _killed_before_stopping(bench: Bench) -> None:
     assert bench.start().wait() == -signal.SIGKILL, bench.story()
     assert bench.attempt() == "up_for_retry", bench.story()
     assert bench.said("exceeded its job_timeout"), bench.story()
-    _stopped(bench)
+    _assert_stopped(bench)
 
 
 #: The faults below that always run; the others run only with ``FAULTS_ALL=1``.
