@@ -9,14 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowFailException, DecoratedOperator, task_decorator_factory
 
 from airflow_provider_rayjobs import metadata as keys
-from airflow_provider_rayjobs import progress
-from airflow_provider_rayjobs.compat import masking, versions
+from airflow_provider_rayjobs.compat import versions
 from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobResultError, RayJobsError
-from airflow_provider_rayjobs.functions import package as function_package
-from airflow_provider_rayjobs.functions.shipped import values
 from airflow_provider_rayjobs.operators.submit import NewJobNeededError, RaySubmitJobOperator
-from airflow_provider_rayjobs.tasks import context as task_context
-from airflow_provider_rayjobs.tasks.stopping import find_job
 from airflow_provider_rayjobs.text.safe_text import is_safe, safe_text, safe_value
 
 if TYPE_CHECKING:
@@ -90,6 +85,8 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         result_path: str | None = None,
         **kwargs: Any,
     ) -> None:
+        from airflow_provider_rayjobs.functions import package as function_package
+
         for name in ("entrypoint", "wait_for_completion"):
             if name in kwargs:
                 raise TypeError(
@@ -115,6 +112,8 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         return super().execute(context)
 
     def _package(self, context: Context) -> bytes:
+        from airflow_provider_rayjobs.functions import package as function_package
+
         try:
             if containers := {"container", "image_uri"}.intersection(self.runtime_env or {}):
                 raise ValueError(
@@ -156,6 +155,8 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         return {**self.op_kwargs, **wanted}
 
     def _from_context(self, value: Any, name: str) -> Any:
+        from airflow_provider_rayjobs.functions.shipped import values
+
         plain = _plain(value)
         if self.serializer == "json":
             values.encode(plain, name)
@@ -163,6 +164,8 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
 
     def _rest_of_context(self, context: Mapping[str, Any], taken: Collection[str]) -> dict[str, Any]:
         """Return the items for a function's ``**context``; those without a JSON form are left out."""
+        from airflow_provider_rayjobs.functions.shipped import values
+
         rest = {}
         # Not key by key: Airflow 2 warns about some of them then.
         for name, value in context.items():
@@ -184,6 +187,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
 
     def _prepare(self, runtime_env: dict[str, Any] | None) -> dict[str, Any]:
         """Upload the function last: Ray keeps a package that no job uses for ten minutes only."""
+        from airflow_provider_rayjobs.functions import package as function_package
         from airflow_provider_rayjobs.packaging.upload import ReadyRuntimeEnv
 
         ready = super()._prepare(runtime_env) or {}
@@ -209,6 +213,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
 
     def _failure(self, context: Context, event: JobEvent) -> str | None:
         """Return the error text with the function's own traceback; None if the driver wrote none."""
+        from airflow_provider_rayjobs.compat import masking
         from airflow_provider_rayjobs.functions.result import traceback_of
 
         try:
@@ -225,6 +230,8 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         return f"{event.address}: Ray job {event.submission_id} ended FAILED: {what}\n{traceback}"
 
     def _result(self, context: Context, event: JobEvent) -> Any:
+        from airflow_provider_rayjobs.tasks.stopping import find_job
+
         with self._waiting_for_cluster():
             job = find_job(self.hook, event.submission_id)
         try:
@@ -274,6 +281,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
     def _read(self, context: Context, job: JobDetails, submission_id: str) -> Record:
         """Read the result file that the driver wrote."""
         from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
+        from airflow_provider_rayjobs.compat import masking
         from airflow_provider_rayjobs.functions.result import read_record
 
         async def read() -> Record:
@@ -290,6 +298,9 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         return record
 
     def _push_progress(self, context: Context, report: dict[str, Any]) -> None:
+        from airflow_provider_rayjobs import progress
+        from airflow_provider_rayjobs.tasks import context as task_context
+
         task_context.push_xcom(context, PROGRESS_XCOM, progress.stored(report))
 
 

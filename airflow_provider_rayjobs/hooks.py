@@ -14,7 +14,7 @@ from airflow_provider_rayjobs.client import listing, log_files, verbs
 from airflow_provider_rayjobs.client.cluster_status import describe_resources
 from airflow_provider_rayjobs.client.submission import make_submission, with_runtime_env
 from airflow_provider_rayjobs.client.threads import in_own_thread
-from airflow_provider_rayjobs.cluster.fields import CONN_TYPE, field_behaviour, form_widgets
+from airflow_provider_rayjobs.cluster.fields import CONN_TYPE, DEFAULT_CONN_ID, field_behaviour, form_widgets
 from airflow_provider_rayjobs.compat.connections import load_cluster, read_cluster
 from airflow_provider_rayjobs.compat.masking import register_cluster, register_env_vars
 from airflow_provider_rayjobs.exceptions import RayJobsError
@@ -51,7 +51,7 @@ class RayJobHook(BaseHook):
     """
 
     conn_name_attr = "ray_conn_id"
-    default_conn_name = "ray_default"
+    default_conn_name = DEFAULT_CONN_ID
     conn_type = CONN_TYPE
     hook_name = "Ray Jobs"
 

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
-from airflow_provider_rayjobs.tasks.context import push_xcom
-
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context, TaskInstanceKey
 
@@ -56,4 +54,6 @@ class RayJobLink(BaseOperatorLink):
 
 def store_job_page(context: Context, cluster: ClusterConnection, submission_id: str) -> None:
     """Store the URL of a job's page in the XCom that the link reads."""
+    from airflow_provider_rayjobs.tasks.context import push_xcom
+
     push_xcom(context, JOB_PAGE_XCOM, cluster.job_page(submission_id))

@@ -1,4 +1,8 @@
-"""Sensors that wait until a Ray job reaches a status, or until a cluster can run jobs."""
+"""
+Sensors that wait until a Ray job reaches a status, or until a cluster can run jobs.
+
+DAG files import this module, so it loads only what the class bodies need; methods import the rest.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_rayjobs.client.contact import Contact
-from airflow_provider_rayjobs.client.ids import names_no_job
-from airflow_provider_rayjobs.compat import masking
+from airflow_provider_rayjobs.cluster.fields import DEFAULT_CONN_ID
 from airflow_provider_rayjobs.exceptions import (
     RayClusterUnreachableError,
     RayConnectionConfigError,
@@ -28,22 +30,16 @@ from airflow_provider_rayjobs.exceptions import (
     RayJobsError,
     RayRequestRefusedError,
 )
-from airflow_provider_rayjobs.following.conditions import ClusterRunsJobs, JobReaches
-from airflow_provider_rayjobs.following.events import JobEvent, Outcome
-from airflow_provider_rayjobs.hooks import RayJobHook
-from airflow_provider_rayjobs.jobs import JobStatus
-from airflow_provider_rayjobs.tasks import arguments
-from airflow_provider_rayjobs.tasks import context as task_context
-from airflow_provider_rayjobs.tasks.context import DEFERRAL_MARGIN
-from airflow_provider_rayjobs.tasks.guard import ask_to_stop
 from airflow_provider_rayjobs.tasks.rendering import RendersTexts
-from airflow_provider_rayjobs.tasks.stopping import stop_job_and_wait
-from airflow_provider_rayjobs.text.safe_text import without_logins
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_rayjobs.client.contact import Contact
+    from airflow_provider_rayjobs.following.conditions import ClusterRunsJobs, JobReaches
+    from airflow_provider_rayjobs.hooks import RayJobHook
 
 __all__ = ["RayClusterSensor", "RayJobSensor"]
 
@@ -72,10 +68,14 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
     @cached_property
     def hook(self) -> RayJobHook:
         """The hook for the task's connection."""
+        from airflow_provider_rayjobs.hooks import RayJobHook
+
         return RayJobHook(self.ray_conn_id)
 
     @cached_property
     def _contact(self) -> Contact:
+        from airflow_provider_rayjobs.client.contact import Contact
+
         return Contact(self.hook.cluster.unreachable_timeout, self.log)
 
     def execute(self, context: Context) -> Any:
@@ -93,6 +93,8 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
         return self._defer(context, deadline)
 
     def _defer(self, context: Context, deadline: float) -> Any:
+        from airflow_provider_rayjobs.tasks import context as task_context
+        from airflow_provider_rayjobs.tasks.context import DEFERRAL_MARGIN
         from airflow_provider_rayjobs.triggers import RayConditionTrigger
 
         started = context["ti"].start_date
@@ -118,6 +120,8 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
 
         :param event: a :class:`~airflow_provider_rayjobs.following.events.JobEvent` as JSON.
         """
+        from airflow_provider_rayjobs.following.events import JobEvent, Outcome
+
         checked = JobEvent.from_json(event)
         if checked.outcome is Outcome.SUCCEEDED:
             return
@@ -132,6 +136,8 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral of this try; start from the beginning if the deferral was of an earlier try."""
+        from airflow_provider_rayjobs.tasks import context as task_context
+
         if task_context.resumes_earlier_try(context):
             return self.execute(context)
         return super().resume_execution(next_method, next_kwargs, context)
@@ -148,6 +154,9 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
                 self._condition = self._make_condition(context)  # may read the connection, which may raise
             reached = self.hook.get_conn().run(self._condition.look())
         except (RayJobError, RayRequestRefusedError, RayConnectionConfigError) as e:
+            from airflow_provider_rayjobs.compat import masking
+            from airflow_provider_rayjobs.text.safe_text import without_logins
+
             job = self._condition.job if self._condition else None
             public = masking.public_for(job)  # the error may quote the job's message, with secrets in it
             raise AirflowFailException(without_logins(public(str(e)))) from None
@@ -190,8 +199,8 @@ class RayJobSensor(_RaySensor):
         self,
         *,
         submission_id: str,
-        target_statuses: Iterable[str] = (JobStatus.SUCCEEDED,),
-        ray_conn_id: str = RayJobHook.default_conn_name,
+        target_statuses: Iterable[str] = ("SUCCEEDED",),
+        ray_conn_id: str = DEFAULT_CONN_ID,
         deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
@@ -201,11 +210,16 @@ class RayJobSensor(_RaySensor):
         self.target_statuses = [str(status) for status in statuses]
         if not statuses:
             raise ValueError("target_statuses is empty: give at least one status, such as SUCCEEDED")
+        from airflow_provider_rayjobs.jobs import JobStatus
+
         known = {status.value for status in JobStatus}
         if wrong := [status for status in self.target_statuses if status not in known and "{" not in status]:
             raise ValueError(f"target_statuses: {wrong[0]!r} must be one of {', '.join(sorted(known))}")
 
     def _make_condition(self, context: Context) -> JobReaches:
+        from airflow_provider_rayjobs.client.ids import names_no_job
+        from airflow_provider_rayjobs.following.conditions import JobReaches
+
         if names_no_job(self.submission_id):
             raise AirflowFailException(f"submission_id is {self.submission_id!r}: it must be the id of a Ray job")
         return JobReaches(self.submission_id, self.target_statuses)
@@ -243,7 +257,7 @@ class RayClusterSensor(_RaySensor):
         entrypoint_num_gpus: float | str | None = None,
         entrypoint_memory: int | str | None = None,
         entrypoint_resources: dict[str, float] | dict[str, str] | str | None = None,
-        ray_conn_id: str = RayJobHook.default_conn_name,
+        ray_conn_id: str = DEFAULT_CONN_ID,
         deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
@@ -252,6 +266,8 @@ class RayClusterSensor(_RaySensor):
         self.entrypoint_num_gpus = entrypoint_num_gpus
         self.entrypoint_memory = entrypoint_memory
         self.entrypoint_resources = entrypoint_resources
+        from airflow_provider_rayjobs.tasks import arguments
+
         arguments.check_known(self._resources())
         self._killed = False
 
@@ -264,6 +280,10 @@ class RayClusterSensor(_RaySensor):
         }
 
     def _make_condition(self, context: Context) -> ClusterRunsJobs:
+        from airflow_provider_rayjobs.following.conditions import ClusterRunsJobs
+        from airflow_provider_rayjobs.tasks import arguments, guard  # noqa: F401 - on_kill must not have to load guard
+        from airflow_provider_rayjobs.tasks import context as task_context
+
         number = task_context.next_submission(context)
         identity = task_context.task_identity(context, self.hook.cluster.deployment, number)
         try:
@@ -282,6 +302,8 @@ class RayClusterSensor(_RaySensor):
 
     def execute_complete(self, context: Context, event: Any = None) -> None:
         """End the task according to the trigger's event, and stop the trivial job if the wait failed."""
+        from airflow_provider_rayjobs.following.events import JobEvent
+
         try:
             super().execute_complete(context, event)
         except (AirflowSensorTimeout, AirflowFailException):
@@ -291,7 +313,9 @@ class RayClusterSensor(_RaySensor):
     def on_kill(self) -> None:
         """Stop the trivial job, and submit no other; one short request only, because this runs in a signal handler."""
         condition, self._killed = self._condition, True
-        if isinstance(condition, ClusterRunsJobs):
+        if condition is not None:
+            from airflow_provider_rayjobs.tasks.guard import ask_to_stop
+
             ask_to_stop(self.hook, condition.current_id)
 
     def poke(self, context: Context) -> bool:
@@ -305,10 +329,12 @@ class RayClusterSensor(_RaySensor):
         return super().poke(context)
 
     def _clean_up(self) -> None:
-        if isinstance(self._condition, ClusterRunsJobs):
+        if self._condition is not None:
             self._stop(self._condition.current_id)
 
     def _stop(self, submission_id: str) -> None:
+        from airflow_provider_rayjobs.tasks.stopping import stop_job_and_wait
+
         try:
             stop_job_and_wait(self.hook, submission_id, patience=0.0)
         except RayJobsError as e:

@@ -28,8 +28,7 @@ from airflow_provider_rayjobs.client.checks import check_metadata
 from airflow_provider_rayjobs.client.ids import check_submission_id, new_submission_id
 from airflow_provider_rayjobs.client.runtime_env import public_runtime_env
 from airflow_provider_rayjobs.compat.masking import public_for
-from airflow_provider_rayjobs.operators.stop_delete import DELETE_DELAY
-from airflow_provider_rayjobs.tasks.stopping import STOP_TIMEOUT
+from airflow_provider_rayjobs.tasks.stopping import DELETE_DELAY, STOP_TIMEOUT
 from airflow_provider_rayjobs.text.safe_text import without_logins
 
 if TYPE_CHECKING:

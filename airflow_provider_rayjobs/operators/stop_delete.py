@@ -1,4 +1,8 @@
-"""Operators that stop a Ray job and delete its record. DAGs import them from ``airflow_provider_rayjobs.operators``."""
+"""
+The operators that stop a Ray job and delete its record.
+
+DAG files import this module, so it loads only what the class bodies need; methods import the rest.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +16,18 @@ from airflow.providers.common.compat.sdk import (
     XComNotFound,
 )
 
-from airflow_provider_rayjobs.client import checks
-from airflow_provider_rayjobs.client.ids import check_submission_id, names_no_job
+from airflow_provider_rayjobs.cluster.fields import DEFAULT_CONN_ID
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError
-from airflow_provider_rayjobs.hooks import RayJobHook
-from airflow_provider_rayjobs.tasks import arguments
-from airflow_provider_rayjobs.tasks import context as task_context
-from airflow_provider_rayjobs.tasks.guard import refused_for_good
 from airflow_provider_rayjobs.tasks.rendering import RendersTexts
-from airflow_provider_rayjobs.tasks.stopping import stop_job_and_wait, wait_until_ended
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
-__all__ = ["RayDeleteJobOperator", "RayStopJobOperator"]
+    from airflow_provider_rayjobs.hooks import RayJobHook
 
-#: Seconds to wait between a job's end and its deletion. Ray 2.60 polls each job once a second until it sees the end. If
-#: the record is deleted before that, Ray creates a new one with the same id, as FAILED.
-DELETE_DELAY = 3.0
+__all__ = ["RayDeleteJobOperator", "RayStopJobOperator"]
 
 
 class _JobOperator(RendersTexts, BaseOperator):
@@ -44,6 +40,9 @@ class _JobOperator(RendersTexts, BaseOperator):
     _verb: str
 
     def __init__(self, *, submission_id: str, ray_conn_id: str, **kwargs: Any) -> None:
+        from airflow_provider_rayjobs.tasks import arguments
+        from airflow_provider_rayjobs.tasks import context as task_context
+
         super().__init__(**kwargs)
         self.submission_id = submission_id
         self.ray_conn_id = ray_conn_id
@@ -64,6 +63,9 @@ class _JobOperator(RendersTexts, BaseOperator):
         :raises AirflowSkipException: if there is no submission id.
         :raises AirflowFailException: if the submission id is invalid.
         """
+        from airflow_provider_rayjobs.client.ids import check_submission_id, names_no_job
+        from airflow_provider_rayjobs.hooks import RayJobHook
+
         if names_no_job(self.submission_id):
             raise AirflowSkipException(f"There is no Ray job to {self._verb}: submission_id is {self.submission_id!r}")
         try:
@@ -71,6 +73,12 @@ class _JobOperator(RendersTexts, BaseOperator):
         except (TypeError, ValueError) as e:
             raise AirflowFailException(str(e)) from e
         return RayJobHook(self.ray_conn_id)
+
+
+def _check_duration(name: str, value: float) -> None:
+    from airflow_provider_rayjobs.client.checks import check_duration
+
+    check_duration(name, value)
 
 
 class RayStopJobOperator(_JobOperator):
@@ -98,13 +106,13 @@ class RayStopJobOperator(_JobOperator):
         self,
         *,
         submission_id: str,
-        ray_conn_id: str = RayJobHook.default_conn_name,
+        ray_conn_id: str = DEFAULT_CONN_ID,
         stop_timeout: float = 60.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(submission_id=submission_id, ray_conn_id=ray_conn_id, **kwargs)
         self.stop_timeout = stop_timeout
-        checks.check_duration("stop_timeout", stop_timeout)
+        _check_duration("stop_timeout", stop_timeout)
 
     def execute(self, context: Context) -> str:
         """
@@ -114,6 +122,9 @@ class RayStopJobOperator(_JobOperator):
         :raises AirflowFailException: if the cluster has no such job, or refuses the request.
         :raises RayJobTimeoutError: if the job has not ended within ``stop_timeout``.
         """
+        from airflow_provider_rayjobs.tasks.guard import refused_for_good
+        from airflow_provider_rayjobs.tasks.stopping import stop_job_and_wait
+
         with refused_for_good():
             hook = self._hook()
             with hook.get_conn().waiting_for_cluster(self.log):
@@ -150,13 +161,13 @@ class RayDeleteJobOperator(_JobOperator):
         self,
         *,
         submission_id: str,
-        ray_conn_id: str = RayJobHook.default_conn_name,
+        ray_conn_id: str = DEFAULT_CONN_ID,
         end_timeout: float = 60.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(submission_id=submission_id, ray_conn_id=ray_conn_id, **kwargs)
         self.end_timeout = end_timeout
-        checks.check_duration("end_timeout", end_timeout)
+        _check_duration("end_timeout", end_timeout)
 
     def execute(self, context: Context) -> None:
         """
@@ -165,6 +176,9 @@ class RayDeleteJobOperator(_JobOperator):
         :raises AirflowSkipException: if there is no submission id.
         :raises RayJobTimeoutError: if the job has not ended within ``end_timeout``.
         """
+        from airflow_provider_rayjobs.tasks.guard import refused_for_good
+        from airflow_provider_rayjobs.tasks.stopping import DELETE_DELAY, wait_until_ended
+
         with refused_for_good():
             hook = self._hook()
             try:

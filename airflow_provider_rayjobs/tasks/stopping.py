@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 #: Seconds to wait for the end of an earlier job that was asked to stop.
 STOP_TIMEOUT = 60.0
 
+#: Seconds to wait between a job's end and its deletion. Ray 2.60 polls each job once a second until it sees the end. If
+#: the record is deleted before that, Ray creates a new one with the same id, as FAILED.
+DELETE_DELAY = 3.0
+
 
 def find_job(hook: RayJobHook, submission_id: str) -> JobDetails | None:
     """Return a job's details, or None if the cluster has no such job."""
