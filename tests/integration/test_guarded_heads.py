@@ -86,7 +86,7 @@ def test_a_head_in_token_mode_lets_the_token_in_and_nobody_else(
 
 
 WANTS_A_TOKEN = "HTTP 401: this Ray cluster requires a token; connection 'ray_guarded' has none"
-REFUSED = "HTTP 403: the token of connection 'ray_guarded' was refused"
+REFUSED = "HTTP 403: the cluster refused the token of connection 'ray_guarded'"
 
 
 def not_let_in(hook: RayJobHook) -> dict[str, str]:
@@ -218,7 +218,7 @@ def test_a_list_of_words_reaches_the_job_word_by_word(ray_head: RayHead, connect
 _RESOLVE = """
 import sys
 from types import SimpleNamespace
-from airflow_provider_rayjobs.connection import read_connection
+from airflow_provider_rayjobs.cluster.connection import read_connection
 none = dict.fromkeys(("port", "schema", "login", "password", "extra"))
 connection = SimpleNamespace(conn_type="ray_jobs", host=sys.argv[1], **none)
 print(read_connection("x", connection, {} if len(sys.argv) < 3 else {"RAY_ADDRESS": sys.argv[2]}).address)
