@@ -84,7 +84,7 @@ def test_a_head_in_token_mode_accepts_the_token(token_head: RayHead, connection:
 
 
 WANTS_A_TOKEN = "HTTP 401: this Ray cluster requires a token; connection 'ray_guarded' has none"
-REFUSED = "HTTP 403: the token of connection 'ray_guarded' was refused"
+REFUSED = "HTTP 403: the cluster refused the token of connection 'ray_guarded'"
 
 
 def errors_without_access(hook: RayJobHook) -> dict[str, str]:
