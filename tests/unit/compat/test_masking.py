@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import copy
 import json
 import time
@@ -19,6 +20,7 @@ from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 from airflow_provider_rayjobs.sensors import RayJobSensor
 from airflow_provider_rayjobs.text.job_secrets import WITHHELD
 from airflow_provider_rayjobs.triggers import RayConditionTrigger, RayJobTrigger
+from tests.support.connections import read
 
 if TYPE_CHECKING:
     from tests.support.scripted_server import ScriptedRay
@@ -222,3 +224,21 @@ def test_the_secrets_of_many_jobs_leave_airflows_masker_as_it_is(conn_id: str, s
         trigger = RayJobTrigger(ray_conn_id=conn_id, submission_id=f"m{number}", submitted_at=1.0, stream_logs=False)
         assert event_of(trigger)["message"] == "***"
     assert redact("own-secret-0 own-secret-19") == "own-secret-0 own-secret-19"
+
+
+def test_secrets_are_masked_and_harmless_headers_are_not() -> None:
+    headers = {
+        "X-Api-Key": "key-5af1c2",
+        "X-Gateway-Auth": "gate-5af1c2",
+        "Accept": "text/plain",
+        "X-Team": "analytics",
+        "X-Pass": "abc",  # too short to be one
+    }
+    extra = {"headers": headers, "cookies": {"session": "cookie-5af1c2"}, "token": "token-5af1c2"}
+    cluster = read(extra, host="head", login="me", password="word-5af1c2")
+    masking.register_cluster(cluster)
+    basic = base64.b64encode(b"me:word-5af1c2").decode()
+    for secret in ("key-5af1c2", "gate-5af1c2", "cookie-5af1c2", "token-5af1c2", basic):
+        assert redact(f"x {secret} y") == "x *** y"
+    harmless = "Accept: text/plain from analytics, abc"
+    assert redact(harmless) == harmless
