@@ -109,3 +109,8 @@ def failure(client: Client, flow: exchange.Flow[Any] | None = None) -> errors.Ra
     assert message.startswith(client.transport.cluster.address + ": ")
     assert "\n" not in message
     return caught.value
+
+
+async def quick_sleep(seconds: float) -> None:
+    """Sleep for a short part of the time."""
+    await asyncio.sleep(min(seconds, 0.01))

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_provider_rayjobs import exceptions as errors
 from airflow_provider_rayjobs.client import listing, log_files, verbs
+from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
 from airflow_provider_rayjobs.client.answers import error_of
 from airflow_provider_rayjobs.client.submission import Submission
+from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError
 from tests.support import answers, faults
+from tests.support.clients import cluster_at, quick_sleep
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.flows import outcome, response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_provider_rayjobs.jobs import JobDetails
     from tests.support.answers import Answer
     from tests.support.clients import Client
     from tests.support.scripted_server import ScriptedRay
@@ -314,3 +320,40 @@ def test_a_job_is_found_by_rays_own_id_of_it(
     found = {"type": "DRIVER", "status": "RUNNING", "job_id": "0a000000", "submission_id": submission_id}
     scripted_ray.script("GET", "/api/jobs/0a000000", answers.as_json(found))
     assert connect(scripted_ray).run(verbs.get_job_info("0a000000")).submission_id == submission_id
+
+
+# Stopping
+
+
+def stop(server: ScriptedRay, patience: float = 5.0) -> JobDetails | None:
+    async def main() -> JobDetails | None:
+        transport = AiohttpTransport(cluster_at(server), sleep=quick_sleep)
+        try:
+            return await transport.run(verbs.stop_and_wait("a", patience=patience))
+        finally:
+            await transport.close()
+
+    return asyncio.run(main())
+
+
+def test_a_stop_is_confirmed(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a")
+    scripted_ray.stop_takes = 0.1
+    assert stop(scripted_ray).status == "STOPPED"
+    assert len(scripted_ray.received_on("POST")) == 1
+    assert stop(scripted_ray).status == "STOPPED"  # once more, of a job that has ended
+
+
+def test_a_stop_is_waited_for_within_its_patience(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a")
+    scripted_ray.stop_takes = None
+    began = time.monotonic()
+    assert stop(scripted_ray, patience=0.1).status == "RUNNING"
+    assert time.monotonic() - began < 3
+
+
+def test_a_stop_of_an_unknown_job_finds_none_and_one_without_contact_raises(scripted_ray: ScriptedRay) -> None:
+    assert stop(scripted_ray) is None
+    scripted_ray.script(".*", ".*", answers.bad_gateway(), forever=True)
+    with pytest.raises(RayClusterUnreachableError):
+        stop(scripted_ray)

@@ -20,7 +20,7 @@ from airflow_provider_rayjobs.following.subscription import FollowedJob, Subscri
 from airflow_provider_rayjobs.following.watcher import JobWatcher, Watch
 from airflow_provider_rayjobs.jobs import JobDetails
 from tests.support import answers
-from tests.support.clients import cluster_at, until
+from tests.support.clients import cluster_at, quick_sleep, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("tests.poller")
 NAMES = [f"j{number}" for number in range(40)]
 ACTORS = r"/api/v0/actors.*"
-
-
-async def quick_sleep(seconds: float) -> None:
-    await asyncio.sleep(min(seconds, 0.01))
 
 
 def polled(server: ScriptedRay, work: Callable[[Poller], Awaitable[None]], **cluster: Any) -> None:
