@@ -21,14 +21,15 @@ _OURS = {
 
 def knows_airflow(test_module: Path) -> bool:
     """
-    Return whether a test module or anything that it reaches imports Airflow.
+    Return whether a test module, the fixtures of its folder, or anything that they reach imports Airflow.
 
     A module of the tests that starts programs counts, too: they may be Airflow's.
 
     :param test_module: a file below the project's folder.
     """
     tests = _OURS["tests"] / "tests"
-    for file in reached(test_module):
+    fixtures = test_module.with_name("conftest.py")
+    for file in reached(test_module) | (reached(fixtures) if fixtures.is_file() else set()):
         telling = {"airflow", "subprocess"} if file.is_relative_to(tests) else {"airflow"}
         if not telling.isdisjoint(name.partition(".")[0] for name in _imported(file)):
             return True
