@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
+import requests
+import urllib3
 
 from airflow_provider_rayjobs import exceptions as errors
-from tests.support.clients import failure
+from airflow_provider_rayjobs.client import foreign_errors
+from tests.support.clients import cluster_at, failure
 from tests.support.forward_proxy import ForwardProxy
 from tests.support.ports import free_port
 
@@ -74,3 +79,58 @@ def test_no_traceback_shows_the_login_of_a_proxy(
     shown = "".join(traceback.format_exception(error))
     assert "proxy-secret" not in shown
     assert "407" in shown
+
+
+# Errors that no server here can be made to cause
+
+CLUSTER = cluster_at("http://ray:8265", connect_timeout=2.0, read_timeout=5.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words", "sent"),
+    [
+        (requests.exceptions.SSLError("bad certificate"), errors.RayTLSError, "TLS failed (bad certificate)", False),
+        (requests.exceptions.ConnectTimeout("x"), errors.RayClusterUnreachableError, "no connection within 2 s", False),
+        (requests.exceptions.ReadTimeout("x"), errors.RayClusterUnreachableError, "no answer within 5 s", True),
+        (requests.exceptions.ProxyError("x"), errors.RayClusterUnreachableError, "the HTTP proxy of this", False),
+        (requests.exceptions.ConnectionError("x"), errors.RayClusterUnreachableError, "the connection broke", True),
+        (urllib3.exceptions.ProtocolError("x"), errors.RayClusterUnreachableError, "the connection broke", True),
+        (requests.exceptions.InvalidHeader("x"), errors.RayProtocolError, "the request can't be sent or read", None),
+    ],
+)
+def test_an_error_of_requests_is_one_of_ours(error: Any, kind: type[Exception], words: str, sent: bool | None) -> None:
+    found = foreign_errors.translate_requests(CLUSTER, error)
+    assert type(found) is kind
+    assert str(found).startswith(f"http://ray:8265: {words}")
+    assert getattr(found, "maybe_sent", None) is sent
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words", "sent"),
+    [
+        (ssl.SSLError("bad certificate"), errors.RayTLSError, "TLS failed", False),
+        (aiohttp.ConnectionTimeoutError("x"), errors.RayClusterUnreachableError, "no connection within 2 s", False),
+        (aiohttp.ServerTimeoutError("x"), errors.RayClusterUnreachableError, "no answer within 5 s", True),
+        (TimeoutError("x"), errors.RayClusterUnreachableError, "no answer within 5 s", True),
+        (OSError("x"), errors.RayClusterUnreachableError, "the connection broke", True),
+        (aiohttp.ServerDisconnectedError(), errors.RayClusterUnreachableError, "the connection broke", True),
+        (aiohttp.InvalidURL("http://a:hush@"), errors.RayProtocolError, "the request can't be sent: its URL", None),
+    ],
+)
+def test_an_error_of_aiohttp_is_one_of_ours(error: Any, kind: type[Exception], words: str, sent: bool | None) -> None:
+    with pytest.raises(errors.RayJobsError) as caught, foreign_errors.translating_aiohttp(CLUSTER):
+        raise error
+    assert type(caught.value) is kind
+    assert str(caught.value).startswith(f"http://ray:8265: {words}")
+    assert "hush" not in str(caught.value)
+    assert getattr(caught.value, "maybe_sent", None) is sent
+    # The original is not shown: it may hold a password.
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("error", [errors.RayAPIError("ours"), errors.RayJobTimeoutError("ours"), KeyError("a defect")])
+def test_what_is_no_error_of_aiohttp_stays_as_it_is(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, foreign_errors.translating_aiohttp(CLUSTER):
+        raise error
+    assert caught.value is error
