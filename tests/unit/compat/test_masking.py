@@ -6,15 +6,17 @@ import base64
 import json
 import time
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
 from airflow.providers.common.compat.sdk import redact
 
 from airflow_provider_rayjobs.compat import connections, masking
 from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
 from airflow_provider_rayjobs.text.job_secrets import WITHHELD
 from tests.support.connections import read
+
+if TYPE_CHECKING:
+    import pytest
 
 LISTED = "airflow_secret_env_vars"
 
