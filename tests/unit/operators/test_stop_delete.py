@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowSkipException, XComArg
 
-from airflow_provider_rayjobs.operators import RayDeleteJobOperator, RayStopJobOperator, RaySubmitJobOperator
+from airflow_provider_rayjobs.exceptions import RayJobTimeoutError
+from airflow_provider_rayjobs.operators import (
+    RayDeleteJobOperator,
+    RayStopJobOperator,
+    RaySubmitJobOperator,
+    stop_delete,
+)
+from tests.support import answers
 from tests.support.rendering import BOTH, Instance, rendered
+
+if TYPE_CHECKING:
+    from tests.support.scripted_server import ScriptedRay
 
 
 def cleanup(kind: Any, submission_id: Any) -> Any:
@@ -82,3 +94,70 @@ def test_a_mapped_task_without_a_job_is_skipped(kind: Any, verb: str) -> None:
     operator = mapped.unmap({**mapped.partial_kwargs, "task_id": "clean", "submission_id": None})
     with pytest.raises(AirflowSkipException, match="submission_id is None"):
         operator.execute({})
+
+
+# A job that was submitted
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that are not waited for."""
+    found: list[float] = []
+    monkeypatch.setattr(stop_delete, "time", SimpleNamespace(sleep=found.append))
+    return found
+
+
+@pytest.mark.parametrize(("status", "last"), [("RUNNING", "STOPPED"), ("SUCCEEDED", "SUCCEEDED"), ("FAILED", "FAILED")])
+def test_a_stop_returns_the_last_status(conn_id: str, scripted_ray: ScriptedRay, status: str, last: str) -> None:
+    scripted_ray.add_job("a", status)
+    operator = RayStopJobOperator(task_id="t", submission_id="a", ray_conn_id=conn_id)
+    found = operator.execute({})
+    assert (type(found), found) == (str, last)
+
+
+def test_a_stop_of_a_job_that_the_cluster_does_not_know_fails(conn_id: str, scripted_ray: ScriptedRay) -> None:
+    operator = RayStopJobOperator(task_id="t", submission_id="a", ray_conn_id=conn_id)
+    with pytest.raises(AirflowFailException, match=rf"^{scripted_ray.url}: there is no Ray job a to stop$"):
+        operator.execute({})
+
+
+def test_a_job_that_does_not_end_in_time_is_an_error(
+    conn_id: str, scripted_ray: ScriptedRay, pauses: list[float]
+) -> None:
+    scripted_ray.add_job("a")
+    scripted_ray.stop_takes = None
+    stop = RayStopJobOperator(task_id="t", submission_id="a", ray_conn_id=conn_id, stop_timeout=0.1)
+    delete = RayDeleteJobOperator(task_id="d", submission_id="a", ray_conn_id=conn_id, end_timeout=0.1)
+    for operator in (stop, delete):
+        with pytest.raises(RayJobTimeoutError, match="Ray job a is still RUNNING after 0 s"):
+            operator.execute({})
+    assert list(scripted_ray.jobs) == ["a"]
+    assert (len(scripted_ray.received_on("POST")), scripted_ray.received_on("DELETE"), pauses) == (1, [], [])
+
+
+def test_a_job_that_has_ended_is_deleted_after_a_pause(
+    conn_id: str, scripted_ray: ScriptedRay, pauses: list[float]
+) -> None:
+    scripted_ray.add_job("a").reads.extend(["RUNNING", "SUCCEEDED"])
+    RayDeleteJobOperator(task_id="t", submission_id="a", ray_conn_id=conn_id).execute({})
+    assert scripted_ray.jobs == {}
+    assert pauses == [stop_delete.DELETE_DELAY]
+    assert scripted_ray.received_on("POST") == []  # it is not stopped
+
+
+def test_a_record_that_is_not_there_needs_no_deletion(
+    conn_id: str, scripted_ray: ScriptedRay, pauses: list[float]
+) -> None:
+    RayDeleteJobOperator(task_id="t", submission_id="a", ray_conn_id=conn_id).execute({})
+    scripted_ray.add_job("a", "SUCCEEDED")
+    scripted_ray.script("DELETE", ".*", answers.not_found("a"))
+    RayDeleteJobOperator(task_id="t", submission_id="a", ray_conn_id=conn_id).execute({})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(RayStopJobOperator, "stop_timeout"), (RayDeleteJobOperator, "end_timeout")]
+)
+@pytest.mark.parametrize("seconds", [0, -1, math.inf, "soon"])
+def test_a_timeout_is_a_positive_number_of_seconds(kind: Any, name: str, seconds: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=name):
+        kind(task_id="t", submission_id="a", **{name: seconds})
