@@ -64,9 +64,9 @@ def test_one_more_stream_waits_until_another_is_closed() -> None:
 
 def test_the_stream_of_a_job_that_is_over_waits_for_no_job_that_runs() -> None:
     async def work(rooms: Rooms) -> None:
-        for _ in range(MOST):
-            await rooms.enter(event())
         over = [await rooms.enter(event(is_set=True)) for _ in range(MOST)]
+        for _ in range(MOST):
+            await asyncio.wait_for(rooms.enter(event()), 5)  # nor does it take their room
         waiting = asyncio.ensure_future(rooms.enter(event(is_set=True)))
         assert await is_waiting(waiting)  # these have a bound, too
         over[0]()

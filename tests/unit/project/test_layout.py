@@ -41,7 +41,6 @@ HEAVY = {
     "ray": set(),
 }
 
-
 #: The unit tests: a folder for each room, a file for each module.
 UNIT = Path(__file__).parents[1]
 
@@ -129,21 +128,18 @@ def has_code(file: Path) -> bool:
 
 
 def test_each_module_has_a_test_file() -> None:
-    missing = {
-        mirror_of(file)
-        for file in FILES.values()
-        if has_code(file) and not mirror_of(file).with_suffix(".py").is_file()
-    }
-    assert not missing
+    wanted = [mirror_of(file).with_suffix(".py") for file in FILES.values() if has_code(file)]
+    missing = [str(file.relative_to(UNIT)) for file in wanted if not file.is_file()]
+    assert not missing, f"write {', '.join(missing)}"
 
 
 def test_each_test_file_is_named_after_a_module() -> None:
     """One that tests a part of a module has a suffix: ``test_transports_tls`` is of the transports."""
     rooms = [file for file in UNIT.rglob("test_*.py") if file.relative_to(UNIT).parts[0] not in OF_NO_ROOM]
     names = {str(mirror_of(file)) for file in FILES.values()}
-    strays = {file for file in rooms if not any(f"{file.with_suffix('')}_".startswith(f"{name}_") for name in names)}
+    strays = [file for file in rooms if not any(f"{file.with_suffix('')}_".startswith(f"{name}_") for name in names)]
     assert rooms
-    assert not strays
+    assert not strays, f"of no module: {', '.join(str(file.relative_to(UNIT)) for file in strays)}"
 
 
 #: For each import: what Airflow has loaded before it, and what is run.
