@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import pytest
+
+from airflow_provider_rayjobs import exceptions as errors
+from airflow_provider_rayjobs.client import exchange, verbs
 from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
 from airflow_provider_rayjobs.client.requests_transport import RequestsTransport
 from airflow_provider_rayjobs.cluster.connection import ClusterConnection
@@ -95,3 +99,18 @@ class AiohttpClient:
 
 Client = RequestsClient | AiohttpClient
 CLIENTS = {"requests": RequestsClient, "aiohttp": AiohttpClient}
+
+
+def failure(client: Client, flow: exchange.Flow[Any] | None = None) -> errors.RayJobsError:
+    """Run a flow that fails; its message is one line that begins with the address."""
+    with pytest.raises(errors.RayJobsError) as caught:
+        client.run(verbs.get_version() if flow is None else flow)
+    message = str(caught.value)
+    assert message.startswith(client.transport.cluster.address + ": ")
+    assert "\n" not in message
+    return caught.value
+
+
+async def quick_sleep(seconds: float) -> None:
+    """Sleep for a short part of the time."""
+    await asyncio.sleep(min(seconds, 0.01))

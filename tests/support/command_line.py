@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,6 +36,10 @@ class Done(NamedTuple):
     code: int
     out: str
     err: str
+
+
+#: Runs a command with these arguments to its end.
+Run = Callable[..., Done]
 
 
 def environment(where: RayHead | str, **more: str) -> dict[str, str]:

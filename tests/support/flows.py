@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from airflow_provider_rayjobs.client.exchange import Flow
+    from tests.support.answers import Answer
 
 ADDRESS = "http://ray:8265"
 
@@ -45,3 +46,9 @@ def outcome(flow: Flow[Any], *bodies: bytes, sizes: Iterable[int] = ()) -> Any:
         except StopIteration as end:
             return end.value
     raise AssertionError(f"the flow makes another request: {step}")
+
+
+def response(answer: Answer, **fields: Any) -> Response:
+    """Return an answer of the scripted server as a transport hands it on."""
+    location = dict(answer.headers).get("Location", "")
+    return Response(answer.status, answer.body.decode(), "http://ray:8265", answer.content_type, location, **fields)

@@ -21,14 +21,15 @@ _OURS = {
 
 def knows_airflow(test_module: Path) -> bool:
     """
-    Return whether a test module, or any module that it reaches, imports Airflow.
+    Return whether a test module, the fixtures of its folder, or anything that they reach imports Airflow.
 
     Test modules that start programs count too, because these may be Airflow's.
 
     :param test_module: a file in the repository.
     """
     tests = _OURS["tests"] / "tests"
-    for file in reached(test_module):
+    fixtures = test_module.with_name("conftest.py")
+    for file in reached(test_module) | (reached(fixtures) if fixtures.is_file() else set()):
         telling = {"airflow", "subprocess"} if file.is_relative_to(tests) else {"airflow"}
         if not telling.isdisjoint(name.partition(".")[0] for name in _imported(file)):
             return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -64,3 +65,10 @@ def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Client]]:
 def connect_async() -> Iterator[Callable[..., AiohttpClient]]:
     """Makes clients of a server that use aiohttp."""
     yield from _maker(AiohttpClient)
+
+
+@pytest.fixture
+def conn_id(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Id of a connection to a scripted server."""
+    monkeypatch.setenv("AIRFLOW_CONN_SCRIPTED", json.dumps({"conn_type": "ray_jobs", "host": scripted_ray.url}))
+    return "scripted"

@@ -13,7 +13,6 @@ import re
 import socket
 import threading
 import time
-import traceback
 import tracemalloc
 import zlib
 from collections import Counter
@@ -40,10 +39,8 @@ from airflow_provider_rayjobs.client.package_store import put_package
 from airflow_provider_rayjobs.client.submission import Submission
 from airflow_provider_rayjobs.cluster.authentication import RotatingToken
 from tests.support import answers
-from tests.support.clients import AiohttpClient, FakeTime, RequestsClient, cluster_at, until
-from tests.support.forward_proxy import ForwardProxy
+from tests.support.clients import AiohttpClient, FakeTime, RequestsClient, cluster_at, failure, until
 from tests.support.hostile_head import HostileHead
-from tests.support.ports import free_port
 from tests.support.scripted_server import ScriptedRay, Tail
 
 if TYPE_CHECKING:
@@ -61,16 +58,6 @@ CREDENTIALS = {
     "cookies": {"session": "cookie-secret", "b": "second-cookie"},
 }
 SECRETS = (TOKEN, "team-secret", "cookie-secret", "second-cookie")
-
-
-def failure(client: Client, flow: exchange.Flow[Any] | None = None) -> errors.RayJobsError:
-    """Run a flow that fails; its message is one line that begins with the address."""
-    with pytest.raises(errors.RayJobsError) as caught:
-        client.run(verbs.get_version() if flow is None else flow)
-    message = str(caught.value)
-    assert message.startswith(client.transport.cluster.address + ": ")
-    assert "\n" not in message
-    return caught.value
 
 
 # What is repeated
@@ -165,41 +152,6 @@ def test_a_late_answer_is_waited_for_within_the_read_timeout(scripted_ray: Scrip
     assert error.maybe_sent
     assert "no answer within 0.1 s" in str(error)
     assert len(scripted_ray.received) == retries.ATTEMPTS
-
-
-@pytest.fixture
-def full_port() -> Iterator[int]:
-    """A port whose queue of connections is full, so that one more is neither accepted nor refused."""
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(socket.socket())
-        server.bind(("127.0.0.1", 0))
-        server.listen(0)
-        for _ in range(4):
-            client = stack.enter_context(socket.socket())
-            client.setblocking(False)
-            client.connect_ex(server.getsockname())
-        yield server.getsockname()[1]
-
-
-def test_a_connection_is_waited_for_within_the_connect_timeout(full_port: int, connect: Connect) -> None:
-    error = failure(connect(f"http://127.0.0.1:{full_port}", connect_timeout=0.1))
-    assert isinstance(error, errors.RayClusterUnreachableError)
-    assert not error.maybe_sent
-    assert "no connection within 0.1 s; check the connection's host, port, and firewalls" in str(error)
-
-
-def test_a_wrong_host_name_is_named_as_such(connect: Connect) -> None:
-    error = failure(connect("http://ray-head.invalid:8265"))
-    assert isinstance(error, errors.RayClusterUnreachableError)
-    assert not error.maybe_sent
-    assert "host name not found; check the connection's host" in str(error)
-
-
-def test_a_closed_port_is_named_as_such(connect: Connect) -> None:
-    error = failure(connect(f"http://127.0.0.1:{free_port()}"))
-    assert isinstance(error, errors.RayClusterUnreachableError)
-    assert not error.maybe_sent
-    assert "connection refused; check the connection's host and port" in str(error)
 
 
 def test_a_lost_answer_may_have_been_sent(scripted_ray: ScriptedRay, connect: Connect) -> None:
@@ -705,25 +657,3 @@ def test_an_answer_to_an_upload_is_waited_for_no_longer_than_a_proxy_may_take_to
     scripted_ray.script("PUT", ".*", answers.default(delay=8))
     with pytest.raises(errors.RayClusterUnreachableError, match="no answer within"):
         upload(scripted_ray.url)
-
-
-# A proxy's login
-
-
-@pytest.fixture
-def refusing_proxy() -> Iterator[str]:
-    """The address of a proxy, with a login that it refuses."""
-    with ForwardProxy("somebody:other-secret") as proxy:
-        yield f"http://somebody:proxy-secret@127.0.0.1:{proxy.port}"
-
-
-@pytest.mark.parametrize("scheme", ["http", "https"])
-def test_no_traceback_shows_the_login_of_a_proxy(
-    scheme: str, refusing_proxy: str, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(f"{scheme}_proxy", refusing_proxy)
-    error = failure(connect(f"{scheme}://ray.example:8265"))
-    assert isinstance(error, errors.RayClusterUnreachableError)
-    shown = "".join(traceback.format_exception(error))
-    assert "proxy-secret" not in shown
-    assert "407" in shown

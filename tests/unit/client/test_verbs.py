@@ -1,162 +1,34 @@
-"""
-What answers mean that no healthy head gives, and a submission that runs once whatever happens to its answer.
-
-What each supported Ray answers is held by ``test_samples``.
-"""
+"""The verbs: a submission that runs once whatever happens to its answer, and details of the job that was asked for."""
 
 from __future__ import annotations
 
-import json
+import asyncio
 import re
 import time
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_provider_rayjobs import exceptions as errors
-from airflow_provider_rayjobs.client import ids as ids_module
 from airflow_provider_rayjobs.client import listing, log_files, verbs
-from airflow_provider_rayjobs.client.answers import MOST_JSON_PARTS, decode_json, error_of, has_too_many_parts
-from airflow_provider_rayjobs.client.exchange import Response
+from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
+from airflow_provider_rayjobs.client.answers import error_of
 from airflow_provider_rayjobs.client.submission import Submission
-from airflow_provider_rayjobs.jobs import LONGEST_MESSAGE, LONGEST_NAME, LONGEST_STATUS, JobDetails, JobStatus
+from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError
 from tests.support import answers, faults
+from tests.support.clients import cluster_at, quick_sleep
 from tests.support.faulty_proxy import FaultyProxy
-from tests.support.flows import outcome
+from tests.support.flows import outcome, response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_provider_rayjobs.jobs import JobDetails
     from tests.support.answers import Answer
     from tests.support.clients import Client
     from tests.support.scripted_server import ScriptedRay
 
 JOB = "/api/jobs/a"
-LOST = errors.RayClusterUnreachableError
-
-
-def response(answer: Answer, **fields: Any) -> Response:
-    location = dict(answer.headers).get("Location", "")
-    return Response(answer.status, answer.body.decode(), "http://ray:8265", answer.content_type, location, **fields)
-
-
-@pytest.mark.parametrize(
-    ("answer", "kind", "words"),
-    [
-        (answers.html(404), errors.RayProtocolError, "no such route.*check that the connection's host, port"),
-        (answers.no_agent(), LOST, "HTTP 500: No available agent to submit job"),
-        (answers.bad_gateway(502), LOST, "HTTP 502.*try again later"),
-        (answers.bad_gateway(503), LOST, "HTTP 503.*try again later"),
-        (answers.bad_gateway(504), LOST, "HTTP 504.*try again later"),
-        (answers.too_many(), LOST, "HTTP 429.*try again later"),
-        (answers.unauthorized(), errors.RayAuthError, "HTTP 401: this Ray cluster requires a token.*Missing"),
-        (answers.html(403), errors.RayAuthError, "HTTP 403: the credentials were refused; check the token, login"),
-        (answers.too_large(), errors.RayRequestRefusedError, "HTTP 413: the request is too large.*104857600"),
-        (answers.internal_error(), errors.RayAPIError, "HTTP 500.*Failed to look up actor"),
-        (answers.html(500), errors.RayAPIError, "HTTP 500.*no explanation"),
-        (answers.text(500, ""), errors.RayAPIError, "HTTP 500.*no explanation"),
-        (
-            answers.text(302, "").but(headers=(("Location", "https://sso.example/login"),)),
-            errors.RayProtocolError,
-            "redirect to https://sso.example/login.*check that the connection's host",
-        ),
-    ],
-)
-def test_each_refusal_has_its_error_and_one_line_that_says_what_to_check(
-    answer: Answer, kind: type[Exception], words: str
-) -> None:
-    error = error_of(response(answer))
-    assert type(error) is kind
-    assert re.match("http://ray:8265: ", str(error))
-    assert re.search(words, str(error))
-    assert "\n" not in str(error)
-    assert len(str(error)) < 800
-
-
-def test_what_the_agent_refuses_and_the_head_wraps_is_a_refusal() -> None:
-    text = (
-        "Traceback (most recent call last):\nRuntimeError: Request failed with status code 400: Traceback (most "
-        'recent call last):\n  File "x.py", line 1, in f\nTypeError: entrypoint_num_cpus must be a number.\n.\n'
-    )
-    error = error_of(Response(500, text, "http://ray:8265"))
-    assert type(error) is errors.RayRequestRefusedError
-    assert str(error).endswith("TypeError: entrypoint_num_cpus must be a number.")
-
-
-@pytest.mark.parametrize("secret", ["job", "400", "already exists", "No available agent", "does not exist"])
-def test_an_env_var_never_changes_what_an_answer_means(secret: str) -> None:
-    wrapped = answers.text(500, "RuntimeError: Request failed with status code 400: TypeError: no")
-    for answer in (answers.no_agent(), answers.already_exists("a"), answers.not_found("a"), wrapped):
-        assert type(error_of(response(answer, secrets=(secret,)))) is type(error_of(response(answer)))
-
-
-def test_a_secret_in_an_answer_is_not_shown_even_when_it_spans_lines() -> None:
-    answer = answers.bad_request("ValueError: no good: line one\nline two")
-    error = error_of(response(answer, secrets=("line one\nline two", "line one")))
-    assert "line" not in str(error).partition("refused")[2]
-    moved = answers.text(302, "").but(headers=(("Location", "https://sso/?t=tok-123"),))
-    assert "tok-123" not in str(error_of(response(moved, secrets=("tok-123",))))
-
-
-def test_an_unknown_status_keeps_its_text_and_is_not_terminal() -> None:
-    first, second = JobStatus("SUSPENDED"), JobStatus("SUSPENDED")
-    assert (str(first), first.is_terminal, first.is_known, first == second) == ("SUSPENDED", False, False, True)
-    assert JobStatus.FAILED.is_known
-    assert [status.value for status in JobStatus] == ["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
-
-
-def test_only_three_statuses_are_terminal() -> None:
-    assert {status for status in JobStatus if status.is_terminal} == {"STOPPED", "SUCCEEDED", "FAILED"}
-
-
-def test_details_drop_unknown_fields_and_take_none_for_absent() -> None:
-    job = JobDetails.from_json({"type": "SUBMISSION", "status": "RUNNING", "metadata": None, "of_a_later_ray": 1})
-    assert (job.status, dict(job.metadata), job.message) == (JobStatus.RUNNING, {}, None)
-
-
-@pytest.mark.parametrize(
-    "status", ["", "RUN\nNING", "\x1b[31mRUNNING", "\0", "X" * (LONGEST_STATUS + 1), "L\xc4UFT", "\ud800"]
-)
-def test_a_status_is_a_short_text_that_can_be_shown(status: str) -> None:
-    with pytest.raises(ValueError, match="is not a valid JobStatus"):
-        JobStatus(status)
-    with pytest.raises(ValueError, match="a job whose status is not a string of 1 to 64 printable ASCII characters"):
-        JobDetails.from_json({"type": "SUBMISSION", "status": status})
-    longest = "X" * LONGEST_STATUS
-    assert JobDetails.from_json({"type": "SUBMISSION", "status": longest}).status == longest
-
-
-def test_a_message_and_the_type_of_an_error_are_cut_to_their_longest() -> None:
-    def details(message: str, error_type: str = "E") -> JobDetails:
-        return JobDetails.from_json(
-            {"type": "SUBMISSION", "status": "FAILED", "message": message, "error_type": error_type}
-        )
-
-    whole = "m" * LONGEST_MESSAGE
-    assert details(whole).message == whole
-    message = details("first line\n" + "m" * 2**20 + "\nlast line").message or ""
-    assert message.startswith("first line\nmmm")
-    assert message.endswith("mmm\nlast line")
-    assert message.count("\n… (cut) …\n") == 1
-    assert len(message) - len("\n… (cut) …\n") == LONGEST_MESSAGE
-    assert details("", "E" * (LONGEST_NAME + 1)).error_type == "E" * LONGEST_NAME
-
-
-def test_no_text_of_a_job_holds_what_can_not_be_stored() -> None:
-    nasty, safe = "a\0b\ud800", r"a\x00b\ud800"
-    texts = (
-        *("type", "submission_id", "job_id", "entrypoint", "message", "error_type"),
-        *("driver_agent_http_address", "driver_node_id"),
-    )
-    objects = {"runtime_env": {nasty: [nasty, {"k": {nasty: nasty}}]}, "driver_info": {nasty: {"id": nasty}}}
-    given = {**dict.fromkeys(texts, nasty), **objects, "metadata": {nasty: nasty}, "status": "FAILED"}
-    job = JobDetails.from_json(json.loads(json.dumps(given)))
-    assert {name: getattr(job, name) for name in texts} == dict.fromkeys(texts, safe)
-    assert job.metadata == {safe: safe}
-    assert job.runtime_env == {safe: [safe, {"k": {safe: safe}}]}
-    assert job.driver_info == {safe: {"id": safe}}
-    assert set(given) == {one.name for one in fields(JobDetails)} - {"start_time", "end_time", "driver_exit_code"}
 
 
 @pytest.mark.parametrize(
@@ -215,84 +87,11 @@ def test_an_answer_of_another_form_is_a_protocol_error(flow: Callable[[], Any], 
         outcome(flow(), answer.body)
 
 
-MANY = MOST_JSON_PARTS + 1
-
-
-@pytest.mark.parametrize(
-    "entrypoint",
-    ["," * MANY, "[{" * MANY, '\\",[' * MANY, "\\" * 2 * MANY + "," * MANY, '"' * MANY + "[" * MANY],
-    ids=["commas", "brackets", "escaped quotes", "backslashes", "quotes"],
-)
-def test_what_stands_in_a_string_is_no_part_of_an_answer(
-    entrypoint: str, scripted_ray: ScriptedRay, connect: Callable[..., Client]
-) -> None:
-    details = {"type": "SUBMISSION", "status": "RUNNING", "submission_id": "a", "entrypoint": entrypoint}
-    scripted_ray.script("GET", JOB, answers.as_json(details))
-    assert connect(scripted_ray).run(verbs.get_job_info("a")).entrypoint == entrypoint
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        json.dumps([1] * MANY),
-        json.dumps({str(number): "," for number in range(MANY)}),
-        json.dumps([[]] * MANY),
-        '["' + "[" * MANY + '"' + ",[]" * MANY + "]",
-    ],
-    ids=["items", "keys", "lists", "beside a string"],
-)
-def test_an_answer_of_too_many_parts_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^more than 60,000 parts$"):
-        decode_json(text)
-
-
-@pytest.mark.parametrize("text", ['"' + "\\" * 1_000_001, '"\\' * 500_000, '"' + "," * 1_000_000])
-def test_strings_without_end_are_passed_over_at_once(text: str) -> None:
-    began = time.process_time()
-    assert has_too_many_parts("," * MANY + text)
-    assert not has_too_many_parts(text)
-    assert time.process_time() - began < 1
-
-
-@pytest.mark.parametrize("wrong", ["a/b", "a b", "", ".", "..", "ä", "a\n"])
-def test_an_id_that_no_route_finds_again_is_refused(wrong: str) -> None:
-    with pytest.raises(ValueError, match="submission_id"):
-        ids_module.check_submission_id(wrong)
-
-
-def test_an_id_that_is_no_text_is_refused_by_name() -> None:
-    with pytest.raises(TypeError, match="submission_id must be a string, not 5"):
-        ids_module.check_submission_id(5)  # type: ignore[arg-type]
-
-
 def test_paths_are_quoted_and_never_another_route() -> None:
     assert verbs.job_path("a/b c") == "/api/jobs/a%2Fb%20c"
     for wrong in ("", ".", ".."):
         with pytest.raises(ValueError, match="must not be"):
             verbs.job_path(wrong)
-
-
-def test_fields_that_are_not_set_are_not_sent() -> None:
-    small = Submission("true", "a").request().json
-    assert small == {"entrypoint": "true", "submission_id": "a", "metadata": {}}
-    whole: dict[str, Any] = {
-        "entrypoint": "true",
-        "submission_id": "a",
-        "runtime_env": {"pip": ["x"]},
-        "metadata": {"k": "v"},
-        "entrypoint_num_cpus": 0,
-        "entrypoint_num_gpus": 0.5,
-        "entrypoint_memory": 1,
-        "entrypoint_resources": {"r": 1.0},
-        "entrypoint_label_selector": {"zone": "a"},
-    }
-    assert json.loads(json.dumps(Submission(**whole).request().json)) == whole
-
-
-def test_env_vars_show_in_no_repr() -> None:
-    submission = Submission("true", "a", runtime_env={"env_vars": {"K": "hush-hush"}})
-    assert "hush-hush" not in repr(submission) + repr(submission.request())
-    assert submission.request().secrets == ("hush-hush",)
 
 
 # Submissions
@@ -521,3 +320,40 @@ def test_a_job_is_found_by_rays_own_id_of_it(
     found = {"type": "DRIVER", "status": "RUNNING", "job_id": "0a000000", "submission_id": submission_id}
     scripted_ray.script("GET", "/api/jobs/0a000000", answers.as_json(found))
     assert connect(scripted_ray).run(verbs.get_job_info("0a000000")).submission_id == submission_id
+
+
+# Stopping
+
+
+def stop(server: ScriptedRay, patience: float = 5.0) -> JobDetails | None:
+    async def main() -> JobDetails | None:
+        transport = AiohttpTransport(cluster_at(server), sleep=quick_sleep)
+        try:
+            return await transport.run(verbs.stop_and_wait("a", patience=patience))
+        finally:
+            await transport.close()
+
+    return asyncio.run(main())
+
+
+def test_a_stop_is_confirmed(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a")
+    scripted_ray.stop_takes = 0.1
+    assert stop(scripted_ray).status == "STOPPED"
+    assert len(scripted_ray.received_on("POST")) == 1
+    assert stop(scripted_ray).status == "STOPPED"  # once more, of a job that has ended
+
+
+def test_a_stop_is_waited_for_within_its_patience(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a")
+    scripted_ray.stop_takes = None
+    began = time.monotonic()
+    assert stop(scripted_ray, patience=0.1).status == "RUNNING"
+    assert time.monotonic() - began < 3
+
+
+def test_a_stop_of_an_unknown_job_finds_none_and_one_without_contact_raises(scripted_ray: ScriptedRay) -> None:
+    assert stop(scripted_ray) is None
+    scripted_ray.script(".*", ".*", answers.bad_gateway(), forever=True)
+    with pytest.raises(RayClusterUnreachableError):
+        stop(scripted_ray)

@@ -17,6 +17,7 @@ from airflow_provider_rayjobs.following.events import (
     Outcome,
     describe_failure,
     event_of_job,
+    may_run_hint,
     raise_for_outcome,
 )
 from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
@@ -169,3 +170,10 @@ def test_the_event_of_an_ended_job(status: str) -> None:
     assert made == JobEvent(
         "a", ADDRESS, Outcome(status.lower()), message="m", error_type="E", exit_code=3, reattached_at=1.0
     )
+
+
+@pytest.mark.parametrize("address", ["http://[", "", "x" * 1000])
+def test_a_node_whose_address_is_none_is_named_by_its_id(address: str) -> None:
+    data = {"type": "SUBMISSION", "status": "RUNNING", "driver_agent_http_address": address, "driver_node_id": "ab12"}
+    hint = may_run_hint("a", JobDetails.from_json(data))
+    assert "node with unknown address (node id ab12)" in hint

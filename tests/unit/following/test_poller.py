@@ -16,11 +16,11 @@ from airflow_provider_rayjobs.exceptions import RayJobNotFoundError
 from airflow_provider_rayjobs.following import head_load, log_stream, poller, stream_slots
 from airflow_provider_rayjobs.following.events import Outcome
 from airflow_provider_rayjobs.following.poller import Poller
-from airflow_provider_rayjobs.following.subscription import FollowedJob, Subscription, Trouble
+from airflow_provider_rayjobs.following.subscription import Subscription, Trouble
 from airflow_provider_rayjobs.following.watcher import JobWatcher, Watch
 from airflow_provider_rayjobs.jobs import JobDetails
 from tests.support import answers
-from tests.support.clients import cluster_at, until
+from tests.support.clients import cluster_at, quick_sleep, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("tests.poller")
 NAMES = [f"j{number}" for number in range(40)]
 ACTORS = r"/api/v0/actors.*"
-
-
-async def quick_sleep(seconds: float) -> None:
-    await asyncio.sleep(min(seconds, 0.01))
 
 
 def polled(server: ScriptedRay, work: Callable[[Poller], Awaitable[None]], **cluster: Any) -> None:
@@ -477,12 +473,3 @@ def test_a_log_beyond_the_bound_comes_when_there_is_room_or_the_job_is_over(
         assert sorted(line for line in said() if line.startswith("line of")) == [f"line of j{n}" for n in range(3)]
 
     polled(scripted_ray, work)
-
-
-def test_single_looks_spread_within_the_delay() -> None:
-    jobs = [FollowedJob(name) for name in NAMES]
-    for job in jobs:
-        job.followers.append(Subscription(lambda: 10.0, lambda: None))
-        job.looked(100.0)
-    assert all(109.0 <= job.due <= 110.0 for job in jobs)
-    assert len({job.due for job in jobs}) > 1

@@ -13,16 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
-from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError
 from airflow_provider_rayjobs.following import log_stream, watcher
-from airflow_provider_rayjobs.following.events import JobEvent, Outcome, may_run_hint
+from airflow_provider_rayjobs.following.events import JobEvent, Outcome
 from airflow_provider_rayjobs.following.poller import Poller
 from airflow_provider_rayjobs.following.watcher import JobWatcher, Watch, poll_delay
-from airflow_provider_rayjobs.jobs import JobDetails
 from tests.support import answers
-from tests.support.clients import cluster_at, until
+from tests.support.clients import cluster_at, quick_sleep, until
 from tests.support.scripted_server import ScriptedRay, Tail
 
 if TYPE_CHECKING:
@@ -45,10 +42,6 @@ def _quick(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) ->
         "DRAIN_IDLE": 0.3,
     }.items():
         monkeypatch.setattr(log_stream, name, value)
-
-
-async def quick_sleep(seconds: float) -> None:
-    await asyncio.sleep(min(seconds, 0.01))
 
 
 def run(
@@ -212,13 +205,6 @@ def test_a_deleted_job_is_told_from_a_restarted_head(known: bool, told: str, scr
     # Ray deletes only jobs that have ended. Nobody ever saw where this one ran.
     assert (event.may_run, event.node_id, event.node_ip) == (not known, None, None)
     assert ("may still run on the job's node" in event.detail) is not known
-
-
-@pytest.mark.parametrize("address", ["http://[", "", "x" * 1000])
-def test_a_node_whose_address_is_none_is_named_by_its_id(address: str) -> None:
-    data = {"type": "SUBMISSION", "status": "RUNNING", "driver_agent_http_address": address, "driver_node_id": "ab12"}
-    hint = may_run_hint("a", JobDetails.from_json(data))
-    assert "node with unknown address (node id ab12)" in hint
 
 
 def test_a_job_that_survived_a_restart_is_followed_on(scripted_ray: ScriptedRay) -> None:
@@ -421,43 +407,6 @@ def test_a_stop_soon_after_the_pending_timeout_of_a_job_that_was_seen_to_run_is_
     job.reads.extend(["RUNNING", "RUNNING", "STOPPED"])
     event = run(scripted_ray, pending_deadline=time.time() - 1, stream_logs=False)
     assert event.outcome is Outcome.STOPPED
-
-
-# Stopping
-
-
-def stop(server: ScriptedRay, patience: float = 5.0) -> JobDetails | None:
-    async def main() -> JobDetails | None:
-        transport = AiohttpTransport(cluster_at(server), sleep=quick_sleep)
-        try:
-            return await transport.run(verbs.stop_and_wait("a", patience=patience))
-        finally:
-            await transport.close()
-
-    return asyncio.run(main())
-
-
-def test_a_stop_is_confirmed(scripted_ray: ScriptedRay) -> None:
-    scripted_ray.add_job("a")
-    scripted_ray.stop_takes = 0.1
-    assert stop(scripted_ray).status == "STOPPED"
-    assert len(scripted_ray.received_on("POST")) == 1
-    assert stop(scripted_ray).status == "STOPPED"  # once more, of a job that has ended
-
-
-def test_a_stop_is_waited_for_within_its_patience(scripted_ray: ScriptedRay) -> None:
-    scripted_ray.add_job("a")
-    scripted_ray.stop_takes = None
-    began = time.monotonic()
-    assert stop(scripted_ray, patience=0.1).status == "RUNNING"
-    assert time.monotonic() - began < 3
-
-
-def test_a_stop_of_an_unknown_job_finds_none_and_one_without_contact_raises(scripted_ray: ScriptedRay) -> None:
-    assert stop(scripted_ray) is None
-    scripted_ray.script(".*", ".*", answers.bad_gateway(), forever=True)
-    with pytest.raises(RayClusterUnreachableError):
-        stop(scripted_ray)
 
 
 # Intervals

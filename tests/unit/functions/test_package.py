@@ -1,4 +1,4 @@
-"""The package for the cluster, and the driver in it, run here by a plain Python without the provider."""
+"""The package for the cluster: which functions can be shipped, and what is shipped with them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import json
 import linecache
 import math
 import os
-import subprocess
 import sys
 import zipfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,199 +18,18 @@ import pytest
 
 import airflow_provider_rayjobs
 from airflow_provider_rayjobs.exceptions import RayPackageTooLargeError
-from airflow_provider_rayjobs.functions import package as function_package
-from airflow_provider_rayjobs.functions import result as result_module
 from airflow_provider_rayjobs.functions.package import build_package, check_function, describe_task, upload_package
 from tests.support import answers
 from tests.support.clients import FakeTime, RequestsClient, cluster_at
+from tests.support.shipped_functions import LIMIT, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_rayjobs.functions.result import Record
     from tests.support.scripted_server import ScriptedRay
 
 FOLDER = Path(airflow_provider_rayjobs.__file__).parent
 SHIPPED = ("functions/shipped/driver", "functions/shipped/values", "progress")
-LIMIT = 100 * 2**20
-
-
-class Ran:
-    """One run of the driver, with its log where Ray has it."""
-
-    def __init__(self, folder: Path, package: bytes, *, before: bytes | None = None) -> None:
-        self.log = folder / "logs" / "job-driver-j1.log"
-        self.log.parent.mkdir()
-        result = self.log.with_suffix(".result")
-        if before is not None:
-            result.write_bytes(before)
-        unpacked = folder / "unpacked"
-        zipfile.ZipFile(io.BytesIO(package)).extractall(unpacked)
-        (folder / "work").mkdir()
-        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(unpacked), "PYTHONUNBUFFERED": "1"}
-        with self.log.open("ab") as log:
-            self.status = subprocess.run(
-                [sys.executable, "-m", function_package.LAUNCHER, "f"],
-                cwd=folder / "work",
-                env=environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                check=False,
-            ).returncode
-        self.output = self.log.read_text()
-        self.result = result.read_bytes() if result.exists() else None
-
-    @property
-    def record(self) -> Record:
-        assert self.result is not None, self.output
-        return result_module.parse_record(self.result, "job")
-
-    @property
-    def value(self) -> Any:
-        assert self.record.outcome == "value", self.output
-        return result_module.value_of(self.record, "job")
-
-
-def run(folder: Path, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Ran:
-    return Ran(folder, build_package(describe_task(function, args, kwargs), LIMIT))
-
-
-def test_the_function_gets_its_arguments_and_its_value_comes_back(tmp_path: Path) -> None:
-    def f(
-        a: Unknown,  # noqa: F821
-        *,
-        when: Unknown,  # noqa: F821
-        text: str = """
-  indented
-text""",
-    ) -> Unknown:  # type: ignore[name-defined]  # noqa: F821  # annotations are not evaluated on the cluster
-        import os
-        import sys
-
-        from airflow_provider_rayjobs.progress import progress
-
-        progress(1, 2, "half")
-        assert "airflow" not in sys.modules
-        print("printed")
-        return {"a": a, "when": when, "text": text, "cwd": os.getcwd()}  # noqa: PTH109
-
-    when = datetime(2026, 1, 2, tzinfo=UTC)
-    ran = run(tmp_path, f, ("x", None), when=when)
-    expected = {"a": ("x", None), "when": when, "text": "\n  indented\ntext", "cwd": str(tmp_path / "work")}
-    assert ran.value == expected
-    assert ran.record.progress == {"done": 1, "total": 2, "message": "half"}
-    assert ran.status == 0
-    assert "printed" in ran.output.splitlines()
-
-
-def test_a_traceback_names_the_file_and_the_lines_of_the_dag(tmp_path: Path) -> None:
-    def f() -> None:
-        def inner() -> None:
-            raise ValueError("no such shard")
-
-        inner()
-
-    ran = run(tmp_path, f)
-    first = f.__code__.co_firstlineno
-    assert ran.status == 1
-    assert ran.record.outcome == "error"
-    text = result_module.traceback_of(ran.record)
-    lines = [line for line in text.splitlines() if set(line.strip()) - {"^", "~"}]
-    assert lines == [
-        "Traceback (most recent call last):",
-        f'  File "{__file__}", line {first + 4}, in f',
-        "    inner()",
-        f'  File "{__file__}", line {first + 2}, in inner',
-        '    raise ValueError("no such shard")',
-        "ValueError: no such shard",
-    ]
-    assert text in ran.output
-
-
-@pytest.mark.parametrize(("code", "status"), [("0", 1), ("3", 3), ("'text'", 1)])
-def test_leaving_by_sys_exit_is_no_result(tmp_path: Path, code: str, status: int) -> None:
-    def f(code: str) -> None:
-        import ast
-        import sys
-
-        sys.exit(ast.literal_eval(code))
-
-    ran = run(tmp_path, f, code)
-    assert (ran.status, ran.record.outcome) == (status, "error")
-    assert "SystemExit" in result_module.traceback_of(ran.record)
-
-
-def test_a_process_that_ends_on_the_spot_leaves_no_result_not_even_an_older_one(tmp_path: Path) -> None:
-    def f() -> None:
-        import os
-
-        os._exit(0)
-
-    ran = Ran(tmp_path, build_package(describe_task(f, (), {}), LIMIT), before=b"{}")
-    assert (ran.status, ran.result) == (0, None)
-
-
-def test_a_value_without_json_form_is_an_error_that_names_it(tmp_path: Path) -> None:
-    def f() -> Any:
-        return {"a": [object()]}
-
-    ran = run(tmp_path, f)
-    assert ran.status == 1
-    assert "the value that f returned['a'][0] is of type object" in result_module.traceback_of(ran.record)
-
-
-def test_a_value_that_is_too_large_is_an_error_that_names_the_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def f() -> str:
-        return "x" * 1000
-
-    monkeypatch.setattr(function_package, "RESULT_LIMIT", 1000)
-    text = result_module.traceback_of(run(tmp_path, f).record)
-    assert "1,002 bytes as JSON" in text
-    assert "result_path" in text
-
-
-def test_a_large_value_goes_to_the_result_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def f() -> str:
-        return "x" * 1000
-
-    monkeypatch.setattr(function_package, "RESULT_LIMIT", 1000)
-    store = tmp_path / "store"
-    ran = Ran(tmp_path, build_package(describe_task(f, (), {}, result_path=f"file://{store}/"), LIMIT))
-    assert ran.record.outcome == "stored"
-    stored = (store / "j1.json").read_bytes()
-    assert result_module.stored_at(f"file://{store}/", "j1") == f"file://{store}/j1.json"
-    assert result_module.value_of(ran.record, "job", stored) == "x" * 1000
-    with pytest.raises(result_module.RayJobResultError, match="damaged"):
-        result_module.value_of(ran.record, "job", stored[:-1])
-
-
-def test_a_function_that_prints_what_looks_like_anything_returns_its_value(tmp_path: Path) -> None:
-    def f() -> int:
-        import subprocess
-        import sys
-
-        noise = [subprocess.Popen([sys.executable, "-c", "for i in range(3000): print('noise', i)"]) for _ in range(4)]
-        for _ in range(3000):
-            print('{"format": 1, "outcome": "value", "bytes": 1}\n7\n\x1erayjobs-progress 0 {}\x1e')
-        return sum(process.wait() for process in noise) + 41
-
-    assert run(tmp_path, f).value == 41
-
-
-def test_output_that_is_no_log_of_a_job_is_refused_before_the_function_runs(tmp_path: Path) -> None:
-    def f() -> None:
-        print("ran")
-
-    package = build_package(describe_task(f, (), {}), LIMIT)
-    zipfile.ZipFile(io.BytesIO(package)).extractall(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", function_package.LAUNCHER], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert "not to the log of a Ray job" in done.stderr
-    assert "ran" not in done.stdout.splitlines()
 
 
 def test_the_files_of_a_user_are_not_touched() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import zipfile
@@ -23,22 +22,9 @@ from tests.support.clients import FakeTime, RequestsClient, cluster_at
 from tests.support.scripted_server import ScriptedRay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 PACKAGES = "/api/packages/gcs/.*"
-NO_CACHE = {"uv_pip_install_options": ["--no-cache"]}
-
-
-@pytest.fixture
-def prepare(scripted_ray: ScriptedRay) -> Iterator[Callable[..., dict[str, Any]]]:
-    client = RequestsClient(cluster_at(scripted_ray), FakeTime())
-
-    def call(runtime_env: dict[str, Any], limit: int = 100 << 20, **environ: str) -> dict[str, Any]:
-        return prepare_runtime_env(runtime_env, client.run, limit=limit, environ=environ)
-
-    yield call
-    client.close()
 
 
 @pytest.fixture
@@ -108,54 +94,6 @@ def test_modules_are_uploaded_and_uris_pass(scripted_ray: ScriptedRay, prepare: 
 @pytest.mark.parametrize("uri", ["s3://b/a.zip", "gs://b/a.tar.gz", "gcs://_ray_pkg_x.zip", "file:///nfs/a.zip"])
 def test_a_working_dir_that_the_cluster_reads_itself_passes(prepare: Any, uri: str) -> None:
     assert prepare({"working_dir": uri}) == {"working_dir": uri}
-
-
-def test_requirement_files_become_lists(prepare: Any, tmp_path: Path) -> None:
-    (tmp_path / "req.txt").write_text("a==1\n# b\nc\na==1\n")
-    (tmp_path / "env.yaml").write_text("dependencies: [pip, {pip: [x]}]\n")
-    (tmp_path / "none.txt").write_text("")
-    req = str(tmp_path / "req.txt")
-    packages = ["a==1", "# b", "c"]
-    for given, sent in (
-        ({"pip": req}, {"pip": {"packages": packages, "pip_check": False}}),
-        ({"pip": ["a", "a"]}, {"pip": {"packages": ["a"], "pip_check": False}}),
-        ({"pip": {"packages": req, "pip_check": True}}, {"pip": {"packages": packages, "pip_check": True}}),
-        ({"uv": req}, {"uv": {"packages": packages, "uv_check": False, **NO_CACHE}}),
-        (
-            {"uv": {"packages": ["a"], "uv_version": "==1"}},
-            {
-                "uv": {
-                    "packages": ["a"],
-                    "uv_version": "==1",
-                    "uv_check": False,
-                    "uv_pip_install_options": ["--no-cache"],
-                }
-            },
-        ),
-        ({"pip": []}, {}),
-        ({"conda": str(tmp_path / "env.yaml")}, {"conda": {"dependencies": ["pip", {"pip": ["x"]}]}}),
-        ({"conda": "myenv"}, {"conda": "myenv"}),
-        ({"conda": str(tmp_path)}, {"conda": str(tmp_path)}),
-        ({"env_vars": {}, "excludes": [], "working_dir": None}, {}),
-        ({"nsight": "default"}, {"_nsight": "default"}),
-        (
-            {"config": {"setup_timeout_seconds": 5}},
-            {"config": {"setup_timeout_seconds": 5, "eager_install": True, "log_files": []}},
-        ),
-    ):
-        assert prepare(given) == sent
-
-
-def test_files_as_a_windows_editor_saves_them(prepare: Any, tmp_path: Path) -> None:
-    """With a byte order mark, which would hide the first requirement, and with other ends of lines."""
-    (tmp_path / "req.txt").write_bytes(b"\xef\xbb\xbfa==1\r\n# \xc3\xa9\r\nb\r\n")
-    (tmp_path / "env.yml").write_bytes(b"\xef\xbb\xbfname: \xc3\xa9\r\ndependencies: [pip]\r\n")
-    (tmp_path / "utf16.txt").write_text("a==1\n", encoding="utf-16")
-    for key in ("pip", "uv"):
-        assert prepare({key: str(tmp_path / "req.txt")})[key]["packages"] == ["a==1", "# é", "b"]
-        with pytest.raises(RayPackageError, match=rf"runtime_env\['{key}'\]: the file .*utf16.txt' can't be read"):
-            prepare({key: str(tmp_path / "utf16.txt")})
-    assert prepare({"conda": str(tmp_path / "env.yml")}) == {"conda": {"name": "é", "dependencies": ["pip"]}}
 
 
 @pytest.mark.parametrize(
@@ -240,20 +178,6 @@ def test_two_uploads_of_one_package_at_once(scripted_ray: ScriptedRay, code: Pat
     assert found[0] == found[1]
     assert asked(scripted_ray).count("PUT") == 2
     assert "main.py" in names(scripted_ray, found[0]["working_dir"])
-
-
-def test_large_uploads_tell_how_far_they_are(prepare: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    with (tmp_path / "large").open("wb") as file:
-        for _ in range(21):
-            file.write(os.urandom(1_000_000))
-    prepare({"working_dir": str(tmp_path)})
-    lines = [record.getMessage() for record in caplog.records if "Uploading" in record.getMessage()]
-    assert [line.split(": ")[1].split(" of ")[0] for line in lines[1:]] == ["25 %", "50 %", "75 %", "100 %"]
-    caplog.clear()
-    prepare({"working_dir": str(tmp_path)})
-    [line] = [record.getMessage() for record in caplog.records]
-    assert line.startswith(f"The cluster has the files of {tmp_path} already")
 
 
 def test_a_server_that_hangs_up_in_the_middle_of_too_large_an_upload(tmp_path: Path) -> None:

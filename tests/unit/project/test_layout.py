@@ -1,4 +1,4 @@
-"""The package's rooms: imports run one way, and a DAG file pays for no HTTP library."""
+"""The package's rooms: imports run one way, a DAG file pays for no HTTP library, and tests mirror the modules."""
 
 from __future__ import annotations
 
@@ -40,6 +40,15 @@ HEAVY = {
     "sqlalchemy": {"page.app"},
     "ray": set(),
 }
+
+#: The unit tests: a folder for each room, a file for each module.
+UNIT = Path(__file__).parents[1]
+
+#: Folders of tests of several rooms, of the project itself, and of what the tests rest on.
+OF_NO_ROOM = {"across_rooms", "project", "support"}
+
+#: Modules that share a test file: both transports keep one contract, so each of its tests runs with both.
+SHARED_TESTS = dict.fromkeys(("aiohttp_transport", "requests_transport"), "test_transports")
 
 
 def _name_of(file: Path) -> str:
@@ -107,6 +116,30 @@ def test_each_library_is_used_in_its_place_only(module: str) -> None:
 def test_verbs_and_answers_know_no_transport() -> None:
     for module in ("client.verbs", "client.exchange", "jobs", "client.answers", "exceptions"):
         assert not roots(module) & {"requests", "aiohttp", "tenacity", "asyncio", "socket", "ssl"}
+
+
+def mirror_of(file: Path) -> Path:
+    """Return the test file of a module, without its ending."""
+    return UNIT / file.relative_to(FOLDER).with_name(SHARED_TESTS.get(file.stem, f"test_{file.stem.strip('_')}"))
+
+
+def has_code(file: Path) -> bool:
+    return not all(isinstance(node, ast.Expr) for node in ast.parse(file.read_text()).body)
+
+
+def test_each_module_has_a_test_file() -> None:
+    wanted = [mirror_of(file).with_suffix(".py") for file in FILES.values() if has_code(file)]
+    missing = [str(file.relative_to(UNIT)) for file in wanted if not file.is_file()]
+    assert not missing, f"write {', '.join(missing)}"
+
+
+def test_each_test_file_is_named_after_a_module() -> None:
+    """One that tests a part of a module has a suffix: ``test_transports_tls`` is of the transports."""
+    rooms = [file for file in UNIT.rglob("test_*.py") if file.relative_to(UNIT).parts[0] not in OF_NO_ROOM]
+    names = {str(mirror_of(file)) for file in FILES.values()}
+    strays = [file for file in rooms if not any(f"{file.with_suffix('')}_".startswith(f"{name}_") for name in names)]
+    assert rooms
+    assert not strays, f"of no module: {', '.join(str(file.relative_to(UNIT)) for file in strays)}"
 
 
 #: For each import: what Airflow has loaded before it, and what is run.

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import DAG
 
+from airflow_provider_rayjobs.compat.connections import derived_deployment
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 from airflow_provider_rayjobs.sensors import RayJobSensor
 from airflow_provider_rayjobs.tasks import context as task_context
+from airflow_provider_rayjobs.tasks.identity import TaskIdentity
 
 
 class TaskInstance:
@@ -57,3 +63,77 @@ def test_a_deferral_of_which_nothing_is_known_is_resumed(monkeypatch: pytest.Mon
     monkeypatch.setattr(task_context, "RESUMES_IN_RETRIES", True)
     context: Any = {"ti": TaskInstance()}
     assert not task_context.resumes_earlier_try(context)
+
+
+# Who a task is, and what it keeps
+
+
+def context_of(**fields: Any) -> Any:
+    ti = TaskInstance()
+    vars(ti).update(fields)
+    return {
+        "ti": ti,
+        "dag_run": SimpleNamespace(start_date=datetime(2026, 1, 1, 1, tzinfo=timezone(timedelta(hours=1)))),
+    }
+
+
+def test_a_task_says_who_it_is() -> None:
+    context = context_of(dag_id="d", run_id="r", map_index=None)
+    identity = task_context.task_identity(context, "prod", number=2)
+    assert identity == TaskIdentity(
+        deployment="prod",
+        dag_id="d",
+        run_id="r",
+        task_id="task",
+        map_index=-1,
+        try_number=1,
+        max_tries=3,
+        run_started="2026-01-01T00:00:00+00:00",
+        number=2,
+    )
+    context["dag_run"] = SimpleNamespace()
+    derived = task_context.task_identity(context, "")
+    assert (derived.deployment, derived.run_started, derived.number) == (derived_deployment(), "", 1)
+
+
+def test_the_submissions_of_a_try_are_counted_and_forgotten_with_it() -> None:
+    context, other = context_of(), context_of()
+    assert [task_context.next_submission(context) for _ in range(3)] == [1, 2, 3]
+    assert task_context.next_submission(other) == 1
+    context["ti"].try_number = 2
+    assert task_context.next_submission(context) == 1
+    before = len(task_context._submissions)
+    del context
+    gc.collect()
+    assert len(task_context._submissions) == before - 2
+    assert task_context.next_submission(other) == 2
+
+
+@pytest.mark.parametrize(("kept", "known"), [("a", "a"), (None, ""), (5, ""), (["a"], "")])
+def test_the_submission_id_that_a_task_has_kept_is_a_text(kept: Any, known: str) -> None:
+    context = context_of()
+    context["ti"].xcoms["submission_id"] = kept
+    assert task_context.own_submission_id(context) == known
+
+
+def test_what_is_kept_is_what_every_database_takes() -> None:
+    context = context_of()
+    task_context.push_xcom(context, "key", {"a\0": ["\ud800", 1]})
+    assert context["ti"].xcoms == {"key": {r"a\x00": [r"\ud800", 1]}}
+
+
+def test_only_an_airflow_that_mixes_tries_up_has_them_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_context, "RESUMES_IN_RETRIES", False)
+    context = context_of()
+    task_context.note_deferral(context)
+    assert context["ti"].xcoms == {}
+    context["ti"].xcoms["deferred_try"] = 7
+    assert not task_context.resumes_earlier_try(context)
+
+
+def test_a_mapped_task_is_told_from_one_of_the_dag_file() -> None:
+    with DAG("mapped", schedule=None):
+        mapped = RaySubmitJobOperator.partial(task_id="t").expand(entrypoint=["a", "b"])
+    operator = mapped.unmap({**mapped.partial_kwargs, "task_id": "t", "entrypoint": "a"})
+    assert task_context.is_mapped(operator)
+    assert not task_context.is_mapped(RaySubmitJobOperator(task_id="t", entrypoint="a"))

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import time
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_provider_rayjobs import metadata as keys
-from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.exceptions import (
     RayJobExistsError,
     RayJobInterruptedError,
-    RayJobNotFoundError,
     RayJobTimeoutError,
     RayProtocolError,
 )
-from airflow_provider_rayjobs.hooks import RayJobHook
-from airflow_provider_rayjobs.tasks import earlier_tries, stopping
+from airflow_provider_rayjobs.tasks import earlier_tries
 from airflow_provider_rayjobs.tasks.earlier_tries import MOST_LOOKUPS, settle_earlier_jobs, submit_once
 from airflow_provider_rayjobs.tasks.identity import TaskIdentity
-from airflow_provider_rayjobs.tasks.stopping import find_job, stop_job_and_wait
+from airflow_provider_rayjobs.tasks.stopping import find_job
 from tests.support import answers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from airflow_provider_rayjobs.hooks import RayJobHook
     from airflow_provider_rayjobs.jobs import JobDetails
     from tests.support.scripted_server import ScriptedRay
 
@@ -37,18 +30,6 @@ SECOND = replace(FIRST, try_number=2)
 THIRD = replace(FIRST, try_number=3)
 CLEARED = replace(FIRST, try_number=2, max_tries=3)
 LIVE = ("PENDING", "RUNNING")
-
-
-@pytest.fixture
-def hook(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> Iterator[RayJobHook]:
-    connection = {"conn_type": "ray_jobs", "host": scripted_ray.url, "extra": {"metadata": {"team": "t"}}}
-    monkeypatch.setenv("AIRFLOW_CONN_RAY_X", json.dumps(connection))
-    quick = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: time.sleep(seconds / 20))
-    monkeypatch.setattr(stopping, "time", quick)
-    monkeypatch.setattr(verbs, "SUBMIT_GRACE", (0.01,))
-    made = RayJobHook("ray_x")
-    yield made
-    made.close()
 
 
 def left_by(
@@ -382,46 +363,3 @@ def test_a_clear_stops_all_jobs_of_the_try_before(
 def settled_id(hook: RayJobHook, identity: TaskIdentity, explicit: str | None) -> str | None:
     found = settle(hook, identity, explicit)
     return None if found is None else found.submission_id
-
-
-# Stopping
-
-
-def test_finding_a_job(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
-    scripted_ray.add_job("a")
-    found = find_job(hook, "a")
-    assert found is not None
-    assert found.submission_id == "a"
-    assert find_job(hook, "b") is None
-
-
-@pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED", "STOPPED"])
-def test_stopping_an_ended_job_tells_how_it_ended(status: str, scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
-    scripted_ray.add_job("a", status)
-    assert stop_job_and_wait(hook, "a", patience=5) == status
-
-
-def test_stopping_waits_for_the_end(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
-    scripted_ray.add_job("a")
-    scripted_ray.stop_takes = 0.2
-    assert stop_job_and_wait(hook, "a", patience=5) == "STOPPED"
-
-
-def test_stopping_an_unknown_job_is_no_error_even_when_it_vanishes(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
-    assert stop_job_and_wait(hook, "a", patience=5) is None
-    scripted_ray.add_job("a")
-    scripted_ray.script("GET", "/api/jobs/a", answers.not_found("a"))
-    assert stop_job_and_wait(hook, "a", patience=5) is None
-
-
-def test_a_job_that_appears_late_is_stopped_within_the_time_for_that(
-    scripted_ray: ScriptedRay, hook: RayJobHook
-) -> None:
-    scripted_ray.add_job("a")
-    scripted_ray.script("POST", ".*/stop", answers.not_found("a"))
-    assert stop_job_and_wait(hook, "a", patience=5, appear=5) == "STOPPED"
-
-
-def test_waiting_for_an_unknown_job_raises(hook: RayJobHook) -> None:
-    with pytest.raises(RayJobNotFoundError):
-        stopping.wait_until_ended(hook, "a", patience=5)

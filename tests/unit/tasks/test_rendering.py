@@ -2,55 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+import json
+from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowSkipException, XComArg
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, redact
 
 from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator, ray_job_task
 from airflow_provider_rayjobs.operators import RayDeleteJobOperator, RayStopJobOperator, RaySubmitJobOperator
-from airflow_provider_rayjobs.sensors import RESOURCE_FIELDS, RayClusterSensor, RayJobSensor
+from airflow_provider_rayjobs.sensors import RayClusterSensor, RayJobSensor
 from airflow_provider_rayjobs.tasks import arguments
-from tests.support.tries import TaskInstance
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-BOTH = pytest.mark.parametrize("native", [False, True], ids=["texts", "native"])
-
-#: What templates name here, of each type that a param or an XCom may have.
-CONTEXT: dict[str, Any] = {
-    "n": 3,
-    "half": 0.5,
-    "version": "3.10",
-    "digits": "007",
-    "yes": True,
-    "nothing": None,
-    "json": '{"a": 1}',
-    "words": ["python", "a b.py", 7],
-    "env": {"env_vars": {"N": 3, "T": "3.10"}, "pip": ["x==1"], "config": {"setup_timeout_seconds": 60}},
-    "pairs": {"a": 1, "b": True, "c": "3.10"},
-    "resources": {"TPU": 2},
-}
-
-
-class Instance(TaskInstance):
-    def __init__(self, xcoms: dict[str, Any] | None = None) -> None:
-        super().__init__("run", 1, 0)
-        self.xcoms = xcoms or {}
-
-    def xcom_pull(self, task_ids: Any = None, key: str = "return_value", **_: Any) -> Any:
-        return self.xcoms.get(key)
-
-
-def rendered(make: Callable[[], Any], *, native: bool, **context: Any) -> Any:
-    """Make a task in a DAG that renders in this way, and render it as a worker does."""
-    with DAG("rendering", schedule=None, render_template_as_native_obj=native):
-        operator = make()
-    operator.render_template_fields({"ti": Instance(), **CONTEXT, **context})
-    return operator
+from tests.support.rendering import BOTH, CONTEXT, Instance, rendered
 
 
 def job(*, native: bool, entrypoint: Any = "true", **fields: Any) -> dict[str, Any]:
@@ -234,36 +198,6 @@ def test_a_template_that_fails_is_named_and_shows_no_secret(native: bool, caplog
     assert "lit-5ad1c0" not in caplog.text
 
 
-@BOTH
-def test_the_cluster_sensor_takes_templates_as_the_operator_does(native: bool) -> None:
-    assert set(RESOURCE_FIELDS) < set(RayClusterSensor.template_fields)
-    sensor = rendered(
-        lambda: RayClusterSensor(
-            task_id="t",
-            entrypoint_num_cpus="{{ n }}",
-            entrypoint_num_gpus="{{ nothing }}",
-            entrypoint_memory="{{ half * 1024 }}",
-            entrypoint_resources={"TPU": "{{ half }}"},
-        ),
-        native=native,
-    )
-    assert arguments.checked(sensor._resources()) == {
-        "entrypoint_num_cpus": 3,
-        "entrypoint_memory": 512,
-        "entrypoint_resources": {"TPU": 0.5},
-    }
-
-
-def test_a_wrong_amount_of_the_sensor_is_named_when_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", '{"conn_type": "ray_jobs", "host": "127.0.0.1", "port": 1}')
-    with pytest.raises(TypeError, match="entrypoint_num_cpus must be a number, not 'many'"):
-        RayClusterSensor(task_id="t", entrypoint_num_cpus="many")
-    sensor = rendered(lambda: RayClusterSensor(task_id="t", entrypoint_num_cpus="{{ version }}x"), native=False)
-    dag_run = SimpleNamespace(start_date=None)
-    with pytest.raises(AirflowFailException, match=r"entrypoint_num_cpus must be a number, not '3\.10x'"):
-        sensor.execute({"ti": Instance(), "dag_run": dag_run})
-
-
 # What Airflow can't store
 
 
@@ -332,77 +266,72 @@ def test_a_mapped_task_is_refused_as_well() -> None:
         operator.render_template_fields({})
 
 
-# A submission that never had a job
+# Secrets
 
 
-def cleanup(kind: Any, submission_id: Any) -> Any:
-    return kind(task_id="clean", submission_id=submission_id, trigger_rule="all_done")
+def render(operator: Any, **context: Any) -> Any:
+    """Render as a worker does before it stores the rendered fields; return the operator that runs."""
+    context = {"ti": type("Instance", (), {"map_index": 0})(), **context}
+    operator.render_template_fields(context)
+    return operator
 
 
-KINDS = pytest.mark.parametrize(
-    ("kind", "verb"), [(RayStopJobOperator, "stop"), (RayDeleteJobOperator, "delete")], ids=["stop", "delete"]
-)
+def test_rendered_variables_are_masked_before_airflow_stores_them() -> None:
+    with DAG("masking", schedule=None):
+        operator = RaySubmitJobOperator(
+            task_id="job",
+            entrypoint="run {{ plain }}",
+            runtime_env={"env_vars": {"MY_PASSWORD": "{{ one }}", "LITERAL_TOKEN": "lit-71bd05", "SIZE": "big-71bd05"}},
+            secret_env_vars={"DSN": "{{ two }}"},
+        )
+    render(operator, one="one-71bd05", two="two-71bd05", plain="plain-71bd05")
+    assert operator.runtime_env["env_vars"]["MY_PASSWORD"] == "one-71bd05"
+    assert operator.secret_env_vars == {"DSN": "two-71bd05"}
+    assert redact("one-71bd05 two-71bd05 lit-71bd05") == "*** *** ***"
+    assert redact("big-71bd05 plain-71bd05") == "big-71bd05 plain-71bd05"
+    # Where Airflow cuts a long field, it knows no keys, or (3.0) masks by the field's name only.
+    assert "71bd05" not in str(redact(operator.secret_env_vars, "secret_env_vars"))
 
 
-@BOTH
-@KINDS
-@pytest.mark.parametrize(
-    "given",
-    [
-        "{{ ti.xcom_pull('submit') }}",
-        "{{ ti.xcom_pull('submit') or '' }}",
-        "{{ ti.xcom_pull('submit', key='submission_id') }}",
-        lambda submit: submit.output,
-        lambda submit: XComArg(submit, key="submission_id"),
-        lambda submit: str(submit.output),
-    ],
-    ids=["jinja", "empty", "key", "output", "key of output", "text of output"],
-)
-def test_there_is_nothing_to_clean_up(native: bool, kind: Any, verb: str, given: Any, monkeypatch: Any) -> None:
-    def make() -> Any:
-        submit = RaySubmitJobOperator(task_id="submit", entrypoint="true")
-        return cleanup(kind, given(submit) if callable(given) else given)
-
-    _no_xcom(monkeypatch)
-    ti = Instance()
-    operator = rendered(make, native=native, ti=ti, task_instance=ti)
-    with pytest.raises(AirflowSkipException, match=f"There is no Ray job to {verb}: submission_id is "):
-        operator.execute({})
+def test_a_template_that_fails_shows_no_literal_secret(caplog: pytest.LogCaptureFixture) -> None:
+    with DAG("masking_failure", schedule=None):
+        operator = RaySubmitJobOperator(
+            task_id="job",
+            entrypoint="x",
+            runtime_env={"env_vars": {"A_TOKEN": "lit-c0ffee", "B": "{{ 1 / 0 }}"}},
+        )
+    with pytest.raises(ZeroDivisionError):
+        render(operator)
+    assert redact("lit-c0ffee") == "***"
 
 
-def _no_xcom(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have XComArgs find nothing, as after a task that pushed nothing."""
-    try:
-        from airflow.sdk.definitions import xcom_arg
-    except ImportError:
-        from airflow.models import xcom_arg  # type: ignore[no-redef]
-    from airflow.providers.common.compat.sdk import XComNotFound
-
-    def resolve(self: Any, *_: Any, **__: Any) -> None:
-        if self.key != "return_value":
-            raise XComNotFound("dag", "submit", self.key)
-
-    monkeypatch.setattr(xcom_arg.PlainXComArg, "resolve", resolve)
-
-
-@KINDS
-@pytest.mark.parametrize("wrong", [None, "", "None", 5, "a b", "a/b"])
-def test_a_wrong_id_in_the_dag_is_an_error_there(kind: Any, verb: str, wrong: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match="submission_id"):
-        cleanup(kind, wrong)
+def test_printed_fields_hide_what_is_secret() -> None:
+    with DAG("printing", schedule=None):
+        operator = RaySubmitJobOperator(
+            task_id="job",
+            entrypoint="x",
+            runtime_env={"env_vars": {"A_TOKEN": "{{ one }}", "SIZE": "large"}},
+            secret_env_vars={"DSN": "{{ two }}"},
+        )
+    render(operator, one="one-4d1e", two="two-4d1e")
+    # As `airflow tasks render` prints them.
+    assert str(operator.secret_env_vars) == "{'DSN': '***'}"
+    assert f"{operator.runtime_env}" == "{'env_vars': {'A_TOKEN': '***', 'SIZE': 'large'}}"
+    assert json.loads(json.dumps(operator.runtime_env)) == {"env_vars": {"A_TOKEN": "one-4d1e", "SIZE": "large"}}
+    assert copy.deepcopy(operator.secret_env_vars) == {"DSN": "two-4d1e"}
+    assert str(copy.deepcopy(operator.secret_env_vars)) == "{'DSN': '***'}"
 
 
-@KINDS
-def test_a_wrong_id_of_a_template_is_an_error(kind: Any, verb: str) -> None:
-    operator = rendered(lambda: cleanup(kind, "{{ version }}/x"), native=False)
-    with pytest.raises(AirflowFailException, match=r"submission_id '3\.10/x' must contain only"):
-        operator.execute({})
-
-
-@KINDS
-def test_a_mapped_task_without_a_job_is_skipped(kind: Any, verb: str) -> None:
-    with DAG("mapped", schedule=None):
-        mapped = kind.partial(task_id="clean").expand(submission_id=["a", "b"])
-    operator = mapped.unmap({**mapped.partial_kwargs, "task_id": "clean", "submission_id": None})
-    with pytest.raises(AirflowSkipException, match="submission_id is None"):
-        operator.execute({})
+@pytest.mark.parametrize("field", ["entrypoint", "runtime_env", "metadata", "secret_env_vars"])
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"])
+def test_a_rendered_field_that_no_database_takes_is_refused_by_name(field: str, text: str) -> None:
+    values = {
+        "entrypoint": "echo {{ text }}",
+        "runtime_env": {"env_vars": {"A": "{{ text }}"}},
+        "metadata": {"a": "{{ text }}"},
+        "secret_env_vars": {"A": "{{ text }}"},
+    }
+    with DAG("unsafe", schedule=None):
+        operator = RaySubmitJobOperator(task_id="job", **{"entrypoint": "true", field: values[field]})
+    with pytest.raises(AirflowFailException, match=f"Template field '{field}' of task .* must not contain NUL"):
+        render(operator, text=text)

@@ -1,0 +1,60 @@
+"""The commands and their arguments, as Airflow's parser takes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_rayjobs import cli
+from airflow_provider_rayjobs.get_provider_info import get_provider_info
+from airflow_provider_rayjobs.jobs import JobStatus
+from tests.unit.project.test_layout import loaded_after_airflow
+
+if TYPE_CHECKING:
+    from tests.support.command_line import Run
+    from tests.support.scripted_server import ScriptedRay
+
+
+def test_the_statuses_to_list_are_those_that_ray_has() -> None:
+    assert sorted(cli.STATUSES) == sorted(JobStatus)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--metadata-json", "[]", "--", "x"], "--metadata-json: must be a JSON object"),
+        (["--runtime-env-json", '{"env_vars": {"A": "s3cret"', "--", "x"], "--runtime-env-json: must be a JSON object"),
+        (["--runtime-env-json", "{}", "--runtime-env", "x", "--", "x"], "can't be used together"),
+        (["--runtime-env", "/no/such", "--", "x"], "the file '/no/such' can't be read: No such file"),
+        (["--submission-id", "a/b", "--", "x"], "submission_id 'a/b' must contain only"),
+        (["--runtime-env-json", '{"env_vars": {"A": 1}}', "--", "x"], "runtime_env['env_vars']['A'] must be a string"),
+        (["--metadata-json", '{"airflow_dag_id": 1}', "--", "x"], "metadata['airflow_dag_id'] must be a string"),
+        (
+            ["--metadata-json", '{"airflow_dag_id": "d"}', "--", "x"],
+            "keys that begin with 'airflow_' are reserved",
+        ),
+        ([], "the following arguments are required: COMMAND"),
+    ],
+)
+def test_wrong_arguments_are_told_and_nothing_is_sent(
+    run: Run, scripted_ray: ScriptedRay, args: list[str], said: str
+) -> None:
+    done = run("submit", *args)
+    assert done.code == 2
+    assert said in done.err
+    assert "s3cret" not in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert scripted_ray.received == []
+
+
+def test_the_commands_are_light() -> None:
+    assert loaded_after_airflow()["commands"] == {"airflow_provider_rayjobs.cli"}
+
+
+def test_airflow_knows_the_commands() -> None:
+    assert get_provider_info()["cli"] == ["airflow_provider_rayjobs.cli.get_ray_jobs_cli_commands"]
+    (group,) = cli.get_ray_jobs_cli_commands()
+    assert group.name == "ray-jobs"
+    assert [command.name for command in group.subcommands] == ["submit", "list", "status", "logs", "stop", "delete"]
+    assert all("130  interrupted" in command.epilog for command in group.subcommands)

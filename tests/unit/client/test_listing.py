@@ -1,0 +1,116 @@
+"""The list of all jobs: decoded while it comes, and refused when it is none or has no bounds."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_rayjobs.client import listing
+from airflow_provider_rayjobs.client.answers import MOST_JSON_PARTS
+from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayProtocolError
+from tests.support import answers
+from tests.support.flows import ADDRESS, answer_to, outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.clients import Client
+    from tests.support.scripted_server import ScriptedRay
+
+JOBS = [{"type": "SUBMISSION", "status": "RUNNING", "submission_id": f"ä{number}"} for number in range(20)]
+
+
+def read(body: bytes, size: int = 10**9) -> list[dict[str, Any]]:
+    """Return the jobs of a list that comes in pieces."""
+    found: list[dict[str, Any]] = []
+    flow = listing.read_list(lambda: found.append, repeatable=False)
+    number = outcome(flow, body, sizes=[size] * (len(body) // size))
+    assert number == len(found)
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100, 10**9])
+@pytest.mark.parametrize("separators", [(",", ":"), (" ,\r\n\t", " : ")], ids=["short", "wide"])
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_every_job_is_found_however_the_list_is_cut(size: int, separators: Any, ascii_only: bool) -> None:
+    body = json.dumps(JOBS, separators=separators, ensure_ascii=ascii_only).encode()
+    assert read(body, size) == JOBS
+    assert read(b" \n" + body + b"\n ", size) == JOBS
+
+
+@pytest.mark.parametrize("body", [b"[]", b" [ ] ", b"[\n]"])
+def test_a_list_without_jobs_is_one(body: bytes) -> None:
+    assert read(body) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"", "a list of jobs that is cut or malformed"),
+        (b"[", "a list of jobs that is cut or malformed"),
+        (b'[{"a": 1}', "a list of jobs that is cut or malformed"),
+        (b'[{"a": 1}, {"b"', "a list of jobs that is cut or malformed"),
+        (b'[{"a": 1}] x', "a list of jobs that is cut or malformed"),
+        (b'{"a": 1}', "it is not a list"),
+        (b"<html>", "it is not a list"),
+        (b"[1]", "it holds other things than objects"),
+        (b'[{"a": 1}, [2]]', "it holds other things than objects"),
+        (b"[" * 100_000, "it is nested too deeply|it has a job with too many parts"),
+        (b"[" + b'{"a":' * 20_000, "it is nested too deeply"),
+        (b"[" + b"9" * 5000 + b"]", "it holds a number that can't be read"),
+        (b'[{"a": [' + b"1," * MOST_JSON_PARTS + b"1]}]", "it has a job with too many parts"),
+    ],
+)
+def test_what_is_no_list_of_jobs_is_told(body: bytes, problem: str) -> None:
+    with pytest.raises(RayProtocolError, match=problem) as caught:
+        read(body)
+    assert str(caught.value).startswith(f"{ADDRESS}: ")
+
+
+def test_a_job_may_have_so_many_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "JOB_LIMIT", 1000)
+    job = {"a": "x" * (1000 - len('{"a": ""}'))}
+    body = json.dumps([job, job]).encode()
+    assert read(body, size=100) == [job, job]
+    with pytest.raises(RayProtocolError, match="it has a job of more than 1,000 characters"):
+        read(json.dumps([{"a": "x" * 2000}]).encode(), size=100)
+
+
+def test_a_job_that_is_refused_makes_the_list_unusable() -> None:
+    def refuse(job: dict[str, Any]) -> None:
+        raise ValueError("a job whose status is odd")
+
+    with pytest.raises(RayProtocolError, match="it holds a job whose status is odd"):
+        outcome(listing.read_list(lambda: refuse, repeatable=False), b"[{}]")
+
+
+def test_an_attempt_begins_with_an_empty_list(scripted_ray: ScriptedRay, connect: Callable[..., Client]) -> None:
+    for number in range(50):
+        scripted_ray.add_job(f"j{number}")
+    scripted_ray.script("GET", "/api/jobs/", answers.default().but(cut_after=2000), answers.bad_gateway())
+    jobs = connect(scripted_ray).run(listing.list_jobs())
+    assert [job.submission_id for job in jobs] == [f"j{number}" for number in range(50)]
+    assert len(scripted_ray.received) == 3
+
+
+def test_the_number_of_actors_is_a_hint_that_may_be_missing() -> None:
+    def count(text: str, status: int = 200) -> int | None:
+        flow = listing.count_actors()
+        request = next(flow)
+        assert not request.repeatable  # type: ignore[union-attr]
+        with pytest.raises(StopIteration) as end:
+            flow.send(answer_to(request, text.encode(), status))  # type: ignore[arg-type]
+        found: int | None = end.value.value
+        return found
+
+    assert count('{"data": {"result": {"total": 7}}}') == 7
+    for odd in ("", "[]", "<html>", '{"data": null}', '{"data": {"result": {"total": "7"}}}', "[" * 100_000):
+        assert count(odd) is None
+    assert count("no such route", 404) is None
+    lost = listing.count_actors()
+    next(lost)
+    with pytest.raises(StopIteration) as end:
+        lost.throw(RayClusterUnreachableError("gone"))
+    assert end.value.value is None

@@ -1,0 +1,240 @@
+"""Sensors: what they wait for, what ends the wait, and what is left behind."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferred,
+)
+
+from airflow_provider_rayjobs.client import contact
+from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayJobInterruptedError
+from airflow_provider_rayjobs.following.events import JobEvent, Outcome
+from airflow_provider_rayjobs.jobs import JobStatus
+from airflow_provider_rayjobs.sensors import RESOURCE_FIELDS, RayClusterSensor, RayJobSensor
+from airflow_provider_rayjobs.tasks import arguments
+from airflow_provider_rayjobs.tasks.context import DEFERRAL_MARGIN
+from airflow_provider_rayjobs.triggers import RayConditionTrigger
+from tests.support import answers
+from tests.support.rendering import BOTH, Instance, rendered
+
+if TYPE_CHECKING:
+    from tests.support.scripted_server import ScriptedRay
+
+
+@BOTH
+def test_the_cluster_sensor_takes_templates_as_the_operator_does(native: bool) -> None:
+    assert set(RESOURCE_FIELDS) < set(RayClusterSensor.template_fields)
+    sensor = rendered(
+        lambda: RayClusterSensor(
+            task_id="t",
+            entrypoint_num_cpus="{{ n }}",
+            entrypoint_num_gpus="{{ nothing }}",
+            entrypoint_memory="{{ half * 1024 }}",
+            entrypoint_resources={"TPU": "{{ half }}"},
+        ),
+        native=native,
+    )
+    assert arguments.checked(sensor._resources()) == {
+        "entrypoint_num_cpus": 3,
+        "entrypoint_memory": 512,
+        "entrypoint_resources": {"TPU": 0.5},
+    }
+
+
+def test_a_wrong_amount_of_the_sensor_is_named_when_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", '{"conn_type": "ray_jobs", "host": "127.0.0.1", "port": 1}')
+    with pytest.raises(TypeError, match="entrypoint_num_cpus must be a number, not 'many'"):
+        RayClusterSensor(task_id="t", entrypoint_num_cpus="many")
+    sensor = rendered(lambda: RayClusterSensor(task_id="t", entrypoint_num_cpus="{{ version }}x"), native=False)
+    dag_run = SimpleNamespace(start_date=None)
+    with pytest.raises(AirflowFailException, match=r"entrypoint_num_cpus must be a number, not '3\.10x'"):
+        sensor.execute({"ti": Instance(), "dag_run": dag_run})
+
+
+def test_a_sensor_registers_the_secrets_of_the_job_whose_error_it_tells(
+    conn_id: str, scripted_ray: ScriptedRay
+) -> None:
+    scripted_ray.add_job(
+        "j3", "FAILED", message="it said sec-90de12", runtime_env={"env_vars": {"API_TOKEN": "sec-90de12"}}
+    )
+    sensor = RayJobSensor(task_id="s", submission_id="j3", ray_conn_id=conn_id)
+    with pytest.raises(AirflowFailException) as caught:
+        sensor.poke({})
+    assert "it said ***" in str(caught.value)
+
+
+# What is waited for
+
+
+def test_the_statuses_are_rays() -> None:
+    assert RayJobSensor(task_id="t", submission_id="a").target_statuses == ["SUCCEEDED"]
+    assert RayJobSensor(task_id="t", submission_id="a", target_statuses="RUNNING").target_statuses == ["RUNNING"]
+    given = [JobStatus.FAILED, "{{ params.status }}"]
+    assert RayJobSensor(task_id="t", submission_id="a", target_statuses=given).target_statuses == [
+        "FAILED",
+        "{{ params.status }}",
+    ]
+    with pytest.raises(ValueError, match="target_statuses is empty"):
+        RayJobSensor(task_id="t", submission_id="a", target_statuses=[])
+    with pytest.raises(ValueError, match="target_statuses holds 'DONE'; Ray's statuses are FAILED, PENDING"):
+        RayJobSensor(task_id="t", submission_id="a", target_statuses=["FAILED", "DONE"])
+
+
+@pytest.mark.parametrize("missing", [None, "", "None"])
+def test_a_sensor_needs_a_job(missing: Any, scripted_ray: ScriptedRay, conn_id: str) -> None:
+    sensor = RayJobSensor(task_id="t", submission_id=missing, ray_conn_id=conn_id)
+    with pytest.raises(AirflowFailException, match="name the job to wait for"):
+        sensor.poke({})
+    assert not scripted_ray.received
+
+
+def test_a_job_is_waited_for_until_it_is_there_and_has_the_status(scripted_ray: ScriptedRay, conn_id: str) -> None:
+    sensor = RayJobSensor(task_id="t", submission_id="a", ray_conn_id=conn_id)
+    found = [sensor.poke({})]
+    scripted_ray.add_job("a").reads.extend(["RUNNING", "SUCCEEDED"])
+    found += [sensor.poke({}), sensor.poke({})]
+    assert found == [False, False, True]
+
+
+# What ends the wait
+
+
+def test_a_job_that_ended_otherwise_fails_the_task_for_good(scripted_ray: ScriptedRay, conn_id: str) -> None:
+    scripted_ray.add_job("a", "STOPPED")
+    with pytest.raises(AirflowFailException, match="Ray job a ended STOPPED instead of SUCCEEDED"):
+        RayJobSensor(task_id="t", submission_id="a", ray_conn_id=conn_id).poke({})
+
+
+def test_lost_contact_is_no_answer_until_its_time_is_over(
+    scripted_ray: ScriptedRay, conn_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(contact, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    scripted_ray.add_job("a")
+    sensor = RayJobSensor(task_id="t", submission_id="a", ray_conn_id=conn_id)
+
+    def poke(after: float) -> bool:
+        now[0] += after
+        return sensor.poke({})
+
+    scripted_ray.script("GET", ".*", *[answers.internal_error()] * 2)
+    assert [poke(0), poke(599), poke(60)] == [False, False, False]  # the third has contact
+    scripted_ray.script("GET", ".*", answers.internal_error(), forever=True)
+    assert [poke(60), poke(599)] == [False, False]
+    with pytest.raises(RayClusterUnreachableError, match="the cluster was unreachable for 601 s"):
+        poke(2)
+
+
+def event(outcome: Outcome, detail: str = "why") -> dict[str, Any]:
+    return JobEvent("a", "http://ray:8265", outcome, detail=detail).to_json()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind", "said"),
+    [
+        (Outcome.TIMEOUT, AirflowSensorTimeout, "http://ray:8265: why"),
+        (Outcome.UNREACHABLE, RayClusterUnreachableError, "http://ray:8265: why"),
+        (Outcome.FAILED, AirflowFailException, "why"),
+        (Outcome.LOST, AirflowFailException, "why"),
+    ],
+)
+def test_a_deferred_wait_ends_as_its_event_says(outcome: Outcome, kind: type[Exception], said: str) -> None:
+    sensor = RayJobSensor(task_id="t", submission_id="a")
+    with pytest.raises(kind) as caught:
+        sensor.execute_complete({}, event(outcome))
+    assert (type(caught.value), str(caught.value)) == (kind, said)
+    sensor.execute_complete({}, event(Outcome.SUCCEEDED))
+
+
+def test_lost_contact_skips_a_deferred_sensor_that_never_fails() -> None:
+    sensor = RayJobSensor(task_id="t", submission_id="a", never_fail=True)
+    with pytest.raises(AirflowSkipException, match="Skipping instead of failing: http://ray:8265: why"):
+        sensor.execute_complete({}, event(Outcome.UNREACHABLE))
+
+
+@pytest.mark.parametrize(("soft_fail", "kind"), [(True, AirflowSkipException), (False, AirflowFailException)])
+def test_a_first_look_that_fails_defers_nothing(
+    scripted_ray: ScriptedRay, conn_id: str, soft_fail: bool, kind: type[Exception]
+) -> None:
+    scripted_ray.add_job("a", "FAILED")
+    sensor = RayJobSensor(task_id="t", submission_id="a", ray_conn_id=conn_id, deferrable=True, soft_fail=soft_fail)
+    with pytest.raises(kind, match="Ray job a ended FAILED"):
+        sensor.execute({})
+
+
+def test_a_wait_that_is_not_over_is_deferred_until_the_nearer_limit(scripted_ray: ScriptedRay, conn_id: str) -> None:
+    scripted_ray.add_job("a")
+    sensor = RayJobSensor(
+        task_id="t",
+        submission_id="a",
+        ray_conn_id=conn_id,
+        deferrable=True,
+        poke_interval=7,
+        timeout=100,
+        execution_timeout=timedelta(seconds=50),
+    )
+    ti = Instance()
+    with pytest.raises(TaskDeferred) as caught:
+        sensor.execute({"ti": ti})
+    trigger: Any = caught.value.trigger
+    assert isinstance(trigger, RayConditionTrigger)
+    limit = ti.start_date.timestamp() + 50
+    _, arguments = trigger.serialize()
+    assert (arguments["kind"], arguments["poke_interval"], arguments["ray_conn_id"]) == ("job", 7, conn_id)
+    assert arguments["deadline"] == pytest.approx(limit)
+    assert arguments["condition"] == {"submission_id": "a", "targets": ["SUCCEEDED"]}
+    assert ti.xcoms["submission_id"] == "a"
+    assert caught.value.timeout == timedelta(seconds=100 + DEFERRAL_MARGIN)
+    scripted_ray.set_status("a", "SUCCEEDED")
+    assert sensor.execute({"ti": ti}) is None
+
+
+# The trivial job
+
+
+def context_of_a_try() -> Any:
+    return {"ti": Instance(), "dag_run": SimpleNamespace(start_date=None)}
+
+
+def test_the_trivial_job_does_not_outlive_a_wait_in_vain(scripted_ray: ScriptedRay, conn_id: str) -> None:
+    scripted_ray.new_job_reads = ("PENDING",)
+    sensor = RayClusterSensor(task_id="t", ray_conn_id=conn_id, timeout=0, poke_interval=0)
+    with pytest.raises(AirflowSensorTimeout):
+        sensor.execute(context_of_a_try())
+    (name,) = scripted_ray.jobs
+    assert len(scripted_ray.received_on("POST", f"/api/jobs/{name}/stop")) == 1
+
+
+@pytest.mark.parametrize("outcome", [Outcome.TIMEOUT, Outcome.FAILED])
+def test_the_trivial_job_of_a_deferred_wait_is_stopped(
+    scripted_ray: ScriptedRay, conn_id: str, outcome: Outcome
+) -> None:
+    scripted_ray.add_job("a", "PENDING")
+    with pytest.raises((AirflowSensorTimeout, AirflowFailException)):
+        RayClusterSensor(task_id="t", ray_conn_id=conn_id).execute_complete({}, event(outcome))
+    assert len(scripted_ray.received_on("POST", "/api/jobs/a/stop")) == 1
+
+
+def test_a_kill_stops_the_trivial_job_and_makes_no_other(scripted_ray: ScriptedRay, conn_id: str) -> None:
+    scripted_ray.new_job_reads = ("PENDING",)
+    sensor = RayClusterSensor(task_id="t", ray_conn_id=conn_id)
+    assert sensor.poke(context_of_a_try()) is False
+    sensor.on_kill()
+    (name,) = scripted_ray.jobs
+    assert len(scripted_ray.received_on("POST", f"/api/jobs/{name}/stop")) == 1
+    with pytest.raises(RayJobInterruptedError):
+        sensor.poke(context_of_a_try())
+    assert list(scripted_ray.jobs) == [name]
+
+
+def test_a_kill_before_the_first_look_asks_nothing(scripted_ray: ScriptedRay, conn_id: str) -> None:
+    RayClusterSensor(task_id="t", ray_conn_id=conn_id).on_kill()
+    assert not scripted_ray.received
