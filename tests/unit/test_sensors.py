@@ -84,14 +84,14 @@ def test_the_statuses_are_rays() -> None:
     ]
     with pytest.raises(ValueError, match="target_statuses is empty"):
         RayJobSensor(task_id="t", submission_id="a", target_statuses=[])
-    with pytest.raises(ValueError, match="target_statuses holds 'DONE'; Ray's statuses are FAILED, PENDING"):
+    with pytest.raises(ValueError, match="target_statuses: 'DONE' must be one of FAILED, PENDING"):
         RayJobSensor(task_id="t", submission_id="a", target_statuses=["FAILED", "DONE"])
 
 
 @pytest.mark.parametrize("missing", [None, "", "None"])
 def test_a_sensor_needs_a_job(missing: Any, scripted_ray: ScriptedRay, conn_id: str) -> None:
     sensor = RayJobSensor(task_id="t", submission_id=missing, ray_conn_id=conn_id)
-    with pytest.raises(AirflowFailException, match="name the job to wait for"):
+    with pytest.raises(AirflowFailException, match="it must be the id of a Ray job"):
         sensor.poke({})
     assert not scripted_ray.received
 

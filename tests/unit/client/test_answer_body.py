@@ -99,14 +99,14 @@ def test_a_small_body_that_becomes_a_huge_one_is_refused_in_little_memory() -> N
 def test_an_encoding_that_was_not_asked_for_is_named_in_few_words(name: str) -> None:
     with pytest.raises(AnswerBodyError) as caught:
         AnswerBody(name)
-    assert str(caught.value) == f"it is encoded as {name[:40]!r}, which was not asked for"
+    assert str(caught.value) == f"it has the encoding {name[:40]!r}, which was not requested"
 
 
 @pytest.mark.parametrize("name", COMPRESSED)
 def test_a_compressed_body_that_is_cut_is_an_error_when_it_ends(name: str) -> None:
     data = ENCODED[name](DATA)
     feed(body := AnswerBody(encoding(name)), data[:-1])
-    with pytest.raises(AnswerBodyError, match=r"^it is cut$"):
+    with pytest.raises(AnswerBodyError, match=r"^it is incomplete$"):
         body.content()
 
 

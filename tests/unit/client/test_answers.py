@@ -55,6 +55,7 @@ def test_each_refusal_has_its_error_and_one_line_that_says_what_to_check(
     error = error_of(response(answer))
     assert type(error) is kind
     assert re.match("http://ray:8265: ", str(error))
+    assert getattr(error, "address") == "http://ray:8265"  # noqa: B009 - each kind has one
     assert re.search(words, str(error))
     assert "\n" not in str(error)
     assert len(str(error)) < 800
@@ -122,3 +123,11 @@ def test_strings_without_end_are_passed_over_at_once(text: str) -> None:
     assert has_too_many_parts("," * MANY + text)
     assert not has_too_many_parts(text)
     assert time.process_time() - began < 1
+
+
+def test_an_error_carries_what_the_cluster_said() -> None:
+    error = error_of(response(answers.internal_error()))
+    assert isinstance(error, errors.RayAPIError)
+    assert (error.status, error.address) == (500, "http://ray:8265")
+    assert error.reason
+    assert str(error).endswith(error.reason)

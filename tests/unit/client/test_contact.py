@@ -42,7 +42,7 @@ def test_an_outage_is_logged_when_it_begins_and_when_it_ends(now: Any, lines: An
     contact.back()
     assert not contact.lost
     assert lines() == [
-        "No contact with the cluster; trying on for 60 s: first",
+        "No contact with the cluster; retrying for up to 60 s: first",
         "Contact with the cluster is back after 15 s",
     ]
 

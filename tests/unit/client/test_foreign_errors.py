@@ -89,13 +89,23 @@ CLUSTER = cluster_at("http://ray:8265", connect_timeout=2.0, read_timeout=5.0)
 @pytest.mark.parametrize(
     ("error", "kind", "words", "sent"),
     [
-        (requests.exceptions.SSLError("bad certificate"), errors.RayTLSError, "TLS failed (bad certificate)", False),
+        (
+            requests.exceptions.SSLError("bad certificate"),
+            errors.RayTLSError,
+            "the TLS handshake failed (bad certificate)",
+            False,
+        ),
         (requests.exceptions.ConnectTimeout("x"), errors.RayClusterUnreachableError, "no connection within 2 s", False),
         (requests.exceptions.ReadTimeout("x"), errors.RayClusterUnreachableError, "no answer within 5 s", True),
         (requests.exceptions.ProxyError("x"), errors.RayClusterUnreachableError, "the HTTP proxy of this", False),
-        (requests.exceptions.ConnectionError("x"), errors.RayClusterUnreachableError, "the connection broke", True),
-        (urllib3.exceptions.ProtocolError("x"), errors.RayClusterUnreachableError, "the connection broke", True),
-        (requests.exceptions.InvalidHeader("x"), errors.RayProtocolError, "the request can't be sent or read", None),
+        (requests.exceptions.ConnectionError("x"), errors.RayClusterUnreachableError, "the connection was lost", True),
+        (urllib3.exceptions.ProtocolError("x"), errors.RayClusterUnreachableError, "the connection was lost", True),
+        (
+            requests.exceptions.InvalidHeader("x"),
+            errors.RayProtocolError,
+            "the request can't be sent, or its answer not read",
+            None,
+        ),
     ],
 )
 def test_an_error_of_requests_is_one_of_ours(error: Any, kind: type[Exception], words: str, sent: bool | None) -> None:
@@ -108,12 +118,12 @@ def test_an_error_of_requests_is_one_of_ours(error: Any, kind: type[Exception], 
 @pytest.mark.parametrize(
     ("error", "kind", "words", "sent"),
     [
-        (ssl.SSLError("bad certificate"), errors.RayTLSError, "TLS failed", False),
+        (ssl.SSLError("bad certificate"), errors.RayTLSError, "the TLS handshake failed", False),
         (aiohttp.ConnectionTimeoutError("x"), errors.RayClusterUnreachableError, "no connection within 2 s", False),
         (aiohttp.ServerTimeoutError("x"), errors.RayClusterUnreachableError, "no answer within 5 s", True),
         (TimeoutError("x"), errors.RayClusterUnreachableError, "no answer within 5 s", True),
-        (OSError("x"), errors.RayClusterUnreachableError, "the connection broke", True),
-        (aiohttp.ServerDisconnectedError(), errors.RayClusterUnreachableError, "the connection broke", True),
+        (OSError("x"), errors.RayClusterUnreachableError, "the connection was lost", True),
+        (aiohttp.ServerDisconnectedError(), errors.RayClusterUnreachableError, "the connection was lost", True),
         (aiohttp.InvalidURL("http://a:hush@"), errors.RayProtocolError, "the request can't be sent: its URL", None),
     ],
 )

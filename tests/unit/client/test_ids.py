@@ -32,7 +32,7 @@ def test_what_a_cluster_can_not_call_a_job_is_no_id(wrong: object) -> None:
 
 
 def test_the_longest_id_is_bounded_by_file_names() -> None:
-    with pytest.raises(ValueError, match="submission_id has 241 characters"):
+    with pytest.raises(ValueError, match="submission_id must have at most 240 characters, not 241"):
         ids_module.check_submission_id("x" * 241)
 
 

@@ -48,18 +48,18 @@ def test_a_list_without_jobs_is_one(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
-        (b"", "a list of jobs that is cut or malformed"),
-        (b"[", "a list of jobs that is cut or malformed"),
-        (b'[{"a": 1}', "a list of jobs that is cut or malformed"),
-        (b'[{"a": 1}, {"b"', "a list of jobs that is cut or malformed"),
-        (b'[{"a": 1}] x', "a list of jobs that is cut or malformed"),
+        (b"", "an incomplete or malformed list of jobs"),
+        (b"[", "an incomplete or malformed list of jobs"),
+        (b'[{"a": 1}', "an incomplete or malformed list of jobs"),
+        (b'[{"a": 1}, {"b"', "an incomplete or malformed list of jobs"),
+        (b'[{"a": 1}] x', "an incomplete or malformed list of jobs"),
         (b'{"a": 1}', "it is not a list"),
         (b"<html>", "it is not a list"),
-        (b"[1]", "it holds other things than objects"),
-        (b'[{"a": 1}, [2]]', "it holds other things than objects"),
+        (b"[1]", "it contains something other than objects"),
+        (b'[{"a": 1}, [2]]', "it contains something other than objects"),
         (b"[" * 100_000, "it is nested too deeply|it has a job with too many parts"),
         (b"[" + b'{"a":' * 20_000, "it is nested too deeply"),
-        (b"[" + b"9" * 5000 + b"]", "it holds a number that can't be read"),
+        (b"[" + b"9" * 5000 + b"]", "it contains a number that can't be read"),
         (b'[{"a": [' + b"1," * MOST_JSON_PARTS + b"1]}]", "it has a job with too many parts"),
     ],
 )
@@ -82,7 +82,7 @@ def test_a_job_that_is_refused_makes_the_list_unusable() -> None:
     def refuse(job: dict[str, Any]) -> None:
         raise ValueError("a job whose status is odd")
 
-    with pytest.raises(RayProtocolError, match="it holds a job whose status is odd"):
+    with pytest.raises(RayProtocolError, match="it contains a job whose status is odd"):
         outcome(listing.read_list(lambda: refuse, repeatable=False), b"[{}]")
 
 

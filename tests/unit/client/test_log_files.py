@@ -124,7 +124,7 @@ def test_a_closed_route_is_named(answer: Answer) -> None:
     error = file_error(response(answer))
     assert type(error) is RayRequestRefusedError
     assert error.status == answer.status
-    assert "does not serve GET /api/v0/logs/file; let the proxy pass it" in str(error)
+    assert "does not serve GET /api/v0/logs/file; configure the proxy to pass it" in str(error)
 
 
 # Which route is asked
@@ -156,7 +156,7 @@ def test_the_second_route_may_be_too_dear() -> None:
 
 
 def test_a_log_that_is_cut_is_an_error() -> None:
-    with pytest.raises(RayProtocolError, match="it is cut"):
+    with pytest.raises(RayProtocolError, match="it is incomplete"):
         taken(lambda begin: read_log("a", None, begin), logs=b'{"logs": "by')
     with pytest.raises(RayJobNotFoundError):
         taken(lambda begin: read_log("a", None, begin), logs=(404, "Job a does not exist"))

@@ -72,5 +72,5 @@ def test_any_other_answer_is_its_error(make: Any, answer: Answer, kind: type[Exc
 def test_a_web_page_is_no_package() -> None:
     flow = has_package(NAME)
     next(flow)
-    with pytest.raises(RayProtocolError, match="no answer of the Ray Jobs API but a web page"):
+    with pytest.raises(RayProtocolError, match="expected an answer of the Ray Jobs API, got a web page"):
         flow.send(response(answers.html()))

@@ -88,7 +88,7 @@ def test_a_failed_job_may_be_what_is_waited_for() -> None:
 def test_a_job_that_was_there_and_is_gone_is_lost() -> None:
     condition = JobReaches("a", ["SUCCEEDED"])
     answered(condition.look(), details("RUNNING"))
-    with pytest.raises(RayJobLostError, match="although it did before"):
+    with pytest.raises(RayJobLostError, match="it was there before"):
         answered(condition.look(), MISSING)
 
 

@@ -16,6 +16,7 @@ from airflow_provider_rayjobs.operators import (
     RaySubmitJobOperator,
     stop_delete,
 )
+from airflow_provider_rayjobs.tasks import stopping
 from tests.support import answers
 from tests.support.rendering import BOTH, Instance, rendered
 
@@ -117,7 +118,7 @@ def test_a_stop_returns_the_last_status(conn_id: str, scripted_ray: ScriptedRay,
 
 def test_a_stop_of_a_job_that_the_cluster_does_not_know_fails(conn_id: str, scripted_ray: ScriptedRay) -> None:
     operator = RayStopJobOperator(task_id="t", submission_id="a", ray_conn_id=conn_id)
-    with pytest.raises(AirflowFailException, match=rf"^{scripted_ray.url}: there is no Ray job a to stop$"):
+    with pytest.raises(AirflowFailException, match=r"Ray job a not found at .*: there is nothing to stop"):
         operator.execute({})
 
 
@@ -129,7 +130,7 @@ def test_a_job_that_does_not_end_in_time_is_an_error(
     stop = RayStopJobOperator(task_id="t", submission_id="a", ray_conn_id=conn_id, stop_timeout=0.1)
     delete = RayDeleteJobOperator(task_id="d", submission_id="a", ray_conn_id=conn_id, end_timeout=0.1)
     for operator in (stop, delete):
-        with pytest.raises(RayJobTimeoutError, match="Ray job a is still RUNNING after 0 s"):
+        with pytest.raises(RayJobTimeoutError, match="is still RUNNING after 0 s"):
             operator.execute({})
     assert list(scripted_ray.jobs) == ["a"]
     assert (len(scripted_ray.received_on("POST")), scripted_ray.received_on("DELETE"), pauses) == (1, [], [])
@@ -141,7 +142,7 @@ def test_a_job_that_has_ended_is_deleted_after_a_pause(
     scripted_ray.add_job("a").reads.extend(["RUNNING", "SUCCEEDED"])
     RayDeleteJobOperator(task_id="t", submission_id="a", ray_conn_id=conn_id).execute({})
     assert scripted_ray.jobs == {}
-    assert pauses == [stop_delete.DELETE_DELAY]
+    assert pauses == [stopping.DELETE_DELAY]
     assert scripted_ray.received_on("POST") == []  # it is not stopped
 
 
