@@ -81,4 +81,4 @@ def test_too_much_cpu_is_a_failure(most: str, code: int, wanted: int) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == wanted
     assert f"minutes of CPU; the limit is {most}." in done.stdout
-    assert ("This takes too much CPU" in done.stderr) is (wanted == 1)
+    assert ("The command used too much CPU" in done.stderr) is (wanted == 1)
