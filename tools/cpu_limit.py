@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     code, minutes = run_counted(command)
     print(f"\nUsed {minutes:.1f} minutes of CPU; the limit is {most}.")
     if not code and minutes > float(most):
-        raise ToolError("The tests used too much CPU. Make them cheaper, or raise the limit and say why.")
+        raise ToolError("The command used too much CPU. Make it cheaper, or raise the limit and say why.")
     return code
 
 
