@@ -62,8 +62,10 @@ def test_losing_contact_is_neither_an_answer_nor_the_end_of_a_job() -> None:
 def test_facts_are_attributes() -> None:
     lost = errors.RayJobLostError("m", submission_id="a", may_run=False, node_id="ab", node_ip="10.0.0.7")
     assert vars(lost) == {"submission_id": "a", "may_run": False, "node_id": "ab", "node_ip": "10.0.0.7"}
-    assert vars(errors.RayClusterUnreachableError("m", maybe_sent=False)) == {"maybe_sent": False}
-    assert vars(errors.RayAuthError("m", status=401)) == {"status": 401}
+    lost_contact = errors.RayClusterUnreachableError("m", maybe_sent=False, address="http://ray:8265")
+    assert vars(lost_contact) == {"maybe_sent": False, "address": "http://ray:8265"}
+    refused = errors.RayAuthError("m", status=401, address="http://ray:8265", reason="no token")
+    assert vars(refused) == {"status": 401, "address": "http://ray:8265", "reason": "no token"}
 
 
 def test_what_is_not_known_is_said_with_care() -> None:

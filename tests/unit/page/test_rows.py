@@ -11,9 +11,9 @@ import pytest
 from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
 from airflow_provider_rayjobs.page import rows as rows_module
 from airflow_provider_rayjobs.page.rows import (
-    LONGEST_KEPT,
-    LONGEST_TEXT,
-    MOST_ENVIRONMENT,
+    MAX_ENVIRONMENT,
+    MAX_SEARCHED_TEXT,
+    MAX_TEXT,
     WITHHELD,
     JobTable,
     dag_ids,
@@ -53,7 +53,7 @@ def table(server: ScriptedRay) -> JobTable:
 
 
 def test_the_newest_are_kept_and_all_are_counted(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows_module, "MOST_JOBS", 3)
+    monkeypatch.setattr(rows_module, "MAX_JOBS", 3)
     for number in range(10):
         scripted_ray.add_job(f"j{number}", start_time=1000 + number * 7 % 10)
     scripted_ray.other_jobs = [
@@ -138,14 +138,14 @@ def test_names_are_quoted_in_links() -> None:
 
 
 def test_texts_are_cut_after_the_secrets_were_taken_out() -> None:
-    secret = "s" * LONGEST_TEXT
+    secret = "s" * MAX_TEXT
     found = row(
-        message="m" * (LONGEST_TEXT - 5) + secret + "rest",
+        message="m" * (MAX_TEXT - 5) + secret + "rest",
         entrypoint="see http://me:pass@host " + "e" * 1000,
         runtime_env={"env_vars": {"A_TOKEN": secret}},
     )
-    assert found["message"] == "m" * (LONGEST_TEXT - 5) + "***re"
-    assert len(found["entrypoint"]) == LONGEST_TEXT
+    assert found["message"] == "m" * (MAX_TEXT - 5) + "***re"
+    assert len(found["entrypoint"]) == MAX_TEXT
 
 
 def test_a_failed_job_tells_ray_s_word_and_the_error(scripted_ray: ScriptedRay) -> None:
@@ -158,13 +158,13 @@ def test_a_failed_job_tells_ray_s_word_and_the_error(scripted_ray: ScriptedRay) 
 
 
 def test_what_is_kept_of_a_job_is_bounded(scripted_ray: ScriptedRay) -> None:
-    long = "x" * (2 * LONGEST_KEPT)
+    long = "x" * (2 * MAX_SEARCHED_TEXT)
     scripted_ray.add_job("a", "FAILED", message=long, entrypoint=long)
-    large = {"env_vars": {"A_TOKEN": "x" * MOST_ENVIRONMENT}}
+    large = {"env_vars": {"A_TOKEN": "x" * MAX_ENVIRONMENT}}
     more = {**TASK, "other": "x", "airflow_long": "y" * 1000}
     scripted_ray.add_job("b", message="hush", entrypoint="hush", runtime_env=large, metadata=more)
     jobs = {job.submission_id: job for job in table(scripted_ray).jobs}
-    assert (len(jobs["a"].message or ""), len(jobs["a"].entrypoint)) == (LONGEST_KEPT, LONGEST_KEPT)
+    assert (len(jobs["a"].message or ""), len(jobs["a"].entrypoint)) == (MAX_SEARCHED_TEXT, MAX_SEARCHED_TEXT)
     assert (jobs["b"].message, jobs["b"].entrypoint, jobs["b"].runtime_env) == (WITHHELD, WITHHELD, {})
     assert jobs["b"].metadata == TASK
 
