@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, DecoratedO
 from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.compat import versions
 from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobResultError, RayJobsError
-from airflow_provider_rayjobs.operators.submit import NewJobNeededError, RaySubmitJobOperator
+from airflow_provider_rayjobs.operators.submit import RaySubmitJobOperator
 from airflow_provider_rayjobs.text.safe_text import is_safe, safe_text, safe_value
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.functions.result import Record
     from airflow_provider_rayjobs.jobs import JobDetails
     from airflow_provider_rayjobs.tasks.identity import TaskIdentity
+
+__all__ = ["RayJobDecoratedOperator", "ray_job_task"]
 
 #: XCom key of the function's last progress report.
 PROGRESS_XCOM = "progress"
@@ -52,7 +54,14 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
     The function is shipped as its source, so it must contain all that it needs: imports inside, data as arguments. It
     runs as the driver: ``ray.init()`` in it finds its cluster. Takes the arguments of
     :class:`~airflow_provider_rayjobs.operators.RaySubmitJobOperator`, except ``entrypoint`` and
-    ``wait_for_completion``, and:
+    ``wait_for_completion``, and those below.
+
+    Example::
+
+        def square(number):
+            return number * number
+
+        RayJobDecoratedOperator(task_id="square", python_callable=square, op_args=[3])
 
     :param python_callable: the function.
     :param op_args: its positional arguments (templated).
@@ -108,6 +117,8 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
 
     def execute(self, context: Context) -> Any:
         """Submit the function's job, or take over the one that an earlier try left; return the function's value."""
+        from airflow_provider_rayjobs.functions import result  # noqa: F401 - now: an upgrade may replace it meanwhile
+
         self._function = self._package(context)  # before any request, because it may raise
         return super().execute(context)
 
@@ -230,6 +241,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         return f"{event.address}: Ray job {event.submission_id} ended FAILED: {what}\n{traceback}"
 
     def _result(self, context: Context, event: JobEvent) -> Any:
+        from airflow_provider_rayjobs.tasks.earlier_tries import NewJobNeededError
         from airflow_provider_rayjobs.tasks.stopping import find_job
 
         with self._waiting_for_cluster():

@@ -18,6 +18,7 @@ Errors of the provider.
     └── RayJobError                   a job did not succeed, or its outcome is unknown
         ├── RayJobFailedError         it ended FAILED
         ├── RayJobStoppedError        it ended STOPPED
+        ├── RayJobInterruptedError    its task's process was asked to end; the job goes on, or was not submitted
         ├── RayJobLostError           the cluster forgot it
         ├── RayJobResultError         it ended SUCCEEDED, but its function's value is missing or damaged
         └── RayJobTimeoutError        it ran or waited too long; also a TimeoutError
@@ -28,9 +29,42 @@ No message contains a token, a cookie, a header's value or the value of an envir
 
 from __future__ import annotations
 
+__all__ = [
+    "RayAPIError",
+    "RayAuthError",
+    "RayClusterUnreachableError",
+    "RayConnectionConfigError",
+    "RayJobError",
+    "RayJobExistsError",
+    "RayJobFailedError",
+    "RayJobInterruptedError",
+    "RayJobLostError",
+    "RayJobNotFoundError",
+    "RayJobResultError",
+    "RayJobStoppedError",
+    "RayJobTimeoutError",
+    "RayJobsError",
+    "RayPackageError",
+    "RayPackageTooLargeError",
+    "RayProtocolError",
+    "RayRequestRefusedError",
+    "RayTLSError",
+]
+
 
 class RayJobsError(RuntimeError):
-    """Base of all errors of this provider."""
+    """
+    Base of all errors of this provider.
+
+    The facts of an error are attributes of its class. Example::
+
+        try:
+            RayJobHook().stop_job("nightly-report")
+        except RayJobNotFoundError:
+            pass  # it was deleted
+        except RayClusterUnreachableError as e:
+            print(f"try again later: {e.address}")
+    """
 
 
 class RayConnectionConfigError(RayJobsError, ValueError):

@@ -39,6 +39,12 @@ class JobStatus(StrEnum):
     Status of a job, as in ``ray.job_submission.JobStatus``.
 
     A status unknown to this version keeps its text, is equal to it, and counts as not terminal.
+
+    Example::
+
+        status = JobStatus("FAILED")
+        assert status is JobStatus.FAILED
+        assert status.is_terminal
     """
 
     PENDING = "PENDING"
@@ -75,6 +81,12 @@ class JobDetails:
     One job as ``GET /api/jobs/{id}`` describes it (``JobDetails`` of Ray's ``pydantic_models.py``).
 
     Times are Unix milliseconds. Fields that a newer Ray adds are ignored.
+
+    Example::
+
+        data = {"type": "SUBMISSION", "status": "RUNNING", "submission_id": "a", "start_time": 1764382000000}
+        job = JobDetails.from_json(data)
+        assert job.status is JobStatus.RUNNING
     """
 
     type: str
@@ -202,7 +214,13 @@ _CHECKS: Mapping[str, Callable[[Any], Any]] = {
 
 @dataclass(frozen=True)
 class VersionInfo:
-    """The answer of ``GET /api/version``; ``session_name`` changes when the head restarts."""
+    """
+    The answer of ``GET /api/version``; ``session_name`` changes when the head restarts.
+
+    Example::
+
+        assert VersionInfo("2.60.0") == VersionInfo(ray_version="2.60.0", session_name=None)
+    """
 
     ray_version: str
     session_name: str | None = None

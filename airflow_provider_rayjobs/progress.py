@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+__all__ = ["progress"]
+
 #: Minimum seconds between two reports of a job, and between two lines in the task log.
 EMIT_INTERVAL = 2.0
 SHOW_INTERVAL = 5.0

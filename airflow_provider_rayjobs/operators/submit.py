@@ -50,16 +50,14 @@ REATTACH_GRACE = 60.0
 ALARM_GRACE = 5.0
 
 
-class NewJobNeededError(Exception):
-    """A job that was taken over from an earlier try has no result for this one."""
-
-
 class RaySubmitJobOperator(RendersTexts, BaseOperator):
     """
     Submits a job to a Ray cluster, follows it, and ends as the job ends.
 
     One try makes at most one Ray job. After a worker crash, the next try follows the job that is there. A retry after a
-    failed job, and a clear by a user, start a new one. When the task is killed, its job is stopped. Example::
+    failed job, and a clear by a user, start a new one. When the task is killed, its job is stopped.
+
+    Example::
 
         RaySubmitJobOperator(
             task_id="train",
@@ -474,12 +472,13 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
 
     def _conclude(self, context: Context, event: JobEvent) -> Any:
         """Return the result of a job that has ended; submit a new job, once, if one that was taken over has none."""
+        from airflow_provider_rayjobs.tasks import context as task_context
+        from airflow_provider_rayjobs.tasks.earlier_tries import NewJobNeededError
+
         try:
             return self._outcome(context, event)
         except NewJobNeededError as e:
             self.log.warning("%s; submitting a new job", e)
-        from airflow_provider_rayjobs.tasks import context as task_context
-
         identity = self._identity or task_context.task_identity(context, self.hook.cluster.deployment)
         with self._waiting_for_cluster():
             session = self.hook.get_version_info().session_name
@@ -493,6 +492,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         :raises NewJobNeededError: the job was taken over from an earlier try, and has no result for this one.
         """
         from airflow_provider_rayjobs.following.events import Outcome, raise_for_outcome
+        from airflow_provider_rayjobs.tasks.earlier_tries import NewJobNeededError
 
         reattached = event.reattached_at
         if event.outcome is Outcome.STOPPED and reattached and event.ended_at - reattached < REATTACH_GRACE:

@@ -1,8 +1,8 @@
 """
-At most one Ray job per submission of a try, and at most one alive per task instance.
+Makes sure that a task instance has at most one running Ray job.
 
-Before a try submits, it looks at the jobs of the earlier ones. What a crashed worker left running is followed on; what
-an earlier generation (before a user's clear) left running is stopped.
+Before a try submits, it looks for jobs of earlier tries. A job that a crashed worker left running is followed. A job of
+an earlier generation, from before a user's clear, is stopped.
 """
 
 from __future__ import annotations
@@ -26,50 +26,53 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Up to so many earlier tries are looked up one by one (5 ms each); for more, the list of all jobs is cheaper.
+#: At most this many earlier tries are looked up one by one (5 ms each); for more, the list of all jobs is cheaper.
 MOST_LOOKUPS = 10
+
+
+class NewJobNeededError(Exception):
+    """A job that was taken over from an earlier try has no result for this one."""
 
 
 def settle_earlier_jobs(
     hook: RayJobHook, identity: TaskIdentity, *, explicit_id: str | None, entrypoint: str, reattach: bool
 ) -> JobDetails | None:
     """
-    Find the job that this try goes on with, and stop whatever else earlier tries left alive.
+    Find the job that this try follows, and stop all other jobs that earlier tries left running.
 
     :param hook: the cluster.
     :param identity: this submission.
     :param explicit_id: the submission id that the DAG author chose, if any.
-    :param entrypoint: what is to be submitted.
-    :param reattach: whether a job of an earlier try may be followed on.
-    :return: a job of this generation that runs or has SUCCEEDED, or None: then a new one is to be submitted.
-    :raises RayJobTimeoutError: a job that was asked to stop did not end.
+    :param entrypoint: the entrypoint to submit.
+    :param reattach: whether a job of an earlier try may be followed.
+    :return: a job of this generation that is running or has SUCCEEDED; None if a new one has to be submitted.
+    :raises RayJobTimeoutError: if a job that was asked to stop did not end.
     """
     jobs = list(_earlier_jobs(hook, identity, explicit_id))
     several = identity.number > 1 or any(map(identity.is_of_several, jobs))
     found = _job_to_follow(jobs, identity, entrypoint if several else None) if reattach else None
     for job in jobs:
-        # Another submission of this try may go on with it.
+        # Another submission of this try may follow it.
         kept = reattach and several and identity.same_generation(job) and (found or not identity.same_number(job))
         if job is not found and not kept and not job.status.is_terminal:
-            log.info("Stopping Ray job %s, which an earlier attempt of this task left running", job.submission_id)
+            log.info("Stopping Ray job %s, which an earlier try of this task left running", job.submission_id)
             stop_job_and_wait(hook, str(job.submission_id), patience=STOP_TIMEOUT)
     return found
 
 
 def _job_to_follow(jobs: list[JobDetails], identity: TaskIdentity, entrypoint: str | None) -> JobDetails | None:
     """
-    Return the job of this generation that does what is to be submitted.
+    Return the job of this generation that does the same work.
 
-    :param entrypoint: what is to be submitted, by a task that submits several times: it may do so in another order.
-        None for a task that submits once: it goes on with the job that is there, whose entrypoint may hold the try's
-        number.
+    :param entrypoint: the entrypoint to submit, if the task submits several times: it may do so in another order. None
+        if the task submits once: it follows the job that is there, whose entrypoint may contain the try number.
     """
     usable = [
         job
         for job in jobs
         if identity.same_generation(job) and (not job.status.is_terminal or job.status is JobStatus.SUCCEEDED)
     ]
-    usable.sort(key=identity.same_number, reverse=True)  # a loop may submit the same several times
+    usable.sort(key=identity.same_number, reverse=True)  # a loop may submit the same entrypoint several times
     return next((job for job in usable if entrypoint in (None, job.entrypoint)), None)
 
 
@@ -78,7 +81,7 @@ def _earlier_jobs(hook: RayJobHook, identity: TaskIdentity, explicit_id: str | N
     if identity.try_number <= 1:
         return
     if explicit_id is not None or identity.try_number > MOST_LOOKUPS + 1:
-        # The id of an earlier try may have been another: it is a template. Only the metadata tells.
+        # An explicit id is a template: an earlier try may have had another one, so only the metadata identifies its job.
         jobs = [job for job in hook.list_jobs() if _is_earlier(identity, job)]
         yield from sorted(jobs, key=_try_of, reverse=True)
         return
@@ -91,7 +94,7 @@ def _earlier_jobs(hook: RayJobHook, identity: TaskIdentity, explicit_id: str | N
 
 
 def _jobs_of_try(hook: RayJobHook, identity: TaskIdentity, try_number: int) -> Iterator[JobDetails]:
-    """Yield what an earlier try made of its submission with this number, the latest first."""
+    """Yield the jobs that an earlier try submitted with this number, the latest first."""
     first = identity.submission_id(try_number)
     job = find_job(hook, first)
     if job is None or not identity.owns(job):
@@ -124,16 +127,16 @@ def submit_once(
     **job: Any,
 ) -> str:
     """
-    Submit a job, or adopt it when another process has made this same submission before.
+    Submit a job, or adopt it if another process has already made this same submission.
 
     :param hook: the cluster.
     :param identity: this submission.
     :param submission_id: the id that the DAG author chose, if any.
     :param metadata: the DAG author's metadata.
-    :param announce: takes the id before it is submitted.
+    :param announce: called with the id before it is submitted.
     :param job: the other arguments of :meth:`RayJobHook.submit_job`.
     :return: the submission id.
-    :raises RayJobExistsError: somebody else's job has this id.
+    :raises RayJobExistsError: if another task's job, or a job from elsewhere, has this id.
     """
     first = submission_id or identity.submission_id()
     for candidate in (first, identity.second_submission_id(first)):
@@ -150,11 +153,13 @@ def submit_once(
             if candidate != first or taken is None or not identity.owns(taken):
                 raise
             log.info(
-                "Submission id %s was used by an earlier attempt of this task (%s), and Ray runs an id only once",
+                "Submission id %s was used by an earlier try of this task (%s), and Ray runs each id only once; using "
+                "another one",
                 candidate,
                 taken.status,
             )
-            # Alive, it is of a DAG run that was deleted and made anew; or of this try, which submits several times.
+            # If it is running, it belongs to a DAG run that was deleted and created again, or to another submission of
+            # this try.
             if not taken.status.is_terminal and not identity.same_try(taken):
                 stop_job_and_wait(hook, candidate, patience=STOP_TIMEOUT)
     raise AssertionError("unreachable: the second id is returned or raised")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -111,3 +113,60 @@ def test_a_secret_that_ray_may_change_is_told_by_its_name(operator: Any, caplog:
         "LOGIN",
     ]
     assert "tr0ub" not in "".join(warned)
+
+
+#: Runs a task to its end in a process of its own; prints what of this package is loaded after the job has ended.
+_LATE = """
+import json, sys
+from types import SimpleNamespace
+from airflow_provider_rayjobs.{module} import {kind}
+from airflow_provider_rayjobs.following.watcher import JobWatcher
+
+def square(number):
+    return number * number
+
+run, seen = JobWatcher.run, []
+
+async def watched(self):
+    event = await run(self)
+    seen[:] = sys.modules
+    return event
+
+JobWatcher.run = watched
+
+class TaskInstance(SimpleNamespace):
+    pass
+
+operator = {kind}(task_id="t", ray_conn_id="ray_x", {arguments})
+ti = TaskInstance(
+    dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=1, max_tries=0, start_date=None, task=operator,
+    xcom_push=lambda key, value: None, hostname="", pid=1,
+)
+try:
+    operator.execute(dict(ti=ti, dag_run=SimpleNamespace(start_date=None)))
+except Exception as e:
+    print(repr(e))
+print("LATE", json.dumps(sorted(name for name in set(sys.modules) - set(seen) if "rayjobs" in name)), bool(seen))
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "kind", "arguments"),
+    [
+        ("operators", "RaySubmitJobOperator", "entrypoint='true'"),
+        ("decorators", "RayJobDecoratedOperator", "python_callable=square, op_args=[3]"),
+    ],
+)
+def test_nothing_is_loaded_after_the_wait(
+    scripted_ray: ScriptedRay, tmp_path: Path, module: str, kind: str, arguments: str
+) -> None:
+    """The package may have been upgraded while the job ran: modules of two versions don't fit together."""
+    scripted_ray.new_job_reads = ["RUNNING", "SUCCEEDED"]
+    connection = {"conn_type": "ray_jobs", "host": scripted_ray.url}
+    code = _LATE.format(module=module, kind=kind, arguments=arguments)
+    file = tmp_path / "task.py"
+    file.write_text(code)
+    environ = os.environ | {"AIRFLOW_CONN_RAY_X": json.dumps(connection)}
+    command = [sys.executable, "-W", "ignore", file]
+    done = subprocess.run(command, check=False, env=environ, capture_output=True, text=True, timeout=120)
+    assert "LATE [] True" in done.stdout, done.stdout + done.stderr
