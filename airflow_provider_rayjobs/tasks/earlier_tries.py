@@ -81,7 +81,7 @@ def _earlier_jobs(hook: RayJobHook, identity: TaskIdentity, explicit_id: str | N
     if identity.try_number <= 1:
         return
     if explicit_id is not None or identity.try_number > MOST_LOOKUPS + 1:
-        # An explicit id is a template: an earlier try may have had another one, so only the metadata identifies its job.
+        # An explicit id is a template: an earlier try may have had another one. Only the metadata identifies its job.
         jobs = [job for job in hook.list_jobs() if _is_earlier(identity, job)]
         yield from sorted(jobs, key=_try_of, reverse=True)
         return
