@@ -17,6 +17,12 @@ RUNS = 5
 SUBJECTS = {
     "bare Airflow": ("bench-airflow", "pass"),
     "airflow-provider-rayjobs": ("bench-ours", "from airflow_provider_rayjobs.operators import RaySubmitJobOperator"),
+    "… and its first task": (
+        "bench-ours",
+        "from airflow_provider_rayjobs.operators import RaySubmitJobOperator as O; O(task_id='t', entrypoint='true')",
+    ),
+    "… its sensors": ("bench-ours", "from airflow_provider_rayjobs.sensors import RayJobSensor"),
+    "… its decorator": ("bench-ours", "from airflow_provider_rayjobs.decorators import ray_job_task"),
     "astro-provider-ray": ("bench-astro", "from ray_provider.operators import SubmitRayJob"),
     "Google provider (Ray on Vertex AI)": (
         "bench-google",
@@ -59,7 +65,7 @@ def packages(env: str) -> int:
 
 def own_size_mb() -> float:
     """Return the size of this provider itself, which its environment does not contain."""
-    return sum(path.stat().st_size for path in (common.ROOT / "airflow_provider_rayjobs").glob("*.py")) / 1e6
+    return sum(path.stat().st_size for path in (common.ROOT / "airflow_provider_rayjobs").rglob("*.py")) / 1e6
 
 
 def run(env: str, statement: str) -> dict[str, float]:
@@ -87,7 +93,7 @@ def main() -> None:
     rows, figures = [], {}
     ours = common.median(runs["airflow-provider-rayjobs"], "cpu_s")
     for name, (env, _) in SUBJECTS.items():
-        mine = name == "airflow-provider-rayjobs"
+        mine = env == "bench-ours"
         size = size_mb(env) - bare_size + (own_size_mb() if mine else 0.0)
         error = str(runs[name][0]["error"])
         cpu, wall = common.median(runs[name], "cpu_s"), common.median(runs[name], "wall_s")
