@@ -9,7 +9,7 @@ process about 0.08 ms per job. No I/O here.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -37,24 +37,46 @@ MOST_LISTED = 20_000
 PROBE_SHARE = 1 / 20
 
 
-def list_interval(delays: Collection[float], record: int) -> float:
+class Plan(NamedTuple):
     """
-    Return the seconds between two lists; infinity if single requests are cheaper, or tell earlier.
+    How all jobs are polled.
 
-    A list describes the moment when the head began to make it. So it comes earlier than the shortest delay by the time
-    that it takes, but never so often that the head has no time for others.
+    :param interval: seconds between two lists; infinity for no lists.
+    :param covers: jobs with this delay or a longer one, in seconds, are left to the list; others are requested singly.
+    """
+
+    interval: float
+    covers: float
+
+
+NO_LIST = Plan(math.inf, math.inf)
+
+
+def best_plan(delays: Collection[float], record: int) -> Plan:
+    """
+    Return the cheapest of three plans: no list, a list at the pace of the quickest job, or one at that of the slowest.
+
+    Delays are capped by ``poll_interval``, so the slowest ones are mostly equal: between the two paces there is hardly
+    ever a cheaper one. A list describes the moment when the head began to make it. So it is requested earlier than its
+    jobs ask for, by the time that it takes, but never so often that the head has no time for others.
 
     :param delays: the seconds between two requests that each job asks for.
     :param record: number of jobs on record.
     """
     if record > MOST_LISTED:
-        return math.inf
-    shortest, cost = min(delays), LIST_COST * record
+        return NO_LIST
+    cost = LIST_COST * record
     took = cost + READ_COST * record
-    interval = max(shortest - took, cost / SHARE)
     alone = LOOK_COST * sum(1 / delay for delay in delays)
-    in_time = interval + took <= shortest * max(1.0, alone / SHARE) * (1 + 1e-9)
-    return interval if in_time and cost / interval < alone else math.inf
+    best, least = NO_LIST, alone
+    for covers in (min(delays), max(delays)):
+        interval = max(covers - took, cost / SHARE)
+        if interval > covers - took and interval + took > covers * alone / SHARE:
+            continue  # single requests would be earlier, even if they are slowed down
+        load = cost / interval + LOOK_COST * sum(1 / delay for delay in delays if delay < covers)
+        if load < least:
+            best, least = Plan(interval, covers), load
+    return best
 
 
 class HeadLoad:
@@ -95,20 +117,20 @@ class HeadLoad:
         record = max(self.on_record, watched)
         return LIST_COST * record if record <= MOST_LISTED else math.inf
 
-    def list_interval(self, delays: Collection[float]) -> float:
+    def plan(self, delays: Collection[float]) -> Plan:
         """
-        Return the seconds between two lists; infinity if jobs are to be requested one by one.
+        Return how to poll all jobs.
 
         :param delays: the seconds between two requests that each job asks for.
         """
         watched = len(delays)
         if watched < LEAST_WATCHED:
-            return math.inf
+            return NO_LIST
         known = max(self.on_record or 0, watched)
         if self.on_record is not None:
-            interval = list_interval(delays, known)
-            if interval < math.inf or known > MOST_LISTED:
-                return interval
+            best = best_plan(delays, known)
+            if best is not NO_LIST or known > MOST_LISTED:
+                return best
         # A list is too expensive for what is known to be on record, or nothing is known. Jobs may have been deleted.
         cost = LIST_COST * known if self.on_record is not None else LOOK_COST * watched
-        return list_interval(delays, watched) if cost < PROBE_SHARE * self._spent else math.inf
+        return best_plan(delays, watched) if cost < PROBE_SHARE * self._spent else NO_LIST

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.listing import count_actors, read_list
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
-from airflow_provider_rayjobs.following.head_load import LEAST_WATCHED, LIST_COST, LOOK_COST, HeadLoad
+from airflow_provider_rayjobs.following.head_load import LEAST_WATCHED, LIST_COST, LOOK_COST, NO_LIST, HeadLoad, Plan
 from airflow_provider_rayjobs.following.stream_slots import StreamSlots
 from airflow_provider_rayjobs.following.subscription import FollowedJob, Subscription, Trouble
 from airflow_provider_rayjobs.jobs import JobDetails
@@ -80,7 +80,7 @@ class Poller:
         self._outage: Trouble | None = None
         self._heard = -math.inf  # when the cluster last answered
         self._estimated = False
-        self._interval = (-math.inf, math.inf)  # when it was calculated, and the seconds between two lists
+        self._plan = (-math.inf, NO_LIST)  # when it was made, and the plan
         self._last_list = -math.inf
         self._no_list_before = -math.inf
 
@@ -188,16 +188,16 @@ class Poller:
             # At once, not with the next list: the head may have forgotten these jobs.
             await self._look_at(unlisted)
             return
-        next_list = self._next_list(now)
+        covers, next_list = self._current_plan(now).covers, self._next_list(now)
         # A new job does not wait long for its first look.
         soon = next_list < now + FIRST_PATIENCE
         own: list[FollowedJob] = []
         left: list[FollowedJob] = []
         for job in due:
-            waits = next_list < math.inf and not job.alone and (soon or job.due > -math.inf)
+            waits = not job.alone and job.delay >= covers and (soon or job.due > -math.inf)
             (left if waits else own).append(job)
         if now >= self._no_list_before and LOOK_COST * len(own) > self.load.list_cost(len(self._jobs)):
-            await self._list()
+            await self._list(0.0)
             return
         if next_list > now:
             for job in left:
@@ -205,7 +205,7 @@ class Poller:
         await self._look_at(own)
         if next_list <= now and self._outage is None:
             await asyncio.sleep(0)  # those looks are sent first: a head answers nothing else while it makes a list
-            await self._list()
+            await self._list(covers)
 
     async def _look_at(self, jobs: list[FollowedJob]) -> None:
         """Request jobs one by one, each as soon as the head's load allows and a slot is free."""
@@ -236,20 +236,28 @@ class Poller:
             async with asyncio.timeout(ESTIMATE_PATIENCE):
                 if (number := await self.transport.run(count_actors())) is not None:
                     self.load.estimate(number)
-                    self._interval = (-math.inf, math.inf)
+                    self._plan = (-math.inf, NO_LIST)
+
+    def _current_plan(self, now: float) -> Plan:
+        if now < self._no_list_before:
+            return NO_LIST
+        made, plan = self._plan
+        if now - made >= PLAN_HOLDS:
+            plan = self.load.plan([job.delay for job in self._jobs.values() if job.delay < math.inf])
+            self._plan = (now, plan)
+        return plan
 
     def _next_list(self, now: float) -> float:
         """Return when the next list is due; infinity if none is."""
-        if now < self._no_list_before:
-            return math.inf
-        calculated, interval = self._interval
-        if now - calculated >= PLAN_HOLDS:
-            interval = self.load.list_interval([job.delay for job in self._jobs.values() if job.delay < math.inf])
-            self._interval = (now, interval)
+        interval = self._current_plan(now).interval
         return self._last_list + interval if interval < math.inf else math.inf
 
-    async def _list(self) -> None:
-        """Request all jobs at once; those that are not in the list are then requested one by one."""
+    async def _list(self, covers: float) -> None:
+        """
+        Request all jobs at once; those that are not in the list are then requested one by one.
+
+        :param covers: as in :class:`Plan`; jobs with a shorter delay are still requested at their own pace.
+        """
         missing = set(self._jobs)
         began = time.monotonic()
 
@@ -259,7 +267,7 @@ class Poller:
             if job is not None:
                 if not isinstance(status := data.get("status"), str):
                     raise ValueError("a job without a status")
-                job.found(status, lambda: JobDetails.from_json(data), began)
+                job.found(status, lambda: JobDetails.from_json(data), began, paces=job.delay >= covers)
                 missing.discard(job.id)
 
         try:
@@ -270,7 +278,7 @@ class Poller:
             return
         self.load.listed(number)
         self._last_list = began
-        self._interval = (-math.inf, math.inf)
+        self._plan = (-math.inf, NO_LIST)
         for name in missing & self._jobs.keys():
             self._jobs[name].unlisted = True
             self._jobs[name].hint(time.monotonic())

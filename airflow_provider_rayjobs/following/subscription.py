@@ -126,8 +126,13 @@ class FollowedJob:
             spread = JITTER + (1 - JITTER) * random.random()  # noqa: S311 - no secret
             self.due, self.alone = began + self.delay * spread, False
 
-    def found(self, status: object, details: Callable[[], JobDetails], began: float) -> None:
-        """Note what a look found that began then, unless a later one has answered already."""
+    def found(self, status: object, details: Callable[[], JobDetails], began: float, *, paces: bool = True) -> None:
+        """
+        Take the status that a request found, unless a later request has already found one.
+
+        :param began: when the request was sent, in seconds of the monotonic clock.
+        :param paces: whether the next request is due one delay after this one; if not, it stays due when it was.
+        """
         if began < self.answered:
             return
         self.answered = began
@@ -135,4 +140,7 @@ class FollowedJob:
         for follower in self.followers:
             if not follower.knows(status):
                 follower.post(details())
-        self.looked(began)
+        if paces:
+            self.looked(began)
+        else:
+            self.unlisted = False

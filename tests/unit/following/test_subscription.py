@@ -148,6 +148,15 @@ def test_the_next_look_is_due_after_the_shortest_delay() -> None:
     assert (job.delay, job.due) == (math.inf, math.inf)
 
 
+def test_a_list_that_does_not_pace_a_job_leaves_its_next_look_where_it_was() -> None:
+    job = FollowedJob("a")
+    job.followers.append(subscription())
+    found(job, RUNNING)
+    due, job.unlisted = job.due, True
+    found(job, RUNNING, began=105.0, paces=False)
+    assert (job.due, job.unlisted) == (due, False)
+
+
 def test_a_hint_makes_a_look_due_unless_one_began_after_it() -> None:
     job = FollowedJob("a")
     job.followers.append(subscription())
