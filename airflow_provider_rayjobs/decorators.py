@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, DecoratedOperator, task_decorator_factory
 
-from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.compat import versions
 from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobResultError, RayJobsError
 from airflow_provider_rayjobs.operators.submit import RaySubmitJobOperator
@@ -251,10 +250,11 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
                 raise RayJobResultError(f"{event.address}: Ray job {event.submission_id} is gone, with its result")
             return self._value(self._read(context, job, event.submission_id), event)
         except RayJobResultError as e:
-            # Its own try fails; a later try, which took the job over, runs the function again.
-            if job is not None and job.metadata.get(keys.TRY_NUMBER) == str(context["ti"].try_number):
+            # The try that submitted this job fails; a later one, which took it over, submits a new job.
+            if event.reattached_at is None:
                 raise
-            raise NewJobNeededError(str(e)) from e
+            self.log.warning("%s; submitting a new job", e)
+            raise NewJobNeededError from e
 
     def _value(self, record: Record, event: JobEvent) -> Any:
         value = self._value_in(record, event)

@@ -128,7 +128,7 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
         if checked.outcome is Outcome.TIMEOUT:
             raise AirflowSensorTimeout(f"{checked.address}: {checked.detail}")
         if checked.outcome is Outcome.UNREACHABLE:
-            unreachable = RayClusterUnreachableError(f"{checked.address}: {checked.detail}")
+            unreachable = RayClusterUnreachableError(f"{checked.address}: {checked.detail}", address=checked.address)
             if self.never_fail:  # Airflow itself applies never_fail only to errors of poke()
                 raise AirflowSkipException(f"Skipping instead of failing: {unreachable}") from unreachable
             raise unreachable
@@ -162,7 +162,8 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
             raise AirflowFailException(without_logins(public(str(e)))) from None
         except RayJobsError as e:
             if detail := self._contact.failed(e):
-                raise RayClusterUnreachableError(f"{self.hook.get_address()}: {detail}") from e
+                address = self.hook.get_address()
+                raise RayClusterUnreachableError(f"{address}: {detail}", address=address) from e
             return False
         self._contact.back()
         return reached

@@ -88,7 +88,10 @@ class _StopsItsJob(BaseTrigger):
                 "Ray job %s keeps running: Airflow could not tell whether a user ended its task (%r)", submission_id, e
             )
             return
-        self.log.warning("The task was marked, cleared or deleted while deferred; stopping Ray job %s", submission_id)
+        self.log.warning(
+            "The task has ended in Airflow (marked, cleared, deleted, or its DAG run timed out); stopping Ray job %s",
+            submission_id,
+        )
         try:
             cluster = self._cluster or await cluster_of(self.ray_conn_id)
             async with poller_of(cluster) as poller:

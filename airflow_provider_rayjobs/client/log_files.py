@@ -81,6 +81,7 @@ def file_error(response: Response) -> RayJobsError:
         f"{response.address}: HTTP {response.status}: the cluster, or a proxy in front of it, does not serve GET "
         "/api/v0/logs/file; configure the proxy to pass it",
         status=response.status,
+        address=response.address,
     )
 
 
@@ -113,7 +114,11 @@ def read_file(
         raise file_error(response)
     problem = reader.close()
     if problem:
-        raise RayAPIError(f"{response.address}: Ray could not read the log of job {submission_id}: {problem}")
+        raise RayAPIError(
+            f"{response.address}: Ray could not read the log of job {submission_id}: {problem}",
+            address=response.address,
+            reason=str(problem),
+        )
 
 
 def _version_of(text: str) -> tuple[int, ...]:
@@ -204,7 +209,7 @@ def read_log(
     try:
         yield from read_json_log(submission_id, begin)
     except RayAPIError as e:
-        raise RayAPIError(f"{first}; {e}", status=e.status) from None
+        raise RayAPIError(f"{first}; {e}", status=e.status, address=e.address, reason=e.reason) from None
 
 
 def get_job_logs(submission_id: str) -> Flow[str]:

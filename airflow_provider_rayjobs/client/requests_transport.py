@@ -157,7 +157,9 @@ class RequestsTransport:
                 raise
             except RayClusterUnreachableError as e:
                 if detail := contact.failed(e):
-                    raise RayClusterUnreachableError(f"{self.cluster.address}: {detail}") from e
+                    raise RayClusterUnreachableError(
+                        f"{self.cluster.address}: {detail}", address=self.cluster.address
+                    ) from e
                 self._pause(max(0.0, min(next(waits), contact.left)))
             else:
                 contact.back()

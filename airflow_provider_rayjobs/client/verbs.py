@@ -117,7 +117,7 @@ def _log_doubt(submission: Submission, doubt: RayClusterUnreachableError | RayAP
 def _given_up(doubt: RayClusterUnreachableError | RayAPIError, waited: float) -> RayJobsError:
     if not isinstance(doubt, RayClusterUnreachableError) or waited < 1:
         return doubt
-    return RayClusterUnreachableError(f"{doubt}; gave up the submission after {waited:.0f} s")
+    return RayClusterUnreachableError(f"{doubt}; gave up the submission after {waited:.0f} s", address=doubt.address)
 
 
 def _was_accepted(

@@ -85,7 +85,7 @@ class ClusterConnection:
             except ValueError as e:
                 # Treated like an unreachable cluster, so that it is retried.
                 raise RayClusterUnreachableError(
-                    f"{self.address}: can't get the connection's token: {e}", maybe_sent=False
+                    f"{self.address}: can't get the connection's token: {e}", maybe_sent=False, address=self.address
                 ) from e
             headers = auth.with_token(headers, token)
         if self.cookies:
@@ -227,7 +227,7 @@ def _credentials(
         fail(
             conn_id,
             "password",
-            "password and login must not contain NUL or lone surrogates: HTTP headers can't carry them",
+            "must not contain NUL or lone surrogates, and neither must the login: HTTP headers can't carry them",
         )
     texts = {key: extra.text(key) for key in ("token", "token_file", "token_callable")}
     given = [key for key, text in texts.items() if text] + ["password"] * bool(password and not login)

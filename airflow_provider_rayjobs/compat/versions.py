@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from airflow.providers.common.compat.version_compat import (
     AIRFLOW_V_3_0_PLUS,
     AIRFLOW_V_3_1_PLUS,
@@ -25,6 +27,11 @@ RESUMES_IN_RETRIES = (3, 0, 0) <= get_base_airflow_version_tuple() < (3, 1, 1)
 
 #: Airflow 3 passes XComs on in msgspec messages, which hold no larger integers.
 INTEGERS_HAVE_64_BITS = AIRFLOW_V_3_0_PLUS
+
+
+def is_mapped(operator: Any) -> bool:
+    """Whether an operator was created for a running mapped task, so that its arguments may come from other tasks."""
+    return bool(getattr(operator, "_BaseOperator__from_mapped", False))
 
 
 def triggerer_ends() -> bool:

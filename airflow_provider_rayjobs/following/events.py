@@ -164,7 +164,7 @@ def _raise(event: JobEvent) -> NoReturn:
             node_id=event.node_id,
             node_ip=event.node_ip,
         )
-    raise RayClusterUnreachableError(f"{job} {event.detail}")
+    raise RayClusterUnreachableError(f"{job} {event.detail}", address=event.address)
 
 
 def event_of_job(job: JobDetails, address: str, **extra: Any) -> JobEvent:

@@ -189,7 +189,7 @@ class Poller:
             await self._look_at(unlisted)
             return
         covers, next_list = self._current_plan(now).covers, self._next_list(now)
-        # A new job does not wait long for its first look.
+        # The first request for a new job must not wait long.
         soon = next_list < now + FIRST_PATIENCE
         own: list[FollowedJob] = []
         left: list[FollowedJob] = []
@@ -204,7 +204,7 @@ class Poller:
                 job.due = next_list
         await self._look_at(own)
         if next_list <= now and self._outage is None:
-            await asyncio.sleep(0)  # those looks are sent first: a head answers nothing else while it makes a list
+            await asyncio.sleep(0)  # those requests are sent first: a head answers nothing else while it makes a list
             await self._list(covers)
 
     async def _look_at(self, jobs: list[FollowedJob]) -> None:

@@ -139,7 +139,7 @@ class JobWatcher:
         """Follow the job until it ends, a deadline passes, or contact is lost for too long."""
         streaming = None
         if self._watch.stream_logs:
-            # After a takeover, such as a triggerer's restart, the log is read anew: Ray has no positions in it.
+            # After a takeover, such as a triggerer restart, the log is read from its beginning: Ray keeps no positions.
             self._log.info("Log of Ray job %s, from its first line:", self._watch.submission_id)
             streaming = asyncio.ensure_future(self._stream())
         looking = asyncio.ensure_future(self._until_over())
@@ -383,7 +383,7 @@ class JobWatcher:
         except TimeoutError:
             address = self._transport.cluster.address
             raise RayClusterUnreachableError(
-                f"{address}: no answer to the request to stop within {LIMIT_STOP_TOTAL:.0f} s"
+                f"{address}: no answer to the request to stop within {LIMIT_STOP_TOTAL:.0f} s", address=address
             ) from None
         if job is None:
             return await self._lost()

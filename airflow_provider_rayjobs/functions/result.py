@@ -84,9 +84,10 @@ async def read_record(transport: AiohttpTransport, submission_id: str, node_id: 
             return parse_record(data, f"{transport.cluster.address}: {name}")
         except RayClusterUnreachableError as e:
             if detail := contact.failed(e):
-                raise RayClusterUnreachableError(f"The result of {name}: {detail}") from e
+                raise RayClusterUnreachableError(f"The result of {name}: {detail}", address=e.address) from e
         except RayRequestRefusedError as e:
-            raise type(e)(f"The result of {name} can't be read (GET {LOG_FILE_ROUTE}): {e}", status=e.status) from None
+            what = f"The result of {name} can't be read (GET {LOG_FILE_ROUTE}): {e}"
+            raise type(e)(what, status=e.status, address=e.address, reason=e.reason) from None
         except RayProtocolError as e:
             raise RayJobResultError(f"{name}: its result is damaged: {e}", submission_id=submission_id) from None
         except RayAPIError as e:
@@ -115,7 +116,9 @@ def _fetch(submission_id: str, node_id: str) -> Flow[bytes]:
         raise file_error(response)
     if bytes(data[:1]) in (b"", b"0"):  # an error of an older Ray, often without a text
         said = for_terminal(" ".join(data[1:1000].decode(errors="replace").split()))
-        raise RayAPIError(f"{response.address}: {said or 'an empty answer'}", status=200, reason=said)
+        raise RayAPIError(
+            f"{response.address}: {said or 'an empty answer'}", status=200, address=response.address, reason=said
+        )
     return bytes(data)
 
 

@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_rayjobs.cluster.fields import DEFAULT_CONN_ID
+from airflow_provider_rayjobs.compat import versions
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError
 from airflow_provider_rayjobs.tasks.rendering import RendersTexts
 
@@ -41,12 +42,11 @@ class _JobOperator(RendersTexts, BaseOperator):
 
     def __init__(self, *, submission_id: str, ray_conn_id: str, **kwargs: Any) -> None:
         from airflow_provider_rayjobs.tasks import arguments
-        from airflow_provider_rayjobs.tasks import context as task_context
 
         super().__init__(**kwargs)
         self.submission_id = submission_id
         self.ray_conn_id = ray_conn_id
-        if not task_context.is_mapped(self):  # the id of a mapped task may come from another task
+        if not versions.is_mapped(self):  # the id of a mapped task may come from another task
             arguments.check_known_id(submission_id)
 
     def render_template(self, *args: Any, **kwargs: Any) -> Any:

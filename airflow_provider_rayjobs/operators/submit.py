@@ -466,7 +466,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
             submission_id = self._known_id(context)
             self.log.warning("The deferral ended without an event; stopping Ray job %s", submission_id)
             status = stop_job_and_wait(self.hook, submission_id, patience=STOP_TIMEOUT)
-            self.log.info("Ray job %s is %s", submission_id, status or "not known to the cluster")
+            self.log.info("Ray job %s is %s", submission_id, status or "not found on the cluster")
         except (RayJobsError, AirflowException) as e:  # must not replace the deferral's own error
             self.log.error("The Ray job could not be stopped: %s", e)
 
@@ -477,8 +477,8 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
 
         try:
             return self._outcome(context, event)
-        except NewJobNeededError as e:
-            self.log.warning("%s; submitting a new job", e)
+        except NewJobNeededError:  # only of a job that was taken over, so at most once
+            pass
         identity = self._identity or task_context.task_identity(context, self.hook.cluster.deployment)
         with self._waiting_for_cluster():
             session = self.hook.get_version_info().session_name
@@ -496,7 +496,8 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
 
         reattached = event.reattached_at
         if event.outcome is Outcome.STOPPED and reattached and event.ended_at - reattached < REATTACH_GRACE:
-            raise NewJobNeededError(f"Ray job {event.submission_id} was stopped together with its own try")
+            self.log.info("Ray job %s was stopped together with its own try; submitting a new job", event.submission_id)
+            raise NewJobNeededError
         raise_for_outcome(event)
         return self._result(context, event)
 

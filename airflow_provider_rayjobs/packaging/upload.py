@@ -129,7 +129,7 @@ def _upload(package: Package, run: Callable[[Flow[bool]], bool], limit: int) -> 
         )
         if not run(put_package(package.name, spool.opened)):
             raise too_large(
-                package, f"{readable(spool.size)}, which the server, or a proxy before it, refuses (HTTP 413)"
+                package, f"{readable(spool.size)}, which the server, or a proxy in front of it, refuses (HTTP 413)"
             )
     # A slow upload may have taken longer than Ray keeps a package that no job uses yet.
     if not run(has_package(package.name)):

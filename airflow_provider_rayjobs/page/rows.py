@@ -95,7 +95,7 @@ async def newest_jobs(cluster: ClusterConnection) -> JobTable:
 def _shortened(job: JobDetails) -> JobDetails:
     """Return a job with shortened texts, and with its ``runtime_env``, which is needed to find its secrets."""
     if len(json.dumps([job.runtime_env, job.metadata])) > MAX_ENVIRONMENT:
-        origin = {key: text for key, text in job.metadata.items() if key.startswith("airflow_") and len(text) < 1000}
+        origin = {key: text for key, text in job.metadata.items() if key.startswith(keys.PREFIX) and len(text) < 1000}
         return replace(job, message=WITHHELD, entrypoint=WITHHELD, runtime_env={}, metadata=origin)
     message = _first_and_last_line(job.message or "")[:MAX_SEARCHED_TEXT]
     return replace(job, message=message, entrypoint=job.entrypoint[:MAX_SEARCHED_TEXT])
@@ -130,7 +130,7 @@ def rows(
 
 def _row(job: JobDetails, cluster: ClusterConnection, deployment: str) -> dict[str, Any]:
     metadata = job.metadata
-    dag_id, run_id, task_id = (metadata.get(f"airflow_{name}", "") for name in ("dag_id", "run_id", "task_id"))
+    dag_id, run_id, task_id = (metadata.get(key, "") for key in (keys.DAG_ID, keys.RUN_ID, keys.TASK_ID))
     digits = metadata.get(keys.MAP_INDEX, "")
     map_index = int(digits) if digits.isdecimal() and len(digits) < 10 else -1
     public = public_for(job)
@@ -155,7 +155,7 @@ def _row(job: JobDetails, cluster: ClusterConnection, deployment: str) -> dict[s
 
 def _is_here(job: JobDetails, deployment: str) -> bool:
     """Whether the job's task instance belongs to this Airflow."""
-    named = all(job.metadata.get(f"airflow_{name}") for name in ("dag_id", "run_id", "task_id"))
+    named = all(job.metadata.get(key) for key in (keys.DAG_ID, keys.RUN_ID, keys.TASK_ID))
     return named and job.metadata.get(keys.DEPLOYMENT) == deployment
 
 

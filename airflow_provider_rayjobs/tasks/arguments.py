@@ -139,12 +139,14 @@ def check_known_id(submission_id: Any) -> None:
     """Check the id of a job that must have one, if it is known when the DAG is parsed."""
     if _is_known(submission_id):
         if names_no_job(submission_id):
-            raise ValueError(f"submission_id is {submission_id!r}; name the job")
+            raise ValueError(f"submission_id is {submission_id!r}: it must be the id of a Ray job")
         check_submission_id(submission_id)
 
 
 def _with_secrets(runtime_env: Mapping[str, Any], secret: Mapping[str, str]) -> dict[str, Any]:
     env_vars = runtime_env.get("env_vars") or {}
     if twice := sorted(env_vars.keys() & secret.keys()):
-        raise ValueError(f"runtime_env['env_vars'] and secret_env_vars both hold {twice[0]!r}; keep one of the two")
+        raise ValueError(
+            f"runtime_env['env_vars'] and secret_env_vars both contain {twice[0]!r}; remove it from one of the two"
+        )
     return {**runtime_env, "env_vars": {**env_vars, **secret}}

@@ -26,11 +26,6 @@ DEFERRED_TRY_XCOM = "deferred_try"
 SUBMISSION_ID_XCOM = "submission_id"
 
 
-def is_mapped(operator: Any) -> bool:
-    """Whether an operator was created for a running mapped task, so that its arguments may come from other tasks."""
-    return bool(getattr(operator, "_BaseOperator__from_mapped", False))
-
-
 def task_identity(context: Context, deployment: str, number: int = 1) -> TaskIdentity:
     """
     Return the identity of a task's submission.

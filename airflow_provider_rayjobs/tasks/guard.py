@@ -232,9 +232,9 @@ class JobGuard:
             return Verdict.STOP
         if not needs_follower:
             return Verdict.LEAVE
-        job = f"Ray job {self.submission_id}" if self.submission_id else "It has no Ray job"
+        job = f"Ray job {self.submission_id}" if self.submission_id else "the task, which has no Ray job yet"
         if reason is Reason.REPLACED:
-            self._log.warning("This process was asked to end: another one runs the task now. %s is left to it", job)
+            self._log.warning("This process was asked to end: another one runs the task now, and follows %s", job)
             return Verdict.LEAVE
         why = (
             "Airflow did not answer why"
@@ -242,9 +242,9 @@ class JobGuard:
             else "but the task was not: its worker shuts down, or Airflow missed its heartbeats"
         )
         if self._process.has_next_try:
-            self._log.warning("This process was asked to end (%s). %s; the next try follows", why, job)
+            self._log.warning("This process was asked to end (%s). The next try goes on with %s", why, job)
             return Verdict.LEAVE
-        self._log.warning("This process was asked to end (%s), and no other try will follow: %s", why, job)
+        self._log.warning("This process was asked to end (%s). No other try will follow %s", why, job)
         return Verdict.STOP
 
     def _stop(self, verdict: Verdict) -> str:
@@ -267,7 +267,7 @@ class JobGuard:
         appear = APPEAR_TIMEOUT if self._phase is Phase.SUBMITTING else 0.0
         try:
             last = stop_job_and_wait(self._hook, self.submission_id, patience=KILL_STOP_TIMEOUT, appear=appear)
-            status = str(last or "not known to the cluster")
+            status = str(last or "not found on the cluster")
             self._log.warning("Ray job %s is %s", self.submission_id, status)
             if last is JobStatus.SUCCEEDED and verdict is Verdict.STOP_AND_FORGET:
                 # Airflow may not tell the next try from a retry, which would return this success.

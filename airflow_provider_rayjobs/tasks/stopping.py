@@ -66,6 +66,6 @@ def wait_until_ended(hook: RayJobHook, submission_id: str, patience: float) -> J
 def _not_ended(hook: RayJobHook, submission_id: str, status: JobStatus, patience: float) -> RayJobTimeoutError:
     return RayJobTimeoutError(
         f"Ray job {submission_id} at {hook.get_address()} is still {status} after {patience:.0f} s; stop it in the Ray "
-        "dashboard or with RayStopJobOperator, then retry",
+        "dashboard, then retry",
         submission_id=submission_id,
     )

@@ -209,7 +209,7 @@ def test_a_label_selector_is_accepted_or_refused_by_name(recorded: dict[str, Sam
 def test_logs(recorded: dict[str, Sample]) -> None:
     logs = outcome(log_files.get_job_logs("whole"), recorded["logs"])
     assert [line for line in logs.splitlines() if line in ("first", "last")] == ["first", "last"]
-    assert recorded["log_file"].body in (logs, f"1{logs}")  # with a byte before each block: see `results`
+    assert recorded["log_file"].body in (logs, f"1{logs}")  # with a byte before each block: see `functions/result.py`
 
 
 def test_a_log_file_that_is_not_there_is_told(recorded: dict[str, Sample]) -> None:

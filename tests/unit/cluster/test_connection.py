@@ -198,6 +198,8 @@ def test_a_password_that_no_header_can_carry_is_refused() -> None:
     for login, password in (("me", "\ud800"), ("me\0", "x"), ("\udcff", "x")):
         fields = {"host": "head", "port": None, "schema": None, "login": login, "password": password, "extra": ""}
         connection = SimpleNamespace(conn_type="ray_jobs", **fields)
-        with pytest.raises(RayConnectionConfigError, match="password and login must not contain NUL") as caught:
+        with pytest.raises(
+            RayConnectionConfigError, match="must not contain NUL or lone surrogates, and neither must the login"
+        ) as caught:
             read_connection("ray_x", connection, {})
         assert caught.value.field == "password"

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_rayjobs.compat import versions
+from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 
 AIRFLOW = tuple(map(int, version("apache-airflow").split(".")[:3]))
 only_3 = pytest.mark.skipif(AIRFLOW < (3, 0, 0), reason="Airflow 2 has no supervisor")
@@ -45,3 +47,11 @@ def test_no_other_process_ends_as_a_triggerer(comms: Any, monkeypatch: pytest.Mo
 
         monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
     assert versions.triggerer_ends() is False
+
+
+def test_a_mapped_task_is_told_from_one_of_the_dag_file() -> None:
+    with DAG("mapped", schedule=None):
+        mapped = RaySubmitJobOperator.partial(task_id="t").expand(entrypoint=["a", "b"])
+    operator = mapped.unmap({**mapped.partial_kwargs, "task_id": "t", "entrypoint": "a"})
+    assert versions.is_mapped(operator)
+    assert not versions.is_mapped(RaySubmitJobOperator(task_id="t", entrypoint="a"))

@@ -44,7 +44,7 @@ def test_secret_variables_join_the_others_and_only_their_names_are_told() -> Non
     assert given.runtime_env == {"env_vars": {"A": "1"}, "pip": ["x"]}
     alone = operator(secret_env_vars={"B": "2"}, metadata={"m": "n"}).for_hook()
     assert (alone["runtime_env"], alone["metadata"]["m"]) == ({"env_vars": {"B": "2"}}, "n")
-    with pytest.raises(ValueError, match=r"both hold 'A'"):
+    with pytest.raises(ValueError, match=r"both contain 'A'"):
         operator(runtime_env={"env_vars": {"A": "1"}}, secret_env_vars={"A": "2"}).for_hook()
 
 

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_rayjobs.compat.connections import derived_deployment
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
@@ -129,11 +128,3 @@ def test_only_an_airflow_that_mixes_tries_up_has_them_noted(monkeypatch: pytest.
     assert context["ti"].xcoms == {}
     context["ti"].xcoms["deferred_try"] = 7
     assert not task_context.resumes_earlier_try(context)
-
-
-def test_a_mapped_task_is_told_from_one_of_the_dag_file() -> None:
-    with DAG("mapped", schedule=None):
-        mapped = RaySubmitJobOperator.partial(task_id="t").expand(entrypoint=["a", "b"])
-    operator = mapped.unmap({**mapped.partial_kwargs, "task_id": "t", "entrypoint": "a"})
-    assert task_context.is_mapped(operator)
-    assert not task_context.is_mapped(RaySubmitJobOperator(task_id="t", entrypoint="a"))
