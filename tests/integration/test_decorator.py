@@ -295,7 +295,7 @@ def test_a_value_beyond_the_limit_is_passed_through_the_result_path(tmp_path: Pa
     def large() -> str:
         return "x" * 17_000_000
 
-    with pytest.raises(RayJobFailedError, match=r"17,000,002 bytes as JSON.*at most 16,777,216 .*result_path"):
+    with pytest.raises(RayJobFailedError, match=r"17,000,002 bytes as JSON.*at most 16,777,216; .*result_path"):
         task(large).run()
 
     tries = task(large, result_path=f"file://{tmp_path}/results")
