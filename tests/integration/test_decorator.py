@@ -311,7 +311,7 @@ def test_arguments_are_passed_with_cloudpickle_if_requested(ray_head: RayHead) -
     if ray_head.version >= CLOUDPICKLE_3_SINCE:
         assert tries.run() == "2j"
     else:  # Ray's copy of cloudpickle can't read functions that a later version has written
-        with pytest.raises(RayJobFailedError, match="a like cloudpickle"):
+        with pytest.raises(RayJobFailedError, match="a matching cloudpickle"):
             tries.run()
 
 
