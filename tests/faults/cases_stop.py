@@ -75,7 +75,7 @@ def _timed_out_with(fault: Fault, times: int = 1) -> Callable[[Bench], None]:
 
 
 def _succeeded_already(bench: Bench) -> None:
-    """The job succeeds before the task is ended: nothing is stopped, and nothing runs again."""
+    """The job succeeds before the clear takes effect: nothing is stopped, and the clear runs it again."""
     bench.args["entrypoint"] = bench.job(1)
     bench.kill_at(None, STATUS, "answered", status="SUCCEEDED")
     if bench.attempt() != "success":
@@ -168,7 +168,7 @@ def _cleared() -> list[Case]:
     }
     cases = [Case("cleared", name, play, jobs=2) for name, play in named.items()]
     cases.append(Case("cleared", "response to the submission hangs", _answer_hangs, jobs=2))
-    cases.append(Case("cleared", "job SUCCEEDED, response under way", _succeeded_already))
+    cases.append(Case("cleared", "job SUCCEEDED, response under way", _succeeded_already, jobs=2))
     again = {
         "second look-up sent": _second_try_ended(STATUS, "forwarded"),
         "second look-up answered": _second_try_ended(STATUS, "delivered"),
