@@ -11,6 +11,9 @@ SUBMISSION = "airflow_submission"
 #: Names of the job's secret environment variables, separated by commas; their values are masked in the job's log.
 SECRET_ENV_VARS = "airflow_secret_env_vars"  # noqa: S105 - a name, not a secret
 
+#: The resources that the entrypoint asks for, as a JSON object with Ray's names; only if it asks for some.
+RESOURCES = "airflow_resources"
+
 #: Digest of the task instance, without its try number.
 TASK = "airflow_task"
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_rayjobs.client.contact import Contact
+    from airflow_provider_rayjobs.diagnosis.pending import ExplainTimes
     from airflow_provider_rayjobs.following.conditions import ClusterRunsJobs, JobReaches
     from airflow_provider_rayjobs.hooks import RayJobHook
 
@@ -271,6 +272,7 @@ class RayClusterSensor(_RaySensor):
 
         arguments.check_known(self._resources())
         self._killed = False
+        self._explain: ExplainTimes | None = None
 
     def _resources(self) -> dict[str, Any]:
         return {
@@ -327,7 +329,32 @@ class RayClusterSensor(_RaySensor):
         """
         if self._killed:
             raise RayJobInterruptedError("The task's process was asked to end (SIGTERM); a retry waits again")
-        return super().poke(context)
+        reached = super().poke(context)
+        if not reached:
+            self._explain_wait()
+        return reached
+
+    def _explain_wait(self) -> None:
+        """Log why the trivial job is PENDING, now and then."""
+        from airflow_provider_rayjobs.client.cluster_status import cluster_resources
+        from airflow_provider_rayjobs.compat import masking
+        from airflow_provider_rayjobs.diagnosis.pending import ExplainTimes, why_pending
+        from airflow_provider_rayjobs.jobs import JobStatus
+        from airflow_provider_rayjobs.text.safe_text import safe_text, without_logins
+
+        job = self._condition.job if self._condition else None
+        self._explain = self._explain or ExplainTimes()
+        if (
+            job is None
+            or job.status is not JobStatus.PENDING
+            or not (self.mode == "reschedule" or self._explain.is_due())
+        ):
+            return
+        try:
+            reason = why_pending(job, self.hook.get_conn().run(cluster_resources()))
+        except RayJobsError:
+            return
+        self.log.info("PENDING: %s", safe_text(without_logins(masking.public_for(job)(reason))))
 
     def _clean_up(self) -> None:
         if self._condition is not None:

@@ -12,6 +12,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.contact import Contact
 from airflow_provider_rayjobs.compat import masking
+from airflow_provider_rayjobs.diagnosis.pending import ExplainTimes
 from airflow_provider_rayjobs.exceptions import (
     RayJobError,
     RayJobLostError,
@@ -25,7 +26,7 @@ from airflow_provider_rayjobs.following.watcher import LIMIT_STOP_TIMEOUT, JobWa
 from airflow_provider_rayjobs.jobs import JobDetails
 from airflow_provider_rayjobs.tasks.killed import was_killed
 from airflow_provider_rayjobs.tasks.shared_pollers import cluster_of, poller_of
-from airflow_provider_rayjobs.text.safe_text import safe_value, without_logins
+from airflow_provider_rayjobs.text.safe_text import safe_text, safe_value, without_logins
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -268,11 +269,16 @@ class RayConditionTrigger(_StopsItsJob):
     async def _wait_for_cluster(self, poller: Poller) -> JobEvent:
         condition = self._probe = ClusterRunsJobs(**self.condition)
         self.log.info("Waiting for the trivial Ray job %s", condition.current_id)
+        explain = ExplainTimes()
 
         async def check(left: float | None) -> bool:
             if left is not None:
                 await asyncio.sleep(min(self._delay(), left))
-            return await poller.transport.run(condition.look())
+            reached = await poller.transport.run(condition.look())
+            if not reached and explain.is_due() and (reason := await poller.why_pending(condition.current_id)):
+                public = masking.public_for(condition.job)
+                self.log.info("PENDING: %s", safe_text(without_logins(public(reason))))
+            return reached
 
         return await self._wait(condition, poller.cluster, check)
 

@@ -25,11 +25,14 @@ from airflow_provider_rayjobs.cli.output import (
 )
 from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.checks import check_metadata
+from airflow_provider_rayjobs.client.cluster_status import cluster_resources
 from airflow_provider_rayjobs.client.ids import check_submission_id, new_submission_id
 from airflow_provider_rayjobs.client.runtime_env import public_runtime_env
 from airflow_provider_rayjobs.compat.masking import public_for
+from airflow_provider_rayjobs.diagnosis.pending import why_pending
+from airflow_provider_rayjobs.jobs import JobStatus
 from airflow_provider_rayjobs.tasks.stopping import DELETE_DELAY, STOP_TIMEOUT
-from airflow_provider_rayjobs.text.safe_text import without_logins
+from airflow_provider_rayjobs.text.safe_text import for_terminal, without_logins
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -146,7 +149,11 @@ def _as_text(milliseconds: int | None) -> str | None:
 @command
 def show_job(hook: RayJobHook, args: Namespace, out: TextIO) -> None:
     """Show a job's details."""
-    details = _details_of(hook.get_job_info(check_submission_id(args.submission_id)))
+    job = hook.get_job_info(check_submission_id(args.submission_id))
+    details = _details_of(job)
+    if job.status is JobStatus.PENDING:
+        reason = why_pending(job, hook.get_conn().run(cluster_resources()))
+        log.info("PENDING: %s", for_terminal(without_logins(public_for(job)(reason))))
     if args.output in ("table", "plain"):  # like `airflow dags details`
         records = [{"property_name": name, "property_value": value} for name, value in details.items()]
     else:

@@ -1,7 +1,9 @@
-"""Describes a cluster's nodes and free resources in a few words; no I/O."""
+"""Reads a cluster's nodes and resources from the dashboard; no I/O."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.client.answers import read_object
@@ -10,6 +12,48 @@ from airflow_provider_rayjobs.exceptions import RayJobsError
 
 if TYPE_CHECKING:
     from airflow_provider_rayjobs.client.exchange import Flow
+
+
+#: A node's resources: for each name, what is used and what there is in all.
+Node = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class ClusterResources:
+    """
+    The resources of a cluster.
+
+    :param nodes: the resources of each node that is alive.
+    :param autoscales: whether an autoscaler reports to this head.
+    :param starting: nodes that the autoscaler is starting.
+    """
+
+    nodes: tuple[Node, ...]
+    autoscales: bool = False
+    starting: int = 0
+
+
+def cluster_resources() -> Flow[ClusterResources | None]:
+    """Read a cluster's resources (``GET /api/cluster_status``); None if the answer can't be had or read."""
+    try:
+        response = yield Request("GET", "/api/cluster_status", repeatable=False)
+        status = read_object(response)["data"]["clusterStatus"]
+        nodes = tuple(_node(node) for node in status["loadMetricsReport"]["usageByNode"].values())
+        report = status.get("autoscalerReport")
+        starting = _starting(report) if isinstance(report, Mapping) else 0
+    except (RayJobsError, KeyError, TypeError, ValueError, OverflowError, AttributeError):
+        return None
+    return ClusterResources(nodes, autoscales=isinstance(report, Mapping), starting=starting)
+
+
+def _node(usage: Mapping[str, Any]) -> Node:
+    return {str(name): (float(used), float(total)) for name, (used, total) in usage.items()}
+
+
+def _starting(report: Mapping[str, Any]) -> int:
+    """Return the number of nodes that are launched, but not yet part of the cluster."""
+    launches = report.get("pendingLaunches") or {}
+    return sum(int(count) for count in launches.values()) + len(report.get("pendingNodes") or ())
 
 
 def describe_resources() -> Flow[str]:

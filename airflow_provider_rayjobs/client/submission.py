@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import shlex
 from collections.abc import Mapping
@@ -79,7 +80,15 @@ def make_submission(
         **fields,
     )
     check_submission(submission)
+    submission = replace(submission, metadata={**submission.metadata, **resources_metadata(submission)})
     return submission, lambda job: job.metadata.get(keys.SUBMISSION) == key
+
+
+def resources_metadata(job: Submission) -> dict[str, str]:
+    """Return the metadata with the resources that the entrypoint asks for; Ray itself does not report them."""
+    amounts = {"CPU": job.entrypoint_num_cpus, "GPU": job.entrypoint_num_gpus, "memory": job.entrypoint_memory}
+    wanted = {name: amount for name, amount in {**amounts, **(job.entrypoint_resources or {})}.items() if amount}
+    return {keys.RESOURCES: json.dumps(wanted)} if wanted else {}
 
 
 def with_runtime_env(submission: Submission, runtime_env: Mapping[str, Any] | None) -> Submission:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.client import verbs
-from airflow_provider_rayjobs.client.submission import Submission
+from airflow_provider_rayjobs.client.submission import Submission, resources_metadata
 from airflow_provider_rayjobs.exceptions import (
     RayJobFailedError,
     RayJobLostError,
@@ -147,6 +147,7 @@ class ClusterRunsJobs:
         submission = Submission(
             entrypoint="true", submission_id=self.current_id, metadata=self.metadata, **self.resources
         )
+        submission = replace(submission, metadata={**self.metadata, **resources_metadata(submission)})
         # A job with this id was submitted for the same purpose: the id is derived from the task.
         yield from verbs.submit_job(submission, lambda job: True, patience=0.0)
 

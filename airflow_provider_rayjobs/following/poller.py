@@ -18,12 +18,14 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow_provider_rayjobs.client import verbs
+from airflow_provider_rayjobs.client.cluster_status import ClusterResources, cluster_resources
 from airflow_provider_rayjobs.client.listing import count_actors, read_list
+from airflow_provider_rayjobs.diagnosis.pending import why_pending
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
 from airflow_provider_rayjobs.following.head_load import LEAST_WATCHED, LIST_COST, LOOK_COST, NO_LIST, HeadLoad, Plan
 from airflow_provider_rayjobs.following.stream_slots import StreamSlots
 from airflow_provider_rayjobs.following.subscription import FollowedJob, Subscription, Trouble
-from airflow_provider_rayjobs.jobs import JobDetails
+from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,6 +56,10 @@ LIST_PAUSE = 300.0
 #: Longest time in seconds for estimating the number of jobs on record.
 ESTIMATE_PATIENCE = 10.0
 
+#: Seconds for which what the cluster says of its resources is used, and that an explanation may take.
+RESOURCES_HOLD = 10.0
+EXPLAIN_TIMEOUT = 10.0
+
 #: Seconds until a poller that crashed continues.
 CRASH_PAUSE = 1.0
 
@@ -83,6 +89,7 @@ class Poller:
         self._plan = (-math.inf, NO_LIST)  # when it was made, and the plan
         self._last_list = -math.inf
         self._no_list_before = -math.inf
+        self._resources: tuple[float, ClusterResources | None] = (-math.inf, None)  # when they were read
 
     async def __aenter__(self) -> Self:
         return self
@@ -125,6 +132,26 @@ class Poller:
                 self._jobs.pop(job.id, None)
             if not self._jobs:
                 self._outage = None  # followers that come later get the whole ``unreachable_timeout``
+
+    async def why_pending(self, submission_id: str) -> str:
+        """
+        Return why a job is PENDING; empty if it is not, or if this can't be found out.
+
+        All followers share what the cluster says of its resources, for :data:`RESOURCES_HOLD` seconds.
+        """
+        try:
+            async with asyncio.timeout(EXPLAIN_TIMEOUT):
+                await asyncio.sleep(self.load.pause(LOOK_COST, time.monotonic()))
+                job = await self.transport.run(verbs.get_job_info(submission_id))
+                if job.status is not JobStatus.PENDING:
+                    return ""
+                read_at, resources = self._resources
+                if time.monotonic() - read_at > RESOURCES_HOLD:
+                    resources = await self.transport.run(cluster_resources())
+                    self._resources = (time.monotonic(), resources)
+        except (RayJobsError, TimeoutError):
+            return ""
+        return why_pending(job, resources)
 
     def _hurry(self, job: FollowedJob) -> None:
         job.hint(time.monotonic())

@@ -10,11 +10,13 @@ import asyncio
 import math
 import time
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.contact import Contact
 from airflow_provider_rayjobs.client.log_files import read_file
+from airflow_provider_rayjobs.diagnosis.pending import EXPLAIN_AFTER
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayJobNotFoundError, RayJobsError
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome, event_of_job, may_run_hint
 from airflow_provider_rayjobs.following.lines import TAIL_LINES, LineWriter
@@ -134,6 +136,7 @@ class JobWatcher:
             slots=poller.stream_slots,
         )
         self._prepared = asyncio.Event()
+        self._waits_for = ""  # why the job is PENDING, when it was last asked
 
     async def run(self) -> JobEvent:
         """Follow the job until it ends, a deadline passes, or contact is lost for too long."""
@@ -142,6 +145,7 @@ class JobWatcher:
             # After a takeover, such as a triggerer restart, the log is read from its beginning: Ray keeps no positions.
             self._log.info("Log of Ray job %s, from its first line:", self._watch.submission_id)
             streaming = asyncio.ensure_future(self._stream())
+        explaining = asyncio.ensure_future(self._explain_wait())
         looking = asyncio.ensure_future(self._until_over())
         try:
             event = await self._first_of(looking, streaming)
@@ -153,10 +157,10 @@ class JobWatcher:
                 if isinstance(problem, Exception):
                     self._log.warning("Following the job's log failed: %r", problem)
         finally:
-            looking.cancel()
-            if streaming is not None:
-                streaming.cancel()
-            await asyncio.gather(looking, *([] if streaming is None else [streaming]), return_exceptions=True)
+            tasks: list[asyncio.Future[Any]] = [looking, explaining, *([] if streaming is None else [streaming])]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         # Airflow writes events into logs and its database, so they hold only the lines that somebody will read.
         tail = await self._tail() if event.outcome is Outcome.FAILED else ()
         self._progress.flush()
@@ -181,6 +185,19 @@ class JobWatcher:
             error_type=event.error_type and shown(event.error_type),
             progress=report and {**report, "message": shown(report["message"])},
         )
+
+    async def _explain_wait(self) -> None:
+        """Log why the job is PENDING, at growing intervals, until it is not."""
+        for pause in chain(EXPLAIN_AFTER, repeat(EXPLAIN_AFTER[-1])):
+            await asyncio.sleep(pause)
+            if self._status not in (None, JobStatus.PENDING):
+                return
+            if not self._is_pending:
+                continue
+            reason = await self._poller.why_pending(self._watch.submission_id)
+            if reason and self._is_pending:
+                self._waits_for = safe_text(without_logins(self._public(reason)))
+                self._log.info("PENDING for %.0f s: %s", time.time() - self._status_since, self._waits_for)
 
     async def _stream(self) -> None:
         await self._prepared.wait()
@@ -369,7 +386,8 @@ class JobWatcher:
                 return f"exceeded its {name}: it was submitted {now - self._watch.submitted_at:.0f} s ago"
         pending = self._watch.pending_deadline
         if pending is not None and now >= pending and self._is_pending:
-            return f"exceeded its pending_timeout: still PENDING after {now - self._watch.submitted_at:.0f} s"
+            why = f" ({self._waits_for})" if self._waits_for else ""
+            return f"exceeded its pending_timeout: still PENDING after {now - self._watch.submitted_at:.0f} s{why}"
         return None
 
     async def _timed_out(self, what: str) -> JobEvent:

@@ -7,6 +7,7 @@ from airflow_provider_rayjobs import metadata
 KEYS = {
     "SUBMISSION": "airflow_submission",
     "SECRET_ENV_VARS": "airflow_secret_env_vars",
+    "RESOURCES": "airflow_resources",
     "TASK": "airflow_task",
     "DEPLOYMENT": "airflow_deployment",
     "DAG_ID": "airflow_dag_id",

@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_rayjobs.client import contact
+from airflow_provider_rayjobs.diagnosis import pending
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayJobInterruptedError
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
 from airflow_provider_rayjobs.jobs import JobStatus
@@ -238,3 +239,21 @@ def test_a_kill_stops_the_trivial_job_and_makes_no_other(scripted_ray: ScriptedR
 def test_a_kill_before_the_first_look_asks_nothing(scripted_ray: ScriptedRay, conn_id: str) -> None:
     RayClusterSensor(task_id="t", ray_conn_id=conn_id).on_kill()
     assert not scripted_ray.received
+
+
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+def test_a_cluster_that_can_not_run_the_trivial_job_is_explained(
+    scripted_ray: ScriptedRay, conn_id: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pending, "EXPLAIN_AFTER", (0.0, 100.0))
+    usage = {"data": {"clusterStatus": {"loadMetricsReport": {"usageByNode": {"ab": {"GPU": [0.0, 1.0]}}}}}}
+    scripted_ray.script("GET", "/api/cluster_status", answers.as_json(usage), forever=True)
+    scripted_ray.new_job_reads = ("PENDING",)
+    sensor = RayClusterSensor(task_id="t", ray_conn_id=conn_id, entrypoint_num_gpus=4, mode=mode)
+    said: list[str] = []
+    monkeypatch.setattr(sensor.log, "info", lambda text, *args: said.append(text % args))
+    for _ in range(4):
+        assert sensor.poke(context_of_a_try()) is False
+    reasons = [text for text in said if text.startswith("PENDING")]
+    assert len(reasons) == (1 if mode == "poke" else 3), "in reschedule mode each poke has a log of its own"
+    assert "needs 4 GPU on one node, but no node has 4 GPU (at most 1 GPU), and there is no autoscaler" in reasons[0]

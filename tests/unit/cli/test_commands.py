@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import answers
 from tests.support.command_line import Done
 
 if TYPE_CHECKING:
@@ -112,6 +113,15 @@ def test_status_shows_no_secrets(run: Run, scripted_ray: ScriptedRay) -> None:
     (details,) = json.loads(run("status", "a", "-o", "json").out)
     assert (details["submission_id"], details["status"], details["message"]) == ("a", "FAILED", "m\nn")
     assert details["runtime_env"]["pip"] == ["--extra-index-url=https://***@example.com/simple", "x==1"]
+
+
+def test_status_of_a_pending_job_says_why_beside_the_result(run: Run, scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a", "PENDING", message="said", metadata={"airflow_resources": '{"GPU": 1}'})
+    usage = {"data": {"clusterStatus": {"loadMetricsReport": {"usageByNode": {"ab": {"GPU": [1.0, 1.0]}}}}}}
+    scripted_ray.script("GET", "/api/cluster_status", answers.as_json(usage))
+    done = run("status", "a", "-o", "json")
+    assert json.loads(done.out)[0]["status"] == "PENDING"
+    assert "PENDING: needs 1 GPU on one node, free are 0 GPU of 1 GPU; Ray: said" in done.err
 
 
 def test_a_folder_that_is_not_there_is_a_wrong_argument(run: Run, scripted_ray: ScriptedRay) -> None:

@@ -6,10 +6,17 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from airflow_provider_rayjobs.client.cluster_status import describe_resources
+from airflow_provider_rayjobs import metadata as keys
+from airflow_provider_rayjobs.client.cluster_status import ClusterResources, cluster_resources, describe_resources
+from airflow_provider_rayjobs.client.exchange import Request
+from airflow_provider_rayjobs.diagnosis.pending import why_pending
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError
-from tests.support.flows import answer_to, outcome
+from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
+from tests.support import answers
+from tests.support.flows import answer_to, outcome, response
 
 
 def status(usage: Any, nodes: Any) -> bytes:
@@ -62,3 +69,56 @@ def test_no_answer_is_no_error(code: int) -> None:
     with pytest.raises(StopIteration) as end:
         lost.throw(RayClusterUnreachableError("gone"))
     assert end.value.value == ""
+
+
+#: A job that waits for CPUs.
+PENDING = JobDetails("SUBMISSION", JobStatus.PENDING, "a", metadata={keys.RESOURCES: '{"CPU": 2}'})
+
+
+def read(body: Any) -> ClusterResources | None:
+    flow = cluster_resources()
+    assert isinstance(next(flow), Request)
+    try:
+        flow.send(response(answers.as_json(body) if not isinstance(body, answers.Answer) else body))
+    except StopIteration as stop:
+        found: ClusterResources | None = stop.value
+        return found
+    raise AssertionError("one request only")
+
+
+USAGE = {"ab": {"CPU": [1.0, 2.0], "node:__internal_head__": [0, 1]}}
+
+
+def report_of(**more: Any) -> dict[str, Any]:
+    return {"data": {"clusterStatus": {"loadMetricsReport": {"usageByNode": USAGE}, **more}}, "result": True}
+
+
+def test_what_the_head_reports_is_read() -> None:
+    plain = read(report_of())
+    assert plain == ClusterResources(({"CPU": (1.0, 2.0), "node:__internal_head__": (0.0, 1.0)},))
+    report = {"pendingNodes": [["10.0.0.1", "gpu", "setting-up"]], "pendingLaunches": {"gpu": 2}}
+    scaling = read(report_of(autoscalerReport=report))
+    assert scaling is not None
+    assert (scaling.autoscales, scaling.starting) == (True, 3)
+    idle = read(report_of(autoscalerReport={}))
+    assert idle is not None
+    assert (idle.autoscales, idle.starting) == (True, 0)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=3),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        max_leaves=8,
+    )
+)
+def test_any_report_is_read_or_is_no_answer(part: Any) -> None:
+    for body in (part, {"data": part}, {"data": {"clusterStatus": part}}, report_of(autoscalerReport=part)):
+        found = read(body)
+        assert found is None or isinstance(why_pending(PENDING, found), str)
+
+
+def test_no_answer_gives_no_resources() -> None:
+    assert read(answers.internal_error()) is None
+    assert read(answers.html(404)) is None
+    assert outcome(cluster_resources(), b"[]") is None

@@ -422,3 +422,72 @@ def test_the_delay_follows_the_age_within_bounds(age: float, interval: float) ->
 def test_a_watch_is_json_that_makes_an_equal_watch() -> None:
     watch = Watch("a", 1.5, "s", 7.0, {"job_timeout": 9.5}, 8.5, False, 6.5)
     assert Watch(**json.loads(json.dumps(watch.to_json()))) == watch
+
+
+# Why it waits
+
+#: Two CPUs, one of them in use.
+RESOURCES = {"data": {"clusterStatus": {"loadMetricsReport": {"usageByNode": {"ab": {"CPU": [1.0, 2.0]}}}}}}
+WAITS = "needs 4 CPU on one node, but no node has 4 CPU (at most 2 CPU), and there is no autoscaler; Ray: said"
+
+
+def pending(server: ScriptedRay, **metadata: str) -> None:
+    server.add_job("a", "PENDING", message="said", metadata={"airflow_resources": '{"CPU": 4}', **metadata})
+    server.script("GET", "/api/cluster_status", answers.as_json(RESOURCES), forever=True)
+
+
+def test_why_a_job_waits_is_logged_at_growing_intervals(
+    scripted_ray: ScriptedRay, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "EXPLAIN_AFTER", (0.1, 0.2, 5.0))
+    pending(scripted_ray)
+
+    def reasons() -> list[str]:
+        return [text for text in messages(caplog) if text.startswith("PENDING for")]
+
+    def end() -> None:
+        time.sleep(0.3)
+        scripted_ray.set_status("a", "SUCCEEDED")
+
+    run(scripted_ray, end, lambda: len(reasons()) == 2, stream_logs=False)
+    assert reasons() == [f"PENDING for 0 s: {WAITS}"] * 2
+    assert len(scripted_ray.received_on("GET", "/api/cluster_status")) == 1, "all followers share what was read"
+
+
+def test_a_job_that_runs_is_not_explained(
+    scripted_ray: ScriptedRay, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "EXPLAIN_AFTER", (0.05,))
+    scripted_ray.add_job("a", "RUNNING")
+
+    def end() -> None:
+        time.sleep(0.3)
+        scripted_ray.set_status("a", "SUCCEEDED")
+
+    run(scripted_ray, end, lambda: looks(scripted_ray) > 0, stream_logs=False)
+    assert not [text for text in messages(caplog) if text.startswith("PENDING for")]
+    assert not scripted_ray.received_on("GET", "/api/cluster_status")
+
+
+def test_a_pending_timeout_says_what_the_job_waited_for(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "EXPLAIN_AFTER", (0.05,))
+    pending(scripted_ray)
+    event = run(scripted_ray, pending_deadline=time.time() + 1.0, stream_logs=False)
+    assert event.outcome is Outcome.TIMEOUT
+    assert f"still PENDING after 1 s ({WAITS})" in event.detail
+
+
+def test_a_cluster_that_does_not_show_its_resources_leaves_what_the_job_needs(
+    scripted_ray: ScriptedRay, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "EXPLAIN_AFTER", (0.05, 5.0))
+    scripted_ray.script("GET", "/api/cluster_status", answers.html(404), forever=True)
+    pending(scripted_ray)
+
+    def end() -> None:
+        scripted_ray.set_status("a", "SUCCEEDED")
+
+    wanted = "PENDING for 0 s: needs 4 CPU on one node; Ray: said"
+    assert run(scripted_ray, end, lambda: wanted in messages(caplog), stream_logs=False).outcome is Outcome.SUCCEEDED

@@ -22,7 +22,7 @@ ROOMS = (
     *("__main__", "plugin", "get_provider_info", "cli", "page", "decorators", "operators", "sensors", "links"),
     *("triggers", "tasks", "hooks", "compat"),
     # No Airflow from here on.
-    *("functions", "following", "packaging", "client", "cluster"),
+    *("functions", "following", "diagnosis", "packaging", "client", "cluster"),
     *("jobs", "text", "exceptions", "metadata", "progress", "__init__"),
 )
 WITHOUT_AIRFLOW = ROOMS[ROOMS.index("compat") + 1 :]

@@ -1,0 +1,1 @@
+"""Explains what a job does that does not do what its author expects."""

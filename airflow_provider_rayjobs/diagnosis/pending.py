@@ -1,0 +1,121 @@
+"""
+Explains why a job is PENDING: what it asks for, what the cluster has, and whether it can ever be had.
+
+A job's supervisor actor needs all the resources of the entrypoint on one node (``job_manager.py`` of Ray 2.60).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from itertools import chain, repeat
+from typing import TYPE_CHECKING
+
+from airflow_provider_rayjobs import metadata as keys
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_rayjobs.client.cluster_status import ClusterResources, Node
+    from airflow_provider_rayjobs.jobs import JobDetails
+
+#: Seconds after which the reason of a wait is logged: at first, and then between two lines.
+EXPLAIN_AFTER = (10.0, 20.0, 30.0, 60.0, 120.0, 300.0)
+
+#: Keys of a ``runtime_env`` for which the node has to install or download something.
+_SET_UP = ("pip", "uv", "conda", "working_dir", "py_modules", "container", "image_uri")
+
+
+def wanted_resources(job: JobDetails) -> dict[str, float]:
+    """Return the resources that a job of this provider asked for, by Ray's names; empty if it asked for none."""
+    try:
+        wanted = json.loads(job.metadata.get(keys.RESOURCES, "{}"))
+        return {str(name): float(amount) for name, amount in wanted.items() if float(amount) > 0}
+    except (AttributeError, TypeError, ValueError, RecursionError):  # anyone can write metadata
+        return {}
+
+
+def why_pending(job: JobDetails, cluster: ClusterResources | None) -> str:
+    """
+    Return why a job is PENDING, as one line.
+
+    :param job: the job.
+    :param cluster: the cluster's resources; None if they are not known.
+    """
+    reason = _reason(wanted_resources(job), cluster, sets_up=any(job.runtime_env.get(key) for key in _SET_UP))
+    said = " ".join((job.message or "").split())
+    return "; ".join(part for part in (reason, f"Ray: {said}" if said else "") if part)
+
+
+def _reason(wanted: Mapping[str, float], cluster: ClusterResources | None, *, sets_up: bool) -> str:
+    set_up = "its runtime environment is being set up" if sets_up else ""
+    if not wanted:
+        return set_up
+    needs = f"needs {_listed(wanted)} on one node"
+    if cluster is None:
+        return needs
+    if any(_has(node, wanted, free=True) for node in cluster.nodes):
+        return f"{needs}, which is free{', so ' + set_up if set_up else ''}"
+    if any(_has(node, wanted) for node in cluster.nodes):
+        return f"{needs}, free are {_free(wanted, cluster)}"
+    lacking = {name: amount for name, amount in wanted.items() if _largest(name, cluster) < amount}
+    if lacking:
+        found = ", ".join(f"at most {_amount(name, _largest(name, cluster))}" for name in lacking)
+        never = f"{needs}, but no node has {_listed(lacking)} ({found})"
+    else:
+        never = f"{needs}, but no node has all of it"
+    if cluster.starting:
+        return f"{never}; the autoscaler is starting {cluster.starting} node{'s' if cluster.starting > 1 else ''}"
+    return f"{never}; the autoscaler may add one" if cluster.autoscales else f"{never}, and there is no autoscaler"
+
+
+def _has(node: Node, wanted: Mapping[str, float], *, free: bool = False) -> bool:
+    for name, amount in wanted.items():
+        used, total = node.get(_usage_name(name), (0.0, 0.0))
+        if (total - used if free else total) < amount:
+            return False
+    return True
+
+
+def _largest(name: str, cluster: ClusterResources) -> float:
+    return max((node.get(_usage_name(name), (0.0, 0.0))[1] for node in cluster.nodes), default=0.0)
+
+
+def _free(wanted: Mapping[str, float], cluster: ClusterResources) -> str:
+    parts = []
+    for name in wanted:
+        usage = [node.get(_usage_name(name), (0.0, 0.0)) for node in cluster.nodes]
+        total = sum(total for _, total in usage)
+        free = total - sum(used for used, _ in usage)
+        parts.append(f"{_amount(name, free)} of {_amount(name, total)}")
+    return ", ".join(parts)
+
+
+def _usage_name(name: str) -> str:
+    """Return the name of a resource in the head's report."""
+    return "objectStoreMemory" if name == "object_store_memory" else name
+
+
+def _listed(amounts: Mapping[str, float]) -> str:
+    return ", ".join(_amount(name, amount) for name, amount in amounts.items())
+
+
+def _amount(name: str, amount: float) -> str:
+    return f"{amount / 2**30:.3g} GiB of memory" if name == "memory" else f"{amount:g} {name}"
+
+
+class ExplainTimes:
+    """Tells when the reason of a wait is to be logged again, for a caller that checks now and then."""
+
+    def __init__(self) -> None:
+        self._pauses = chain(EXPLAIN_AFTER, repeat(EXPLAIN_AFTER[-1]))
+        self._due = time.monotonic() + next(self._pauses)
+
+    def is_due(self) -> bool:
+        """Whether it is time; if so, the next time is later."""
+        now = time.monotonic()
+        if now < self._due:
+            return False
+        self._due = now + next(self._pauses)
+        return True
