@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.client.answers import read_object
@@ -24,13 +24,13 @@ class ClusterResources:
     The resources of a cluster.
 
     :param nodes: the resources of each node that is alive.
-    :param autoscales: whether an autoscaler reports to this head.
-    :param starting: nodes that the autoscaler is starting.
+    :param autoscales: whether an autoscaler adds nodes to this cluster; None if it is not known.
+    :param starting: the resources of the nodes that it is starting.
     """
 
     nodes: tuple[Node, ...]
-    autoscales: bool = False
-    starting: int = 0
+    autoscales: bool | None = None
+    starting: Mapping[str, float] = field(default_factory=dict)
 
 
 def cluster_resources() -> Flow[ClusterResources | None]:
@@ -39,21 +39,21 @@ def cluster_resources() -> Flow[ClusterResources | None]:
         response = yield Request("GET", "/api/cluster_status", repeatable=False)
         status = read_object(response)["data"]["clusterStatus"]
         nodes = tuple(_node(node) for node in status["loadMetricsReport"]["usageByNode"].values())
-        report = status.get("autoscalerReport")
-        starting = _starting(report) if isinstance(report, Mapping) else 0
+        report = status.get("autoscalerReport") or {}
+        autoscales = _autoscales(report.get("nodeTypeMapping"))
+        starting = {str(name): float(amount) for name, amount in (report.get("pendingResources") or {}).items()}
     except (RayJobsError, KeyError, TypeError, ValueError, OverflowError, AttributeError):
         return None
-    return ClusterResources(nodes, autoscales=isinstance(report, Mapping), starting=starting)
+    return ClusterResources(nodes, autoscales, starting)
 
 
 def _node(usage: Mapping[str, Any]) -> Node:
     return {str(name): (float(used), float(total)) for name, (used, total) in usage.items()}
 
 
-def _starting(report: Mapping[str, Any]) -> int:
-    """Return the number of nodes that are launched, but not yet part of the cluster."""
-    launches = report.get("pendingLaunches") or {}
-    return sum(int(count) for count in launches.values()) + len(report.get("pendingNodes") or ())
+def _autoscales(types: Mapping[str, str] | None) -> bool | None:
+    """Return whether nodes have types of an autoscaler; without one, Ray names the type of each node after its id."""
+    return any(kind != f"node_{node}" for node, kind in types.items()) if types else None
 
 
 def describe_resources() -> Flow[str]:

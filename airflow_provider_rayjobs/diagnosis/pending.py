@@ -65,9 +65,16 @@ def _reason(wanted: Mapping[str, float], cluster: ClusterResources | None, *, se
         never = f"{needs}, but no node has {_listed(lacking)} ({found})"
     else:
         never = f"{needs}, but no node has all of it"
-    if cluster.starting:
-        return f"{never}; the autoscaler is starting {cluster.starting} node{'s' if cluster.starting > 1 else ''}"
-    return f"{never}; the autoscaler may add one" if cluster.autoscales else f"{never}, and there is no autoscaler"
+    return never + _hope(wanted, cluster)
+
+
+def _hope(wanted: Mapping[str, float], cluster: ClusterResources) -> str:
+    """Say what an autoscaler does about resources that no node has."""
+    if any(cluster.starting.get(name, 0.0) >= amount for name, amount in wanted.items()):
+        return "; the autoscaler is starting a node"
+    if cluster.autoscales:
+        return "; the autoscaler starts no node for it: no node type has this, or the cluster is at its limit"
+    return ", and there is no autoscaler" if cluster.autoscales is False else ""
 
 
 def _has(node: Node, wanted: Mapping[str, float], *, free: bool = False) -> bool:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
+
 #: The fake provider of Ray's own tests: a node is another process on this machine.
 AUTOSCALER: dict[str, Any] = {
     "cluster_name": "fake",
@@ -76,10 +78,17 @@ def reason_of(head: RayHead, submission_id: str, monkeypatch: pytest.MonkeyPatch
     return next(line for line in lines if line.startswith("PENDING for"))
 
 
+@pytest.fixture(scope="module")
+def head() -> Iterator[RayHead]:
+    """A head that reports its resources."""
+    with RayHead(num_cpus=2, ray_bin=require_ray(), monitor=True) as made:
+        yield made
+
+
 @pytest.fixture
-def submit(ray_head: RayHead, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+def submit(head: RayHead, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
     """Submits jobs, and stops them at the end."""
-    monkeypatch.setenv("AIRFLOW_CONN_RAY_X", json.dumps(ray_head.connection()))
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_X", json.dumps(head.connection()))
     hook = RayJobHook("ray_x")
     made: list[str] = []
 
@@ -95,8 +104,8 @@ def submit(ray_head: RayHead, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     hook.close()
 
 
-def test_what_no_node_has(ray_head: RayHead, submit: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    found = reason_of(ray_head, submit(entrypoint_num_gpus=4), monkeypatch)
+def test_what_no_node_has(head: RayHead, submit: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = reason_of(head, submit(entrypoint_num_gpus=4), monkeypatch)
     wanted = (
         r"PENDING for 1\d s: needs 4 GPU on one node, but no node has 4 GPU \(at most 0 GPU\), and there is no auto"
     )
@@ -104,36 +113,37 @@ def test_what_no_node_has(ray_head: RayHead, submit: Callable[..., str], monkeyp
     assert "Ray: Job has not started yet" in found
 
 
-def test_what_is_in_use(ray_head: RayHead, submit: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    free = ray_head.num_cpus
+def test_what_is_in_use(head: RayHead, submit: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    free = head.num_cpus
     submit(entrypoint="sleep 60", entrypoint_num_cpus=free)
     time.sleep(3)
-    found = reason_of(ray_head, submit(entrypoint_num_cpus=free), monkeypatch)
+    found = reason_of(head, submit(entrypoint_num_cpus=free), monkeypatch)
     assert f"needs {free} CPU on one node, free are 0 CPU of {free} CPU" in found
 
 
 def test_a_slow_set_up(
-    ray_head: RayHead, submit: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    head: RayHead, submit: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "setup.py").write_text(
         "import time\nfrom setuptools import setup\ntime.sleep(40)\nsetup(name='slow', version='1', py_modules=[])\n"
     )
     options = ["--no-index", "--no-build-isolation"]
     env = {"pip": {"packages": [str(tmp_path)], "pip_install_options": options}}
-    found = reason_of(ray_head, submit(runtime_env=env), monkeypatch)
+    found = reason_of(head, submit(runtime_env=env), monkeypatch)
     assert "its runtime environment is being set up" in found
 
 
-@pytest.mark.alone
-@pytest.mark.integration
 def test_an_autoscaler_that_starts_a_node_is_told_from_never(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "autoscaler.yaml").write_text(json.dumps(AUTOSCALER))
     env = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     arguments = (f"--autoscaling-config={tmp_path / 'autoscaler.yaml'}",)
-    with RayHead(num_cpus=1, env=env, extra_args=arguments, ray_bin=require_ray()) as head:
+    with RayHead(num_cpus=1, env=env, extra_args=arguments, ray_bin=require_ray(), monitor=True) as head:
         monkeypatch.setenv("AIRFLOW_CONN_RAY_X", json.dumps(head.connection()))
         hook = RayJobHook("ray_x")
         hook.submit_job(entrypoint="true", submission_id="never", entrypoint_num_gpus=8)
         found = reason_of(head, "never", monkeypatch)
-        assert "no node has 8 GPU (at most 0 GPU); the autoscaler" in found
+        assert "no node has 8 GPU (at most 0 GPU); the autoscaler starts no node for it" in found
+        hook.submit_job(entrypoint="true", submission_id="later", entrypoint_num_gpus=4)
+        found = reason_of(head, "later", monkeypatch)
+        assert "no node has 4 GPU (at most 0 GPU); the autoscaler is starting a node" in found
         hook.close()

@@ -113,6 +113,8 @@ class RayHead(Witness):
     :param token: the token that the head requires (Ray 2.52 and later), and that this object's requests send; with an
         empty string, the head requires none. By default :data:`AUTH_VARIABLE` decides.
 
+    :param monitor: whether the head runs Ray's autoscaler, which also reports the cluster's resources.
+
     Another process can use a pickled copy for requests, but not to end the head.
     """
 
@@ -126,12 +128,14 @@ class RayHead(Witness):
         ray_bin: Path | None = None,
         token: str | None = None,
         folder: Path | None = None,
+        monitor: bool = False,
     ) -> None:
         self.ray_bin = (ray_bin or require_ray()).absolute()  # the head runs in another working directory
         self.num_cpus = num_cpus
         self.extra_env = dict(env or {})
         self.extra_args = tuple(extra_args)
         self.folder = folder
+        self.monitor = monitor
         self.ports = {name: free_port() for name in (*_PORT_OPTIONS, *_PORT_VARIABLES)}
         super().__init__(f"http://{self.host}:{self.port}", default_token() if token is None else token)
         # The token of the head's processes stays the same if a test changes this object's token.
@@ -324,7 +328,8 @@ class RayHead(Witness):
         # Port 0: workers use any free port, instead of a range that all heads would share.
         command += ["--min-worker-port", "0", "--max-worker-port", "0"]
         # The autoscaler takes 3 s of CPU to start, and there is nothing to scale.
-        command += ["--no-monitor", "--object-store-memory", str(128 * 2**20)]
+        command += [] if self.monitor else ["--no-monitor"]
+        command += ["--object-store-memory", str(128 * 2**20)]
         for option in _PORT_OPTIONS:
             command += [option, str(self.ports[option])]
         return [*command, *self.extra_args]

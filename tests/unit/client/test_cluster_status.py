@@ -96,13 +96,14 @@ def report_of(**more: Any) -> dict[str, Any]:
 def test_what_the_head_reports_is_read() -> None:
     plain = read(report_of())
     assert plain == ClusterResources(({"CPU": (1.0, 2.0), "node:__internal_head__": (0.0, 1.0)},))
-    report = {"pendingNodes": [["10.0.0.1", "gpu", "setting-up"]], "pendingLaunches": {"gpu": 2}}
-    scaling = read(report_of(autoscalerReport=report))
+    mapping = {"ab": "ray.head.default"}
+    scaling = read(report_of(autoscalerReport={"nodeTypeMapping": mapping, "pendingResources": {"GPU": 4}}))
     assert scaling is not None
-    assert (scaling.autoscales, scaling.starting) == (True, 3)
-    idle = read(report_of(autoscalerReport={}))
-    assert idle is not None
-    assert (idle.autoscales, idle.starting) == (True, 0)
+    assert (scaling.autoscales, scaling.starting) == (True, {"GPU": 4.0})
+    fixed = read(report_of(autoscalerReport={"nodeTypeMapping": {"ab": "node_ab"}, "pendingResources": None}))
+    assert fixed is not None
+    assert (fixed.autoscales, fixed.starting) == (False, {})
+    assert read(report_of(autoscalerReport={})) == plain
 
 
 @given(

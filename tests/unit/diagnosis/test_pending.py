@@ -35,16 +35,21 @@ TWO_NODES = (node(CPU=(4.0, 4.0), GPU=(1.0, 1.0)), node(CPU=(3.0, 4.0), GPU=(0.0
 @pytest.mark.parametrize(
     ("wanted", "cluster", "reason"),
     [
-        ({"GPU": 4}, ClusterResources(TWO_NODES), "but no node has 4 GPU (at most 1 GPU), and there is no autoscaler"),
+        ({"GPU": 4}, ClusterResources(TWO_NODES), "but no node has 4 GPU (at most 1 GPU); Ray"),
         (
             {"GPU": 4},
-            ClusterResources(TWO_NODES, autoscales=True),
-            "but no node has 4 GPU (at most 1 GPU); the autoscaler may add one",
+            ClusterResources(TWO_NODES, autoscales=False),
+            "but no node has 4 GPU (at most 1 GPU), and there is no autoscaler",
         ),
         (
             {"GPU": 4},
-            ClusterResources(TWO_NODES, autoscales=True, starting=2),
-            "no node has 4 GPU (at most 1 GPU); the autoscaler is starting 2 nodes",
+            ClusterResources(TWO_NODES, autoscales=True, starting={"CPU": 8}),
+            "(at most 1 GPU); the autoscaler starts no node for it: no node type has this, or the",
+        ),
+        (
+            {"GPU": 4},
+            ClusterResources(TWO_NODES, autoscales=True, starting={"CPU": 1, "GPU": 4}),
+            "no node has 4 GPU (at most 1 GPU); the autoscaler is starting a node",
         ),
         ({"CPU": 2}, ClusterResources(TWO_NODES), "needs 2 CPU on one node, free are 1 CPU of 8 CPU"),
         ({"CPU": 1}, ClusterResources(TWO_NODES), "needs 1 CPU on one node, which is free"),

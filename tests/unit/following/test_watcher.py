@@ -428,7 +428,7 @@ def test_a_watch_is_json_that_makes_an_equal_watch() -> None:
 
 #: Two CPUs, one of them in use.
 RESOURCES = {"data": {"clusterStatus": {"loadMetricsReport": {"usageByNode": {"ab": {"CPU": [1.0, 2.0]}}}}}}
-WAITS = "needs 4 CPU on one node, but no node has 4 CPU (at most 2 CPU), and there is no autoscaler; Ray: said"
+WAITS = "needs 4 CPU on one node, but no node has 4 CPU (at most 2 CPU); Ray: said"
 
 
 def pending(server: ScriptedRay, **metadata: str) -> None:
