@@ -144,6 +144,7 @@ def test_a_job_from_its_submission_to_its_deletion(server: ScriptedRay, hook: An
     (posted,) = server.received_on("POST")
     sent = posted.json
     assert re.fullmatch("[0-9a-f]{16}", sent["metadata"].pop(keys.SUBMISSION))
+    assert json.loads(sent["metadata"].pop(keys.RESOURCES)) == {"CPU": 0.5, "memory": 1024, "TPU": 1}
     assert sent == JOB
     assert hook.get_job_status("a") is JobStatus.PENDING
     server.set_status("a", "RUNNING")

@@ -86,6 +86,11 @@ def test_a_verb_returns_what_ray_said(recorded: dict[str, Sample], name: str) ->
     assert outcome(flow(), recorded[name]) == value
 
 
+def test_the_resources_of_each_node_are_read(recorded: dict[str, Sample]) -> None:
+    (node,) = outcome(cluster_status.cluster_resources(), recorded["cluster_status"]).nodes
+    assert (node["CPU"], node["here"], node["memory"]) == ((0.0, 2.0), (0.0, 1.0), (0.0, 4e9))
+
+
 NOT_FOUND = (errors.RayJobNotFoundError, r"Job unknown does not exist$")
 REFUSED = errors.RayRequestRefusedError
 REFUSALS: dict[str, tuple[type[errors.RayJobsError], str]] = {

@@ -115,7 +115,7 @@ def test_a_cluster_runs_jobs_when_a_trivial_one_succeeded() -> None:
     assert submission.json == {  # type: ignore[union-attr]
         "entrypoint": "true",
         "submission_id": "a",
-        "metadata": {"m": "n"},
+        "metadata": {"m": "n", "airflow_resources": '{"CPU": 2}'},
         "entrypoint_num_cpus": 2,
     }
     with pytest.raises(StopIteration) as end:
