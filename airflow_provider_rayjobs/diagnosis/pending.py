@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
@@ -23,14 +22,20 @@ if TYPE_CHECKING:
 #: Seconds after which the reason of a wait is logged: at first, and then between two lines.
 EXPLAIN_AFTER = (10.0, 20.0, 30.0, 60.0, 120.0, 300.0)
 
+#: Maximum lengths, in characters: of the resources in a job's metadata, which anyone may have written, and of Ray's
+#: message.
+MAX_RESOURCES = 5_000
+MAX_MESSAGE = 500
+
 #: Keys of a ``runtime_env`` for which the node has to install or download something.
 _SET_UP = ("pip", "uv", "conda", "working_dir", "py_modules", "container", "image_uri")
 
 
 def wanted_resources(job: JobDetails) -> dict[str, float]:
     """Return the resources that a job of this provider asked for, by Ray's names; empty if it asked for none."""
+    text = job.metadata.get(keys.RESOURCES, "{}")
     try:
-        wanted = json.loads(job.metadata.get(keys.RESOURCES, "{}"))
+        wanted = json.loads(text if len(text) <= MAX_RESOURCES else "{}")
         return {str(name): float(amount) for name, amount in wanted.items() if float(amount) > 0}
     except (AttributeError, TypeError, ValueError, RecursionError):  # anyone can write metadata
         return {}
@@ -44,7 +49,7 @@ def why_pending(job: JobDetails, cluster: ClusterResources | None) -> str:
     :param cluster: the cluster's resources; None if they are not known.
     """
     reason = _reason(wanted_resources(job), cluster, sets_up=any(job.runtime_env.get(key) for key in _SET_UP))
-    said = " ".join((job.message or "").split())
+    said = " ".join((job.message or "").split())[:MAX_MESSAGE]
     return "; ".join(part for part in (reason, f"Ray: {said}" if said else "") if part)
 
 

@@ -89,6 +89,7 @@ class Poller:
         self._plan = (-math.inf, NO_LIST)  # when it was made, and the plan
         self._last_list = -math.inf
         self._no_list_before = -math.inf
+        self._reading_resources = asyncio.Lock()
         self._resources: tuple[float, ClusterResources | None] = (-math.inf, None)  # when they were read
 
     async def __aenter__(self) -> Self:
@@ -145,10 +146,11 @@ class Poller:
                 job = await self.transport.run(verbs.get_job_info(submission_id))
                 if job.status is not JobStatus.PENDING:
                     return ""
-                read_at, resources = self._resources
-                if time.monotonic() - read_at > RESOURCES_HOLD:
-                    resources = await self.transport.run(cluster_resources())
-                    self._resources = (time.monotonic(), resources)
+                async with self._reading_resources:
+                    read_at, resources = self._resources
+                    if time.monotonic() - read_at > RESOURCES_HOLD:
+                        resources = await self.transport.run(cluster_resources())
+                        self._resources = (time.monotonic(), resources)
         except (RayJobsError, TimeoutError):
             return ""
         return why_pending(job, resources)

@@ -148,7 +148,7 @@ class JobWatcher:
         explaining = asyncio.ensure_future(self._explain_wait())
         looking = asyncio.ensure_future(self._until_over())
         try:
-            event = await self._first_of(looking, streaming)
+            event = await self._first_of(looking, streaming, explaining)
             self._logs.over.set()
             if streaming is not None:
                 if event.outcome in (Outcome.LOST, Outcome.UNREACHABLE) or not self._prepared.is_set():
@@ -204,13 +204,13 @@ class JobWatcher:
         await self._logs.run()
 
     @staticmethod
-    async def _first_of(looking: asyncio.Future[JobEvent], streaming: asyncio.Future[None] | None) -> JobEvent:
-        """Wait for the outcome; a signal or an alarm that is raised in the log's task ends the wait, too."""
-        if streaming is not None:
-            both: set[asyncio.Future[Any]] = {looking, streaming}
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            if not looking.done() and not streaming.cancelled():
-                error = streaming.exception()
+    async def _first_of(looking: asyncio.Future[JobEvent], *beside: asyncio.Future[Any] | None) -> JobEvent:
+        """Wait for the outcome; a signal or an alarm that was raised in a task beside ends the wait, too."""
+        running: set[asyncio.Future[Any]] = {looking, *(task for task in beside if task is not None)}
+        while not looking.done():
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {looking}:
+                error = None if task.cancelled() else task.exception()
                 if error is not None and not isinstance(error, Exception):
                     raise error
         return await looking

@@ -91,6 +91,12 @@ def test_metadata_that_anyone_wrote_is_no_error(text: str) -> None:
     assert why_pending(job(text), ClusterResources(TWO_NODES))
 
 
+def test_what_anyone_wrote_is_bounded() -> None:
+    large = json.dumps({"CPU": 2, "x" * pending.MAX_RESOURCES: 1})
+    assert wanted_resources(job(large)) == {}
+    assert len(why_pending(job(message="x" * 20_000), None)) <= pending.MAX_MESSAGE + 10
+
+
 def test_the_times_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(pending.time, "monotonic", lambda: now[0])

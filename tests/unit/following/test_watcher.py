@@ -491,3 +491,19 @@ def test_a_cluster_that_does_not_show_its_resources_leaves_what_the_job_needs(
 
     wanted = "PENDING for 0 s: needs 4 CPU on one node; Ray: said"
     assert run(scripted_ray, end, lambda: wanted in messages(caplog), stream_logs=False).outcome is Outcome.SUCCEEDED
+
+
+def test_an_alarm_that_is_raised_while_a_wait_is_explained_ends_it(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Alarm(BaseException):
+        pass
+
+    async def alarm(*_: object) -> str:
+        raise Alarm
+
+    monkeypatch.setattr(watcher, "EXPLAIN_AFTER", (0.05,))
+    monkeypatch.setattr(Poller, "why_pending", alarm)
+    pending(scripted_ray)
+    with pytest.raises(Alarm):
+        run(scripted_ray, stream_logs=False)
