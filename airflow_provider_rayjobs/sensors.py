@@ -272,7 +272,6 @@ class RayClusterSensor(_RaySensor):
 
         arguments.check_known(self._resources())
         self._killed = False
-        self._explain: ExplainTimes | None = None
 
     def _resources(self) -> dict[str, Any]:
         return {
@@ -334,27 +333,30 @@ class RayClusterSensor(_RaySensor):
             self._explain_wait()
         return reached
 
+    @cached_property
+    def _explain_times(self) -> ExplainTimes:
+        from airflow_provider_rayjobs.diagnosis.pending import ExplainTimes
+
+        return ExplainTimes()
+
     def _explain_wait(self) -> None:
         """Log why the trivial job is PENDING, now and then."""
         from airflow_provider_rayjobs.client.cluster_status import cluster_resources
         from airflow_provider_rayjobs.compat import masking
-        from airflow_provider_rayjobs.diagnosis.pending import ExplainTimes, why_pending
+        from airflow_provider_rayjobs.diagnosis.pending import why_pending
         from airflow_provider_rayjobs.jobs import JobStatus
-        from airflow_provider_rayjobs.text.safe_text import safe_text, without_logins
 
+        times = self._explain_times  # they count from the first poke
         job = self._condition.job if self._condition else None
-        self._explain = self._explain or ExplainTimes()
-        if (
-            job is None
-            or job.status is not JobStatus.PENDING
-            or not (self.mode == "reschedule" or self._explain.is_due())
-        ):
+        if job is None or job.status is not JobStatus.PENDING:
+            return
+        if not (self.mode == "reschedule" or times.is_due()):
             return
         try:
-            reason = why_pending(job, self.hook.get_conn().run(cluster_resources()))
+            resources = self.hook.get_conn().run(cluster_resources())
         except RayJobsError:
             return
-        self.log.info("PENDING: %s", safe_text(without_logins(masking.public_for(job)(reason))))
+        self.log.info("PENDING: %s", why_pending(job, resources, masking.public_for(job)))
 
     def _clean_up(self) -> None:
         if self._condition is not None:

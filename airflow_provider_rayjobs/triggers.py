@@ -26,7 +26,7 @@ from airflow_provider_rayjobs.following.watcher import LIMIT_STOP_TIMEOUT, JobWa
 from airflow_provider_rayjobs.jobs import JobDetails
 from airflow_provider_rayjobs.tasks.killed import was_killed
 from airflow_provider_rayjobs.tasks.shared_pollers import cluster_of, poller_of
-from airflow_provider_rayjobs.text.safe_text import safe_text, safe_value, without_logins
+from airflow_provider_rayjobs.text.safe_text import safe_value, without_logins
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -275,9 +275,10 @@ class RayConditionTrigger(_StopsItsJob):
             if left is not None:
                 await asyncio.sleep(min(self._delay(), left))
             reached = await poller.transport.run(condition.look())
-            if not reached and explain.is_due() and (reason := await poller.why_pending(condition.current_id)):
+            if not reached and explain.is_due():
                 public = masking.public_for(condition.job)
-                self.log.info("PENDING: %s", safe_text(without_logins(public(reason))))
+                if reason := await poller.why_pending(condition.current_id, public):
+                    self.log.info("PENDING: %s", reason)
             return reached
 
         return await self._wait(condition, poller.cluster, check)

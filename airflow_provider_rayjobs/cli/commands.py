@@ -152,8 +152,8 @@ def show_job(hook: RayJobHook, args: Namespace, out: TextIO) -> None:
     job = hook.get_job_info(check_submission_id(args.submission_id))
     details = _details_of(job)
     if job.status is JobStatus.PENDING:
-        reason = why_pending(job, hook.get_conn().run(cluster_resources()))
-        log.info("PENDING: %s", for_terminal(without_logins(public_for(job)(reason))))
+        reason = why_pending(job, hook.get_conn().run(cluster_resources()), public_for(job))
+        log.info("PENDING: %s", for_terminal(reason))
     if args.output in ("table", "plain"):  # like `airflow dags details`
         records = [{"property_name": name, "property_value": value} for name, value in details.items()]
     else:

@@ -33,11 +33,15 @@ class ClusterResources:
     starting: Mapping[str, float] = field(default_factory=dict)
 
 
+def _cluster_status() -> Flow[Any]:
+    response = yield Request("GET", "/api/cluster_status", repeatable=False)
+    return read_object(response)["data"]["clusterStatus"]
+
+
 def cluster_resources() -> Flow[ClusterResources | None]:
     """Read a cluster's resources (``GET /api/cluster_status``); None if the answer can't be had or read."""
     try:
-        response = yield Request("GET", "/api/cluster_status", repeatable=False)
-        status = read_object(response)["data"]["clusterStatus"]
+        status = yield from _cluster_status()
         nodes = tuple(_node(node) for node in status["loadMetricsReport"]["usageByNode"].values())
         report = status.get("autoscalerReport") or {}
         autoscales = _autoscales(report.get("nodeTypeMapping"))
@@ -64,8 +68,7 @@ def describe_resources() -> Flow[str]:
     So an error or an unexpected answer gives an empty string.
     """
     try:
-        response = yield Request("GET", "/api/cluster_status", repeatable=False)
-        status = read_object(response)["data"]["clusterStatus"]
+        status = yield from _cluster_status()
         report = status["loadMetricsReport"]
         nodes = sum(int(count) for _, count in report["nodeTypes"])
         parts = [f"{nodes} node{'' if nodes == 1 else 's'}"]

@@ -12,9 +12,10 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 from airflow_provider_rayjobs import metadata as keys
+from airflow_provider_rayjobs.text.safe_text import safe_text, without_logins
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from airflow_provider_rayjobs.client.cluster_status import ClusterResources, Node
     from airflow_provider_rayjobs.jobs import JobDetails
@@ -41,16 +42,22 @@ def wanted_resources(job: JobDetails) -> dict[str, float]:
         return {}
 
 
-def why_pending(job: JobDetails, cluster: ClusterResources | None) -> str:
+def why_pending(job: JobDetails, cluster: ClusterResources | None, public: Callable[[str], str] = str) -> str:
     """
-    Return why a job is PENDING, as one line.
+    Return why a job is PENDING, as one line that can be shown.
 
     :param job: the job.
     :param cluster: the cluster's resources; None if they are not known.
+    :param public: removes the job's secrets from text.
     """
+
+    def shown(text: str) -> str:
+        return safe_text(without_logins(public(text)))
+
     reason = _reason(wanted_resources(job), cluster, sets_up=any(job.runtime_env.get(key) for key in _SET_UP))
-    said = " ".join((job.message or "").split())[:MAX_MESSAGE]
-    return "; ".join(part for part in (reason, f"Ray: {said}" if said else "") if part)
+    # Cut last: the beginning of a secret would not be recognized.
+    said = " ".join(shown(job.message or "").split())[:MAX_MESSAGE]
+    return "; ".join(part for part in (shown(reason), f"Ray: {said}" if said else "") if part)
 
 
 def _reason(wanted: Mapping[str, float], cluster: ClusterResources | None, *, sets_up: bool) -> str:
@@ -75,38 +82,38 @@ def _reason(wanted: Mapping[str, float], cluster: ClusterResources | None, *, se
 
 def _hope(wanted: Mapping[str, float], cluster: ClusterResources) -> str:
     """Say what an autoscaler does about resources that no node has."""
-    if any(cluster.starting.get(name, 0.0) >= amount for name, amount in wanted.items()):
+    if all(cluster.starting.get(name, 0.0) >= amount for name, amount in wanted.items()):
         return "; the autoscaler is starting a node"
     if cluster.autoscales:
         return "; the autoscaler starts no node for it: no node type has this, or the cluster is at its limit"
     return ", and there is no autoscaler" if cluster.autoscales is False else ""
 
 
+def _usage(node: Node, name: str) -> tuple[float, float]:
+    """Return how much of a resource of a node is used, and how much there is in all."""
+    return node.get(name, (0.0, 0.0))
+
+
 def _has(node: Node, wanted: Mapping[str, float], *, free: bool = False) -> bool:
     for name, amount in wanted.items():
-        used, total = node.get(_usage_name(name), (0.0, 0.0))
+        used, total = _usage(node, name)
         if (total - used if free else total) < amount:
             return False
     return True
 
 
 def _largest(name: str, cluster: ClusterResources) -> float:
-    return max((node.get(_usage_name(name), (0.0, 0.0))[1] for node in cluster.nodes), default=0.0)
+    return max((_usage(node, name)[1] for node in cluster.nodes), default=0.0)
 
 
 def _free(wanted: Mapping[str, float], cluster: ClusterResources) -> str:
     parts = []
     for name in wanted:
-        usage = [node.get(_usage_name(name), (0.0, 0.0)) for node in cluster.nodes]
+        usage = [_usage(node, name) for node in cluster.nodes]
         total = sum(total for _, total in usage)
         free = total - sum(used for used, _ in usage)
         parts.append(f"{_amount(name, free)} of {_amount(name, total)}")
     return ", ".join(parts)
-
-
-def _usage_name(name: str) -> str:
-    """Return the name of a resource in the head's report."""
-    return "objectStoreMemory" if name == "object_store_memory" else name
 
 
 def _listed(amounts: Mapping[str, float]) -> str:
@@ -117,11 +124,16 @@ def _amount(name: str, amount: float) -> str:
     return f"{amount / 2**30:.3g} GiB of memory" if name == "memory" else f"{amount:g} {name}"
 
 
+def explain_pauses() -> Iterator[float]:
+    """Yield the seconds until the reason is logged, then those between two lines."""
+    return chain(EXPLAIN_AFTER, repeat(EXPLAIN_AFTER[-1]))
+
+
 class ExplainTimes:
     """Tells when the reason of a wait is to be logged again, for a caller that checks now and then."""
 
     def __init__(self) -> None:
-        self._pauses = chain(EXPLAIN_AFTER, repeat(EXPLAIN_AFTER[-1]))
+        self._pauses = explain_pauses()
         self._due = time.monotonic() + next(self._pauses)
 
     def is_due(self) -> bool:

@@ -134,11 +134,13 @@ class Poller:
             if not self._jobs:
                 self._outage = None  # followers that come later get the whole ``unreachable_timeout``
 
-    async def why_pending(self, submission_id: str) -> str:
+    async def why_pending(self, submission_id: str, public: Callable[[str], str]) -> str:
         """
         Return why a job is PENDING; empty if it is not, or if this can't be found out.
 
         All followers share what the cluster says of its resources, for :data:`RESOURCES_HOLD` seconds.
+
+        :param public: removes the job's secrets from text.
         """
         try:
             async with asyncio.timeout(EXPLAIN_TIMEOUT):
@@ -153,7 +155,7 @@ class Poller:
                         self._resources = (time.monotonic(), resources)
         except (RayJobsError, TimeoutError):
             return ""
-        return why_pending(job, resources)
+        return why_pending(job, resources, public)
 
     def _hurry(self, job: FollowedJob) -> None:
         job.hint(time.monotonic())

@@ -73,7 +73,7 @@ class Subscription:
         return self._seen == status
 
     def forget(self) -> None:
-        """Treat the next status as news, whatever it is."""
+        """Treat the next status as news, even if it is the same as before."""
         self._seen = None
 
     def post(self, news: JobDetails | Trouble | BaseException) -> None:

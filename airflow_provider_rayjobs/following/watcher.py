@@ -10,13 +10,12 @@ import asyncio
 import math
 import time
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.contact import Contact
 from airflow_provider_rayjobs.client.log_files import read_file
-from airflow_provider_rayjobs.diagnosis.pending import EXPLAIN_AFTER
+from airflow_provider_rayjobs.diagnosis.pending import explain_pauses
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayJobNotFoundError, RayJobsError
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome, event_of_job, may_run_hint
 from airflow_provider_rayjobs.following.lines import TAIL_LINES, LineWriter
@@ -188,15 +187,15 @@ class JobWatcher:
 
     async def _explain_wait(self) -> None:
         """Log why the job is PENDING, at growing intervals, until it is not."""
-        for pause in chain(EXPLAIN_AFTER, repeat(EXPLAIN_AFTER[-1])):
+        for pause in explain_pauses():
             await asyncio.sleep(pause)
             if self._status not in (None, JobStatus.PENDING):
                 return
             if not self._is_pending:
                 continue
-            reason = await self._poller.why_pending(self._watch.submission_id)
+            reason = await self._poller.why_pending(self._watch.submission_id, self._public)
             if reason and self._is_pending:
-                self._waits_for = safe_text(without_logins(self._public(reason)))
+                self._waits_for = reason
                 self._log.info("PENDING for %.0f s: %s", time.time() - self._status_since, self._waits_for)
 
     async def _stream(self) -> None:

@@ -454,7 +454,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
             return self.execute(context)
         if next_method == "__fail__" and self.stop_on_kill:
             reason, ti = (next_kwargs or {}).get("error"), context["ti"]
-            # If the trigger crashed, the next try takes its job over; after the last try nobody would.
+            # If the trigger crashed, the next try takes its job over; after the last try there is none.
             if "timeout" in str(getattr(reason, "value", reason)).lower() or ti.try_number > ti.max_tries:
                 self._stop_left_behind(context)
         return super().resume_execution(next_method, next_kwargs, context)

@@ -97,6 +97,19 @@ def test_what_anyone_wrote_is_bounded() -> None:
     assert len(why_pending(job(message="x" * 20_000), None)) <= pending.MAX_MESSAGE + 10
 
 
+def test_no_part_of_a_secret_at_the_cut_is_shown() -> None:
+    message = "x" * (pending.MAX_MESSAGE - 3) + "hunter2"
+    found = why_pending(job(message=message), None, lambda text: text.replace("hunter2", "***"))
+    assert found.endswith("x***")
+    login = why_pending(job(message="pip install https://me:passw0rd@example.com/x"), None)
+    assert "passw0rd" not in login
+
+
+def test_a_node_that_starts_must_have_all_that_is_wanted() -> None:
+    cluster = ClusterResources(TWO_NODES, autoscales=True, starting={"CPU": 1, "GPU": 4})
+    assert "the autoscaler starts no node for it" in why_pending(job({"CPU": 1, "GPU": 8}), cluster)
+
+
 def test_the_times_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(pending.time, "monotonic", lambda: now[0])

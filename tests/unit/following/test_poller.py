@@ -71,7 +71,7 @@ def record(server: ScriptedRay, number: int) -> None:
 
 
 def all_run(server: ScriptedRay, actors: int | None = len(NAMES)) -> None:
-    """Have all of ``NAMES`` run, on a head that remembers so many actors, or does not tell."""
+    """Have all of ``NAMES`` run, on a head that reports this number of actors; None: it reports none."""
     for name in NAMES:
         server.add_job(name)
     if actors is not None:
@@ -185,7 +185,7 @@ def test_many_of_the_jobs_on_record_are_asked_for_with_the_list(scripted_ray: Sc
 def test_a_list_that_takes_long_comes_before_the_jobs_are_due(
     scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(head_load, "READ_COST", 2.0 / len(NAMES))  # so many seconds in all
+    monkeypatch.setattr(head_load, "READ_COST", 2.0 / len(NAMES))  # 2 s in all
     all_run(scripted_ray)
 
     async def work(one: Poller) -> None:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
+from airflow_provider_rayjobs.diagnosis import pending as pending_module
 from airflow_provider_rayjobs.following import log_stream, watcher
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
 from airflow_provider_rayjobs.following.poller import Poller
@@ -439,7 +440,7 @@ def pending(server: ScriptedRay, **metadata: str) -> None:
 def test_why_a_job_waits_is_logged_at_growing_intervals(
     scripted_ray: ScriptedRay, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watcher, "EXPLAIN_AFTER", (0.1, 0.2, 5.0))
+    monkeypatch.setattr(pending_module, "EXPLAIN_AFTER", (0.1, 0.2, 5.0))
     pending(scripted_ray)
 
     def reasons() -> list[str]:
@@ -457,7 +458,7 @@ def test_why_a_job_waits_is_logged_at_growing_intervals(
 def test_a_job_that_runs_is_not_explained(
     scripted_ray: ScriptedRay, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watcher, "EXPLAIN_AFTER", (0.05,))
+    monkeypatch.setattr(pending_module, "EXPLAIN_AFTER", (0.05,))
     scripted_ray.add_job("a", "RUNNING")
 
     def end() -> None:
@@ -472,7 +473,7 @@ def test_a_job_that_runs_is_not_explained(
 def test_a_pending_timeout_says_what_the_job_waited_for(
     scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watcher, "EXPLAIN_AFTER", (0.05,))
+    monkeypatch.setattr(pending_module, "EXPLAIN_AFTER", (0.05,))
     pending(scripted_ray)
     event = run(scripted_ray, pending_deadline=time.time() + 1.0, stream_logs=False)
     assert event.outcome is Outcome.TIMEOUT
@@ -482,7 +483,7 @@ def test_a_pending_timeout_says_what_the_job_waited_for(
 def test_a_cluster_that_does_not_show_its_resources_leaves_what_the_job_needs(
     scripted_ray: ScriptedRay, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watcher, "EXPLAIN_AFTER", (0.05, 5.0))
+    monkeypatch.setattr(pending_module, "EXPLAIN_AFTER", (0.05, 5.0))
     scripted_ray.script("GET", "/api/cluster_status", answers.html(404), forever=True)
     pending(scripted_ray)
 
@@ -502,7 +503,7 @@ def test_an_alarm_that_is_raised_while_a_wait_is_explained_ends_it(
     async def alarm(*_: object) -> str:
         raise Alarm
 
-    monkeypatch.setattr(watcher, "EXPLAIN_AFTER", (0.05,))
+    monkeypatch.setattr(pending_module, "EXPLAIN_AFTER", (0.05,))
     monkeypatch.setattr(Poller, "why_pending", alarm)
     pending(scripted_ray)
     with pytest.raises(Alarm):
