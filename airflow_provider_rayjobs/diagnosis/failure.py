@@ -43,7 +43,7 @@ _ENDED_WITH_THE_JOB = "Job finishes ("
 _RAISED = "TASK_EXECUTION_EXCEPTION"
 
 #: What people call a cause.
-_WORDS = {_RAISED: "exception"}
+_WORDS = {_RAISED: "exception in a Ray task"}
 
 #: Deaths of actors that are no errors: the owner has ended, or nobody uses the actor any more. Ray 2.8 has only texts.
 _NORMAL_DEATHS = ("OWNER_DIED", "OUT_OF_SCOPE", "REF_DELETED", "RAY_KILL")
@@ -189,7 +189,7 @@ def _failed_tasks(
 
 def _said(cause: str, text: str) -> str:
     """Return the line that tells: of a traceback its last one, of Ray's own explanations the first one."""
-    return cause_line(text) if cause == _RAISED else text.strip().partition("\n")[0]
+    return cause_line(text) if cause == _RAISED or text.startswith("Traceback") else text.strip().partition("\n")[0]
 
 
 def _most_frequent(texts: Iterable[str]) -> str:
@@ -223,9 +223,10 @@ def failure_lines(failure: JobFailure) -> list[str]:
         lines.append(f"{number:,}{of_all} Ray tasks failed (each attempt counts):")
         for of in failure.failed_tasks:
             functions = f" in {', '.join(of.functions)}" if of.functions else ""
-            lines.append(f"  {of.number:,} {in_words(of.cause)}{functions}: {of.message}".removesuffix(": "))
-    lines += [f"Node died: {text}" for text in failure.dead_nodes]
-    lines += [f"Actors died: {text}" for text in failure.dead_actors]
+            word = in_words(of.cause).removesuffix(" in a Ray task")
+            lines.append(f"  {of.number:,} {word}{functions}: {of.message}".removesuffix(": "))
+    lines += [f"Node that died meanwhile: {text}" for text in failure.dead_nodes]
+    lines += [f"Actors that died: {text}" for text in failure.dead_actors]
     return lines
 
 

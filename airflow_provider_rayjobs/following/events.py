@@ -7,6 +7,7 @@ because neither its attributes nor (in ``airflow dags test``) the keyword argume
 
 from __future__ import annotations
 
+import re
 import signal
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.jobs import JobDetails
 
 EVENT_VERSION = 1
+
+#: Maximum length of the last line of a log that is shown elsewhere, in characters.
+LONGEST_LAST_LINE = 300
+
+#: Lines that Ray adds to a job's log.
+_OF_RAY = re.compile(r"(\x1b\[\d+m)?\(raylet\)|Running entrypoint for job |\S+ \S+ *INFO (job_manager|worker)\.py:")
 
 _COMMAND_FAILED = "Job entrypoint command failed with exit code"
 
@@ -134,15 +141,14 @@ def describe_failure(event: JobEvent) -> str:
     Of a log that the task log has already, only the last line is repeated.
     """
     failure = event.failure or JobFailure(event.error_type or "", event.exit_code)
-    known = ", ".join(fact for fact in (_cause_in_words(failure.cause), _exit_code_in_words(event.exit_code)) if fact)
+    known = "; ".join(fact for fact in (_cause_in_words(failure.cause), _exit_code_in_words(event.exit_code)) if fact)
     lines = [f"Ray job FAILED: {known or 'Ray gives no reason'}", *failure_lines(failure)]
-    tail = [line for line in event.log_tail if line.strip()]
-    if message := _message_without_log(event.message or "", has_tail=bool(tail)):
+    if message := _message_without_log(event.message or "", has_tail=any(map(str.strip, event.log_tail))):
         lines.append(f"Ray: {message}")
-    if tail and event.log_shown:
-        lines.append(f"Last line of the job's log: {tail[-1]}")
-    elif tail:
-        lines += ["Last lines of the job's log:", *event.log_tail]
+    if not event.log_shown:
+        lines += ["Last lines of the job's log:", *event.log_tail] if event.log_tail else []
+    elif own := [line for line in event.log_tail if line.strip() and not _OF_RAY.match(line)]:
+        lines.append(f"Last line of the job's log: {own[-1][:LONGEST_LAST_LINE]}")
     lines.append(f"The job is {event.submission_id} at {event.address}")
     return "\n".join(lines)
 
