@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowFailException, DecoratedOperator, task_decorator_factory
 
 from airflow_provider_rayjobs.compat import versions
-from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobResultError, RayJobsError
+from airflow_provider_rayjobs.exceptions import RayJobResultError, RayJobsError
 from airflow_provider_rayjobs.operators.submit import RaySubmitJobOperator
 from airflow_provider_rayjobs.text.safe_text import is_safe, safe_text, safe_value
 
@@ -140,7 +140,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
             )
             return function_package.build_package(task, self.hook.cluster.upload_limit)
         except (TypeError, ValueError) as e:
-            raise AirflowFailException(f"Nothing was submitted: {e}") from e
+            raise AirflowFailException(f"Nothing was submitted: {e}") from None
 
     def _keywords(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Return the keyword arguments, and the parts of the context for which the function has parameters."""

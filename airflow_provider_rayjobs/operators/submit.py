@@ -245,7 +245,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
             try:
                 job = self._arguments.for_hook()
             except (TypeError, ValueError) as e:
-                raise AirflowFailException(f"Nothing was submitted: {e}") from e
+                raise AirflowFailException(f"Nothing was submitted: {e}") from None
             guard = self._new_guard(context)
             if self.deferrable:
                 task_context.note_deferral(context)
@@ -304,7 +304,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         except RayJobsError:
             raise
         except ValueError as e:  # the runtime_env with its packages is too large
-            raise AirflowFailException(f"Nothing was submitted: {e}") from e
+            raise AirflowFailException(f"Nothing was submitted: {e}") from None
         now = time.time()  # limits count from here: a wait for an absent cluster does not count
         if self._guard is not None:
             self._guard.accept()
@@ -355,7 +355,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         try:
             return self.hook.prepare_runtime_env(runtime_env)
         except RayPackageError as e:
-            raise type(e)(f"Nothing was submitted: {e}") from e
+            raise type(e)(f"Nothing was submitted: {e}") from None
 
     def _announce(self, context: Context, submission_id: str) -> None:
         """Store the id before the job exists, so that it can be stopped."""
