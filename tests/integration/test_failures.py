@@ -86,7 +86,10 @@ def used_memory() -> tuple[int, int]:
 def head() -> Iterator[RayHead]:
     """A head whose tasks are killed when they take more than a little memory."""
     used, total = used_memory()
-    env = {"RAY_memory_usage_threshold": f"{min((used + SPARE) / total, 0.95):.4f}", "RAY_memory_monitor_refresh_ms": "100"}
+    env = {
+        "RAY_memory_usage_threshold": f"{min((used + SPARE) / total, 0.95):.4f}",
+        "RAY_memory_monitor_refresh_ms": "100",
+    }
     folder = Path(tempfile.mkdtemp(prefix="rj", dir=environment.SHORT_TMP))
     try:
         with RayHead(num_cpus=2, env=env, ray_bin=require_ray(), folder=folder) as made:
