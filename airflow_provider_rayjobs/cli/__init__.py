@@ -9,6 +9,7 @@ imported only when it runs. ``python -m airflow_provider_rayjobs`` has the same 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -38,7 +39,8 @@ class CommandParser(DefaultHelpParser):
 
     def error(self, message: str) -> NoReturn:
         """Show the help and the error, and exit."""
-        self.print_help(sys.stderr)
+        with contextlib.redirect_stdout(sys.stderr):  # rich looks at stdout to decide about colours
+            self.print_help()
         self.exit(2, f"\n{self.prog}: error: {message}\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

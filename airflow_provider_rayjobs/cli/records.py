@@ -167,9 +167,11 @@ def minute(milliseconds: int | None) -> str:
 
 
 def span(seconds: float | None) -> str:
-    """Return a duration in its two largest units, such as ``2m13s``; ``-`` if there is none."""
+    """Return a duration in its two largest units, such as ``2m13s`` or ``0.9s``; ``-`` if there is none."""
     if seconds is None:
         return "-"
+    if seconds < 10:
+        return f"{seconds:.1f}s"
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

@@ -168,7 +168,7 @@ def test_a_list_is_as_wide_as_the_terminal(scripted_ray: ScriptedRay, width: int
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(None, "-"), (0.4, "0s"), (59.9, "59s"), (133.4, "2m13s"), (3600, "1h0m"), (90_061, "1d1h")],
+    [(None, "-"), (0.42, "0.4s"), (59.9, "59s"), (133.4, "2m13s"), (3600, "1h0m"), (90_061, "1d1h")],
 )
 def test_durations_have_two_units(seconds: float | None, text: str) -> None:
     assert span(seconds) == text
