@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from airflow_provider_rayjobs import cli
 from airflow_provider_rayjobs.get_provider_info import get_provider_info
 from airflow_provider_rayjobs.jobs import JobStatus
+from tests.support.command_line import environment, finish, start
 from tests.unit.project.test_layout import loaded_after_airflow
 
 if TYPE_CHECKING:
@@ -64,6 +67,17 @@ def test_wrong_usage_shows_the_help_of_the_command_on_stderr(run: Run, args: lis
     assert first.startswith("Usage: python -m airflow_provider_rayjobs list ")
     assert last.startswith(f"python -m airflow_provider_rayjobs list: error: {said}")
     assert "Only jobs of this DAG" in done.err
+
+
+def test_help_on_a_stderr_that_is_no_terminal_has_no_colours(scripted_ray: ScriptedRay) -> None:
+    mine, its = pty.openpty()
+    env = environment(scripted_ray.url, TERM="xterm")
+    done = finish(start(scripted_ray.url, "list", "--bogus", stdout=its, env=env))
+    os.close(its)
+    os.close(mine)
+    assert done.code == 2
+    assert "Usage: python" in done.err
+    assert "\x1b" not in done.err
 
 
 def test_help_fits_a_terminal_of_80_columns(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
