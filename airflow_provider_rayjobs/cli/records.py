@@ -142,18 +142,30 @@ def _word(value: object) -> str:
 
 
 def property_lines(record: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the details of a job for people; the longest, Ray's message, is last."""
-    shown = {name: value for name, value in record.items() if value not in (None, "", {}, [])}
-    shown |= {name: moment(shown[name]) for name in ("start_time", "end_time") if name in shown}
-    shown |= {"duration": span(record["duration"])} if "duration" in shown else {}
-    if message := shown.pop("message", ""):
-        shown["message"] = message.rstrip()
+    """
+    Yield the details of a job for people; the longest, Ray's message, is last.
+
+    :param record: as of :func:`details_of`. What the provider itself keeps in the metadata is left out.
+    """
+    shown = {
+        **record,
+        "start_time": moment(record["start_time"]),
+        "end_time": moment(record["end_time"]),
+        "duration": span(record["duration"]),
+        "map_index": None if record["map_index"] == -1 else record["map_index"],
+        "metadata": {key: text for key, text in record["metadata"].items() if not key.startswith(keys.PREFIX)},
+    }
+    shown["message"] = (shown.pop("message") or "").rstrip()
+    shown = {name: value for name, value in shown.items() if value not in (None, "", "-", {})}
     width = max(map(len, shown))
     for name, value in shown.items():
-        text = json.dumps(value, indent=2, ensure_ascii=False) if isinstance(value, dict | list | tuple) else str(value)
-        first, *rest = for_terminal(text).split("\n")
-        yield f"{name:{width}}  {first}"
-        yield from (f"{'':{width}}  {line}" for line in rest)
+        text = json.dumps(value, indent=2, ensure_ascii=False) if isinstance(value, dict) else str(value)
+        lines = for_terminal(text).split("\n")
+        if len(lines) == 1:
+            yield f"{name:{width}}  {lines[0]}"
+        else:
+            yield name
+            yield from (f"  {line}" for line in lines)
 
 
 def moment(milliseconds: int | None, form: str = "%Y-%m-%d %H:%M:%S UTC") -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_rayjobs.cli.records import column_lines, list_lines, property_lines, record_of, span
+from airflow_provider_rayjobs.cli.records import column_lines, details_of, list_lines, property_lines, span
 from airflow_provider_rayjobs.jobs import JobDetails
 from tests.support.command_line import finish, start
 
@@ -86,7 +86,7 @@ def test_text_of_a_cluster_is_no_line_and_no_escape_sequence() -> None:
     for lines in (
         list(list_lines([hostile], None)),
         list(column_lines([hostile])),
-        list(property_lines(record_of(hostile))),
+        list(property_lines(details_of(hostile))),
     ):
         assert not [line for line in lines if "\x1b" in line]
     assert len(list(column_lines([hostile]))) == 2
@@ -149,8 +149,19 @@ def test_the_details_of_a_job_end_with_its_message(run: Run, scripted_ray: Scrip
         "end_time 2023-11-14 22:15:33 UTC",
         "duration 2m13s",
     ]
-    assert [line.split() for line in lines[-2:]] == [["message", "one"], ["two"]]
+    assert lines[-3:] == ["message", "  one", "  two"]
+    assert '      "x"' in lines
     assert "dag_id" not in "".join(lines)  # no task submitted it
+
+
+def test_people_see_of_the_metadata_only_what_users_gave() -> None:
+    lines = list(property_lines(details_of(job(metadata=TASK | {"airflow_map_index": "-1", "team": "a"}))))
+    assert [" ".join(line.split()) for line in lines if "id" in line.split(" ")[0]] == [
+        f"submission_id {LONG_ID}",
+        *(f"{name}_id {TASK[f'airflow_{name}_id']}" for name in ("dag", "run", "task")),
+    ]
+    assert "map_index" not in "".join(lines)
+    assert lines[lines.index("metadata") :] == ["metadata", "  {", '    "team": "a"', "  }"]
 
 
 @pytest.mark.parametrize("width", [60, 132])
