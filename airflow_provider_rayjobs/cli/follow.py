@@ -120,7 +120,8 @@ async def _watch(poller: Poller, submission_id: str, job: JobDetails, write: Cal
                 write(f"{now} UTC  {job.status:9}  {for_terminal(about)}".rstrip())
             if job.status.is_terminal:
                 event = event_of_job(job, poller.cluster.address)
-                return replace(event, message=event.message and without_logins(public(event.message)))
+                message = event.message and without_logins(public(event.message))
+                return replace(event, submission_id=submission_id, message=message)
             within = min(contact.left, next(pauses) if waits else math.inf)
             news = await subscription.news(None if within == math.inf else within)
             if isinstance(news, JobDetails):
@@ -138,7 +139,7 @@ def _about(job: JobDetails) -> str:
     """Return what a line says of a job that does not wait."""
     if not job.status.is_terminal or job.start_time is None or job.end_time is None:
         return ""
-    return f"after {span((job.end_time - job.start_time) / 1000)}"
+    return f"after {span(max(job.end_time - job.start_time, 0) / 1000)}"
 
 
 def _end(outcome: Outcome, poller: Poller, submission_id: str, job: JobDetails) -> JobEvent:
