@@ -22,6 +22,7 @@ from airflow_provider_rayjobs.cli.records import span
 from airflow_provider_rayjobs.client.contact import Contact
 from airflow_provider_rayjobs.client.log_files import read_log
 from airflow_provider_rayjobs.compat.masking import public_for
+from airflow_provider_rayjobs.diagnosis.failure import failure_lines
 from airflow_provider_rayjobs.diagnosis.pending import explain_pauses
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome, event_of_job
@@ -172,6 +173,8 @@ def _followed(
         return BROKEN_PIPE if isinstance(e, BrokenPipeError) else INTERRUPTED
     if event.outcome is not Outcome.SUCCEEDED:
         log.error("%s", _describe(event))
+        for line in failure_lines(event.failure) if event.failure else ():
+            log.error("%s", for_terminal(line))
     return _EXIT_CODES.get(event.outcome, ERROR)
 
 

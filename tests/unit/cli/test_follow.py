@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import answers
 from tests.support.command_line import Done, finish, start
+from tests.support.state_answers import failed_task, listed
 
 if TYPE_CHECKING:
     from tests.support.command_line import Run
@@ -205,3 +206,14 @@ def test_ctrl_c_leaves_the_job_running(scripted_ray: ScriptedRay) -> None:
     )
     assert "Traceback" not in done.err
     assert scripted_ray.received_on("POST", ".*/stop") == []
+
+
+def test_a_failure_is_explained_by_the_jobs_ray_tasks(run: Run, scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a", "FAILED", driver_exit_code=1, job_id="02000000").log = ["one\n"]
+    row = failed_task("OUT_OF_MEMORY", "7 of 8 GB\x1b[2J")
+    scripted_ray.script("GET", "/api/v0/tasks[?].*", answers.Answer(body=listed(row)), forever=True)
+    assert run("logs", "--follow", "a").err.splitlines()[-3:] == [
+        "Ray job a ended FAILED with exit code 1",
+        "1 Ray task failed (each attempt counts):",
+        r"  1 out of memory in train: 7 of 8 GB\x1b[2J",
+    ]

@@ -635,9 +635,7 @@ def test_the_counts_of_all_jobs_take_a_small_share_of_the_heads_time(
 
 
 def test_a_failed_job_is_looked_into_with_its_secrets_masked(scripted_ray: ScriptedRay) -> None:
-    scripted_ray.add_job(
-        "a", "FAILED", job_id="02000000", driver_exit_code=1, error_type="JOB_ENTRYPOINT_COMMAND_ERROR"
-    )
+    scripted_ray.add_job("a", "FAILED", job_id="02000000", error_type="JOB_ENTRYPOINT_COMMAND_ERROR")
     row = failed_task("OUT_OF_MEMORY", "hunter2 took 7 GB")
     scripted_ray.script("GET", "/api/v0/tasks.*", answers.Answer(body=listed(row)), forever=True)
 
