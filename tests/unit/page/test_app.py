@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from fastapi.testclient import TestClient
 
-MAX_READERS = 2
 PAGE = Path(airflow_provider_rayjobs.__file__).parent / "page"
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -67,11 +66,17 @@ def jobs_of(client: TestClient, conn_id: str = "ray_one") -> list[dict[str, Any]
     return jobs
 
 
-ROUTES = ["/", "/page.js", "/page.css", "/api/connections", "/api/connections/ray_one/jobs"]
+JOB_ROUTE = "/api/connections/ray_one/jobs/job-1"
+TASK_ROUTE = "/api/dags/train/job?run_id=manual__1&task_id=fit"
+ROUTES = [
+    *("/", "/task", "/page.js", "/task.js", "/common.js", "/page.css"),
+    *("/api/connections", "/api/connections/ray_one/jobs", JOB_ROUTE, TASK_ROUTE),
+]
 
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_every_route_asks_for_airflows_login(app: FastAPI, ray: ScriptedRay, route: str) -> None:
+    ray.add_job("job-1")
     stranger = client_of(app, None)
     assert stranger.get(f"/ray-jobs{route}").status_code == 401
     stranger.cookies.set("_token", "no.such.token")
@@ -84,7 +89,12 @@ def test_there_are_no_other_routes_and_none_that_changes_anything(olga: TestClie
     from airflow_provider_rayjobs.page.app import create_app
 
     routes: dict[str, set[str]] = {route.path: route.methods for route in create_app().routes}  # type: ignore[attr-defined]
-    assert set(routes) == {*ROUTES[:-1], "/api/connections/{connection_id}/jobs"}
+    by_name = {
+        "/api/connections/{connection_id}/jobs",
+        "/api/connections/{connection_id}/jobs/{submission_id}",
+        "/api/dags/{dag_id}/job",
+    }
+    assert set(routes) == {*ROUTES[:-3], *by_name}
     assert set.union(*routes.values()) <= {"GET", "HEAD"}
     assert olga.post("/ray-jobs/api/connections").status_code == 405
 
@@ -101,7 +111,8 @@ def test_a_strict_policy_forbids_all_but_the_pages_own_files(olga: TestClient, r
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_makes_no_markup_of_values() -> None:
-    html, script = (PAGE / "page.html").read_text(), (PAGE / "page.js").read_text()
+    html = "".join(file.read_text() for file in PAGE.glob("*.html"))
+    script = "".join(file.read_text() for file in PAGE.glob("*.js"))
     assert not re.search(r"https?://", html + (PAGE / "page.css").read_text())
     assert not re.search(r"\bon\w+=|<style|style=", html)
     assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|Function\(", script)
@@ -149,7 +160,8 @@ def test_the_newest_of_a_thousand_come_first(olga: TestClient, ray: ScriptedRay)
     assert len(jobs) == 1000
     started = [job["started"] for job in jobs]
     assert started == sorted(started, reverse=True)
-    assert len(ray.received) == 1
+    paths = [request.path for request in ray.received]
+    assert sorted(paths) == ["/api/cluster_status", "/api/jobs/", "/api/version"]
 
 
 def test_of_a_long_record_the_newest_are_kept(
@@ -277,11 +289,12 @@ def test_a_slow_cluster_is_given_up_and_holds_up_no_other(
     slow = "/ray-jobs/api/connections/ray_one/jobs"
     with ScriptedRay() as quick, client_of(app, "olga") as client, ThreadPoolExecutor() as threads:
         add_connection("ray_quick", conn_type="ray_jobs", host=quick.url)
-        waiting = [threads.submit(client.get, slow) for _ in range(2 * MAX_READERS)]
-        ray.wait_for(lambda: len(ray.received) == MAX_READERS)
+        waiting = [threads.submit(client.get, slow) for _ in range(4)]
+        ray.wait_for(lambda: any(request.path == "/api/jobs/" for request in ray.received))
         assert jobs_of(client, "ray_quick") == []
         assert not any(each.done() for each in waiting)
         gone = [each.result() for each in waiting]
     remove_connection("ray_quick")
     assert {answer.status_code for answer in gone} == {504}
     assert ray.url in gone[0].json()["detail"]
+    assert len([request for request in ray.received if request.path == "/api/jobs/"]) == 1, "all share one request"
