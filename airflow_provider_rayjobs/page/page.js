@@ -442,7 +442,7 @@ function jobCell(job) {
 }
 
 function taskCell(job) {
-  if (!job.dag_id) return ["—"];
+  if (!job.dag_id) return [element("span", "—", { class: "nothing" })];
   const name = `${job.dag_id} · ${job.task_id}${job.map_index >= 0 ? ` [${job.map_index}]` : ""}`;
   const tries = job.try_number > 1 ? `, try ${job.try_number}` : "";
   const small = element("small", `${job.run_id}${tries}${job.task_url ? "" : ", submitted by another Airflow"}`);
