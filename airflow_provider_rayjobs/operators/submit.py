@@ -89,6 +89,8 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
     :param job_timeout: seconds from the submission after which the job is stopped and the task fails.
     :param pending_timeout: seconds that the job may be PENDING before it is stopped and the task fails.
     :param stream_logs: whether the job's lines appear in the task log while it runs.
+    :param log_progress: whether the task log tells how many of the job's Ray tasks are done, at most once a minute, for
+        a job that runs longer than that. A function that reports its own progress needs no such lines.
     :param stop_on_kill: whether the job is stopped when the task is killed, marked or cleared, or times out.
     :param reattach: whether a try follows the job of an earlier try that was lost; if not, that job is stopped.
     :return: the submission id, as XCom.
@@ -139,6 +141,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         job_timeout: float | str | None = None,
         pending_timeout: float | str | None = None,
         stream_logs: bool = True,
+        log_progress: bool = True,
         stop_on_kill: bool = True,
         reattach: bool = True,
         **kwargs: Any,
@@ -163,6 +166,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         self.job_timeout = job_timeout
         self.pending_timeout = pending_timeout
         self.stream_logs = stream_logs
+        self.log_progress = log_progress
         self.stop_on_kill = stop_on_kill
         self.reattach = reattach
         self._arguments.check()
@@ -304,8 +308,8 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         now = time.time()  # limits count from here: a wait for an absent cluster does not count
         if self._guard is not None:
             self._guard.accept()
-        self.log.info("Submitted Ray job %s: %s", submission_id, self.hook.cluster.job_page(submission_id))
-        log_group(self.log, f"What was submitted as Ray job {submission_id}", lines)
+        self.log.info("Submitted %s", self.hook.cluster.job_page(submission_id))
+        log_group(self.log, "What was submitted", lines)
         return self._watch(context, submission_id, now, session)
 
     def _take_over(self, context: Context, found: JobDetails, session: str | None) -> Watch:
@@ -314,8 +318,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         if self._guard is not None:
             self._guard.announce(submission_id, exists=True)
         self._push_id(context, submission_id)
-        page = self.hook.cluster.job_page(submission_id)
-        self.log.info("Reattached to Ray job %s, which is %s: %s", submission_id, found.status, page)
+        self.log.info("Reattached, the job is %s: %s", found.status, self.hook.cluster.job_page(submission_id))
         started = (found.start_time or now * 1000) / 1000
         return self._watch(context, submission_id, started, session, now)
 
@@ -395,6 +398,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
             deadlines=deadlines,
             pending_deadline=None if pending_timeout is None else submitted_at + pending_timeout,
             stream_logs=self.stream_logs,
+            log_progress=self.log_progress,
             reattached_at=reattached_at,
         )
 
@@ -492,12 +496,15 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         :raises NewJobNeededError: the job was taken over from an earlier try, and has no result for this one.
         """
         from airflow_provider_rayjobs.following.events import Outcome, raise_for_outcome
+        from airflow_provider_rayjobs.tasks import context as task_context
         from airflow_provider_rayjobs.tasks.earlier_tries import NewJobNeededError
 
         reattached = event.reattached_at
         if event.outcome is Outcome.STOPPED and reattached and event.ended_at - reattached < REATTACH_GRACE:
             self.log.info("Ray job %s was stopped together with its own try; submitting a new job", event.submission_id)
             raise NewJobNeededError
+        if event.failure is not None:
+            task_context.push_xcom(context, task_context.FAILURE_XCOM, event.failure.to_json())
         raise_for_outcome(event)
         return self._result(context, event)
 
