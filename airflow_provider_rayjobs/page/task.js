@@ -74,7 +74,7 @@ function sections(job) {
   if (job.status) add("Timeline", ...timeline(job));
   add("Why it waits", told(job.waits, "Ray gives no reason."));
   add("Why it failed", told(job.failure, ""));
-  add("Progress", told(job.progress, ""), told(job.work, ""));
+  add("Progress", told(job.progress, ""), told(job.tasks, ""));
   add("Last lines of the log", told(job.log, "The log is empty.", { id: "log" }));
   add("Ray's message", job.message && element("pre", job.message));
   add("Entrypoint", job.entrypoint && element("pre", job.entrypoint));
@@ -87,7 +87,7 @@ function told(part, empty, attributes = {}) {
   if (part.problem) return element("p", part.problem, { class: "problem" });
   if (part.lines?.length) return element("pre", part.lines.join("\n"), { tabindex: "0", ...attributes });
   const text = part.text || empty;
-  return text ? element("p", text) : null;
+  return text ? element("p", text, { class: "said" }) : null;
 }
 
 function headline(job) {

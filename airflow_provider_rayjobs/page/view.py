@@ -12,9 +12,12 @@ from airflow_provider_rayjobs.client.answers import read_object
 from airflow_provider_rayjobs.client.cluster_status import cluster_resources
 from airflow_provider_rayjobs.client.exchange import Request
 from airflow_provider_rayjobs.client.log_files import read_file
+from airflow_provider_rayjobs.client.state_api import list_state
 from airflow_provider_rayjobs.client.verbs import get_job_info
 from airflow_provider_rayjobs.compat.masking import public, public_for
+from airflow_provider_rayjobs.diagnosis.failure import failure_lines, in_words, why_failed
 from airflow_provider_rayjobs.diagnosis.pending import why_pending
+from airflow_provider_rayjobs.diagnosis.tasks import job_tasks, progress_line
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.following.lines import TAIL_LINES, LineWriter
 from airflow_provider_rayjobs.jobs import JobStatus
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.client.exchange import Flow
     from airflow_provider_rayjobs.client.log_files import TakeText
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
-    from airflow_provider_rayjobs.jobs import JobDetails
+    from airflow_provider_rayjobs.jobs import JobDetails, JobFailure
 
 T = TypeVar("T")
 
@@ -63,6 +66,8 @@ class JobView:
     :param job: the job.
     :param waits: the cluster's resources, if the job is PENDING.
     :param running_since: when its process started, in Unix milliseconds; None if that is not known.
+    :param tasks: the Ray tasks that it has started.
+    :param failure: why it FAILED, already without secrets.
     :param log: text of the last lines of its log.
     :param read_at: in Unix milliseconds.
     """
@@ -70,6 +75,8 @@ class JobView:
     job: JobDetails
     waits: Part = field(default_factory=Part)
     running_since: Part = field(default_factory=Part)
+    tasks: Part = field(default_factory=Part)
+    failure: Part = field(default_factory=Part)
     log: Part = field(default_factory=Part)
     read_at: int = 0
 
@@ -95,6 +102,10 @@ async def read_view(cluster: ClusterConnection, submission_id: str, *, whole: bo
         elif whole:
             parts["running_since"] = _part(transport, running_since(submission_id))
             parts["log"] = _log(transport, submission_id, job.driver_node_id or "")
+            if job.job_id:
+                parts["tasks"] = _part(transport, job_tasks(job.job_id))
+            if job.status is JobStatus.FAILED:
+                parts["failure"] = _part(transport, why_failed(job, public_for(job)))
         for name, part in zip(parts, await asyncio.gather(*parts.values()), strict=True):
             setattr(view, name, part)
     finally:
@@ -136,16 +147,14 @@ def running_since(submission_id: str) -> Flow[int | None]:
     (``GET /api/v0/actors``); only the dashboard's own route tells its start (``GET /logical/actors/{id}``, Ray 2.60,
     ``dashboard/modules/node/node_head.py``).
     """
-    name = quote(f"_ray_internal_job_actor_{submission_id}", safe="")
-    listed = f"/api/v0/actors?limit=1&filter_keys=name&filter_predicates=%3D&filter_values={name}"
     try:
-        found = read_object((yield Request("GET", listed, repeatable=False)))["data"]["result"]["result"]
-        if not found:
+        found = yield from list_state("actors", {"name": f"_ray_internal_job_actor_{submission_id}"}, limit=1)
+        if not found.rows:
             return None
-        actor = quote(str(found[0]["actor_id"]), safe="")
+        actor = quote(str(found.rows[0]["actor_id"]), safe="")
         answer = read_object((yield Request("GET", f"/logical/actors/{actor}", repeatable=False)))
         started = int(answer["data"]["detail"]["startTime"])
-    except (RayJobsError, KeyError, IndexError, TypeError, ValueError, OverflowError):
+    except (RayJobsError, KeyError, TypeError, ValueError, OverflowError):
         return None
     return started if started > 0 else None
 
@@ -168,16 +177,29 @@ def shown(view: JobView, cluster: ClusterConnection) -> dict[str, Any]:
         "node_ip": job.driver_ip,
         "message": without_logins(hide(job.message or "")),
         "entrypoint": without_logins(hide(job.entrypoint)),
-        "waits": _told(view.waits, lambda resources: why_pending(job, resources, hide)) if pending else None,
+        "waits": _told(view.waits, lambda resources: why_pending(job, resources, hide), always=pending),
+        "tasks": _told(view.tasks, lambda tasks: progress_line(tasks, hide)),
+        "failure": _told(view.failure, _failure_text),
         **_tail(view.log, hide),
     }
     safe: dict[str, Any] = safe_value(found)
     return safe
 
 
-def _told(part: Part, tell: Callable[[Any], str]) -> dict[str, Any]:
-    """Return a part as JSON: its text, or the reason why there is none."""
-    return {"problem": problem(part.problem)} if part.problem else {"text": tell(part.value)}
+def _told(part: Part, tell: Callable[[Any], str], *, always: bool = False) -> dict[str, Any] | None:
+    """
+    Return a part as JSON: its text, or the reason why it can't be read; None if there is none.
+
+    :param always: whether there is a text for None, too.
+    """
+    if part.problem:
+        return {"problem": problem(part.problem)}
+    return {"text": tell(part.value)} if always or part.value is not None else None
+
+
+def _failure_text(failure: JobFailure) -> str:
+    code = "" if failure.exit_code is None else f"exit code {failure.exit_code}"
+    return "\n".join([", ".join(filter(None, (in_words(failure.cause), code))), *failure_lines(failure)]).strip()
 
 
 def _tail(part: Part, hide: Callable[[str], str]) -> dict[str, Any]:

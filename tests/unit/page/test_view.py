@@ -20,8 +20,8 @@ from tests.support.flows import outcome
 if TYPE_CHECKING:
     from tests.support.scripted_server import ScriptedRay
 
-ACTORS, ACTOR = "/api/v0/actors?.*", "/logical/actors/.*"
-LOG = "/api/v0/logs/file?.*"
+ACTORS, ACTOR = r"/api/v0/actors\?.*", "/logical/actors/.*"
+LOG = r"/api/v0/logs/file\?.*"
 
 
 def view_of(server: ScriptedRay, submission_id: str = "job-1", *, whole: bool = True) -> dict[str, Any]:
@@ -29,9 +29,14 @@ def view_of(server: ScriptedRay, submission_id: str = "job-1", *, whole: bool = 
     return shown(asyncio.run(read_view(cluster, submission_id, whole=whole)), cluster)
 
 
+def listed(*rows: dict[str, Any]) -> dict[str, Any]:
+    """Return a list of Ray's State API."""
+    return {"data": {"result": {"result": rows, "num_filtered": len(rows)}}}
+
+
 def tell_start(server: ScriptedRay, milliseconds: int) -> None:
     """Have the server tell when the supervisor of a job started."""
-    server.script("GET", ACTORS, answers.as_json({"data": {"result": {"result": [{"actor_id": "a1"}]}}}), forever=True)
+    server.script("GET", ACTORS, answers.as_json(listed({"actor_id": "a1"})), forever=True)
     server.script("GET", ACTOR, answers.as_json({"data": {"detail": {"startTime": milliseconds}}}), forever=True)
 
 
@@ -96,6 +101,22 @@ def test_no_secret_is_shown(scripted_ray: ScriptedRay) -> None:
     assert "the key is ***" in text
 
 
+def test_a_failed_job_says_why_and_how_far_it_came(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("job-1", "FAILED", job_id="0100", runtime_env={"env_vars": {"A_TOKEN": "tok-91aa07"}})
+    failed = {"error_type": "OUT_OF_MEMORY", "func_or_class_name": "fit", "error_message": "killed; tok-91aa07"}
+    scripted_ray.script("GET", "/api/v0/tasks\\?.*", answers.as_json(listed(failed, failed)), forever=True)
+    summary = {"fit": {"state_counts": {"FINISHED": 7, "FAILED": 2}}}
+    counted = {"data": {"result": {"result": {"node_id_to_summary": {"cluster": {"summary": summary}}}}}}
+    scripted_ray.script("GET", "/api/v0/tasks/summarize.*", answers.as_json(counted), forever=True)
+    found = view_of(scripted_ray)
+    assert found["tasks"] == {"text": "Ray tasks: 7 of 9 done, 0 running, 2 failed (fit 7 of 9)"}
+    assert found["failure"]["text"].splitlines() == [
+        "out of memory, exit code 1",
+        "2 of 9 Ray tasks failed (each attempt counts):",
+        "  2 out of memory in fit: killed; ***",
+    ]
+
+
 # Parts that fail
 
 
@@ -142,9 +163,8 @@ def test_a_job_that_is_gone_is_an_error(scripted_ray: ScriptedRay) -> None:
         b"[]",
         b"{}",
         b'{"data": null}',
-        b'{"data": {"result": {"result": []}}}',
-        b'{"data": {"result": {"result": [{}]}}}',
-        b'{"data": {"result": {"result": 5}}}',
+        json.dumps(listed()).encode(),
+        json.dumps(listed({})).encode(),
     ],
 )
 def test_a_job_without_a_known_supervisor_has_no_known_start(body: bytes) -> None:
@@ -153,7 +173,7 @@ def test_a_job_without_a_known_supervisor_has_no_known_start(body: bytes) -> Non
 
 @pytest.mark.parametrize(("told", "start"), [("5000", 5000), ("0", None), ('"soon"', None), ("null", None)])
 def test_the_start_of_the_supervisor_is_the_jobs(told: str, start: int | None) -> None:
-    actor = b'{"data": {"result": {"result": [{"actor_id": "a/1"}]}}}'
+    actor = json.dumps(listed({"actor_id": "a/1"})).encode()
     assert (
         outcome(running_since("job-1"), actor, f'{{"data": {{"detail": {{"startTime": {told}}}}}}}'.encode()) == start
     )
