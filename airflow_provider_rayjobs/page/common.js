@@ -166,13 +166,16 @@ export function durationText(milliseconds) {
   return minutes ? `${minutes} min ${seconds % 60} s` : `${seconds} s`;
 }
 
-// Light or dark, as Airflow has set it in the page around this one.
+// Light or dark, and the background, as Airflow has set them in the page around this one.
 
 function followTheme() {
   const around = window.parent.document.documentElement;
+  const { dataset, style } = document.documentElement;
   const apply = () => {
     const dark = around.classList.contains("dark");
-    if (dark || around.classList.contains("light")) document.documentElement.dataset.theme = dark ? "dark" : "light";
+    if (dark || around.classList.contains("light")) dataset.theme = dark ? "dark" : "light";
+    const { backgroundColor } = window.parent.getComputedStyle(window.parent.document.body);
+    if (backgroundColor.startsWith("rgb(")) style.setProperty("--back", backgroundColor); // not if it is transparent
   };
   apply();
   new MutationObserver(apply).observe(around, { attributeFilter: ["class"] });

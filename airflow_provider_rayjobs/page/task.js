@@ -97,7 +97,7 @@ function headline(job) {
   made.append(common.link(job.submission_id, job.job_url, { target: "_blank", title }));
   if (job.connection) made.append(element("span", [job.connection, job.address].filter(Boolean).join(" · "), { class: "faint" }));
   const failed = [job.error_type, job.exit_code === null || job.exit_code === undefined ? "" : `exit code ${job.exit_code}`];
-  if (job.status === "FAILED") made.append(element("span", failed.filter(Boolean).join(", "), { class: "faint" }));
+  if (job.status === "FAILED" && !job.failure?.text) made.append(element("span", failed.filter(Boolean).join(", "), { class: "faint" }));
   if (job.node_ip) made.append(element("span", `on node ${job.node_ip}`, { class: "faint" }));
   const others = new URLSearchParams({ sort: "-submitted", dag: task.dag_id, text: task.run_id });
   made.append(common.link("All jobs of this run", `../plugin/ray-jobs#${others}`, { target: "_top" }));
