@@ -49,7 +49,7 @@ TAIL_PATIENCE = 8.0
 TAIL_LIMIT = 8 * 1024 * 1024
 
 #: Seconds for which the rest of the log is read without a word.
-QUIET_DRAIN = 3.5
+QUIET_DRAIN = 6.0
 
 #: Seconds between two counts of a job's Ray tasks, and from RUNNING to the first one.
 COUNT_EVERY = 60.0
