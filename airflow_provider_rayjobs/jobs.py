@@ -233,6 +233,11 @@ class FailedTasks:
 
     Ray counts each attempt: a task that fails and is retried counts once for each failure.
 
+    Example::
+
+        tasks = FailedTasks("OUT_OF_MEMORY", 208, functions=("train_step",))
+        assert tasks.number == 208
+
     :param cause: Ray's word for it (``ErrorType`` of ``common.proto``): ``OUT_OF_MEMORY``, ``NODE_DIED``,
         ``WORKER_DIED``, ``ACTOR_DIED``, ``TASK_EXECUTION_EXCEPTION`` (the task's code raised) and others.
     :param number: how many failed in this way.

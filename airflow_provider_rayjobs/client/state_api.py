@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
     from airflow_provider_rayjobs.client.exchange import Flow
 
+TASKS = "/api/v0/tasks"
+ACTORS = "/api/v0/actors"
+NODES = "/api/v0/nodes"
+TASK_COUNTS = "/api/v0/tasks/summarize"
+
 #: Most tasks that Ray lists or counts in one answer (``RAY_MAX_LIMIT_FROM_API_SERVER``).
 MOST_LISTED = 10_000
 
@@ -36,24 +41,24 @@ class Listed:
     number: int
 
 
-def list_state(kind: str, filters: Mapping[str, str], *, limit: int) -> Flow[Listed]:
+def list_state(route: str, filters: Mapping[str, str], *, limit: int) -> Flow[Listed]:
     """
-    List what matches all filters (``GET /api/v0/{kind}``), with all details.
+    List what matches all filters, with all details.
 
-    :param kind: ``tasks``, ``actors`` or ``nodes``.
+    :param route: :data:`TASKS`, :data:`ACTORS` or :data:`NODES`.
     :param filters: values by their fields, such as ``job_id`` and ``state``.
     :param limit: maximum number of entries.
     :raises RayJobsError: there is no answer, or not one of this form.
     """
     query = [("limit", str(limit)), ("detail", "1")]
-    response = yield Request("GET", f"/api/v0/{kind}?{_filtered(filters)}&{urlencode(query)}", repeatable=False)
+    response = yield Request("GET", f"{route}?{_filtered(filters)}&{urlencode(query)}", repeatable=False)
     try:
         result = read_object(response)["data"]["result"]
         rows, number = result["result"], int(result["num_filtered"])
         if not all(isinstance(row, dict) for row in rows):
             raise TypeError("a row that is not an object")
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise no_jobs_api(response, f"a malformed list of {kind}") from None
+        raise no_jobs_api(response, f"a malformed list from {route}") from None
     return Listed(tuple(rows), number)
 
 
@@ -67,7 +72,7 @@ def count_tasks(ray_job_id: str) -> Flow[dict[str, dict[str, int]]]:
     :return: for each function, the number of tasks in each of Ray's states.
     :raises RayJobsError: there is no answer, or not one of this form.
     """
-    response = yield Request("GET", f"/api/v0/tasks/summarize?{_filtered({'job_id': ray_job_id})}", repeatable=False)
+    response = yield Request("GET", f"{TASK_COUNTS}?{_filtered({'job_id': ray_job_id})}", repeatable=False)
     try:
         (summary,) = read_object(response)["data"]["result"]["result"]["node_id_to_summary"].values()
         return {

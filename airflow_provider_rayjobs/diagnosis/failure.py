@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.client.answers import cause_line
-from airflow_provider_rayjobs.client.state_api import Listed, count_tasks, list_state
+from airflow_provider_rayjobs.client.state_api import ACTORS, NODES, TASKS, Listed, count_tasks, list_state
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayJobsError
 from airflow_provider_rayjobs.jobs import FailedTasks, JobFailure
 from airflow_provider_rayjobs.text.safe_text import safe_text, without_logins
@@ -32,6 +32,8 @@ MOST_NAMED = 3
 
 #: Maximum length of a text of Ray, and of a name or a cause, in characters.
 LONGEST_TEXT = 300
+#: Characters of a text that are searched for the line that tells.
+MOST_READ = 20_000
 LONGEST_NAME = 60
 
 #: Ray's errors for a job whose entrypoint ran: its tasks may tell more.
@@ -74,10 +76,10 @@ def why_failed(job: JobDetails, public: Callable[[str], str] = str) -> Flow[JobF
     try:
         if job.job_id:
             mine = {"job_id": job.job_id}
-            tasks = yield from _listed("tasks", {**mine, "state": "FAILED"}, MOST_TASKS)
+            tasks = yield from _listed(TASKS, {**mine, "state": "FAILED"}, MOST_TASKS)
             numbers = yield from _count_causes(tasks, {**mine, "state": "FAILED"})
-            actors = yield from _listed("actors", {**mine, "state": "DEAD"}, MOST_DEAD)
-        nodes = yield from _listed("nodes", {"state": "DEAD"}, MOST_DEAD)
+            actors = yield from _listed(ACTORS, {**mine, "state": "DEAD"}, MOST_DEAD)
+        nodes = yield from _listed(NODES, {"state": "DEAD"}, MOST_DEAD)
         if tasks.number and job.job_id:
             known = yield from _known_tasks(job.job_id)
     except RayClusterUnreachableError:
@@ -97,10 +99,10 @@ def why_failed(job: JobDetails, public: Callable[[str], str] = str) -> Flow[JobF
     )
 
 
-def _listed(kind: str, filters: Mapping[str, str], limit: int) -> Flow[Listed]:
+def _listed(route: str, filters: Mapping[str, str], limit: int) -> Flow[Listed]:
     """List what the State API has; empty if it does not answer with a list."""
     try:
-        return (yield from list_state(kind, filters, limit=limit))
+        return (yield from list_state(route, filters, limit=limit))
     except RayClusterUnreachableError:
         raise
     except RayJobsError:
@@ -114,7 +116,7 @@ def _count_causes(tasks: Listed, filters: Mapping[str, str]) -> Flow[dict[str, i
         return {}
     numbers = {}
     for cause, _ in causes.most_common(MOST_CAUSES):
-        listed = yield from _listed("tasks", {**filters, "error_type": cause}, 1)
+        listed = yield from _listed(TASKS, {**filters, "error_type": cause}, 1)
         numbers[cause] = listed.number
     return numbers
 
@@ -189,7 +191,9 @@ def _failed_tasks(
 
 def _said(cause: str, text: str) -> str:
     """Return the line that tells: of a traceback its last one, of Ray's own explanations the first one."""
-    return cause_line(text) if cause == _RAISED or text.startswith("Traceback") else text.strip().partition("\n")[0]
+    if cause == _RAISED or text.startswith("Traceback"):
+        return cause_line(text[-MOST_READ:])
+    return text[:MOST_READ].strip().partition("\n")[0]
 
 
 def _most_frequent(texts: Iterable[str]) -> str:
@@ -220,7 +224,8 @@ def failure_lines(failure: JobFailure) -> list[str]:
     if failure.failed_tasks:
         number = sum(of.number for of in failure.failed_tasks)
         of_all = f" of {failure.tasks:,}" if failure.tasks >= number else ""
-        lines.append(f"{number:,}{of_all} Ray tasks failed (each attempt counts):")
+        tasks = "task" if max(number, failure.tasks) == 1 else "tasks"
+        lines.append(f"{number:,}{of_all} Ray {tasks} failed (each attempt counts):")
         for of in failure.failed_tasks:
             functions = f" in {', '.join(of.functions)}" if of.functions else ""
             word = in_words(of.cause).removesuffix(" in a Ray task")

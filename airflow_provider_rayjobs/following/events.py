@@ -134,18 +134,44 @@ class JobEvent:
         return event
 
 
-def describe_failure(event: JobEvent) -> str:
+def failed_error(event: JobEvent, traceback: str = "") -> RayJobFailedError:
+    """
+    Return the error of a job that FAILED.
+
+    :param traceback: as for :func:`describe_failure`.
+    """
+    failure = _failure(event)
+    return RayJobFailedError(
+        describe_failure(event, traceback),
+        submission_id=event.submission_id,
+        cause=failure.cause,
+        exit_code=event.exit_code,
+        failed_tasks=failure.failed_tasks,
+        log_tail=event.log_tail,
+    )
+
+
+def _failure(event: JobEvent) -> JobFailure:
+    return event.failure or JobFailure(event.error_type or "", event.exit_code)
+
+
+def describe_failure(event: JobEvent, traceback: str = "") -> str:
     """
     Return the error text of a job that FAILED: the cause, what failed, Ray's message, and the end of the log.
 
     Of a log that the task log has already, only the last line is repeated.
+
+    :param traceback: of the function that the job ran, without secrets. The function's job prints it, too.
     """
-    failure = event.failure or JobFailure(event.error_type or "", event.exit_code)
+    failure = _failure(event)
     known = "; ".join(fact for fact in (_cause_in_words(failure.cause), _exit_code_in_words(event.exit_code)) if fact)
-    lines = [f"Ray job FAILED: {known or 'Ray gives no reason'}", *failure_lines(failure)]
+    raised = traceback.rstrip().rpartition("\n")[2]
+    lines = [f"Ray job FAILED: {raised or known or 'Ray gives no reason'}", *failure_lines(failure)]
     if message := _message_without_log(event.message or "", has_tail=any(map(str.strip, event.log_tail))):
         lines.append(f"Ray: {message}")
-    if not event.log_shown:
+    if traceback:
+        lines += [] if event.log_shown else [traceback.rstrip()]
+    elif not event.log_shown:
         lines += ["Last lines of the job's log:", *event.log_tail] if event.log_tail else []
     elif own := [line for line in event.log_tail if line.strip() and not _OF_RAY.match(line)]:
         lines.append(f"Last line of the job's log: {own[-1][:LONGEST_LAST_LINE]}")
@@ -164,7 +190,8 @@ def _exit_code_in_words(code: int | None) -> str:
         return ""
     number = -code if code < 0 else code - 128
     if number == signal.SIGKILL:
-        return f"exit code {code} (SIGKILL: if nobody sent it, the node's kernel did, for want of memory)"
+        hint = "if nobody sent it, the node's kernel did, for want of memory; reserve more with entrypoint_memory"
+        return f"exit code {code} (SIGKILL: {hint})"
     names = {one.value: one.name for one in signal.Signals}
     return f"exit code {code}{f' ({names[number]})' if number in names else ''}"
 
@@ -200,15 +227,7 @@ def raise_for_outcome(event: JobEvent) -> None:
 def _raise(event: JobEvent) -> NoReturn:
     job = f"{event.address}: Ray job {event.submission_id}"
     if event.outcome is Outcome.FAILED:
-        failure = event.failure or JobFailure(event.error_type or "", event.exit_code)
-        raise RayJobFailedError(
-            describe_failure(event),
-            submission_id=event.submission_id,
-            cause=failure.cause,
-            exit_code=event.exit_code,
-            failed_tasks=failure.failed_tasks,
-            log_tail=event.log_tail,
-        )
+        raise failed_error(event)
     if event.outcome is Outcome.STOPPED:
         raise RayJobStoppedError(
             f"{job} was stopped by somebody other than this task ({event.message or 'no message'})",

@@ -24,7 +24,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_rayjobs.cluster.fields import DEFAULT_CONN_ID
-from airflow_provider_rayjobs.exceptions import RayJobsError, RayPackageError
+from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobsError, RayPackageError
 from airflow_provider_rayjobs.links import RayJobLink
 from airflow_provider_rayjobs.tasks.rendering import RendersTexts
 
@@ -245,7 +245,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
             try:
                 job = self._arguments.for_hook()
             except (TypeError, ValueError) as e:
-                raise AirflowFailException(f"Nothing was submitted: {e}") from e
+                raise AirflowFailException(f"Nothing was submitted: {e}") from None
             guard = self._new_guard(context)
             if self.deferrable:
                 task_context.note_deferral(context)
@@ -304,7 +304,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         except RayJobsError:
             raise
         except ValueError as e:  # the runtime_env with its packages is too large
-            raise AirflowFailException(f"Nothing was submitted: {e}") from e
+            raise AirflowFailException(f"Nothing was submitted: {e}") from None
         now = time.time()  # limits count from here: a wait for an absent cluster does not count
         if self._guard is not None:
             self._guard.accept()
@@ -355,7 +355,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         try:
             return self.hook.prepare_runtime_env(runtime_env)
         except RayPackageError as e:
-            raise type(e)(f"Nothing was submitted: {e}") from e
+            raise type(e)(f"Nothing was submitted: {e}") from None
 
     def _announce(self, context: Context, submission_id: str) -> None:
         """Store the id before the job exists, so that it can be stopped."""
@@ -496,17 +496,29 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         :raises NewJobNeededError: the job was taken over from an earlier try, and has no result for this one.
         """
         from airflow_provider_rayjobs.following.events import Outcome, raise_for_outcome
-        from airflow_provider_rayjobs.tasks import context as task_context
         from airflow_provider_rayjobs.tasks.earlier_tries import NewJobNeededError
 
         reattached = event.reattached_at
         if event.outcome is Outcome.STOPPED and reattached and event.ended_at - reattached < REATTACH_GRACE:
             self.log.info("Ray job %s was stopped together with its own try; submitting a new job", event.submission_id)
             raise NewJobNeededError
-        if event.failure is not None:
-            task_context.push_xcom(context, task_context.FAILURE_XCOM, event.failure.to_json())
+        if event.outcome is Outcome.FAILED:
+            raise self._failed(context, event)
         raise_for_outcome(event)
         return self._result(context, event)
+
+    def _failed(self, context: Context, event: JobEvent) -> RayJobFailedError:
+        """Store why the job FAILED, and return the error."""
+        from airflow_provider_rayjobs.following.events import failed_error
+        from airflow_provider_rayjobs.tasks import context as task_context
+
+        if event.failure is not None:
+            task_context.push_xcom(context, task_context.FAILURE_XCOM, event.failure.to_json())
+        return failed_error(event, self._traceback(context, event))
+
+    def _traceback(self, context: Context, event: JobEvent) -> str:
+        """Return the traceback of the function that the job ran; empty for a command."""
+        return ""
 
     def _result(self, context: Context, event: JobEvent) -> Any:
         """Return what the task returns for a job that SUCCEEDED."""
