@@ -148,7 +148,7 @@ def running_since(submission_id: str) -> Flow[int | None]:
     ``dashboard/modules/node/node_head.py``).
     """
     try:
-        found = yield from list_state(ACTORS, {"name": f"_ray_internal_job_actor_{submission_id}"}, limit=1)
+        found = yield from list_state(ACTORS, [("name", "=", f"_ray_internal_job_actor_{submission_id}")], limit=1)
         if not found.rows:
             return None
         actor = quote(str(found.rows[0]["actor_id"]), safe="")
