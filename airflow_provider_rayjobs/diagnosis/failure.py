@@ -172,6 +172,9 @@ class Findings:
         if self._driver_node_died:
             return "NODE_DIED"
         candidates = [row for row in failed if str(row.get("task_id")) not in self._retried]
+        if self._tasks.number > len(self._tasks.rows):  # the last one may not have been read
+            most = {group.cause for group in groups if group.number >= MOST_OF_THEM * self._tasks.number}
+            candidates = [row for row in candidates if _cause_of(row) in most]
         if own not in _ENTRYPOINT_FAILED or not candidates:
             return own
         last = candidates[0]
@@ -179,10 +182,6 @@ class Findings:
         if failed_at and end and failed_at < end - 1000 * SHORTLY:
             return own
         cause = _cause_of(last)
-        if self._tasks.number > len(self._tasks.rows):  # another one may have failed later
-            number = next((group.number for group in groups if group.cause == cause), 0)
-            if number < MOST_OF_THEM * self._tasks.number:
-                return own
         if cause == "ACTOR_DIED":
             cause, _ = deaths.get(str(last.get("actor_id")), (cause, ""))
         return cause or own

@@ -118,7 +118,7 @@ def test_a_task_that_was_retried_is_not_the_cause() -> None:
 
 @pytest.mark.parametrize(("number", "cause"), [(4900, "OUT_OF_MEMORY"), (3000, "JOB_ENTRYPOINT_COMMAND_ERROR")])
 def test_the_cause_of_many_tasks_is_that_of_most(number: int, cause: str) -> None:
-    rows = [failed_task("OUT_OF_MEMORY", ended=9), failed_task(RAISED)]
+    rows = [failed_task("OUT_OF_MEMORY", ended=5), failed_task(RAISED, ended=9)]
     counts = {"OUT_OF_MEMORY": number, RAISED: 5000 - number}
     assert found(tasks=listed(*rows, number=5000), counts=counts).cause == cause
 
