@@ -1,0 +1,100 @@
+"""The network of the bench's pods: which port of the loopback address stands for the address of a pod.
+
+A real API server reaches the dashboard of a Ray head through its service proxy, at the pod's own address. Here heads
+run on the loopback address, which the server refuses. So pods get addresses that exist nowhere, and the server connects
+to them through this HTTP CONNECT proxy, which knows where each head really is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import tempfile
+from pathlib import Path
+
+from tests.support import environment, wire
+from tests.support.exchange import end
+from tests.support.loop_thread import LoopThread
+
+
+class PodNetwork:
+    """A proxy on a UNIX socket, as kube-apiserver's option for egress wants it; a context manager."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="rjpods", dir=environment.SHORT_TMP)
+        self.socket = Path(self._folder.name) / "proxy"
+        #: The real ports, by a pod's address and port.
+        self.routes: dict[tuple[str, int], int] = {}
+        #: Where the API server has connected to.
+        self.carried: list[tuple[str, int]] = []
+        self._numbers = itertools.count(256)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    def __enter__(self) -> PodNetwork:
+        self._thread = LoopThread("pod-network")
+        self._thread.call(self._listen())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.call(self._close())
+        self._thread.stop()
+        self._folder.cleanup()
+
+    def new_address(self) -> str:
+        """Return an address that no other pod has."""
+        high, low = divmod(next(self._numbers) % 65536, 256)
+        return f"10.244.{high}.{low}"
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_unix_server(self._serve, self.socket, limit=wire.HEAD_LIMIT)
+
+    async def _close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                head = await wire.read_head(reader)
+                if head is not None:
+                    await self._carry(head.first[1], reader, writer)
+        finally:
+            await end(writer)
+            self._tasks.discard(task)
+
+    async def _carry(self, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        address, _, port = target.rpartition(":")
+        self.carried.append((address, int(port)))
+        real = self.routes.get((address, int(port)))
+        try:
+            if real is None:
+                raise ConnectionRefusedError
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", real)
+        except OSError:
+            writer.write(b"HTTP/1.1 503 No such pod\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            await writer.drain()
+            return
+        writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+        pumps = [asyncio.ensure_future(_pump(*pair)) for pair in ((reader, up_writer), (up_reader, writer))]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await end(up_writer)
+            await asyncio.gather(*pumps, return_exceptions=True)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        async for piece in wire.until_eof(reader):
+            writer.write(piece)
+            await writer.drain()
