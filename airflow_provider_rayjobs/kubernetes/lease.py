@@ -131,6 +131,11 @@ class Lease:
         return not self.is_deleting and self.state in READY and bool(self.ray_cluster)
 
     @property
+    def is_spent(self) -> bool:
+        """Whether its job has ended: KubeRay ends its cluster, and the object is a record."""
+        return not self.is_deleting and self.state in ENDED and bool(self.job_id)
+
+    @property
     def has_succeeded(self) -> bool:
         """Whether its job has SUCCEEDED."""
         return not self.is_deleting and self.state == "Complete" and self.job_status == "SUCCEEDED"

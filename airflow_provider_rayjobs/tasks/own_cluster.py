@@ -147,7 +147,8 @@ class OwnCluster:
         chosen = self._chosen(found, results=results) if reattach else None
         for lease in found:
             mine = lease.label(leases.GENERATION) == self._owner.generation
-            if lease is not chosen and (lease.is_live or lease.is_deleting or not mine):
+            # One of this generation whose job has ended stays for `keep_seconds`, and as a record.
+            if lease is not chosen and not (mine and lease.is_spent):
                 self._end(lease, wait=True)
         if chosen is None:
             return self._create()
@@ -193,7 +194,7 @@ class OwnCluster:
         """End all clusters that any try of this task has left; errors are logged."""
         try:
             for lease in self._api.run(leases.find(self.namespace, self._owner)):
-                if lease.is_live:
+                if not lease.is_spent:
                     self._end(lease, wait=False)
         except RayJobsError as e:
             self._log.error("The task's cluster could not be ended: %s", e)
