@@ -6,6 +6,7 @@ Needs the extra: ``pip install 'airflow-provider-rayjobs[kubernetes]'``.
 
 from __future__ import annotations
 
+from airflow_provider_rayjobs.kuberay.shared import RayClusterDownOperator, RayClusterUpOperator, ray_cluster
 from airflow_provider_rayjobs.kubernetes.cluster import KubeRayCluster
 
-__all__ = ["KubeRayCluster"]
+__all__ = ["KubeRayCluster", "RayClusterDownOperator", "RayClusterUpOperator", "ray_cluster"]
