@@ -42,9 +42,6 @@ CONTEXT_KEYS = (
     "yesterday_ds_nodash",
 )
 
-#: Exit codes of a driver that was killed by SIGKILL: directly, or in a shell.
-_KILLED = (-9, 137)
-
 
 class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
     """
@@ -207,22 +204,12 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         return ReadyRuntimeEnv({**ready, "py_modules": [*(ready.get("py_modules") or []), uri]})
 
     def _outcome(self, context: Context, event: JobEvent) -> Any:
-        from airflow_provider_rayjobs.following.events import Outcome, describe_failure
-
         if event.progress is not None:
             self._push_progress(context, event.progress)
-        if event.outcome is Outcome.FAILED:
-            failure = self._failure(context, event)
-            hint = (
-                "\nThe driver was killed with SIGKILL, as the kernel does when memory runs out; reserve memory with "
-                "entrypoint_memory"
-            )
-            text = describe_failure(event) + (hint if event.exit_code in _KILLED else "")
-            raise RayJobFailedError(failure or text, submission_id=event.submission_id)
         return super()._outcome(context, event)
 
-    def _failure(self, context: Context, event: JobEvent) -> str | None:
-        """Return the error text with the function's own traceback; None if the driver wrote none."""
+    def _traceback(self, context: Context, event: JobEvent) -> str:
+        """Return the function's own traceback; empty if the driver wrote none."""
         from airflow_provider_rayjobs.compat import masking
         from airflow_provider_rayjobs.functions.result import traceback_of
 
@@ -232,12 +219,8 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
             record = self._read(context, job, event.submission_id)
         except RayJobsError as e:
             self.log.debug("No traceback of the function: %s", e)
-            return None
-        if record.outcome != "error":
-            return None
-        traceback = safe_text(masking.public_for(job)(traceback_of(record)))
-        what = traceback.rpartition("\n")[2]
-        return f"{event.address}: Ray job {event.submission_id} ended FAILED: {what}\n{traceback}"
+            return ""
+        return safe_text(masking.public_for(job)(traceback_of(record))) if record.outcome == "error" else ""
 
     def _result(self, context: Context, event: JobEvent) -> Any:
         from airflow_provider_rayjobs.tasks.earlier_tries import NewJobNeededError

@@ -32,6 +32,11 @@ No message contains a token, a cookie, a header's value or the value of an envir
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_provider_rayjobs.jobs import FailedTasks
+
 __all__ = [
     "RayAPIError",
     "RayAuthError",
@@ -193,7 +198,33 @@ class RayJobError(RayJobsError):
 
 
 class RayJobFailedError(RayJobError):
-    """The job ended FAILED."""
+    """
+    The job ended FAILED.
+
+    :param message: the full message.
+    :param submission_id: the job's submission id.
+    :param cause: Ray's word for the cause, such as ``OUT_OF_MEMORY``, ``NODE_DIED``, ``TASK_EXECUTION_EXCEPTION`` or
+        ``RUNTIME_ENV_SETUP_FAILURE``; see :class:`~airflow_provider_rayjobs.jobs.JobFailure`. Empty if it is not known.
+    :param exit_code: exit code of the job's entrypoint; negative for a signal. None if it is not known.
+    :param failed_tasks: the failed Ray tasks by cause, the most frequent first.
+    :param log_tail: the last lines of the job's log.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        submission_id: str = "",
+        cause: str = "",
+        exit_code: int | None = None,
+        failed_tasks: tuple[FailedTasks, ...] = (),
+        log_tail: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, submission_id=submission_id)
+        self.cause = cause
+        self.exit_code = exit_code
+        self.failed_tasks = failed_tasks
+        self.log_tail = log_tail
 
 
 class RayJobStoppedError(RayJobError):

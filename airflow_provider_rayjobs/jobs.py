@@ -13,7 +13,7 @@ cluster sends is checked in :meth:`JobDetails.from_json`, and nowhere else. Exam
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from airflow_provider_rayjobs.text.json_levels import MOST_LEVELS, has_at_most_levels
 from airflow_provider_rayjobs.text.safe_text import safe_value
 
-__all__ = ["JobDetails", "JobStatus", "VersionInfo"]
+__all__ = ["FailedTasks", "JobDetails", "JobFailure", "JobStatus", "VersionInfo"]
 
 #: Maximum length of a status; and of a version, a session's name or an error's type, in characters.
 LONGEST_STATUS = 64
@@ -224,3 +224,88 @@ class VersionInfo:
 
     ray_version: str
     session_name: str | None = None
+
+
+@dataclass(frozen=True)
+class FailedTasks:
+    """
+    The Ray tasks of a job that failed in one way.
+
+    Ray counts each attempt: a task that fails and is retried counts once for each failure.
+
+    Example::
+
+        tasks = FailedTasks("OUT_OF_MEMORY", 208, functions=("train_step",))
+        assert tasks.number == 208
+
+    :param cause: Ray's word for it (``ErrorType`` of ``common.proto``): ``OUT_OF_MEMORY``, ``NODE_DIED``,
+        ``WORKER_DIED``, ``ACTOR_DIED``, ``TASK_EXECUTION_EXCEPTION`` (the task's code raised) and others.
+    :param number: how many failed in this way.
+    :param message: Ray's most frequent text about it, as one line, without the job's secrets.
+    :param functions: names of the functions or classes, the most frequent first; at most three.
+    """
+
+    cause: str
+    number: int
+    message: str = ""
+    functions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class JobFailure:
+    """
+    Why a job FAILED, as far as Ray tells.
+
+    Example::
+
+        failure = JobFailure(cause="OUT_OF_MEMORY", exit_code=1, failed_tasks=(FailedTasks("OUT_OF_MEMORY", 208),))
+        assert JobFailure.from_json(failure.to_json()) == failure
+
+    :param cause: the cause of the Ray task that failed last (see :class:`FailedTasks`), else Ray's ``error_type`` of
+        the job, such as ``RUNTIME_ENV_SETUP_FAILURE`` or ``JOB_ENTRYPOINT_COMMAND_ERROR``; empty if Ray gave none.
+    :param exit_code: exit code of the job's entrypoint; negative for a signal. None if it is not known.
+    :param failed_tasks: the failed tasks by cause, the most frequent first.
+    :param tasks: how many tasks of the job Ray knows; 0 if that is not known.
+    :param dead_nodes: the nodes that died while the job ran, each with what Ray says.
+    :param dead_actors: what Ray says of the job's actors that died, by class; at most three.
+    """
+
+    cause: str = ""
+    exit_code: int | None = None
+    failed_tasks: tuple[FailedTasks, ...] = ()
+    tasks: int = 0
+    dead_nodes: tuple[str, ...] = ()
+    dead_actors: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the failure as JSON values, for events and XComs."""
+        failure: dict[str, Any] = safe_value(asdict(self))
+        return failure
+
+    @classmethod
+    def from_json(cls, data: Any) -> JobFailure:
+        """
+        Read what :meth:`to_json` returned; fields of a newer version are ignored.
+
+        :raises ValueError: it is not a failure.
+        """
+        try:
+            code = data["exit_code"]
+            return cls(
+                cause=str(data["cause"]),
+                exit_code=None if code is None else int(code),
+                failed_tasks=tuple(
+                    FailedTasks(
+                        cause=str(tasks["cause"]),
+                        number=int(tasks["number"]),
+                        message=str(tasks["message"]),
+                        functions=tuple(map(str, tasks["functions"])),
+                    )
+                    for tasks in data["failed_tasks"]
+                ),
+                tasks=int(data["tasks"]),
+                dead_nodes=tuple(map(str, data["dead_nodes"])),
+                dead_actors=tuple(map(str, data["dead_actors"])),
+            )
+        except (KeyError, TypeError, ValueError) as e:
+            raise ValueError(f"not the failure of a job ({e!r})") from None

@@ -151,6 +151,7 @@ class RayJobTrigger(_StopsItsJob):
     :param deadlines: end of each limit (``job_timeout``, ``execution_timeout``) by its name, in Unix seconds.
     :param pending_deadline: time by which the job must have left PENDING, in Unix seconds.
     :param stream_logs: whether to write the job's log lines to the task log.
+    :param log_progress: whether the task log tells each minute how many of the job's Ray tasks are done.
     :param reattached_at: time at which a later try took the job over, in Unix seconds.
     :param stop_on_kill: whether to stop the job when a user ends the task.
     :param cluster: instead of ``ray_conn_id``: a cluster that KubeRay made, as
@@ -168,6 +169,7 @@ class RayJobTrigger(_StopsItsJob):
         deadlines: dict[str, float] | None = None,
         pending_deadline: float | None = None,
         stream_logs: bool = True,
+        log_progress: bool = True,
         reattached_at: float | None = None,
         stop_on_kill: bool = True,
         cluster: dict[str, Any] | None = None,
@@ -184,6 +186,7 @@ class RayJobTrigger(_StopsItsJob):
             deadlines=dict(deadlines or {}),
             pending_deadline=pending_deadline,
             stream_logs=stream_logs,
+            log_progress=log_progress,
             reattached_at=reattached_at,
         )
 

@@ -96,7 +96,7 @@ def is_transient(response: Response) -> bool:
 def error_of(response: Response) -> RayJobsError:
     """Return the error that an unsuccessful answer stands for; no other function decides this."""
     status, address = response.status, response.address
-    said = _cause(response.public(response.text[-ERROR_TEXT_LIMIT:]))
+    said = cause_line(response.public(response.text[-ERROR_TEXT_LIMIT:]))
     facts: Any = {"status": status, "address": address, "reason": said}
     if is_transient(response):
         what = said if NO_AGENT in response.text else "the server, or a proxy in front of it, is not ready"
@@ -204,7 +204,7 @@ def no_jobs_api(response: Response, got: str) -> RayProtocolError:
     )
 
 
-def _cause(text: str) -> str:
+def cause_line(text: str) -> str:
     """Return the line of an error text that says what is wrong: the last line of the last Python traceback in it."""
     lines = [line.rstrip() for line in text.splitlines() if any(map(str.isalnum, line))]
     if not lines or lines[0].lstrip().startswith("<"):

@@ -37,6 +37,11 @@ class Contact:
         """Seconds until the budget is used up; infinite while there is contact."""
         return math.inf if self._lost_at is None else self._lost_at + self._budget - time.monotonic()
 
+    def is_slow(self, address: str) -> None:
+        """Note that a request has no answer yet."""
+        if self._lost_at is None:
+            self._log.info("No answer from %s yet; waiting", address)
+
     def failed(self, error: Exception, since: float | None = None) -> str | None:
         """
         Note that the cluster did not answer.

@@ -48,6 +48,9 @@ T = TypeVar("T")
 #: Bytes to read from the connection at a time.
 READ_SIZE = 64 * 1024
 
+#: Seconds without an answer after which the task log says so.
+SILENCE = 1.0
+
 #: Slowest speeds that an upload's time limits allow for, in bytes per second: for the whole upload, and from a proxy to
 #: the cluster.
 SLOWEST_UPLOAD = 100_000
@@ -152,18 +155,34 @@ class RequestsTransport:
         waits = absence_waits()
         while True:
             try:
-                answer = self._ask(request)
+                with self._noting_silence(request, contact):
+                    answer = self._ask(request)
             except RayTLSError:
                 raise
             except RayClusterUnreachableError as e:
                 if detail := contact.failed(e):
+                    # The detail has the text of this error; chained, both would be in the task log.
                     raise RayClusterUnreachableError(
                         f"{self.cluster.address}: {detail}", address=self.cluster.address
-                    ) from e
+                    ) from None
                 self._pause(max(0.0, min(next(waits), contact.left)))
             else:
                 contact.back()
                 return answer
+
+    @contextlib.contextmanager
+    def _noting_silence(self, request: Request, contact: Contact) -> Iterator[None]:
+        """Log soon that the cluster does not answer: a connection attempt may hang for ``connect_timeout``."""
+        if request.upload is not None:
+            yield
+            return
+        timer = threading.Timer(SILENCE, contact.is_slow, [self.cluster.address])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _pause(self, seconds: float) -> None:
         with self._breakable():

@@ -7,11 +7,14 @@ because neither its attributes nor (in ``airflow dags test``) the keyword argume
 
 from __future__ import annotations
 
+import re
+import signal
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_rayjobs import progress
+from airflow_provider_rayjobs.diagnosis.failure import failure_lines, in_words
 from airflow_provider_rayjobs.exceptions import (
     RayClusterUnreachableError,
     RayJobFailedError,
@@ -19,12 +22,21 @@ from airflow_provider_rayjobs.exceptions import (
     RayJobStoppedError,
     RayJobTimeoutError,
 )
+from airflow_provider_rayjobs.jobs import JobFailure
 from airflow_provider_rayjobs.text.safe_text import safe_value
 
 if TYPE_CHECKING:
     from airflow_provider_rayjobs.jobs import JobDetails
 
 EVENT_VERSION = 1
+
+#: Maximum length of the last line of a log that is shown elsewhere, in characters.
+LONGEST_LAST_LINE = 300
+
+#: Lines that Ray adds to a job's log.
+_OF_RAY = re.compile(r"(\x1b\[\d+m)?\(raylet\)|Running entrypoint for job |\S+ \S+ *INFO (job_manager|worker)\.py:")
+
+_COMMAND_FAILED = "Job entrypoint command failed with exit code"
 
 
 class Outcome(StrEnum):
@@ -54,6 +66,8 @@ class JobEvent:
     :param error_type: Ray's ``error_type``.
     :param exit_code: exit code of the driver.
     :param log_tail: last lines of the job's log.
+    :param log_shown: whether the task log has the job's whole log.
+    :param failure: for FAILED: why, as far as Ray tells; None if this could not be found out.
     :param reattached_at: Unix seconds at which a later try took over an earlier try's job, else None.
     :param ended_at: Unix seconds at which the end was noticed.
     :param progress: the function's last progress report that the followed log contained.
@@ -70,6 +84,8 @@ class JobEvent:
     error_type: str | None = None
     exit_code: int | None = None
     log_tail: tuple[str, ...] = ()
+    log_shown: bool = False
+    failure: JobFailure | None = None
     reattached_at: float | None = None
     ended_at: float = 0.0
     progress: dict[str, Any] | None = None
@@ -106,6 +122,8 @@ class JobEvent:
                     **values,
                     "outcome": Outcome(values["outcome"]),
                     "log_tail": tuple(map(str, values.get("log_tail") or ())),
+                    "log_shown": values.get("log_shown") is True,
+                    "failure": None if values.get("failure") is None else JobFailure.from_json(values["failure"]),
                     "progress": None if values.get("progress") is None else progress.checked(values["progress"]),
                 }
             )
@@ -116,19 +134,80 @@ class JobEvent:
         return event
 
 
-def describe_failure(event: JobEvent) -> str:
-    """Return the error text of a job that FAILED: exit code, Ray's message, and the last lines of the log."""
-    facts = [event.error_type or "", f"exit code {event.exit_code}" if event.exit_code is not None else ""]
-    known = ", ".join(fact for fact in facts if fact)
-    lines = [f"{event.address}: Ray job {event.submission_id} ended FAILED{f' ({known})' if known else ''}"]
-    message, tail = (event.message or "").strip(), "\n".join(event.log_tail)
-    if message and message.splitlines()[-1] in event.log_tail:
-        message = message.partition("\n")[0]  # the rest repeats the last ten lines of the log
-    if message:
-        lines += ["Ray's message:", message]
-    if tail:
-        lines += ["Last lines of the job's log:", tail]
+def failed_error(event: JobEvent, traceback: str = "") -> RayJobFailedError:
+    """
+    Return the error of a job that FAILED.
+
+    :param traceback: as for :func:`describe_failure`.
+    """
+    failure = _failure(event)
+    return RayJobFailedError(
+        describe_failure(event, traceback),
+        submission_id=event.submission_id,
+        cause=failure.cause,
+        exit_code=event.exit_code,
+        failed_tasks=failure.failed_tasks,
+        log_tail=event.log_tail,
+    )
+
+
+def _failure(event: JobEvent) -> JobFailure:
+    return event.failure or JobFailure(event.error_type or "", event.exit_code)
+
+
+def describe_failure(event: JobEvent, traceback: str = "") -> str:
+    """
+    Return the error text of a job that FAILED: the cause, what failed, Ray's message, and the end of the log.
+
+    Of a log that the task log has already, only the last line is repeated.
+
+    :param traceback: of the function that the job ran, without secrets. The function's job prints it, too.
+    """
+    failure = _failure(event)
+    known = "; ".join(fact for fact in (_cause_in_words(failure.cause), _exit_code_in_words(event.exit_code)) if fact)
+    raised = traceback.rstrip().rpartition("\n")[2]
+    lines = [f"Ray job FAILED: {raised or known or 'Ray gives no reason'}", *failure_lines(failure)]
+    if message := _message_without_log(event.message or "", has_tail=any(map(str.strip, event.log_tail))):
+        lines.append(f"Ray: {message}")
+    if traceback:
+        lines += [] if event.log_shown else [traceback.rstrip()]
+    elif not event.log_shown:
+        lines += ["Last lines of the job's log:", *event.log_tail] if event.log_tail else []
+    elif own := [line for line in event.log_tail if line.strip() and not _OF_RAY.match(line)]:
+        lines.append(f"Last line of the job's log: {own[-1][:LONGEST_LAST_LINE]}")
+    lines.append(f"The job is {event.submission_id} at {event.address}")
     return "\n".join(lines)
+
+
+def _cause_in_words(cause: str) -> str:
+    """Return a cause in words; empty for that of an entrypoint, whose exit code tells more."""
+    return "" if cause == "JOB_ENTRYPOINT_COMMAND_ERROR" else in_words(cause)
+
+
+def _exit_code_in_words(code: int | None) -> str:
+    """Describe an exit code; a shell reports a signal as 128 plus its number."""
+    if code is None:
+        return ""
+    number = -code if code < 0 else code - 128
+    if number == signal.SIGKILL:
+        hint = "if nobody sent it, the node's kernel did, for want of memory; reserve more with entrypoint_memory"
+        return f"exit code {code} (SIGKILL: {hint})"
+    names = {one.value: one.name for one in signal.Signals}
+    return f"exit code {code}{f' ({names[number]})' if number in names else ''}"
+
+
+def _message_without_log(message: str, *, has_tail: bool) -> str:
+    """
+    Return Ray's message without the end of the log that it quotes, if that is known or empty.
+
+    For an entrypoint that failed, nothing is left: the message only repeats the exit code (``job_manager.py`` of Ray
+    2.60: "Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):").
+    """
+    said, quotes, log = message.strip().partition(", last available logs")
+    if not quotes:
+        return said
+    log = log.partition("\n")[2].strip()
+    return f"{said}\n{log}" if log and not has_tail else "" if said.startswith(_COMMAND_FAILED) else said
 
 
 def raise_for_outcome(event: JobEvent) -> None:
@@ -148,7 +227,7 @@ def raise_for_outcome(event: JobEvent) -> None:
 def _raise(event: JobEvent) -> NoReturn:
     job = f"{event.address}: Ray job {event.submission_id}"
     if event.outcome is Outcome.FAILED:
-        raise RayJobFailedError(describe_failure(event), submission_id=event.submission_id)
+        raise failed_error(event)
     if event.outcome is Outcome.STOPPED:
         raise RayJobStoppedError(
             f"{job} was stopped by somebody other than this task ({event.message or 'no message'})",

@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Any, Self
 from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.cluster_status import ClusterResources, cluster_resources
 from airflow_provider_rayjobs.client.listing import count_actors, read_list
+from airflow_provider_rayjobs.diagnosis.failure import why_failed
 from airflow_provider_rayjobs.diagnosis.pending import why_pending
+from airflow_provider_rayjobs.diagnosis.tasks import JobTasks, job_tasks
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
 from airflow_provider_rayjobs.following.head_load import LEAST_WATCHED, LIST_COST, LOOK_COST, NO_LIST, HeadLoad, Plan
 from airflow_provider_rayjobs.following.stream_slots import StreamSlots
 from airflow_provider_rayjobs.following.subscription import FollowedJob, Subscription, Trouble
-from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
+from airflow_provider_rayjobs.jobs import JobDetails, JobFailure, JobStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,6 +62,14 @@ ESTIMATE_PATIENCE = 10.0
 RESOURCES_HOLD = 10.0
 EXPLAIN_TIMEOUT = 10.0
 
+#: Most failed jobs that are looked into at the same time; and the seconds of the head's time that one takes, if it has
+#: few tasks.
+DIAGNOSES_AT_ONCE = 2
+DIAGNOSIS_COST = 0.03
+
+#: Share of the head's time that counting the tasks of jobs may take.
+TASKS_SHARE = 0.02
+
 #: Seconds until a poller that crashed continues.
 CRASH_PAUSE = 1.0
 
@@ -89,6 +99,9 @@ class Poller:
         self._plan = (-math.inf, NO_LIST)  # when it was made, and the plan
         self._last_list = -math.inf
         self._no_list_before = -math.inf
+        self._diagnoses = asyncio.Semaphore(DIAGNOSES_AT_ONCE)
+        self._counting = asyncio.Lock()
+        self._counts_from = -math.inf  # when the next count may begin
         self._reading_resources = asyncio.Lock()
         self._resources: tuple[float, ClusterResources | None] = (-math.inf, None)  # when they were read
 
@@ -156,6 +169,41 @@ class Poller:
         except (RayJobsError, TimeoutError):
             return ""
         return why_pending(job, resources, public)
+
+    async def why_failed(self, job: JobDetails, public: Callable[[str], str]) -> JobFailure | None:
+        """
+        Find out why a job FAILED; None if this takes more than :data:`EXPLAIN_TIMEOUT` seconds.
+
+        :param public: removes the job's secrets from text.
+        """
+        try:
+            async with asyncio.timeout(EXPLAIN_TIMEOUT), self._diagnoses:
+                await asyncio.sleep(self.load.pause(DIAGNOSIS_COST, time.monotonic()))
+                return await self.transport.run(why_failed(job, public))
+        except (RayJobsError, TimeoutError):
+            return None
+
+    async def job_tasks(self, submission_id: str, ray_job_id: str | None) -> JobTasks | None:
+        """
+        Count a job's Ray tasks; None if it has none, or they can't be counted.
+
+        The counts for all followers take at most :data:`TASKS_SHARE` of the head's time, so this may wait for minutes.
+
+        :param ray_job_id: Ray's id of the job, if it is known.
+        """
+        async with self._counting:
+            await asyncio.sleep(max(self._counts_from - time.monotonic(), 0.0))
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(EXPLAIN_TIMEOUT):
+                    if not ray_job_id:  # the job had not connected to Ray when it was last seen
+                        ray_job_id = (await self.transport.run(verbs.get_job_info(submission_id))).job_id
+                    return await self.transport.run(job_tasks(ray_job_id)) if ray_job_id else None
+            except (RayJobsError, TimeoutError):
+                return None
+            finally:
+                now = time.monotonic()
+                self._counts_from = now + (now - began) / TASKS_SHARE
 
     def _hurry(self, job: FollowedJob) -> None:
         job.hint(time.monotonic())

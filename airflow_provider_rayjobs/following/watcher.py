@@ -16,12 +16,13 @@ from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.contact import Contact
 from airflow_provider_rayjobs.client.log_files import read_file
 from airflow_provider_rayjobs.diagnosis.pending import explain_pauses
+from airflow_provider_rayjobs.diagnosis.tasks import progress_line
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayJobNotFoundError, RayJobsError
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome, event_of_job, may_run_hint
 from airflow_provider_rayjobs.following.lines import TAIL_LINES, LineWriter
 from airflow_provider_rayjobs.following.log_stream import LogFollower
 from airflow_provider_rayjobs.following.poller import LONGEST_LOST_INTERVAL
-from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
+from airflow_provider_rayjobs.jobs import JobDetails, JobFailure, JobStatus
 from airflow_provider_rayjobs.progress import ProgressLines
 from airflow_provider_rayjobs.text.safe_text import safe_text, without_logins
 
@@ -44,6 +45,9 @@ LIMIT_STOP_TOTAL = 60.0
 #: Longest time in seconds for reading only the log's last lines.
 TAIL_PATIENCE = 8.0
 
+#: Seconds between two counts of a job's Ray tasks, and from RUNNING to the first one.
+COUNT_EVERY = 60.0
+
 #: Seconds for which limits that have passed wait for the first answer about a job, which may have ended in time.
 FIRST_LOOK_PATIENCE = 10.0
 
@@ -60,6 +64,7 @@ class Watch:
     :param deadlines: name of a limit (``job_timeout``, ``execution_timeout``) to Unix seconds.
     :param pending_deadline: Unix seconds at which the job must have left PENDING.
     :param stream_logs: whether the job's lines are written to the log.
+    :param log_progress: whether the log tells each minute how many of the job's Ray tasks are done.
     :param reattached_at: Unix seconds at which a later try took the job over.
     """
 
@@ -70,6 +75,7 @@ class Watch:
     deadlines: Mapping[str, float] = field(default_factory=dict)
     pending_deadline: float | None = None
     stream_logs: bool = True
+    log_progress: bool = True
     reattached_at: float | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -142,9 +148,9 @@ class JobWatcher:
         streaming = None
         if self._watch.stream_logs:
             # After a takeover, such as a triggerer restart, the log is read from its beginning: Ray keeps no positions.
-            self._log.info("Log of Ray job %s, from its first line:", self._watch.submission_id)
+            self._log.info("The job's log, from its first line:")
             streaming = asyncio.ensure_future(self._stream())
-        explaining = asyncio.ensure_future(self._explain_wait())
+        explaining = asyncio.ensure_future(self._explain())
         looking = asyncio.ensure_future(self._until_over())
         try:
             event = await self._first_of(looking, streaming, explaining)
@@ -160,14 +166,15 @@ class JobWatcher:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        # Airflow writes events into logs and its database, so they hold only the lines that somebody will read.
-        tail = await self._tail() if event.outcome is Outcome.FAILED else ()
         self._progress.flush()
         if self._ended_at is not None and self._status is not None:
-            seconds = max(self._ended_at - self._watch.submitted_at, 0.0)
-            page = self._transport.cluster.job_page(self._watch.submission_id)
-            self._log.info(_end_line(self._watch.submission_id, str(self._status), seconds, self._spent, page))
-        return replace(self._masked(event), log_tail=tail, ended_at=time.time())
+            self._log.info(_end_line(str(self._status), self._ended_at - self._watch.submitted_at, self._spent))
+        event = self._masked(event)
+        if event.outcome is Outcome.FAILED:
+            # Airflow writes events into logs and its database, so they hold only the lines that somebody will read.
+            tail, failure = await asyncio.gather(self._tail(), self._why_failed())
+            event = replace(event, log_tail=tail, log_shown=self._logs.complete, failure=failure)
+        return replace(event, ended_at=time.time())
 
     def _masked(self, event: JobEvent) -> JobEvent:
         """Return an event without secrets: Airflow keeps it in its database, and a job's texts may hold some."""
@@ -184,6 +191,34 @@ class JobWatcher:
             error_type=event.error_type and shown(event.error_type),
             progress=report and {**report, "message": shown(report["message"])},
         )
+
+    async def _explain(self) -> None:
+        """Log why the job waits, and then how far it is."""
+        await self._explain_wait()
+        if self._watch.log_progress:
+            await self._report_tasks()
+
+    async def _report_tasks(self) -> None:
+        """Log how many Ray tasks are done, once a minute at most, if that has changed."""
+        known, job_id = None, None
+        while True:
+            await asyncio.sleep(COUNT_EVERY)
+            # A function that reports its progress says more than its tasks do.
+            if self._status is not JobStatus.RUNNING or self._contact.lost or self._progress.last is not None:
+                continue
+            job_id = job_id or (self._job.job_id if self._job else None)
+            tasks = await self._poller.job_tasks(self._watch.submission_id, job_id)
+            if tasks is not None and tasks != known and self._status is JobStatus.RUNNING:
+                known = tasks
+                self._log.info(progress_line(tasks, self._public))
+
+    async def _why_failed(self) -> JobFailure | None:
+        """Find out why the job FAILED; None if this can't be found out. It never changes the outcome."""
+        try:
+            return await self._poller.why_failed(self._job, self._public) if self._job else None
+        except Exception as e:  # noqa: BLE001 - a cluster may say anything
+            self._log.info("Why the job failed can't be found out: %r", e)
+            return None
 
     async def _explain_wait(self) -> None:
         """Log why the job is PENDING, at growing intervals, until it is not."""
@@ -301,12 +336,11 @@ class JobWatcher:
         if not status.is_known:
             self._log.warning("Ray reports the unknown job status %s; it is treated as not terminal", status)
         now = time.time()
-        if self._status is None:
-            self._log.info("Ray job %s is %s", self._watch.submission_id, status)
-        else:
-            spent = now - self._status_since
-            self._spent.append((str(self._status), spent))
-            self._log.info("Ray job %s is %s after %.1f s %s", self._watch.submission_id, status, spent, self._status)
+        if self._status is not None:
+            self._spent.append((str(self._status), now - self._status_since))
+        if not status.is_terminal:  # the end has a line of its own, once the job's log is complete
+            earlier = f" after {self._spent[-1][1]:.1f} s {self._spent[-1][0]}" if self._spent else ""
+            self._log.info("%s%s", status, earlier)
         self._status, self._status_since = status, now
 
     def _event(self, outcome: Outcome, detail: str) -> JobEvent:
@@ -410,13 +444,19 @@ class JobWatcher:
         return self._event(Outcome.TIMEOUT, f"{what}; {result}")
 
 
-def _end_line(submission_id: str, status: str, seconds: float, spent: Sequence[tuple[str, float]], page: str) -> str:
+def _end_line(status: str, seconds: float, spent: Sequence[tuple[str, float]]) -> str:
     """
     Return the log line that summarizes a job.
 
     :param seconds: from the submission to the job's end.
-    :param spent: each status that was seen, and for how many seconds.
-    :param page: URL of the job's page.
+    :param spent: each status that was seen, and for how many seconds. The last one lasted until the job's end, which is
+        seen later; so the durations add up.
     """
-    parts = ", ".join(f"{earlier} {held:.1f} s" for earlier, held in spent)
-    return f"Ray job {submission_id} {status} after {seconds:.1f} s{f' ({parts})' if parts else ''}: {page}"
+    total = tenths = max(round(10 * seconds), 0)
+    parts = []
+    for number, (earlier, held) in enumerate(spent, start=1):
+        part = tenths if number == len(spent) else min(round(10 * held), tenths)
+        tenths -= part
+        parts.append(f"{earlier} {part / 10:.1f} s")
+    listed = ", ".join(parts)
+    return f"{status} after {total / 10:.1f} s{f' ({listed})' if parts else ''}"

@@ -24,7 +24,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_rayjobs.cluster.fields import DEFAULT_CONN_ID
-from airflow_provider_rayjobs.exceptions import RayJobsError, RayPackageError
+from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobsError, RayPackageError
 from airflow_provider_rayjobs.links import RayJobLink
 from airflow_provider_rayjobs.operators.own_cluster import MakesCluster, as_ref
 
@@ -92,6 +92,8 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
     :param job_timeout: seconds from the submission after which the job is stopped and the task fails.
     :param pending_timeout: seconds that the job may be PENDING before it is stopped and the task fails.
     :param stream_logs: whether the job's lines appear in the task log while it runs.
+    :param log_progress: whether the task log tells how many of the job's Ray tasks are done, at most once a minute, for
+        a job that runs longer than that. A function that reports its own progress needs no such lines.
     :param stop_on_kill: whether the job is stopped when the task is killed, marked or cleared, or times out.
     :param reattach: whether a try follows the job of an earlier try that was lost; if not, that job is stopped.
     :return: the submission id, as XCom.
@@ -144,6 +146,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         job_timeout: float | str | None = None,
         pending_timeout: float | str | None = None,
         stream_logs: bool = True,
+        log_progress: bool = True,
         stop_on_kill: bool = True,
         reattach: bool = True,
         **kwargs: Any,
@@ -169,6 +172,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         self.job_timeout = job_timeout
         self.pending_timeout = pending_timeout
         self.stream_logs = stream_logs
+        self.log_progress = log_progress
         self.stop_on_kill = stop_on_kill
         self.reattach = reattach
         self._arguments.check()
@@ -377,8 +381,8 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         if self._guard is not None:
             self._guard.accept()
         self._hand_over(submission_id)
-        self.log.info("Submitted Ray job %s: %s", submission_id, self.hook.cluster.job_page(submission_id))
-        log_group(self.log, f"What was submitted as Ray job {submission_id}", lines)
+        self.log.info("Submitted %s", self.hook.cluster.job_page(submission_id))
+        log_group(self.log, "What was submitted", lines)
         return self._watch(context, submission_id, now, session)
 
     def _take_over(self, context: Context, found: JobDetails, session: str | None) -> Watch:
@@ -388,8 +392,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
             self._guard.announce(submission_id, exists=True)
         self._push_id(context, submission_id)
         self._hand_over(submission_id)
-        page = self.hook.cluster.job_page(submission_id)
-        self.log.info("Reattached to Ray job %s, which is %s: %s", submission_id, found.status, page)
+        self.log.info("Reattached, the job is %s: %s", found.status, self.hook.cluster.job_page(submission_id))
         started = (found.start_time or now * 1000) / 1000
         return self._watch(context, submission_id, started, session, now)
 
@@ -469,6 +472,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
             deadlines=deadlines,
             pending_deadline=None if pending_timeout is None else submitted_at + pending_timeout,
             stream_logs=self.stream_logs,
+            log_progress=self.log_progress,
             reattached_at=reattached_at,
         )
 
@@ -590,8 +594,23 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         if event.outcome is Outcome.STOPPED and reattached and event.ended_at - reattached < REATTACH_GRACE:
             self.log.info("Ray job %s was stopped together with its own try; submitting a new job", event.submission_id)
             raise NewJobNeededError
+        if event.outcome is Outcome.FAILED:
+            raise self._failed(context, event)
         raise_for_outcome(event)
         return self._result(context, event)
+
+    def _failed(self, context: Context, event: JobEvent) -> RayJobFailedError:
+        """Store why the job FAILED, and return the error."""
+        from airflow_provider_rayjobs.following.events import failed_error
+        from airflow_provider_rayjobs.tasks import context as task_context
+
+        if event.failure is not None:
+            task_context.push_xcom(context, task_context.FAILURE_XCOM, event.failure.to_json())
+        return failed_error(event, self._traceback(context, event))
+
+    def _traceback(self, context: Context, event: JobEvent) -> str:
+        """Return the traceback of the function that the job ran; empty for a command."""
+        return ""
 
     def _result(self, context: Context, event: JobEvent) -> Any:
         """Return what the task returns for a job that SUCCEEDED."""

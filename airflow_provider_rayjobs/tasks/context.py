@@ -25,6 +25,9 @@ DEFERRED_TRY_XCOM = "deferred_try"
 #: XCom key of the submission id of the job that the task follows.
 SUBMISSION_ID_XCOM = "submission_id"
 
+#: XCom key of why the job FAILED, as JSON of :class:`~airflow_provider_rayjobs.jobs.JobFailure`.
+FAILURE_XCOM = "ray_job_failure"
+
 
 def task_identity(context: Context, deployment: str, number: int = 1) -> TaskIdentity:
     """

@@ -27,7 +27,7 @@ def test_no_text_of_a_job_ends_the_triggerer_or_another_task(airflow_env: Airflo
     for how in BOTH:
         airflow_env.wait_task(DAG, "any", f"fails_{how}", "failed", timeout=240)
         log = airflow_env.task_log(DAG, "any", f"fails_{how}")
-        error = log[log.index("ended FAILED") :]
+        error = log[log.index("Ray job FAILED") :]
         assert "exit code 3" in error
         assert r"reason: \x00 binary" in error
 
@@ -52,7 +52,7 @@ def test_no_text_of_a_job_ends_the_triggerer_or_another_task(airflow_env: Airflo
 
     airflow_env.wait_task(DAG, "any", "fails_quietly", "failed", timeout=240)
     log = airflow_env.task_log(DAG, "any", "fails_quietly")
-    error = log[log.index("ended FAILED") :]
+    error = log[log.index("Ray job FAILED") :]
     assert "exit code 3" in error
     assert r"reason: \x00 binary" in error
 

@@ -59,8 +59,8 @@ def test_job_is_followed_without_a_worker(airflow: AirflowEnv, ray_head: RayHead
     assert airflow.xcom(DAG, "plain", "job") == job["submission_id"]
     log = airflow.task_log(DAG, "plain", "job")
     assert log.count("bye from the driver") == 1
-    assert f"::group::What was submitted as Ray job {job['submission_id']}" in log
-    assert log.count(f"Ray job {job['submission_id']} SUCCEEDED after ") == 1
+    assert "::group::What was submitted" in log
+    assert log.count("SUCCEEDED after ") == 1
 
 
 def test_failing_job_fails_each_try_with_its_output(airflow: AirflowEnv, ray_head: RayHead, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_failing_job_fails_each_try_with_its_output(airflow: AirflowEnv, ray_hea
     assert starts(trace) == 2
     for number, job in enumerate(jobs, start=1):
         log = airflow.task_log("rj_quiet", "failing", "job", number)
-        error = log[log.rindex("\n", 0, log.index("ended FAILED")) :]
+        error = log[log.index("Ray job FAILED") :]
         assert "exit code 7" in error
         assert "bye from the driver" in error
         assert job["submission_id"] in error

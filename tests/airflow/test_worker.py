@@ -69,10 +69,10 @@ def test_failing_job_fails_each_try_with_its_traceback(airflow: AirflowEnv, ray_
     assert [job["status"] for job in jobs_of(ray_head, "worker-failing")] == ["FAILED", "FAILED"]
     for number, job in enumerate(jobs_of(ray_head, "worker-failing"), start=1):
         log = airflow.task_log(DAG, "worker-failing", "job", number)
-        error = log[log.index("ended FAILED") :]
+        error = log[log.index("Ray job FAILED") :]
         assert "exit code 1" in error
-        assert "Traceback (most recent call last)" in error
-        assert "ValueError: no such shard" in error
+        assert "Last line of the job's log: ValueError: no such shard" in error
+        assert log.count('raise ValueError("no such "') == 1
         assert job["submission_id"] in log
 
 

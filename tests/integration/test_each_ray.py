@@ -103,7 +103,7 @@ def test_a_task_ends_as_its_job_ends(hook: RayJobHook, deferrable: bool) -> None
     job = done.run()
     assert "all is well" in done.lines
     failed = task("echo boom; exit 3")
-    with pytest.raises(RayJobFailedError, match=r"(?s)ended FAILED.*boom"):
+    with pytest.raises(RayJobFailedError, match=r"(?s)^Ray job FAILED: exit code \d.*boom"):
         failed.run()
     assert RayStopJobOperator(task_id="stop", submission_id=job).execute({}) == "SUCCEEDED"
     RayDeleteJobOperator(task_id="delete", submission_id=job).execute({})

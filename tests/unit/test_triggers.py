@@ -31,6 +31,7 @@ JOB = {
     "poll_interval": 7.5,
     "deadlines": {"job_timeout": 1700000100.0, "execution_timeout": 1700000200.0},
     "pending_deadline": 1700000050.0,
+    "log_progress": False,
     "stream_logs": False,
     "reattached_at": 1700000001.5,
     "stop_on_kill": False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,9 +21,10 @@ from airflow_provider_rayjobs.following.events import (
     may_run_hint,
     raise_for_outcome,
 )
-from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
+from airflow_provider_rayjobs.jobs import FailedTasks, JobDetails, JobFailure, JobStatus
 
 ADDRESS = "http://ray:8265"
+KILLED = "if nobody sent it, the node's kernel did, for want of memory; reserve more with entrypoint_memory"
 GOOD = JobEvent("a", ADDRESS, Outcome.SUCCEEDED).to_json()
 
 
@@ -37,6 +39,15 @@ def events(text: st.SearchStrategy[str]) -> st.SearchStrategy[JobEvent]:
         error_type=st.none() | text,
         exit_code=st.none() | st.integers(-(2**31), 2**31),
         log_tail=st.lists(text).map(tuple),
+        log_shown=st.booleans(),
+        failure=st.none()
+        | st.builds(
+            JobFailure,
+            cause=text,
+            exit_code=st.none() | st.integers(-(2**31), 2**31),
+            failed_tasks=st.lists(st.builds(FailedTasks, text, st.integers(1, 9), text, st.tuples(text))).map(tuple),
+            dead_nodes=st.tuples(text),
+        ),
         reattached_at=st.none() | st.floats(0, 1e10),
         ended_at=st.floats(0, 1e10),
         progress=st.none() | st.builds(dict, done=st.just(1), total=st.none(), message=text),
@@ -103,7 +114,8 @@ def test_every_other_outcome_has_its_error_with_address_and_id(outcome: Outcome,
     with pytest.raises(errors.RayJobsError) as caught:
         raise_for_outcome(event(outcome, detail="exceeded its job_timeout"))
     assert type(caught.value) is kind
-    assert str(caught.value).startswith(f"{ADDRESS}: Ray job a ")
+    text = str(caught.value)
+    assert text.endswith(f"The job is a at {ADDRESS}") or text.startswith(f"{ADDRESS}: Ray job a ")
     if outcome not in (Outcome.FAILED, Outcome.STOPPED):
         assert "exceeded its job_timeout" in str(caught.value)
     if isinstance(caught.value, errors.RayJobError):
@@ -141,24 +153,71 @@ def test_a_failure_tells_type_exit_code_message_and_log() -> None:
         )
     )
     assert text.splitlines() == [
-        "http://ray:8265: Ray job a ended FAILED (RUNTIME_ENV_SETUP_FAILURE, exit code 2)",
-        "Ray's message:",
-        "pip failed",
+        "Ray job FAILED: runtime env setup failure; exit code 2",
+        "Ray: pip failed",
         "no such package",
         "Last lines of the job's log:",
         "one",
         "two",
+        "The job is a at http://ray:8265",
     ]
 
 
 def test_a_failed_commands_log_is_not_told_twice() -> None:
-    failed = {"error_type": "JOB_ENTRYPOINT_COMMAND_ERROR", "message": "exit code 1, last logs:\nboom\n"}
-    assert describe_failure(event(Outcome.FAILED, log_tail=("boom",), **failed)).count("boom") == 1
+    said = "Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):\n"
+    failed = {"error_type": "JOB_ENTRYPOINT_COMMAND_ERROR", "exit_code": 1, "message": said + "boom\n"}
+    start, end = "Ray job FAILED: exit code 1\n", "\nThe job is a at http://ray:8265"
+    told = describe_failure(event(Outcome.FAILED, log_tail=("one", "boom"), **failed))
+    assert told == f"{start}Last lines of the job's log:\none\nboom{end}"
     assert describe_failure(event(Outcome.FAILED, **failed)).count("boom") == 1
+    shown = event(Outcome.FAILED, log_tail=("one", "boom", "", "\x1b[33m(raylet)\x1b[0m A worker died"), log_shown=True)
+    told = describe_failure(replace(shown, **failed))
+    assert told == f"{start}Last line of the job's log: boom{end}"
+    told = describe_failure(replace(shown, log_tail=(), **{**failed, "message": said}))
+    assert told == start + end.strip()
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_the_traceback_of_a_function_is_told_once(shown: bool) -> None:
+    sent = event(Outcome.FAILED, log_tail=("LookupError: ü",), log_shown=shown)
+    told = describe_failure(sent, "Traceback (most recent call last):\n  …\nLookupError: ü")
+    assert told.splitlines()[0] == "Ray job FAILED: LookupError: ü"
+    assert ("Traceback" in told) is not shown
 
 
 def test_a_failure_without_any_word_still_says_so() -> None:
-    assert describe_failure(event(Outcome.FAILED)) == "http://ray:8265: Ray job a ended FAILED"
+    told = describe_failure(event(Outcome.FAILED))
+    assert told == "Ray job FAILED: Ray gives no reason\nThe job is a at http://ray:8265"
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (0, "exit code 0"),
+        (7, "exit code 7"),
+        (143, "exit code 143 (SIGTERM)"),
+        (-15, "exit code -15 (SIGTERM)"),
+        (137, f"exit code 137 (SIGKILL: {KILLED})"),
+        (-9, f"exit code -9 (SIGKILL: {KILLED})"),
+        (255, "exit code 255"),
+    ],
+)
+def test_an_exit_code_that_stands_for_a_signal_names_it(code: int, words: str) -> None:
+    assert describe_failure(event(Outcome.FAILED, exit_code=code)).splitlines()[0] == f"Ray job FAILED: {words}"
+
+
+def test_the_error_of_a_failed_job_has_what_a_retry_policy_needs() -> None:
+    failure = JobFailure("OUT_OF_MEMORY", 1, (FailedTasks("OUT_OF_MEMORY", 2, "7 of 8 GB", ("train",)),), tasks=3)
+    sent = event(Outcome.FAILED, exit_code=1, error_type="JOB_ENTRYPOINT_COMMAND_ERROR", failure=failure)
+    with pytest.raises(errors.RayJobFailedError) as caught:
+        raise_for_outcome(JobEvent.from_json(json.loads(json.dumps(sent.to_json()))))
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert (error.cause, error.exit_code, error.failed_tasks) == ("OUT_OF_MEMORY", 1, failure.failed_tasks)
+        assert str(error).splitlines()[:3] == [
+            "Ray job FAILED: out of memory; exit code 1",
+            "2 of 3 Ray tasks failed (each attempt counts):",
+            "  2 out of memory in train: 7 of 8 GB",
+        ]
 
 
 @pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED", "STOPPED"])

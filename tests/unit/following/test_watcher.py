@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import time
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -114,11 +115,23 @@ def test_each_status_is_logged_once_when_it_changes(
     job = scripted_ray.add_job("a", "PENDING")
     job.reads.extend(["PENDING", "PENDING", "RUNNING", "RUNNING", "ON_HOLD", "ON_HOLD", "SUCCEEDED"])
     run(scripted_ray, stream_logs=False)
-    said = [line for line in messages(caplog) if line.startswith("Ray job a is ")]
-    assert [line.split()[4] for line in said] == ["PENDING", "RUNNING", "ON_HOLD", "SUCCEEDED"]
-    assert said[1].endswith(" s PENDING")
+    said = [line for line in messages(caplog) if line.partition(" ")[0].isupper()]
+    assert [line.split()[0] for line in said] == ["PENDING", "RUNNING", "ON_HOLD", "SUCCEEDED"]
+    assert re.fullmatch(r"RUNNING after \d\.\d s PENDING", said[1])
     spent = r"PENDING \d\.\d s, RUNNING \d\.\d s, ON_HOLD \d\.\d s"
-    assert re.fullmatch(rf"Ray job a SUCCEEDED after \d+\.\d s \({spent}\): http://.*/#/jobs/a", messages(caplog)[-1])
+    assert re.fullmatch(rf"SUCCEEDED after \d+\.\d s \({spent}\)", messages(caplog)[-1])
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["PENDING", "RUNNING"]), st.floats(0, 1e6)), max_size=4),
+    st.floats(-10, 1e6),
+)
+def test_the_durations_of_the_last_line_add_up(spent: list[tuple[str, float]], seconds: float) -> None:
+    line = watcher._end_line("SUCCEEDED", seconds, spent)
+    total, *parts = (Decimal(number) for number in re.findall(r"-?\d+\.\d", line))
+    assert total >= 0
+    assert sum(parts) == (total if spent else 0)
+    assert all(part >= 0 for part in parts)
 
 
 def test_the_jobs_lines_go_to_the_log_only_when_wished(
@@ -275,7 +288,7 @@ def test_a_deadline_stops_the_job(name: str, scripted_ray: ScriptedRay, caplog: 
     assert event.detail.endswith("; it was stopped")
     assert scripted_ray.jobs["a"].status == "STOPPED"
     assert any("exceeded its" in line and "stopping it" in line for line in messages(caplog))
-    assert re.fullmatch(r"Ray job a STOPPED after \d\.\d s \(RUNNING \d\.\d s\): http.*", messages(caplog)[-1])
+    assert re.fullmatch(r"STOPPED after \d\.\d s \(RUNNING \d\.\d s\)", messages(caplog)[-1])
 
 
 def test_a_deadline_is_met_in_time_whatever_the_poll_interval(
