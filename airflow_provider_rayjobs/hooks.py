@@ -17,7 +17,7 @@ from airflow_provider_rayjobs.client.threads import in_own_thread
 from airflow_provider_rayjobs.cluster.fields import CONN_TYPE, DEFAULT_CONN_ID, field_behaviour, form_widgets
 from airflow_provider_rayjobs.compat.connections import load_cluster, read_cluster
 from airflow_provider_rayjobs.compat.masking import register_cluster, register_env_vars
-from airflow_provider_rayjobs.exceptions import RayJobsError
+from airflow_provider_rayjobs.exceptions import RayJobsError, RayKubernetesRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
@@ -420,7 +420,12 @@ def _ref(cluster: ClusterRef | Mapping[str, Any] | None) -> ClusterRef | None:
         return None
     from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
 
-    return cluster if isinstance(cluster, ClusterRef) else ClusterRef.from_json(cluster)
+    if isinstance(cluster, ClusterRef):
+        return cluster
+    try:
+        return ClusterRef.from_json(cluster)
+    except ValueError as e:
+        raise RayKubernetesRefusedError(str(e)) from e
 
 
 def _prepare(transport: RequestsTransport, runtime_env: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,6 @@ DEFAULT_KUBERNETES_CONN_ID = "kubernetes_default"
 #: Default of ``start_timeout``, in seconds.
 START_TIMEOUT = 1200.0
 
-#: Default of ``keep_seconds``: the task has to see the job's end, and to read the end of its log.
-KEEP_SECONDS = 60
-
 #: The ways in which a head is reached; all others are templates of a URL.
 SERVICE, PROXY = "service", "proxy"
 
@@ -29,8 +26,8 @@ class KubeRayCluster:
     A Ray cluster that KubeRay makes for one task, or for several tasks of a DAG run.
 
     The cluster lives as long as the job. A retry after a lost worker takes over cluster and job; a user's clear gets a
-    new cluster, and ends the old one. KubeRay deletes the cluster ``keep_seconds`` after the job's end, and a cluster
-    that never got a job half of ``start_timeout`` after ``start_timeout``.
+    new cluster, and ends the old one. KubeRay deletes the cluster ``keep_seconds`` after the job's end, and one that
+    never got a job at a deadline, which is half as long again as ``start_timeout``.
 
     Example::
 
@@ -55,8 +52,8 @@ class KubeRayCluster:
     :param labels: labels of the RayJob, for instance for Kueue or a cost tool.
     :param annotations: annotations of the RayJob.
     :param start_timeout: seconds within which the cluster must be ready.
-    :param keep_seconds: seconds for which the cluster stays after the job's end. The task must have noticed the end by
-        then, and have read the job's log and its function's value.
+    :param keep_seconds: seconds for which the cluster stays after the job's end. If the task does not see the end, two
+        minutes are added.
     :param access: how the head is reached: ``service`` (its Kubernetes service, from within Kubernetes), ``proxy`` (the
         Kubernetes API server's proxy to this service), or a URL with ``{namespace}``, ``{cluster}`` (the RayCluster's
         name) and ``{service}``.
@@ -83,7 +80,7 @@ class KubeRayCluster:
         labels: Mapping[str, str] | None = None,
         annotations: Mapping[str, str] | None = None,
         start_timeout: float | str = START_TIMEOUT,
-        keep_seconds: int | str = KEEP_SECONDS,
+        keep_seconds: int | str = 0,
         access: str = SERVICE,
     ) -> None:
         given: Any = spec

@@ -251,6 +251,20 @@ def set_job(namespace: str, name: str, uid: str, submission_id: str) -> Flow[Lea
         raise
 
 
+def set_keep(namespace: str, name: str, uid: str, seconds: int) -> Flow[None]:
+    """
+    Tell KubeRay how long the cluster is to stay after its job's end; it asks for this again and again.
+
+    :param seconds: counted from the job's end.
+    """
+    patch = {"metadata": {"uid": uid}, "spec": {"ttlSecondsAfterFinished": seconds}}
+    try:
+        yield Call("patch", RAYJOBS, namespace, {"name": name, "body": patch})
+    except RayKubernetesError as e:
+        if e.status not in (404, 409, 422):
+            raise
+
+
 def delete(namespace: str, name: str, uid: str) -> Flow[bool]:
     """
     Delete a RayJob, and so its cluster; KubeRay asks the head to stop a running job first.

@@ -26,11 +26,20 @@ LONGEST_NAME = 47
 #: to ``start_timeout`` for the submission.
 SUBMISSION_SHARE, SUBMISSION_LEAST = 0.5, 30.0
 
+#: Seconds for which the cluster stays after its job's end until the task has seen that: its log's end and its function's
+#: value are on the head. Then the task shortens this to ``keep_seconds``.
+NOTICE_SECONDS = 120
+
 #: Seconds that KubeRay's limit for the whole RayJob is longer than all limits of the task, which end it earlier.
 ACTIVE_MARGIN = 600
 
 #: Fields whose values must be integers, and that a template renders to strings.
 _INTEGERS = frozenset({"replicas", "minReplicas", "maxReplicas", "numOfHosts", "idleTimeoutSeconds"})
+
+#: Fields of a RayJob manifest that are kept, and those that are replaced by what this module needs.
+_KEPT = ("suspend", "managedBy")
+_USED = frozenset({"rayClusterSpec", *_KEPT})
+_REPLACED = frozenset({"submissionMode", "shutdownAfterJobFinishes"})
 
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
 _LABEL_NAME = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
@@ -48,14 +57,14 @@ class ClusterSpec:
     :param namespace: the namespace in a manifest's ``metadata``, or an empty string.
     :param labels: labels in a manifest's ``metadata``.
     :param annotations: annotations in a manifest's ``metadata``.
-    :param suspend: whether a RayJob manifest asks to begin suspended, as Kueue wants it.
+    :param rayjob: those fields of a RayJob manifest that are kept, for Kueue.
     """
 
     spec: dict[str, Any]
     namespace: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
-    suspend: bool = False
+    rayjob: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_spec(given: Any) -> ClusterSpec:
@@ -86,7 +95,7 @@ def read_spec(given: Any) -> ClusterSpec:
         namespace=str(metadata.get("namespace") or ""),
         labels=checked_pairs("metadata.labels", metadata.get("labels")),
         annotations=checked_pairs("metadata.annotations", metadata.get("annotations")),
-        suspend=inner.get("suspend") is True,
+        rayjob={name: inner[name] for name in _KEPT if name in inner} if kind == "RayJob" else {},
     )
 
 
@@ -118,9 +127,11 @@ def _refuse_rayjob_fields(spec: Mapping[str, Any]) -> None:
         "backoffLimit": "the task's retries",
         "clusterSelector": "a connection to that cluster (ray_conn_id)",
     }
-    for name, instead in arguments.items():
-        if spec.get(name) not in (None, "", 0, {}):
-            raise ValueError(f"spec.{name} of the RayJob manifest is not used; remove it, and set {instead}")
+    for name, value in spec.items():
+        if name in arguments and value not in (None, "", 0, {}):
+            raise ValueError(f"spec.{name} of the RayJob manifest is not used; remove it, and set {arguments[name]}")
+        if name not in arguments and name not in _USED and name not in _REPLACED:
+            raise ValueError(f"spec.{name} of the RayJob manifest is not used; remove it")
 
 
 def _checked(spec: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -220,7 +231,7 @@ def rayjob(
     :param labels: labels beside those of the manifest, over which they prevail.
     :param annotations: annotations, likewise.
     :param deadline: seconds after which KubeRay ends the cluster if it has no job.
-    :param keep_seconds: seconds for which the cluster stays after the job's end.
+    :param keep_seconds: seconds for which the cluster stays after the task has seen the job's end.
     :param job_timeout: seconds after which the task stops the job, if it has such a limit.
     """
     limit = {} if job_timeout is None else {"activeDeadlineSeconds": math.ceil(deadline + job_timeout + ACTIVE_MARGIN)}
@@ -236,10 +247,10 @@ def rayjob(
         "spec": {
             "submissionMode": "InteractiveMode",
             "shutdownAfterJobFinishes": True,
-            "ttlSecondsAfterFinished": keep_seconds,
+            "ttlSecondsAfterFinished": keep_seconds + NOTICE_SECONDS,
             "preRunningDeadlineSeconds": deadline,
             **limit,
-            **({"suspend": True} if cluster.suspend else {}),
+            **cluster.rayjob,
             "rayClusterSpec": cluster.spec,
         },
     }

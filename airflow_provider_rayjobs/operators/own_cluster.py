@@ -19,9 +19,12 @@ from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferr
 
 from airflow_provider_rayjobs.exceptions import (
     RayClusterStartError,
+    RayClusterUnreachableError,
     RayJobInterruptedError,
     RayJobLostError,
+    RayJobResultError,
     RayJobsError,
+    RayKubernetesError,
 )
 from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef, KubeRayCluster
 from airflow_provider_rayjobs.tasks.rendering import RendersTexts
@@ -46,21 +49,6 @@ else:
 CLUSTER_XCOM = "ray_cluster"
 
 
-def as_ref(cluster: Any) -> ClusterRef | None:
-    """
-    Return what names the cluster of several tasks; None if no cluster was given.
-
-    :param cluster: the rendered ``cluster`` argument.
-    :raises AirflowFailException: it is something else.
-    """
-    if cluster is None:
-        return None
-    try:
-        return ClusterRef.from_json(cluster)
-    except ValueError as e:
-        raise AirflowFailException(str(e)) from e
-
-
 class MakesCluster(RendersTexts, Operator):
     """Mixin: a cluster is made for the task, if its ``cluster`` is a :class:`KubeRayCluster`."""
 
@@ -71,6 +59,8 @@ class MakesCluster(RendersTexts, Operator):
     _cluster_ref: ClusterRef | None = None
     #: Whether KubeRay knows the cluster's job, and ends the cluster with it.
     _has_own_job = False
+    #: Whether the task needs the head after the job's end.
+    _reads_result = False
     _guard: JobGuard | None
 
     if TYPE_CHECKING:
@@ -252,11 +242,11 @@ class MakesCluster(RendersTexts, Operator):
         self._kube_api(ref).run(set_job(ref.namespace, ref.name, ref.uid, submission_id))
         self._has_own_job = True
 
-    def _kube_api(self, ref: ClusterRef) -> KubeApi:
+    def _kube_api(self, ref: ClusterRef, **options: Any) -> KubeApi:
         from airflow_provider_rayjobs.kubernetes.api import KubeApi
 
-        guard = self._guard
-        return KubeApi(ref.kubernetes_conn_id, self.log, breakable=nullcontext if guard is None else guard.breakable)
+        breakable = nullcontext if self._guard is None else self._guard.breakable
+        return KubeApi(ref.kubernetes_conn_id, self.log, breakable=breakable, **options)
 
     def _as_kuberay_saw(self, event: JobEvent) -> JobEvent:
         """Return a job's event; if the cluster is gone, KubeRay may have seen the job's end before it ended that."""
@@ -271,6 +261,12 @@ class MakesCluster(RendersTexts, Operator):
         if lease is None or lease.job_id != event.submission_id or lease.job_status not in ends:
             return event
         self.log.info("%s has ended; KubeRay saw its job end %s", ref, lease.job_status)
+        if lease.job_status == "SUCCEEDED" and self._reads_result:
+            raise RayJobResultError(
+                f"{ref}: Ray job {event.submission_id} has SUCCEEDED, but its cluster has ended before the task could "
+                "read the function's value; set a longer keep_seconds",
+                submission_id=event.submission_id,
+            )
         return replace(event, outcome=ends[lease.job_status], detail="", message=lease.end_reason)
 
     def _end_cluster(self) -> None:
@@ -300,4 +296,21 @@ class MakesCluster(RendersTexts, Operator):
             left_behind = self.makes_cluster and (not self._has_own_job or isinstance(e, RayJobLostError))
             if left_behind and not guard.is_replaced():
                 end()
+            elif not isinstance(e, RayClusterUnreachableError):
+                self._keep_cluster()
             raise
+        self._keep_cluster()
+
+    def _keep_cluster(self) -> None:
+        """Let KubeRay end the cluster ``keep_seconds`` after the job's end: the task has read all that it needs."""
+        from airflow_provider_rayjobs.kubernetes.lease import set_keep
+        from airflow_provider_rayjobs.tasks.arguments import as_number
+
+        ref = self._cluster_ref
+        if not self.makes_cluster or not self._has_own_job or ref is None:
+            return
+        try:
+            keep = int(as_number(self.cluster.keep_seconds))
+            self._kube_api(ref, patience=10.0).run(set_keep(ref.namespace, ref.name, ref.uid, keep))
+        except RayKubernetesError as e:
+            self.log.warning("%s: its cluster stays a little longer than keep_seconds: %s", ref, e)

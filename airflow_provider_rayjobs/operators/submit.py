@@ -26,7 +26,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_rayjobs.cluster.fields import DEFAULT_CONN_ID
 from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobsError, RayPackageError
 from airflow_provider_rayjobs.links import RayJobLink
-from airflow_provider_rayjobs.operators.own_cluster import MakesCluster, as_ref
+from airflow_provider_rayjobs.operators.own_cluster import MakesCluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -185,8 +185,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         """The hook of the task's connection."""
         from airflow_provider_rayjobs.hooks import RayJobHook
 
-        ref = self._cluster_ref if self.makes_cluster else as_ref(self.cluster)
-        return RayJobHook(self.ray_conn_id, cluster=ref)
+        return RayJobHook(self.ray_conn_id, cluster=self._cluster_ref if self.makes_cluster else self.cluster)
 
     def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
         """
@@ -323,17 +322,31 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
                 results=reattach,
                 job_timeout=as_number(self.job_timeout),
             )
-        return None if lease.is_ready else self._earlier_success(context, lease)
+        return None if lease.is_ready else self._earlier_success(context, number, lease)
 
-    def _earlier_success(self, context: Context, lease: Lease) -> JobEvent | None:
+    def _is_there(self, submission_id: str) -> bool:
+        """Whether the head still answers, and has a job."""
+        from airflow_provider_rayjobs.tasks.stopping import find_job
+
+        try:
+            return find_job(self.hook, submission_id) is not None
+        except RayJobsError:
+            return False
+
+    def _earlier_success(self, context: Context, number: int, lease: Lease) -> JobEvent | None:
         """
         Return the outcome of an earlier try's job, which KubeRay saw SUCCEED; its cluster may be gone.
 
-        :return: None if its cluster is still there, or a new one: for the results of a function.
+        :return: None if a function's value has to be read: from this cluster if it is there, or from a new one.
         """
         from airflow_provider_rayjobs.following.events import JobEvent, Outcome
         from airflow_provider_rayjobs.tasks import context as task_context
 
+        if self._reads_result:
+            if not self._is_there(lease.job_id):
+                self.log.info("The cluster of an earlier try has ended, with the function's value; making a new one")
+                self._start_cluster(context, number, reattach=False)
+            return None
         self.log.info("Ray job %s of an earlier try has SUCCEEDED", lease.job_id)
         task_context.push_xcom(context, task_context.SUBMISSION_ID_XCOM, lease.job_id)
         now = time.time()

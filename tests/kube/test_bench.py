@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.kube import clusters, controller
-from tests.kube.api import ApiError
 from tests.kube.bench import ray_job
 from tests.kube.heads import ScriptedHeads
 from tests.support.scripted_server import ScriptedRay
-from tests.support.witness import Witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
