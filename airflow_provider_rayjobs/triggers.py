@@ -75,8 +75,8 @@ class _StopsItsJob(BaseTrigger):
 
     @property
     def _target(self) -> dict[str, Any]:
-        """The arguments that name the cluster. A row of a deferred task has no ``cluster`` if it needs none."""
-        return {"ray_conn_id": self.ray_conn_id, **({} if self.ref is None else {"cluster": self.ref.to_json()})}
+        """The arguments that name the cluster."""
+        return {"ray_conn_id": self.ray_conn_id, "cluster": None if self.ref is None else self.ref.to_json()}
 
     async def on_kill(self) -> None:
         """Stop the job of a task that a user marked or cleared (called by Airflow 3.3; older versions only cancel)."""

@@ -26,7 +26,7 @@ LONGEST_NAME = 47
 #: to ``start_timeout`` for the submission.
 SUBMISSION_SHARE, SUBMISSION_LEAST = 0.5, 30.0
 
-#: Seconds for which the cluster stays after its job's end until the task has seen that: its log's end and its function's
+#: Seconds for which the cluster stays after its job's end, until the task has seen that: the log's end and a function's
 #: value are on the head. Then the task shortens this to ``keep_seconds``.
 NOTICE_SECONDS = 120
 

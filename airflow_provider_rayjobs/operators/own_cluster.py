@@ -27,7 +27,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayKubernetesError,
 )
 from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef, KubeRayCluster
-from airflow_provider_rayjobs.tasks.rendering import RendersTexts
+from airflow_provider_rayjobs.tasks.rendering import RendersTexts, rendered_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,7 +115,7 @@ class MakesCluster(RendersTexts, Operator):
                 template = environment.get_template(name)
             except TemplateNotFound as e:
                 raise ValueError(f"spec: the file {name!r} is not in the DAG's folders of templates") from e
-        return str(template.render(context))
+        return "".join(map(str, rendered_pieces(template, context)))
 
     def _own_cluster(self, context: Context, identity: TaskIdentity, guard: JobGuard, **options: Any) -> OwnCluster:
         from airflow_provider_rayjobs.kubernetes.api import KubeApi

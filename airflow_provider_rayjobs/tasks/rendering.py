@@ -161,7 +161,7 @@ class RendersTexts(Renders):
             return self.render_template(value, context, jinja_env, seen_oids)
         if schema.kind == "native":
             return schema.with_strings(self.render_template(value, context, jinja_env, seen_oids))
-        pieces = _rendered_pieces(jinja_env.from_string(value), context)
+        pieces = rendered_pieces(jinja_env.from_string(value), context)
         if schema.kind == "any" and len(pieces) == 1 and not isinstance(pieces[0], str):
             given = schema.with_strings(pieces[0])
             if given is None or isinstance(given, list | dict):
@@ -185,7 +185,7 @@ def _is_native(jinja_env: Any) -> bool:
     return isinstance(jinja_env, NativeEnvironment)
 
 
-def _rendered_pieces(template: Any, context: Context) -> list[Any]:
+def rendered_pieces(template: Any, context: Context) -> list[Any]:
     """
     Return the values of a native template's pieces, before Jinja joins them and evaluates the result as a literal.
 
