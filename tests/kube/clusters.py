@@ -257,7 +257,7 @@ class Clusters:
             since = kept["lastTransitionTime"] if kept.get("status") == status else objects.now()
             values = {"status": status, "reason": reason, "message": message, "lastTransitionTime": since}
             conditions[name] = {"type": name} | values
-        status = {
+        new: Object = {
             "conditions": list(conditions.values()),
             "desiredWorkerReplicas": len(workers),
             "availableWorkerReplicas": sum(_is_ready(pod) for pod in workers),
@@ -269,11 +269,11 @@ class Clusters:
             "observedGeneration": cluster["metadata"]["generation"],
         }
         if all_run:
-            status["state"] = "ready"  # it stays so, whatever comes
-        if any(old.get(name) != value for name, value in status.items()):
+            new["state"] = "ready"  # it stays so, whatever comes
+        if any(old.get(name) != value for name, value in new.items()):
             meta = cluster["metadata"]
-            status["lastUpdateTime"] = objects.now()
-            self._api.patch("rayclusters", meta["namespace"], meta["name"], {"status": status}, "status")
+            new["lastUpdateTime"] = objects.now()
+            self._api.patch("rayclusters", meta["namespace"], meta["name"], {"status": new}, "status")
 
 
 _PROVISIONED = ("True", "AllPodRunningAndReadyFirstTime", "All Ray Pods are ready for the first time")
