@@ -40,19 +40,30 @@ def pod_network() -> Iterator[PodNetwork]:
 def kube(pod_network: PodNetwork) -> Iterator[Kube]:
     """A real API server that all tests share; each test has a namespace of its own."""
     with KubeServer(pod_network.socket) as server:
-        yield Kube(server)
+        kube = Kube(server)
+        yield kube
+        kube.api.close()
 
 
 @pytest.fixture
-def new_access(kube: Kube) -> Callable[..., Access]:
+def new_access(kube: Kube) -> Iterator[Callable[..., Access]]:
     """A function that makes a namespace with a service account, see :meth:`tests.kube.bench.Kube.new_access`."""
-    return kube.new_access
+    made: list[Access] = []
+
+    def make(*arguments: Path) -> Access:
+        made.append(kube.new_access(*arguments))
+        return made[-1]
+
+    yield make
+    for one in made:
+        kube.clear(one.namespace)
+        one.api.close()
 
 
 @pytest.fixture
-def access(kube: Kube) -> Access:
+def access(new_access: Callable[..., Access]) -> Access:
     """A new namespace, with the service account of an Airflow."""
-    return kube.new_access()
+    return new_access()
 
 
 @pytest.fixture

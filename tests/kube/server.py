@@ -158,6 +158,7 @@ class KubeServer:
         while True:
             with contextlib.suppress(OSError, ApiError):
                 if api.text("GET", "/readyz") == "ok":
+                    api.close()
                     return
             ended = any(process.poll() is not None for process in self._processes)
             if ended or time.monotonic() > deadline:
