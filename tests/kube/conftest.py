@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from tests.support.ray_head import RayHead
 
 HERE = Path(__file__).parent
+
+#: Only the environment "kube" has the Kubernetes client.
+collect_ignore_glob = [] if importlib.util.find_spec("kubernetes") else ["test_*.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from tests.kube import clusters, controller
+from tests.kube import clusters, controller, server
 from tests.kube.api import ApiError
 from tests.kube.bench import cluster_spec, ray_job
 from tests.kube.heads import ScriptedHeads, witness_of
@@ -91,6 +91,25 @@ def test_a_job_on_a_cluster_with_a_real_head(kube: Kube, kuberay: KubeRay, acces
 
 
 # The API server
+
+
+def test_without_an_api_server_the_tests_tell_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(server, "BESIDE", tmp_path)
+    monkeypatch.delenv(server.ASSETS_VARIABLE, raising=False)
+    monkeypatch.setenv(server.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="set KUBEBUILDER_ASSETS to a folder with kube-apiserver and etcd"):
+        server.require_programs()
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="set KUBEBUILDER_ASSETS"):
+        server.require_programs()
+
+
+def test_the_usual_folder_of_a_controllers_tests_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("etcd", "kube-apiserver"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv(server.ASSETS_VARIABLE, str(tmp_path))
+    assert server.require_programs() == (tmp_path / "etcd", tmp_path / "kube-apiserver")
 
 
 def test_the_service_account_has_the_rights_of_the_role_alone(
