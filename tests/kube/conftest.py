@@ -12,7 +12,7 @@ import pytest
 from tests.kube.bench import Kube
 from tests.kube.controller import KubeRay
 from tests.kube.heads import OwnHeads, SharedHeads
-from tests.kube.network import PodNetwork
+from tests.kube.network import Ingress, PodNetwork
 from tests.kube.server import KubeServer
 
 if TYPE_CHECKING:
@@ -38,6 +38,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pod_network() -> Iterator[PodNetwork]:
     with PodNetwork() as network:
         yield network
+
+
+@pytest.fixture
+def ingress(pod_network: PodNetwork) -> Iterator[Ingress]:
+    """A way to all heads without the API server."""
+    with Ingress(pod_network) as proxy:
+        yield proxy
 
 
 @pytest.fixture(scope="session")

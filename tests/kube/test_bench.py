@@ -21,6 +21,7 @@ from tests.kube.bench import cluster_spec, ray_job
 from tests.kube.heads import ScriptedHeads, witness_of
 from tests.support.processes import session, wait_gone
 from tests.support.scripted_server import ScriptedRay
+from tests.support.witness import Witness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from tests.kube.api import Object
     from tests.kube.bench import Access, Kube
     from tests.kube.controller import KubeRay
+    from tests.kube.network import Ingress
 
 SHUTS_DOWN = {"shutdownAfterJobFinishes": True}
 
@@ -578,6 +580,21 @@ def test_the_proxy_carries_a_log_as_it_grows(cheap_kuberay: KubeRay, access: Acc
 
     assert "through the proxy" in asyncio.run(read())
     wait_state(access, "x", "Complete")
+
+
+def test_an_ingress_leads_to_each_head(
+    scripted: KubeRay, heads: ScriptedHeads, access: Access, ingress: Ingress
+) -> None:
+    for name in ("x", "y"):
+        make(access, name, **SHUTS_DOWN)
+    for name in ("x", "y"):
+        cluster = wait_state(access, name, "Waiting")["rayClusterName"]
+        url = ingress.template.format(namespace=access.namespace, service=f"{cluster}-head-svc")
+        Witness(url).submit("true", submission_id=name)
+        assert list(heads.of[cluster].jobs) == [name]
+    access.api.delete("rayjobs", access.namespace, "y")
+    scripted.wait(lambda: len(scripted.left()) == 1)
+    assert Witness(url).request("GET", "/api/version")[0] == 503
 
 
 def test_several_clusters_on_one_head(kube: Kube, cheap_kuberay: KubeRay, access: Access) -> None:
