@@ -63,10 +63,14 @@ class Api:
         self._session.close()
 
     def send(
-        self, method: str, path: str, body: object = None, query: dict[str, str] | None = None, content_type: str = ""
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        query: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> requests.Response:
         """Send one request; return the response, whatever its status."""
-        headers = {"Content-Type": content_type} if content_type else None
         return self._session.request(method, self.url + path, json=body, params=query, headers=headers, timeout=30)
 
     def text(self, method: str, path: str) -> str:
@@ -116,9 +120,8 @@ class Api:
 
     def patch(self, kind: str, namespace: str, name: str, body: Object, sub: str = "") -> Object:
         """Merge a patch into an object or its subresource."""
-        return self.request(
-            "PATCH", path_of(kind, namespace, name, sub), body, content_type="application/merge-patch+json"
-        )
+        path = path_of(kind, namespace, name, sub)
+        return self.request("PATCH", path, body, headers={"Content-Type": "application/merge-patch+json"})
 
     def delete(self, kind: str, namespace: str, name: str, **options: Any) -> None:
         """Delete an object; it is fine if there is none.

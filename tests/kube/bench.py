@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import secrets
 from dataclasses import dataclass
@@ -118,6 +119,14 @@ class Kube:
     def unlimit(self, namespace: str) -> None:
         """Remove the quota of a namespace."""
         self.api.delete("resourcequotas", namespace, "compute")
+
+    def clear(self, namespace: str) -> None:
+        """Delete the RayJobs and RayClusters of a namespace, whether a KubeRay lets them go or not."""
+        for kind in ("rayjobs", "rayclusters"):
+            for meta in (one["metadata"] for one in self.api.list(kind, namespace)):
+                with contextlib.suppress(ApiError):  # it has just gone
+                    self.api.patch(kind, namespace, meta["name"], {"metadata": {"finalizers": []}})
+                self.api.delete(kind, namespace, meta["name"])
 
     def events(self, namespace: str) -> list[Object]:
         """Return the events of a namespace."""

@@ -41,6 +41,7 @@ class Run:
     :param name: the name of the object.
     :param head: the head, once there is room for it.
     :param address: the address of its pod.
+    :param service: the service in front of it.
     :param jobs: the ids of jobs that the controller knows of.
     :param told: the events that were reported.
     """
@@ -49,6 +50,7 @@ class Run:
     name: str
     head: Head | None = None
     address: str = ""
+    service: str = ""
     jobs: set[str] = field(default_factory=set)
     told: set[tuple[str, str]] = field(default_factory=set)
 
@@ -101,6 +103,7 @@ class Clusters:
         """End what runs for a RayCluster that is gone, and delete the objects that it owned."""
         run = self.runs[uid]
         self._network.routes.pop((run.address, DASHBOARD_PORT), None)
+        self._network.dashboards.pop((run.namespace, run.service), None)
         if run.head is not None:
             run.head.end(run.jobs)
             self._ending.append(run.head)
@@ -192,6 +195,8 @@ class Clusters:
             if run.head is not None:
                 run.address = self._network.new_address()
                 self._network.routes[run.address, DASHBOARD_PORT] = run.head.port
+                run.service = objects.service_name(cluster)
+                self._network.dashboards[run.namespace, run.service] = run.head.port
         if run.head is None:
             if is_head:
                 self.tell(run, pod, "FailedScheduling", NO_NODE, source="default-scheduler")
@@ -257,7 +262,7 @@ class Clusters:
             since = kept["lastTransitionTime"] if kept.get("status") == status else objects.now()
             values = {"status": status, "reason": reason, "message": message, "lastTransitionTime": since}
             conditions[name] = {"type": name} | values
-        status = {
+        new: Object = {
             "conditions": list(conditions.values()),
             "desiredWorkerReplicas": len(workers),
             "availableWorkerReplicas": sum(_is_ready(pod) for pod in workers),
@@ -269,11 +274,11 @@ class Clusters:
             "observedGeneration": cluster["metadata"]["generation"],
         }
         if all_run:
-            status["state"] = "ready"  # it stays so, whatever comes
-        if any(old.get(name) != value for name, value in status.items()):
+            new["state"] = "ready"  # it stays so, whatever comes
+        if any(old.get(name) != value for name, value in new.items()):
             meta = cluster["metadata"]
-            status["lastUpdateTime"] = objects.now()
-            self._api.patch("rayclusters", meta["namespace"], meta["name"], {"status": status}, "status")
+            new["lastUpdateTime"] = objects.now()
+            self._api.patch("rayclusters", meta["namespace"], meta["name"], {"status": new}, "status")
 
 
 _PROVISIONED = ("True", "AllPodRunningAndReadyFirstTime", "All Ray Pods are ready for the first time")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import pytest
 from tests.kube.bench import Kube
 from tests.kube.controller import KubeRay
 from tests.kube.heads import OwnHeads, SharedHeads
-from tests.kube.network import PodNetwork
+from tests.kube.network import Ingress, PodNetwork
 from tests.kube.server import KubeServer
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from tests.support.ray_head import RayHead
 
 HERE = Path(__file__).parent
+
+#: Only the environment "kube" has the Kubernetes client.
+collect_ignore_glob = [] if importlib.util.find_spec("kubernetes") else ["test_*.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,23 +40,41 @@ def pod_network() -> Iterator[PodNetwork]:
         yield network
 
 
+@pytest.fixture
+def ingress(pod_network: PodNetwork) -> Iterator[Ingress]:
+    """A way to all heads without the API server."""
+    with Ingress(pod_network) as proxy:
+        yield proxy
+
+
 @pytest.fixture(scope="session")
 def kube(pod_network: PodNetwork) -> Iterator[Kube]:
     """A real API server that all tests share; each test has a namespace of its own."""
     with KubeServer(pod_network.socket) as server:
-        yield Kube(server)
+        kube = Kube(server)
+        yield kube
+        kube.api.close()
 
 
 @pytest.fixture
-def new_access(kube: Kube) -> Callable[..., Access]:
+def new_access(kube: Kube) -> Iterator[Callable[..., Access]]:
     """A function that makes a namespace with a service account, see :meth:`tests.kube.bench.Kube.new_access`."""
-    return kube.new_access
+    made: list[Access] = []
+
+    def make(*arguments: Path) -> Access:
+        made.append(kube.new_access(*arguments))
+        return made[-1]
+
+    yield make
+    for one in made:
+        kube.clear(one.namespace)
+        one.api.close()
 
 
 @pytest.fixture
-def access(kube: Kube) -> Access:
+def access(new_access: Callable[..., Access]) -> Access:
     """A new namespace, with the service account of an Airflow."""
-    return kube.new_access()
+    return new_access()
 
 
 @pytest.fixture

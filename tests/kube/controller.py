@@ -354,7 +354,9 @@ class KubeRay:
 
     def _write(self, job: Object, changes: Object) -> None:
         meta, old = job["metadata"], job.get("status", {})
-        changes = {name: value for name, value in changes.items() if old.get(name) != value}
+        # An empty text is left out, as in all objects that a program in Go writes.
+        given = {name: None if value == "" else value for name, value in changes.items()}
+        changes = {name: value for name, value in given.items() if old.get(name) != value}
         # Only these changes are written, as by KubeRay; what else has changed goes with them.
         if not changes.keys() & {"jobStatus", "jobDeploymentStatus", "rayClusterStatus", _FAILING_SINCE}:
             return
@@ -366,8 +368,8 @@ class KubeRay:
         elif state == "Complete" and changes.get("jobStatus", old.get("jobStatus")) == "SUCCEEDED":
             changes["succeeded"] = old.get("succeeded", 0) + 1
         self._api.patch("rayjobs", meta["namespace"], meta["name"], {"status": changes}, "status")
-        if state is not None:
-            reached = (time.time(), state, changes.get("reason") or "")
+        if "jobDeploymentStatus" in changes:
+            reached = (time.time(), state or "", changes.get("reason") or "")
             self.states[meta["namespace"], meta["name"]].append(reached)
 
     def _event(self, job: Object, reason: str, message: str, kind: str = "Warning") -> None:

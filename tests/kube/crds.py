@@ -143,23 +143,25 @@ _KINDS = {
 NEWER_FIELDS = ("preRunningDeadlineSeconds",)
 
 
-def definition(plural: str, older: bool = False) -> Object:
+def definition(plural: str, older: bool = False, lenient: bool = False) -> Object:
     """
     Return a CustomResourceDefinition.
 
     :param plural: ``rayjobs`` or ``rayclusters``.
     :param older: without the fields that KubeRay before 1.6 does not know.
+    :param lenient: take null for each text.
     """
     kind, spec, status = _KINDS[plural]
     if older:
         known = {name: value for name, value in spec["properties"].items() if name not in NEWER_FIELDS}
         spec = spec | {"properties": known}
+    schema = _object({"spec": spec, "status": status})
     version = {
         "name": "v1",
         "served": True,
         "storage": True,
         "subresources": {"status": {}},
-        "schema": {"openAPIV3Schema": _object({"spec": spec, "status": status})},
+        "schema": {"openAPIV3Schema": _with_null_texts(schema) if lenient else schema},
     }
     names = {"kind": kind, "listKind": f"{kind}List", "plural": plural, "singular": kind.lower(), "categories": ["all"]}
     return {
@@ -168,6 +170,11 @@ def definition(plural: str, older: bool = False) -> Object:
         "metadata": {"name": f"{plural}.ray.io"},
         "spec": {"group": "ray.io", "names": names, "scope": "Namespaced", "versions": [version]},
     }
+
+
+def _with_null_texts(schema: Object) -> Object:
+    changed = {name: _with_null_texts(one) if isinstance(one, dict) else one for name, one in schema.items()}
+    return changed | ({"nullable": True} if schema == _TEXT else {})
 
 
 def serve(api: Api, older: bool = False, timeout: float = 60.0) -> None:
@@ -179,8 +186,20 @@ def serve(api: Api, older: bool = False, timeout: float = 60.0) -> None:
     :param timeout: seconds.
     :raises TimeoutError: if it does not in time.
     """
+    _define(api, older, lenient=False)
+    deadline = time.monotonic() + timeout
+    while (problem := _problem(api, older)) is not None:
+        if '"null"' in problem:
+            # An API server of Kubernetes 1.20 that was built with Go 1.19 takes an empty text for null.
+            _define(api, older, lenient=True)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the API server does not serve RayJobs as defined after {timeout:.0f} s: {problem}")
+        time.sleep(0.1)
+
+
+def _define(api: Api, older: bool, lenient: bool) -> None:
     for plural in _KINDS:
-        wanted = definition(plural, older)
+        wanted = definition(plural, older, lenient)
         try:
             api.request("POST", CRDS, wanted)
         except ApiError as e:
@@ -189,20 +208,16 @@ def serve(api: Api, older: bool = False, timeout: float = 60.0) -> None:
             path = f"{CRDS}/{plural}.ray.io"
             wanted["metadata"]["resourceVersion"] = api.request("GET", path)["metadata"]["resourceVersion"]
             api.request("PUT", path, wanted)
-    deadline = time.monotonic() + timeout
-    while not _serves(api, older):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"the API server does not serve RayJobs as defined after {timeout:.0f} s")
-        time.sleep(0.1)
 
 
-def _serves(api: Api, older: bool) -> bool:
-    """Try it with an object that is not kept."""
+def _problem(api: Api, older: bool) -> str | None:
+    """Try an object that is not kept; return what is not yet as defined."""
     probe = {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": {"name": "probe"}}
-    probe["spec"] = dict.fromkeys(NEWER_FIELDS, 1)
+    probe["spec"] = dict.fromkeys(NEWER_FIELDS, 1) | {"entrypoint": ""}
     try:
         made = api.request("POST", f"{RAY}/namespaces/default/rayjobs", probe, query={"dryRun": "All"})
         api.request("GET", f"{RAY}/rayclusters")
-    except ApiError:
-        return False
-    return all((name in made["spec"]) != older for name in NEWER_FIELDS)
+    except ApiError as e:
+        return e.message
+    fits = all((name in made["spec"]) != older for name in NEWER_FIELDS)
+    return None if fits else f"spec is {made['spec']}"

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 class Head(Protocol):
     """The head of one RayCluster."""
 
-    #: The port of its dashboard on the loopback address.
-    port: int
     #: The token that it requires, or an empty string.
     token: str
+
+    @property
+    def port(self) -> int:
+        """The port of its dashboard on the loopback address."""
 
     def is_ready(self) -> bool:
         """Return whether it accepts jobs."""

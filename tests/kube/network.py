@@ -10,12 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import re
 import tempfile
+import time
 from pathlib import Path
 
-from tests.support import environment, wire
-from tests.support.exchange import end
+from tests.support import environment, faults, wire
+from tests.support.exchange import Exchange, LoggedRequest, end
+from tests.support.faults import Fault
+from tests.support.faulty_proxy import FaultyProxy
 from tests.support.loop_thread import LoopThread
+
+_BELOW_A_SERVICE = re.compile(r"/(?P<namespace>[^/]+)/(?P<service>[^/]+)(?P<rest>/.*)")
 
 
 class PodNetwork:
@@ -26,6 +32,8 @@ class PodNetwork:
         self.socket = Path(self._folder.name) / "proxy"
         #: The real ports, by a pod's address and port.
         self.routes: dict[tuple[str, int], int] = {}
+        #: The real ports of dashboards, by the namespace and the name of the services in front of them.
+        self.dashboards: dict[tuple[str, str], int] = {}
         #: Where the API server has connected to.
         self.carried: list[tuple[str, int]] = []
         self._numbers = itertools.count(256)
@@ -91,6 +99,42 @@ class PodNetwork:
                 pump.cancel()
             await end(up_writer)
             await asyncio.gather(*pumps, return_exceptions=True)
+
+
+class Ingress(FaultyProxy):
+    """A way to the heads without the API server, such as a company's ingress: a path for each service.
+
+    :param network: the network of the pods.
+    """
+
+    def __init__(self, network: PodNetwork) -> None:
+        super().__init__("127.0.0.1", 0)
+        self._network = network
+
+    @property
+    def template(self) -> str:
+        """The URL of a head, with ``{namespace}`` and ``{service}``."""
+        return f"{self.url}/{{namespace}}/{{service}}"
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = await wire.read_head(reader)
+        if head is None:
+            return False
+        method, path, _ = head.first
+        entry = LoggedRequest(time.time(), method, path, head.headers)
+        self._log.append(entry)
+        found = _BELOW_A_SERVICE.fullmatch(path)
+        port = self._network.dashboards.get((found["namespace"], found["service"])) if found else None
+        fault = Fault("")
+        if found is None or port is None:
+            fault = faults.answer(503, "<h1>503 Service Temporarily Unavailable</h1>")
+        else:
+            raw = head.raw.replace(path.encode(), found["rest"].encode(), 1)
+            head = wire.Head(raw, head.first, head.headers)
+        try:
+            return await Exchange(("127.0.0.1", port or 0), fault, entry, head, reader, writer).run()
+        finally:
+            entry.done = True
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -39,6 +39,8 @@ _REPO = Path(__file__).resolve().parents[2]
 _UNPACKED = _REPO / ".envs" / "kube-apiserver"
 _ETCD_PACKAGES = ("etcd-server",)
 
+#: A folder beside this checkout, which several checkouts can share.
+BESIDE = _REPO.parent / "shared" / "kube"
 #: Names a folder with ``kube-apiserver.xz`` or ``kube-apiserver``.
 FOLDER_VARIABLE = "RAYJOBS_KUBE"
 #: The usual name of a folder with ``kube-apiserver`` and ``etcd``, as `setup-envtest` fills it.
@@ -52,8 +54,7 @@ REMEDY = (
 
 def find_apiserver() -> Path | None:
     """Return the ``kube-apiserver`` for the tests, unpacked if needed; None if there is none."""
-    # The last one is a folder beside this checkout, which several checkouts can share.
-    named = (os.environ.get(ASSETS_VARIABLE), os.environ.get(FOLDER_VARIABLE), _REPO.parent / "shared" / "kube")
+    named = (os.environ.get(ASSETS_VARIABLE), os.environ.get(FOLDER_VARIABLE), BESIDE)
     for folder in (Path(name) for name in named if name):
         if (folder / "kube-apiserver").is_file():
             return folder / "kube-apiserver"
@@ -87,7 +88,7 @@ def require_programs() -> tuple[Path, Path]:
     return etcd, apiserver
 
 
-def _give_up(reason: str) -> None:
+def _give_up(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
@@ -158,6 +159,7 @@ class KubeServer:
         while True:
             with contextlib.suppress(OSError, ApiError):
                 if api.text("GET", "/readyz") == "ok":
+                    api.close()
                     return
             ended = any(process.poll() is not None for process in self._processes)
             if ended or time.monotonic() > deadline:
