@@ -142,7 +142,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
             )
             return function_package.build_package(task, self._upload_limit)
         except (TypeError, ValueError) as e:
-            raise AirflowFailException(f"Nothing was submitted: {e}") from e
+            raise AirflowFailException(f"Nothing was submitted: {e}") from None
 
     @property
     def _upload_limit(self) -> int:

@@ -94,7 +94,7 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
                 return None
         except AirflowFailException as e:
             if self.soft_fail or self.never_fail:
-                raise AirflowSkipException(f"Skipping instead of failing: {e}") from e
+                raise AirflowSkipException(f"Skipping instead of failing: {e}") from None
             raise
         return self._defer(context, deadline)
 
@@ -138,7 +138,7 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
         if checked.outcome is Outcome.UNREACHABLE:
             unreachable = RayClusterUnreachableError(f"{checked.address}: {checked.detail}", address=checked.address)
             if self.never_fail:  # Airflow itself applies never_fail only to errors of poke()
-                raise AirflowSkipException(f"Skipping instead of failing: {unreachable}") from unreachable
+                raise AirflowSkipException(f"Skipping instead of failing: {unreachable}") from None
             raise unreachable
         raise AirflowFailException(checked.detail)
 
@@ -160,7 +160,9 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
         try:
             if self._condition is None:
                 self._condition = self._make_condition(context)  # may read the connection, which may raise
-            reached = self.hook.get_conn().run(self._condition.look())
+            transport = self.hook.get_conn()
+            with transport.single_attempts(self._contact):
+                reached = transport.run(self._condition.look())
         except (RayJobError, RayRequestRefusedError, RayConnectionConfigError, RayKubernetesRefusedError) as e:
             from airflow_provider_rayjobs.compat import masking
             from airflow_provider_rayjobs.text.safe_text import without_logins
@@ -171,7 +173,7 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
         except RayJobsError as e:
             if detail := self._contact.failed(e):
                 address = self.hook.get_address()
-                raise RayClusterUnreachableError(f"{address}: {detail}", address=address) from e
+                raise RayClusterUnreachableError(f"{address}: {detail}", address=address) from None
             return False
         self._contact.back()
         return reached
@@ -302,7 +304,7 @@ class RayClusterSensor(_RaySensor):
         try:
             resources = arguments.checked(self._resources())
         except (TypeError, ValueError) as e:
-            raise AirflowFailException(str(e)) from e
+            raise AirflowFailException(str(e)) from None
         return ClusterRunsJobs(f"probe-{identity.submission_id()}", resources, identity.metadata())
 
     def execute(self, context: Context) -> Any:

@@ -22,9 +22,9 @@ import environment
 #: Environment variables of the caller that are kept, beside those that every program gets.
 KEPT = ("BENCH_LOCK", "RAYJOBS_RAY_BIN")
 
-SCRIPTS = ("imports", "submission", "log_stream", "deferred", "real_head", "packing", "hostile")
+SCRIPTS = ("imports", "submission", "log_stream", "deferred", "real_head", "diagnosis", "packing", "hostile")
 #: These use servers of the test suite, so they run in its environment.
-IN_THE_TESTS_ENVIRONMENT = {"real_head", "packing", "hostile"}
+IN_THE_TESTS_ENVIRONMENT = {"real_head", "diagnosis", "packing", "hostile"}
 DOCS = common.ROOT / "docs"
 
 INTRODUCTION = """# Benchmarks
@@ -42,6 +42,8 @@ loop's lag; see the load averages. So compare rows of one page, not pages.
 - `deferred`: many deferred jobs in one event loop: the head's share, the loop's lag, and the delay until the end of a
   job is noticed; compared with a naive trigger with `aiohttp` and with `astro-provider-ray`.
 - `real_head`: 50 jobs on a real Ray head: its CPU time, and the delay until the end of a job is noticed.
+- `diagnosis`: on a real Ray head: what it costs to log how far a job of 10,000 tasks is, and to read the last lines of
+  a log of 300 MB.
 - `packing`: packing and uploading a `working_dir`; compared with Ray's own client.
 - `hostile`: following a job of a cluster with hostile answers and a job of a good cluster in the same event loop;
   compared with two good clusters.

@@ -75,6 +75,7 @@ class RequestsTransport:
         self.cluster = cluster
         self._sleep = sleep
         self._contact: Contact | None = None
+        self._single_attempts = False
         self._breakable: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         self._before_submission: Callable[[], None] = _nothing
         self._session = requests.Session()
@@ -114,6 +115,20 @@ class RequestsTransport:
         finally:
             self._contact, self._breakable, self._before_submission = before
 
+    @contextlib.contextmanager
+    def single_attempts(self, contact: Contact) -> Iterator[None]:
+        """
+        Within this context, send each request once: the caller itself tries again later.
+
+        :param contact: logs that an answer takes long.
+        """
+        before = self._contact, self._single_attempts
+        self._contact, self._single_attempts = contact, True
+        try:
+            yield
+        finally:
+            self._contact, self._single_attempts = before
+
     def run(self, flow: Flow[T]) -> T:
         """
         Run a flow to its end.
@@ -144,6 +159,9 @@ class RequestsTransport:
         if not step.repeatable:
             self._before_submission()
             return self._answer(step)
+        if self._contact is not None and self._single_attempts:
+            with self._noting_silence(step, self._contact):
+                return self._ask(step)
         if self._contact is not None:
             return self._awaited(step, self._contact)
         from tenacity import Retrying

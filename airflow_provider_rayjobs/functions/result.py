@@ -84,7 +84,7 @@ async def read_record(transport: AiohttpTransport, submission_id: str, node_id: 
             return parse_record(data, f"{transport.cluster.address}: {name}")
         except RayClusterUnreachableError as e:
             if detail := contact.failed(e):
-                raise RayClusterUnreachableError(f"The result of {name}: {detail}", address=e.address) from e
+                raise RayClusterUnreachableError(f"The result of {name}: {detail}", address=e.address) from None
         except RayRequestRefusedError as e:
             what = f"The result of {name} can't be read (GET {LOG_FILE_ROUTE}): {e}"
             raise type(e)(what, status=e.status, address=e.address, reason=e.reason) from None

@@ -71,7 +71,7 @@ class _JobOperator(RendersTexts, BaseOperator):
         try:
             check_submission_id(self.submission_id)
         except (TypeError, ValueError) as e:
-            raise AirflowFailException(str(e)) from e
+            raise AirflowFailException(str(e)) from None
         return RayJobHook(self.ray_conn_id)
 
 

@@ -270,7 +270,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         try:
             return self._arguments.for_hook()
         except (TypeError, ValueError) as e:
-            raise AirflowFailException(f"Nothing was submitted: {e}") from e
+            raise AirflowFailException(f"Nothing was submitted: {e}") from None
 
     def _run(self, context: Context, number: int) -> Any:
         """Submit the job to the cluster, which is there, or take over the job of an earlier try, and follow it."""
@@ -389,7 +389,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         except RayJobsError:
             raise
         except ValueError as e:  # the runtime_env with its packages is too large
-            raise AirflowFailException(f"Nothing was submitted: {e}") from e
+            raise AirflowFailException(f"Nothing was submitted: {e}") from None
         now = time.time()  # limits count from here: a wait for an absent cluster does not count
         if self._guard is not None:
             self._guard.accept()
@@ -442,7 +442,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         try:
             return self.hook.prepare_runtime_env(runtime_env)
         except RayPackageError as e:
-            raise type(e)(f"Nothing was submitted: {e}") from e
+            raise type(e)(f"Nothing was submitted: {e}") from None
 
     def _announce(self, context: Context, submission_id: str) -> None:
         """Store the id before the job exists, so that it can be stopped."""

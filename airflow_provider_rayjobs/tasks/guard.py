@@ -312,6 +312,8 @@ def refused_for_good() -> Iterator[None]:
     """
     End the task without a retry if a retry can't help.
 
+    The new error has the whole text of the old one. So they are not chained: the task log would show both.
+
     :raises AirflowFailException: the request, the credentials, the connection or an argument is wrong.
     """
     try:
@@ -323,4 +325,4 @@ def refused_for_good() -> Iterator[None]:
         RayPackageTooLargeError,
         RayKubernetesRefusedError,
     ) as e:
-        raise AirflowFailException(str(e)) from e
+        raise AirflowFailException(str(e)) from None
