@@ -233,8 +233,11 @@ class RayClusterStartTrigger(_StopsItsJob):
     Example::
 
         # in the execute() of an operator that has created the RayJob
+        names = {"namespace": "ray", "name": "etl-1", "uid": "0b5e8d6a"}
         trigger = RayClusterStartTrigger(
-            cluster=ref.to_json(), deadlines={"start_timeout": time.time() + 1200}, submission_id=submission_id
+            cluster={"kubernetes_conn_id": "kubernetes_default", **names, "access": "service", "owned": True},
+            deadlines={"start_timeout": time.time() + 1200},
+            submission_id=submission_id,
         )
 
     :param cluster: a :class:`~airflow_provider_rayjobs.kubernetes.cluster.ClusterRef` as JSON.

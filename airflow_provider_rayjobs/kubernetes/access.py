@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 #: Port of the dashboard, which serves the Jobs API.
 DASHBOARD_PORT = 8265
 
+#: Path of the API server's objects of a namespace.
+_API = ("api", "v1", "namespaces")
+
 #: Key of the token in KubeRay's Secret.
 TOKEN_KEY = "auth_token"  # noqa: S105 - its name
 
@@ -122,7 +125,8 @@ def _through_api_server(ref: ClusterRef, head: Head, configuration: Any) -> Clus
 
     ``Authorization`` is for the API server, so that Ray's token goes into ``X-Ray-Authorization``.
     """
-    path = f"/api/v1/namespaces/{ref.namespace}/services/{head.service}:{DASHBOARD_PORT}/proxy"
+    service = f"{head.service}:{DASHBOARD_PORT}"
+    address = "/".join((configuration.host.rstrip("/"), *_API, ref.namespace, "services", service, "proxy"))
     headers = {} if not head.token else {auth.TOKEN_HEADERS[1]: f"Bearer {head.token}"}
     login = None
     if kube_token(configuration):
@@ -132,7 +136,7 @@ def _through_api_server(ref: ClusterRef, head: Head, configuration: Any) -> Clus
     cert = configuration.cert_file
     return ClusterConnection(
         conn_id=ref.kubernetes_conn_id,
-        address=configuration.host.rstrip("/") + path,
+        address=address,
         headers=headers,
         login=login,
         verify=verify,
