@@ -32,6 +32,7 @@ from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
 from airflow_provider_rayjobs.kubernetes.connect import async_end
 from airflow_provider_rayjobs.kubernetes.start_event import StartEvent
 from airflow_provider_rayjobs.kubernetes.waiting import WaitLog, until_ready
+from airflow_provider_rayjobs.tasks.ended_cluster import follow
 from airflow_provider_rayjobs.tasks.killed import was_killed
 from airflow_provider_rayjobs.tasks.shared_pollers import cluster_of, poller_of
 from airflow_provider_rayjobs.text.safe_text import safe_value, without_logins
@@ -220,7 +221,8 @@ class RayJobTrigger(_StopsItsJob):
             outcome = Outcome.LOST if isinstance(e, RayClusterStartError) else Outcome.UNREACHABLE
             return JobEvent(self._own_job, str(self.ref), outcome, str(e), may_run=False)
         async with poller_of(self._cluster) as poller:
-            return await JobWatcher(poller, self.watch, self.log, masking.public_for).run()
+            watcher = JobWatcher(poller, self.watch, self.log, masking.public_for)
+            return await follow(watcher, self._own_job, self.ref, self.log)
 
 
 class RayClusterStartTrigger(_StopsItsJob):

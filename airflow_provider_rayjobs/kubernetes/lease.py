@@ -32,6 +32,10 @@ ENDED = frozenset({"Complete", "Failed", "ValidationFailed"})
 #: The states in which the cluster is ready.
 READY = frozenset({"Waiting", "Running"})
 
+#: Seconds for which the cluster stays after its job's end, until the task has seen that: the log's end and a function's
+#: value are on the head. Then the task shortens this to ``keep_seconds``.
+NOTICE_SECONDS = 120
+
 #: Seconds between two looks at an object that is being deleted.
 GONE_INTERVAL = 1.0
 
@@ -235,14 +239,16 @@ def _not_installed(error: RayKubernetesError) -> RayKubernetesRefusedError:
     )
 
 
-def set_job(namespace: str, name: str, uid: str, submission_id: str) -> Flow[Lease]:
+def set_job(namespace: str, name: str, uid: str, submission_id: str, keep_seconds: int) -> Flow[Lease]:
     """
     Tell KubeRay which job the cluster is for. From then on KubeRay ends the cluster with the job.
 
+    :param keep_seconds: seconds for which the cluster stays after the task has seen the job's end.
     :raises RayClusterStartError: the object is gone, or another one has its name.
     """
+    spec = {"jobId": submission_id, "ttlSecondsAfterFinished": keep_seconds + NOTICE_SECONDS}
     # The uid is a precondition: the API server refuses a patch that would change it.
-    patch = {"metadata": {"uid": uid}, "spec": {"jobId": submission_id}}
+    patch = {"metadata": {"uid": uid}, "spec": spec}
     try:
         return Lease((yield Call("patch", RAYJOBS, namespace, {"name": name, "body": patch})))
     except RayKubernetesError as e:

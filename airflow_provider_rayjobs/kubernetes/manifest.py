@@ -26,10 +26,6 @@ LONGEST_NAME = 47
 #: to ``start_timeout`` for the submission.
 SUBMISSION_SHARE, SUBMISSION_LEAST = 0.5, 30.0
 
-#: Seconds for which the cluster stays after its job's end, until the task has seen that: the log's end and a function's
-#: value are on the head. Then the task shortens this to ``keep_seconds``.
-NOTICE_SECONDS = 120
-
 #: Seconds that KubeRay's limit for the whole RayJob is longer than all limits of the task, which end it earlier.
 ACTIVE_MARGIN = 600
 
@@ -221,7 +217,6 @@ def rayjob(
     labels: Mapping[str, str],
     annotations: Mapping[str, str],
     deadline: int,
-    keep_seconds: int,
     job_timeout: float | None = None,
 ) -> dict[str, Any]:
     """
@@ -231,7 +226,6 @@ def rayjob(
     :param labels: labels beside those of the manifest, over which they prevail.
     :param annotations: annotations, likewise.
     :param deadline: seconds after which KubeRay ends the cluster if it has no job.
-    :param keep_seconds: seconds for which the cluster stays after the task has seen the job's end.
     :param job_timeout: seconds after which the task stops the job, if it has such a limit.
     """
     limit = {} if job_timeout is None else {"activeDeadlineSeconds": math.ceil(deadline + job_timeout + ACTIVE_MARGIN)}
@@ -247,7 +241,7 @@ def rayjob(
         "spec": {
             "submissionMode": "InteractiveMode",
             "shutdownAfterJobFinishes": True,
-            "ttlSecondsAfterFinished": keep_seconds + NOTICE_SECONDS,
+            "ttlSecondsAfterFinished": 0,  # for a cluster that never gets a job
             "preRunningDeadlineSeconds": deadline,
             **limit,
             **cluster.rayjob,

@@ -49,6 +49,10 @@ else:
 CLUSTER_XCOM = "ray_cluster"
 
 
+#: The outcome of a job by the status that KubeRay saw last.
+_OUTCOMES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "STOPPED": "stopped"}
+
+
 class MakesCluster(RendersTexts, Operator):
     """Mixin: a cluster is made for the task, if its ``cluster`` is a :class:`KubeRayCluster`."""
 
@@ -239,8 +243,17 @@ class MakesCluster(RendersTexts, Operator):
 
         if not self.makes_cluster or (ref := self._cluster_ref) is None:
             return
-        self._kube_api(ref).run(set_job(ref.namespace, ref.name, ref.uid, submission_id))
+        flow = set_job(ref.namespace, ref.name, ref.uid, submission_id, self._keep_seconds)
+        lease = self._kube_api(ref).run(flow)
+        if lease.is_deleting or (not lease.is_live and lease.job_status not in _OUTCOMES):
+            raise RayClusterStartError(f"{ref}: KubeRay has ended the cluster meanwhile: {lease.end_reason}")
         self._has_own_job = True
+
+    @property
+    def _keep_seconds(self) -> int:
+        from airflow_provider_rayjobs.tasks.arguments import as_number
+
+        return int(as_number(self.cluster.keep_seconds))
 
     def _kube_api(self, ref: ClusterRef, **options: Any) -> KubeApi:
         from airflow_provider_rayjobs.kubernetes.api import KubeApi
@@ -257,8 +270,7 @@ class MakesCluster(RendersTexts, Operator):
         if not self.makes_cluster or ref is None or event.outcome not in (Outcome.UNREACHABLE, Outcome.LOST):
             return event
         lease = self._kube_api(ref).run(read(ref.namespace, ref.name, ref.uid))
-        ends = {"SUCCEEDED": Outcome.SUCCEEDED, "FAILED": Outcome.FAILED, "STOPPED": Outcome.STOPPED}
-        if lease is None or lease.job_id != event.submission_id or lease.job_status not in ends:
+        if lease is None or lease.job_id != event.submission_id or lease.job_status not in _OUTCOMES:
             return event
         self.log.info("%s has ended; KubeRay saw its job end %s", ref, lease.job_status)
         if lease.job_status == "SUCCEEDED" and self._reads_result:
@@ -267,7 +279,7 @@ class MakesCluster(RendersTexts, Operator):
                 "read the function's value; set a longer keep_seconds",
                 submission_id=event.submission_id,
             )
-        return replace(event, outcome=ends[lease.job_status], detail="", message=lease.end_reason)
+        return replace(event, outcome=Outcome(_OUTCOMES[lease.job_status]), detail="", message=lease.end_reason)
 
     def _end_cluster(self) -> None:
         """End the task's own cluster; errors are logged."""
@@ -304,13 +316,12 @@ class MakesCluster(RendersTexts, Operator):
     def _keep_cluster(self) -> None:
         """Let KubeRay end the cluster ``keep_seconds`` after the job's end: the task has read all that it needs."""
         from airflow_provider_rayjobs.kubernetes.lease import set_keep
-        from airflow_provider_rayjobs.tasks.arguments import as_number
 
         ref = self._cluster_ref
         if not self.makes_cluster or not self._has_own_job or ref is None:
             return
         try:
-            keep = int(as_number(self.cluster.keep_seconds))
-            self._kube_api(ref, patience=10.0).run(set_keep(ref.namespace, ref.name, ref.uid, keep))
+            flow = set_keep(ref.namespace, ref.name, ref.uid, self._keep_seconds)
+            self._kube_api(ref, patience=10.0).run(flow)
         except RayKubernetesError as e:
             self.log.warning("%s: its cluster stays a little longer than keep_seconds: %s", ref, e)

@@ -635,13 +635,15 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         from airflow_provider_rayjobs.compat import masking
         from airflow_provider_rayjobs.following.poller import Poller
         from airflow_provider_rayjobs.following.watcher import JobWatcher
+        from airflow_provider_rayjobs.tasks.ended_cluster import follow
 
-        async def follow() -> JobEvent:
+        async def followed() -> JobEvent:
             async with Poller(AiohttpTransport(self.hook.cluster)) as poller:
-                return await JobWatcher(poller, watch, self.log, masking.public_for).run()
+                watcher = JobWatcher(poller, watch, self.log, masking.public_for)
+                return await follow(watcher, watch.submission_id, self.hook.cluster_ref, self.log)
 
         guard = self._guard or self._new_guard(context)
-        return guard.run(follow())
+        return guard.run(followed())
 
     def on_kill(self) -> None:
         """

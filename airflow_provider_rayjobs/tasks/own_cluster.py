@@ -47,7 +47,6 @@ class Wish:
     namespace: str
     kubernetes_conn_id: str
     start_timeout: float
-    keep_seconds: int
     access: str
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -74,7 +73,6 @@ def read_wish(cluster: KubeRayCluster, text: str | None = None) -> Wish:
         namespace=(cluster.namespace or spec.namespace or "").strip(),
         kubernetes_conn_id=cluster.kubernetes_conn_id,
         start_timeout=float(start_timeout),
-        keep_seconds=keep_seconds,
         access=cluster.access,
         labels=checked_pairs("labels", cluster.labels),
         annotations=checked_pairs("annotations", cluster.annotations),
@@ -170,7 +168,6 @@ class OwnCluster:
             labels={**wish.labels, **self._owner.labels},
             annotations={**wish.annotations, **self._owner.annotations},
             deadline=self._deadline,
-            keep_seconds=wish.keep_seconds,
             job_timeout=self._job_timeout,
         )
         lease = self._api.run(leases.create(body, self._owner, STOP_TIMEOUT))

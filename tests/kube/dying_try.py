@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from airflow_provider_rayjobs.kuberay import KubeRayCluster
-from airflow_provider_rayjobs.kubernetes import manifest
+from airflow_provider_rayjobs.kubernetes import lease
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 from tests.support.tries import Tries
 
@@ -43,7 +43,7 @@ def tries_of(entrypoint: str, cluster: dict[str, Any], run_id: str, **arguments:
 
 
 if __name__ == "__main__":
-    manifest.NOTICE_SECONDS = 5  # a cluster whose task has died stays for this time
+    lease.NOTICE_SECONDS = 5  # a cluster whose task has died stays for this time
     given = json.loads(sys.argv[1])
     die_at(given.pop("target"), given.pop("when"))
     tries_of(**given).run()

@@ -120,6 +120,7 @@ def test_a_clear_while_the_cluster_comes_up_gets_another(
     wait_for(new)
     wait_for(lambda: [job for job in new() if job.get("status", {}).get("rayClusterName")])
     name = new()[0]["status"]["rayClusterName"]
+    wait_for(lambda: access.api.find("rayclusters", access.namespace, name))
     kube.api.patch("rayclusters", access.namespace, name, {"metadata": {"annotations": {PLAY: None}}})
     airflow.wait_task(dag_id, "cleared", "job", "success", timeout=150)
     assert trace.read_text().split() == ["begun", "ended"]

@@ -70,11 +70,12 @@ def test_the_objects_of_a_task_are_found_the_latest_try_first() -> None:
 def test_the_job_is_patched_in_by_uid() -> None:
     kube = Objects()
     lease = Lease(kube.add(RAYJOBS, body_of()))
-    assert kube.run(leases.set_job("ray", lease.name, lease.uid, "job")).job_id == "job"
+    assert kube.run(leases.set_job("ray", lease.name, lease.uid, "job", 7)).job_id == "job"
+    assert kube.of[RAYJOBS, lease.name]["spec"]["ttlSecondsAfterFinished"] == 7 + leases.NOTICE_SECONDS
     with pytest.raises(RayClusterStartError, match="is gone: its cluster has ended"):
-        kube.run(leases.set_job("ray", lease.name, "another", "job"))
+        kube.run(leases.set_job("ray", lease.name, "another", "job", 0))
     with pytest.raises(RayClusterStartError, match="is gone"):
-        kube.run(leases.set_job("ray", "none", lease.uid, "job"))
+        kube.run(leases.set_job("ray", "none", lease.uid, "job", 0))
 
 
 def test_how_long_the_cluster_stays_is_patched_in() -> None:

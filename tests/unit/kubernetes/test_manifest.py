@@ -110,7 +110,7 @@ def test_a_name_is_a_dns_label_that_kuberay_accepts(dag: str, task: str) -> None
 
 def rayjob(cluster: manifest.ClusterSpec, **options: Any) -> dict[str, Any]:
     names = {"name": "n", "namespace": "ray", "labels": {}, "annotations": {}}
-    return manifest.rayjob(cluster, **{**names, "deadline": 90, "keep_seconds": 0, **options})
+    return manifest.rayjob(cluster, **{**names, "deadline": 90, **options})
 
 
 def test_the_object_makes_a_cluster_that_ends_by_itself() -> None:
@@ -120,7 +120,7 @@ def test_the_object_makes_a_cluster_that_ends_by_itself() -> None:
     assert spec == {
         "submissionMode": "InteractiveMode",
         "shutdownAfterJobFinishes": True,
-        "ttlSecondsAfterFinished": manifest.NOTICE_SECONDS,
+        "ttlSecondsAfterFinished": 0,
         "preRunningDeadlineSeconds": 90,
         "rayClusterSpec": HEAD,
     }

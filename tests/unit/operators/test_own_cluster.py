@@ -166,6 +166,15 @@ def test_the_job_is_handed_over(kube: Objects) -> None:
     assert task._has_own_job
 
 
+def test_a_cluster_that_has_ended_meanwhile_is_not_used(kube: Objects) -> None:
+    ended = {"jobDeploymentStatus": "Failed", "reason": "PreRunningDeadlineExceeded"}
+    kube.of[RAYJOBS, "etl"]["status"] = ended
+    task = with_cluster(has_job=False)
+    with pytest.raises(RayClusterStartError, match="ended the cluster meanwhile: PreRunningDeadlineExceeded"):
+        task._hand_over("j2")
+    assert not task._has_own_job
+
+
 def event(outcome: Outcome) -> JobEvent:
     return JobEvent("job", "http://head", outcome, "detail")
 
