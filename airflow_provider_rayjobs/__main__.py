@@ -11,17 +11,16 @@ from airflow_provider_rayjobs import __name__ as package
 
 # On Python 3.14, Airflow 3.2 and 3.3 print warnings about their own parser to stdout, among the results.
 with warnings.catch_warnings(action="ignore", category=PendingDeprecationWarning):
-    from airflow.cli.cli_config import DefaultHelpParser
     from rich_argparse import RawTextRichHelpFormatter
 
-    from airflow_provider_rayjobs.cli import get_ray_jobs_cli_commands
+    from airflow_provider_rayjobs.cli import CommandParser, get_ray_jobs_cli_commands
 
 
 def main() -> None:
     """Parse the arguments as Airflow's own parser does, and run the command."""
     (group,) = get_ray_jobs_cli_commands()
     style: dict[str, Any] = {"formatter_class": RawTextRichHelpFormatter}
-    parser = DefaultHelpParser(prog=f"python -m {package}", description=group.help, **style)
+    parser = CommandParser(prog=f"python -m {package}", description=group.help, **style)
     subparsers = parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
     for command in sorted(group.subcommands):
         sub = subparsers.add_parser(

@@ -56,6 +56,17 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "/var/run/secrets/ray,/etc/ssl/ray",
                         "default": "",
                     },
+                    "task_view": {
+                        "description": (
+                            "Whether each task instance has the tab *Ray job*: its job's status, times, progress, why\n"
+                            "it waits or failed, and the last lines of its log (Airflow 3.1 and newer).\n"
+                            "Airflow shows the tab on all tasks, also on those without a Ray job.\n"
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": "True",
+                        "default": "False",
+                    },
                 },
             }
         },

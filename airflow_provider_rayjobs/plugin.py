@@ -1,5 +1,6 @@
 """
-The Airflow plugin that adds the page "Ray jobs" to the menu "Browse", on Airflow 3.1 and newer.
+The Airflow plugin that adds the page "Ray jobs" to the menu "Browse", and the view "Ray job" to each task instance if
+``[ray_jobs] task_view`` is set, on Airflow 3.1 and newer.
 
 Every Airflow process loads plugins, so this module imports nothing heavy. The page's application is created at its
 first request, which only the API server receives. Older versions can't show such pages; there the plugin is empty.
@@ -38,23 +39,35 @@ def ui_path() -> str:
     return urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
 
 
-APPS = [{"name": "Ray jobs", "app": jobs_page, "url_prefix": URL_PREFIX}]
-VIEWS = [
-    {
+def views() -> list[dict[str, str]]:
+    """Return the external views: the page, and the view of a task's job if this deployment wants it."""
+    base = f"{ui_path()}{URL_PREFIX}"
+    page = {
         "name": "Ray jobs",
-        "href": f"{ui_path()}{URL_PREFIX}/",
+        "href": f"{base}/",
         "destination": "nav",
         "category": "browse",
         "url_route": "ray-jobs",
     }
-]
+    # Up to 3.3, Airflow shows such a view on every task, whatever its operator is; so it is not shown unasked.
+    if not conf.getboolean("ray_jobs", "task_view", fallback=False):
+        return [page]
+    # Airflow 3.1 does not quote the names that it puts in.
+    task = "dag_id={DAG_ID}&run_id={RUN_ID}&task_id={TASK_ID}&map_index={MAP_INDEX}"
+    return [
+        page,
+        {"name": "Ray job", "href": f"{base}/task?{task}", "destination": "task_instance", "url_route": "ray-job"},
+    ]
+
+
+APPS = [{"name": "Ray jobs", "app": jobs_page, "url_prefix": URL_PREFIX}]
 
 
 class RayJobsPlugin(AirflowPlugin):
-    """Adds the page to Airflow's UI."""
+    """Adds the page and the view to Airflow's UI."""
 
     name = "ray_jobs"
 
     if AIRFLOW_V_3_1_PLUS:
         fastapi_apps = APPS
-        external_views = VIEWS
+        external_views = views()

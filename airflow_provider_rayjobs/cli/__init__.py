@@ -9,10 +9,12 @@ imported only when it runs. ``python -m airflow_provider_rayjobs`` has the same 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.cli.cli_config import ARG_OUTPUT, ActionCommand, Arg, GroupCommand, lazy_load_command
+from airflow.cli.cli_config import ActionCommand, Arg, DefaultHelpParser, GroupCommand, lazy_load_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +30,34 @@ Exit codes:
     3  the cluster can't be reached
     4  job not found
   130  interrupted by Ctrl-C; a submitted job keeps running
-  141  the reader of the output closed it, as `head` does; a followed job keeps running
+  141  the output was closed, as by `head`; a followed job keeps running
 """
+
+
+class CommandParser(DefaultHelpParser):
+    """Answers wrong usage with the help of the command that was called, on stderr."""
+
+    def error(self, message: str) -> NoReturn:
+        """Show the help and the error, and exit."""
+        with contextlib.redirect_stdout(sys.stderr):  # rich looks at stdout to decide about colours
+            self.print_help()
+        self.exit(2, f"\n{self.prog}: error: {message}\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse arguments; unknown ones are an error here, because the parser above would show its own help."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return namespace, unknown
+
+
+class _Arg(Arg):
+    """An argument that makes its command's parser a :class:`CommandParser`: ``airflow`` creates it as its own."""
+
+    def add_to_parser(self, parser: argparse.ArgumentParser) -> None:
+        """Add this argument to a parser."""
+        parser.__class__ = CommandParser
+        super().add_to_parser(parser)
 
 
 def _json_object(text: str) -> dict[str, Any]:
@@ -50,17 +78,22 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-ARG_CONN_ID = Arg(
+ARG_CONN_ID = _Arg(
     ("--conn-id",),
-    help="Airflow connection of type ray_jobs (default: ray_default)",
+    help="Airflow connection of type ray_jobs\n(default: ray_default)",
     default="ray_default",
 )
-ARG_JOB = Arg(("submission_id",), help="The job's submission id")
+ARG_JOB = Arg(("submission_id",), help="The job's submission id", metavar="SUBMISSION_ID")
 ARG_FOLLOW = Arg(
     ("-f", "--follow"),
-    help="Print the job's log until the job ends; the exit code tells its outcome.\nCtrl-C leaves the job running",
+    help="Print the job's log until the job ends; the exit code\ntells its outcome. Ctrl-C leaves the job running",
     action="store_true",
 )
+
+
+def _output(help: str) -> Arg:  # noqa: A002 - as argparse calls it
+    choices = ("table", "plain", "json", "yaml")
+    return Arg(("-o", "--output"), help=help, choices=choices, default="table", metavar="FORMAT")
 
 
 def _json_option(name: str, help: str) -> Arg:  # noqa: A002 - as argparse calls it
@@ -70,35 +103,42 @@ def _json_option(name: str, help: str) -> Arg:  # noqa: A002 - as argparse calls
 _SUBMIT = (
     Arg(
         ("command",),
-        help="The command to run on the cluster, after --. Several words are a program and its\n"
-        "arguments. One quoted word is a command line for the cluster's shell",
+        help="The command to run on the cluster, after --. Several\n"
+        "words are a program and its arguments. One quoted word\n"
+        "is a command line for the cluster's shell",
         nargs="+",
         metavar="COMMAND",
     ),
     ARG_CONN_ID,
     ARG_FOLLOW,
-    Arg(("--submission-id",), help="Id of the job (default: random)"),
+    Arg(("--submission-id",), help="Id of the job (default: random)", metavar="ID"),
     Arg(
         ("--working-dir",),
-        help="Local folder or archive, or URI of an archive, in which the command runs;\n"
-        "takes precedence over the working_dir of the runtime_env",
+        help="Local folder or archive, or URI of an archive, in which\n"
+        "the command runs; takes precedence over the working_dir\n"
+        "of the runtime_env",
+        metavar="PATH",
     ),
     Arg(("--runtime-env",), help="YAML or JSON file with Ray's runtime_env", metavar="FILE"),
-    _json_option("--runtime-env-json", "Ray's runtime_env; put no secrets here, because ps shows them"),
+    _json_option("--runtime-env-json", "Ray's runtime_env; put no secrets\nhere, because ps shows them"),
     _json_option("--metadata-json", "strings that Ray stores with the job"),
-    Arg(("--entrypoint-num-cpus",), help="CPU cores to reserve for the command", type=float),
-    Arg(("--entrypoint-num-gpus",), help="GPUs to reserve for the command", type=float),
-    Arg(("--entrypoint-memory",), help="Memory to reserve for the command, in bytes", type=int),
-    _json_option("--entrypoint-resources", "custom resources to reserve for the command, with their amounts"),
-    _json_option("--entrypoint-label-selector", "labels that the command's node must have"),
+    Arg(("--entrypoint-num-cpus",), help="CPU cores to reserve for the command", type=float, metavar="N"),
+    Arg(("--entrypoint-num-gpus",), help="GPUs to reserve for the command", type=float, metavar="N"),
+    Arg(("--entrypoint-memory",), help="Memory to reserve for the command, in bytes", type=int, metavar="BYTES"),
+    _json_option("--entrypoint-resources", "custom resources to reserve for the\ncommand, with their amounts"),
+    _json_option("--entrypoint-label-selector", "labels that the command's node must\nhave"),
 )
 
 _LIST = (
     ARG_CONN_ID,
-    ARG_OUTPUT,
+    _output(
+        "table (default): two lines per job, for people;\n"
+        "plain: one line per job, for grep and awk;\n"
+        "json or yaml: for programs"
+    ),
     Arg(
         ("--status",),
-        help=f"Only jobs with this status ({', '.join(STATUSES)}); may be repeated",
+        help=f"Only jobs with this status; may be repeated\n({', '.join(STATUSES)})",
         type=str.upper,
         choices=STATUSES,
         action="append",
@@ -108,6 +148,25 @@ _LIST = (
     Arg(("--run-id",), help="Only jobs of this DAG run"),
     Arg(("--task-id",), help="Only jobs of this task"),
     Arg(("--limit",), help="At most N jobs, the newest", type=_positive, metavar="N"),
+)
+
+_STATUS = (
+    ARG_JOB,
+    ARG_CONN_ID,
+    _output("table (default) or plain: for people;\njson or yaml: for programs"),
+    Arg(
+        ("-w", "--watch"),
+        help="Print a line at each change of the status until the job\n"
+        "ends; the exit code tells its outcome. Ctrl-C leaves the\n"
+        "job running",
+        action="store_true",
+    ),
+)
+
+_STOP = (
+    ARG_JOB,
+    ARG_CONN_ID,
+    Arg(("--no-wait",), help="Ask Ray to stop the job, and return at once", action="store_true"),
 )
 
 
@@ -127,25 +186,20 @@ def get_ray_jobs_cli_commands() -> list[GroupCommand]:
             "Example: submit --working-dir . --follow -- python train.py --epochs 3",
             *_SUBMIT,
         ),
-        _command(
-            "list",
-            "list_jobs",
-            "List the jobs that were submitted to a cluster. The newest are first; durations are in seconds.",
-            *_LIST,
-        ),
+        _command("list", "list_jobs", "List the submitted jobs of a cluster. The newest are first.", *_LIST),
         _command(
             "status",
             "show_job",
-            "Show the details of a job. The values of its environment variables are not shown.",
-            *(ARG_JOB, ARG_CONN_ID, ARG_OUTPUT),
+            "Show the details of a job. The values of its environment variables are not\nshown.",
+            *_STATUS,
         ),
         _command("logs", "show_log", "Print the log of a job.", ARG_JOB, ARG_CONN_ID, ARG_FOLLOW),
         _command(
             "stop",
             "stop_job",
-            "Stop a job. Waits until it has ended, and prints its last status. A job that has already ended is not "
-            "changed.",
-            *(ARG_JOB, ARG_CONN_ID),
+            "Stop a job. Waits until it has ended, and prints its last status. A job that\n"
+            "has already ended is not changed.",
+            *_STOP,
         ),
         _command(
             "delete",

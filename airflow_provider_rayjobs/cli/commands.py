@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 import time
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import redact
-
 from airflow_provider_rayjobs import metadata as keys
-from airflow_provider_rayjobs.cli.follow import follow, print_log
+from airflow_provider_rayjobs.cli.follow import follow, print_log, watch
 from airflow_provider_rayjobs.cli.output import (
     ERROR,
     INTERRUPTED,
@@ -20,29 +15,33 @@ from airflow_provider_rayjobs.cli.output import (
     command,
     command_line,
     log,
-    print_records,
+    print_lines,
     upload_bar,
+    width_of,
+)
+from airflow_provider_rayjobs.cli.records import (
+    column_lines,
+    details_of,
+    list_lines,
+    print_for_scripts,
+    property_lines,
+    record_of,
 )
 from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.checks import check_metadata
 from airflow_provider_rayjobs.client.cluster_status import cluster_resources
 from airflow_provider_rayjobs.client.ids import check_submission_id, new_submission_id
-from airflow_provider_rayjobs.client.runtime_env import public_runtime_env
 from airflow_provider_rayjobs.compat.masking import public_for
 from airflow_provider_rayjobs.diagnosis.pending import why_pending
 from airflow_provider_rayjobs.jobs import JobStatus
 from airflow_provider_rayjobs.tasks.stopping import DELETE_DELAY, STOP_TIMEOUT
-from airflow_provider_rayjobs.text.safe_text import for_terminal, without_logins
+from airflow_provider_rayjobs.text.safe_text import for_terminal
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from typing import TextIO
 
     from airflow_provider_rayjobs.hooks import RayJobHook
-    from airflow_provider_rayjobs.jobs import JobDetails
-
-#: Maximum number of characters of an entrypoint in a table.
-ENTRYPOINT_WIDTH = 60
 
 
 @command
@@ -115,62 +114,33 @@ def list_jobs(hook: RayJobHook, args: Namespace, out: TextIO) -> None:
         and all(value in (None, job.metadata.get(key)) for key, value in wanted.items())
     ]
     jobs.sort(key=lambda job: job.start_time or 0, reverse=True)
-    print_records([_line_of(job, args.output) for job in jobs[: args.limit]], args.output, out)
-
-
-def _line_of(job: JobDetails, output: str) -> dict[str, Any]:
-    entrypoint = public_for(job)(job.entrypoint)
-    return {
-        "submission_id": job.submission_id,
-        "status": str(job.status),
-        **_times(job),
-        "dag_id": job.metadata.get(keys.DAG_ID),
-        "run_id": job.metadata.get(keys.RUN_ID),
-        "task_id": job.metadata.get(keys.TASK_ID),
-        "entrypoint": entrypoint if output in ("json", "yaml") else textwrap.shorten(entrypoint, ENTRYPOINT_WIDTH),
-    }
-
-
-def _times(job: JobDetails) -> dict[str, Any]:
-    """Return a job's start time, and its duration so far in seconds."""
-    end = job.end_time or time.time() * 1000
-    return {
-        "start_time": _as_text(job.start_time),
-        "duration": None if job.start_time is None else round((end - job.start_time) / 1000, 1),
-    }
-
-
-def _as_text(milliseconds: int | None) -> str | None:
-    if milliseconds is None:
-        return None
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
+    jobs = jobs[: args.limit]
+    if args.output in ("json", "yaml"):
+        print_for_scripts([record_of(job) for job in jobs], args.output, out)
+    elif not jobs:
+        log.info("No jobs found")
+    else:
+        print_lines(list_lines(jobs, width_of(out)) if args.output == "table" else column_lines(jobs), out)
 
 
 @command
-def show_job(hook: RayJobHook, args: Namespace, out: TextIO) -> None:
-    """Show a job's details."""
+def show_job(hook: RayJobHook, args: Namespace, out: TextIO) -> int:
+    """Show a job's details; with ``--watch``, each change of its status until it ends."""
+    for_scripts = args.output in ("json", "yaml")
+    if args.watch and for_scripts:
+        raise ValueError(f"--watch prints lines of text; it can't be used with --output {args.output}")
     job = hook.get_job_info(check_submission_id(args.submission_id))
-    details = _details_of(job)
+    if args.watch:
+        return watch(hook, args, out, job)
+    details = details_of(job)
     if job.status is JobStatus.PENDING:
         reason = why_pending(job, hook.get_conn().run(cluster_resources()), public_for(job))
         log.info("PENDING: %s", for_terminal(reason))
-    if args.output in ("table", "plain"):  # like `airflow dags details`
-        records = [{"property_name": name, "property_value": value} for name, value in details.items()]
+    if for_scripts:
+        print_for_scripts([details], args.output, out)
     else:
-        records = [details]
-    print_records(records, args.output, out)
-
-
-def _details_of(job: JobDetails) -> dict[str, Any]:
-    """Return a job's details without secrets."""
-    public = public_for(job)
-    shown = asdict(job) | _times(job) | {"end_time": _as_text(job.end_time)}
-    for name in ("entrypoint", "message"):
-        shown[name] = shown[name] and without_logins(public(shown[name]))
-    shown["runtime_env"] = public_runtime_env(job.runtime_env)
-    first = ("submission_id", "status", "message")
-    cleaned: dict[str, Any] = redact({name: shown.pop(name) for name in first} | shown)  # type: ignore[assignment]  # a dict stays one
-    return cleaned
+        print_lines(property_lines(details), out)
+    return 0
 
 
 @command
@@ -185,8 +155,10 @@ def show_log(hook: RayJobHook, args: Namespace, out: TextIO) -> int:
 
 @command
 def stop_job(hook: RayJobHook, args: Namespace, out: TextIO) -> int:
-    """Stop a job, and wait until it has ended."""
+    """Stop a job, and wait until it has ended; with ``--no-wait``, only ask Ray to stop it."""
     submission_id = check_submission_id(args.submission_id)
+    if args.no_wait:
+        return _ask_to_stop(hook, args, out, submission_id)
     job = hook.get_conn().run(verbs.stop_and_wait(submission_id, patience=STOP_TIMEOUT))
     if job is None:
         log.error("Ray job %s not found at %s", submission_id, hook.get_address())
@@ -200,6 +172,22 @@ def stop_job(hook: RayJobHook, args: Namespace, out: TextIO) -> int:
             STOP_TIMEOUT,
             command_line("status", args, submission_id),
         )
+        return ERROR
+    out.write(f"{job.status}\n")
+    return 0
+
+
+def _ask_to_stop(hook: RayJobHook, args: Namespace, out: TextIO, submission_id: str) -> int:
+    if hook.stop_job(submission_id):
+        log.info(
+            "Ray job %s was asked to stop; to see whether it has: %s",
+            submission_id,
+            command_line("status", args, submission_id),
+        )
+        return 0
+    job = hook.get_job_info(submission_id)
+    if not job.status.is_terminal:  # Ray's answer is the same while the job's actor does not exist yet
+        log.error("Ray job %s is %s and can't be stopped yet; try again", submission_id, job.status)
         return ERROR
     out.write(f"{job.status}\n")
     return 0

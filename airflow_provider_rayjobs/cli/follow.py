@@ -1,8 +1,12 @@
-"""Prints a job's log to stdout: as far as it has been written, or until the job ends."""
+"""Follows a job until it ends, and prints its log or its status; or prints the log as far as it has been written."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_rayjobs.cli.output import (
@@ -14,13 +18,19 @@ from airflow_provider_rayjobs.cli.output import (
     command_line,
     log,
 )
+from airflow_provider_rayjobs.cli.records import span
+from airflow_provider_rayjobs.client.contact import Contact
 from airflow_provider_rayjobs.client.log_files import read_log
 from airflow_provider_rayjobs.compat.masking import public_for
-from airflow_provider_rayjobs.following.events import Outcome
+from airflow_provider_rayjobs.diagnosis.failure import failure_lines
+from airflow_provider_rayjobs.diagnosis.pending import explain_pauses
+from airflow_provider_rayjobs.exceptions import RayJobNotFoundError
+from airflow_provider_rayjobs.following.events import JobEvent, Outcome, event_of_job
 from airflow_provider_rayjobs.following.lines import LineWriter
 from airflow_provider_rayjobs.following.poller import Poller
-from airflow_provider_rayjobs.following.watcher import JobWatcher, Watch
-from airflow_provider_rayjobs.text.safe_text import for_terminal
+from airflow_provider_rayjobs.following.watcher import JobWatcher, Watch, poll_delay
+from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
+from airflow_provider_rayjobs.text.safe_text import for_terminal, without_logins
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -28,11 +38,12 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
-    from airflow_provider_rayjobs.following.events import JobEvent
     from airflow_provider_rayjobs.hooks import RayJobHook
-    from airflow_provider_rayjobs.jobs import JobDetails
 
 T = TypeVar("T")
+
+#: Longest time in seconds between two requests for the status of a job.
+LONGEST_INTERVAL = 30.0
 
 _EXIT_CODES = {Outcome.SUCCEEDED: 0, Outcome.LOST: NOT_FOUND, Outcome.UNREACHABLE: UNREACHABLE}
 
@@ -67,23 +78,103 @@ def follow(hook: RayJobHook, args: Namespace, out: TextIO, submission_id: str, s
     """
     from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
 
-    async def watch(write: Callable[[str], None]) -> JobEvent:
+    async def work(write: Callable[[str], None]) -> JobEvent:
         async with Poller(AiohttpTransport(hook.cluster)) as poller:
             watched = Watch(submission_id, submitted_at)
             return await JobWatcher(poller, watched, log, public_for, write).run()
 
+    return _followed(out, work, args, submission_id, "logs --follow")
+
+
+def watch(hook: RayJobHook, args: Namespace, out: TextIO, job: JobDetails) -> int:
+    """
+    Print a line for each change of a job's status, until it ends; and for each change of the reason of PENDING.
+
+    :param job: the job's details.
+    :return: the exit code for the job's outcome.
+    """
+    from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
+
+    async def work(write: Callable[[str], None]) -> JobEvent:
+        async with Poller(AiohttpTransport(hook.cluster)) as poller:
+            return await _watch(poller, args.submission_id, job, write)
+
+    return _followed(out, work, args, args.submission_id, "status --watch")
+
+
+async def _watch(poller: Poller, submission_id: str, job: JobDetails, write: Callable[[str], None]) -> JobEvent:
+    """Follow a job's status, and write nothing else."""
+    public, contact = public_for(job), Contact(poller.cluster.unreachable_timeout, log)
+    submitted_at = (job.start_time or 0) / 1000 or time.time()
+    pauses, written = explain_pauses(), ("", "")
+
+    def delay() -> float:
+        return poll_delay(time.time() - submitted_at, LONGEST_INTERVAL)
+
+    with poller.subscribe(submission_id, delay) as subscription:
+        while True:
+            waits = job.status is JobStatus.PENDING and not contact.lost
+            about = await poller.why_pending(submission_id, public) if waits else _about(job)
+            if job.status != written[0] or about not in ("", written[1]):
+                written = str(job.status), about
+                now = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+                write(f"{now} UTC  {job.status:9}  {for_terminal(about)}".rstrip())
+            if job.status.is_terminal:
+                event = event_of_job(job, poller.cluster.address)
+                message = event.message and without_logins(public(event.message))
+                return replace(event, submission_id=submission_id, message=message)
+            within = min(contact.left, next(pauses) if waits else math.inf)
+            news = await subscription.news(None if within == math.inf else within)
+            if isinstance(news, JobDetails):
+                contact.back()
+                job = news
+            elif news is not None and isinstance(news.error, RayJobNotFoundError):
+                return _end(Outcome.LOST, poller, submission_id, job)
+            elif news is not None:
+                contact.failed(news.error, news.since)
+            if contact.given_up():
+                return _end(Outcome.UNREACHABLE, poller, submission_id, job)
+
+
+def _about(job: JobDetails) -> str:
+    """Return what a line says of a job that does not wait."""
+    if not job.status.is_terminal or job.start_time is None or job.end_time is None:
+        return ""
+    return f"after {span(max(job.end_time - job.start_time, 0) / 1000)}"
+
+
+def _end(outcome: Outcome, poller: Poller, submission_id: str, job: JobDetails) -> JobEvent:
+    address, node_id, node_ip = poller.cluster.address, job.driver_node_id, job.driver_ip
+    return JobEvent(submission_id, address, outcome, node_id=node_id, node_ip=node_ip)
+
+
+def _followed(
+    out: TextIO,
+    work: Callable[[Callable[[str], None]], Coroutine[Any, Any, JobEvent]],
+    args: Namespace,
+    submission_id: str,
+    verb: str,
+) -> int:
+    """
+    Follow a job to its end, and return the exit code for its outcome.
+
+    :param work: follows the job; its argument writes a line to ``out``.
+    :param verb: the command that follows the job again.
+    """
     try:
-        event = _run_writing(out, watch)
+        event = _run_writing(out, work)
     except (KeyboardInterrupt, BrokenPipeError) as e:
         log.warning(
             "Ray job %s was not stopped. To follow it again: %s; to stop it: %s",
             submission_id,
-            command_line("logs --follow", args, submission_id),
+            command_line(verb, args, submission_id),
             command_line("stop", args, submission_id),
         )
         return BROKEN_PIPE if isinstance(e, BrokenPipeError) else INTERRUPTED
     if event.outcome is not Outcome.SUCCEEDED:
         log.error("%s", _describe(event))
+        for line in failure_lines(event.failure) if event.failure else ():
+            log.error("%s", for_terminal(line))
     return _EXIT_CODES.get(event.outcome, ERROR)
 
 

@@ -23,11 +23,10 @@ from airflow_provider_rayjobs.exceptions import (
 )
 from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.packaging.spool import upload_progress
-from airflow_provider_rayjobs.text.safe_text import for_terminal
 
 if TYPE_CHECKING:
     from argparse import Namespace
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import TextIO
 
 #: Exit codes; the help of each command explains them.
@@ -173,24 +172,11 @@ def upload_bar() -> Iterator[None]:
         bar.stop()
 
 
-def print_records(records: list[dict[str, Any]], output: str, out: TextIO) -> None:
-    """
-    Print records in one of the formats of Airflow's own commands.
-
-    :param output: ``table``, ``plain``, ``json`` or ``yaml``.
-    """
-    from airflow.cli.simple_table import AirflowConsole
-
-    if output in ("table", "plain"):  # JSON and YAML escape control characters themselves
-        records = [{name: _for_terminal(value) for name, value in record.items()} for record in records]
-    with contextlib.redirect_stdout(out):
-        try:
-            # Text from a cluster in brackets or between colons must not be read as markup.
-            AirflowConsole(markup=False, emoji=False).print_as(data=records, output=output)
-        except SystemExit as e:  # rich raises it for a broken pipe
-            raise BrokenPipeError from e
+def print_lines(lines: Iterable[str], out: TextIO) -> None:
+    """Print lines of text."""
+    out.writelines(f"{line}\n" for line in lines)
 
 
-def _for_terminal(value: Any) -> Any:
-    """Return a value of a record with the control characters of a cluster's text escaped."""
-    return value if value is None or isinstance(value, int | float) else for_terminal(str(value))
+def width_of(out: TextIO) -> int | None:
+    """Return the width of the terminal to which the results go, in characters; None if they go elsewhere."""
+    return (os.get_terminal_size(out.fileno()).columns or None) if out.isatty() else None

@@ -224,7 +224,8 @@ def failure_lines(failure: JobFailure) -> list[str]:
     if failure.failed_tasks:
         number = sum(of.number for of in failure.failed_tasks)
         of_all = f" of {failure.tasks:,}" if failure.tasks >= number else ""
-        lines.append(f"{number:,}{of_all} Ray tasks failed (each attempt counts):")
+        tasks = "task" if max(number, failure.tasks) == 1 else "tasks"
+        lines.append(f"{number:,}{of_all} Ray {tasks} failed (each attempt counts):")
         for of in failure.failed_tasks:
             functions = f" in {', '.join(of.functions)}" if of.functions else ""
             word = in_words(of.cause).removesuffix(" in a Ray task")

@@ -1,14 +1,19 @@
 """
-The page "Ray jobs": a web application in Airflow's API server, with three static files and two API routes.
+The page "Ray jobs" and the view of one task's job: a web application in Airflow's API server, of static files and API
+routes.
 
 All routes need an Airflow login and are read-only. A user sees the connections that they may read in Airflow. Of the
 jobs, a user sees those of the DAGs that they may read, and those that no DAG submitted.
 """
 
 import asyncio
+import contextlib
+import hashlib
 from collections import defaultdict
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
@@ -26,18 +31,30 @@ from sqlalchemy import select
 
 from airflow_provider_rayjobs.cluster.connection import ClusterConnection
 from airflow_provider_rayjobs.compat.connections import load_cluster
-from airflow_provider_rayjobs.compat.masking import public, register_cluster
+from airflow_provider_rayjobs.compat.masking import register_cluster
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.hooks import RayJobHook
-from airflow_provider_rayjobs.page import rows
+from airflow_provider_rayjobs.page import rows, task, view
+from airflow_provider_rayjobs.page.shared import SharedReads
+from airflow_provider_rayjobs.text.safe_text import safe_value
+
+T = TypeVar("T")
 
 FOLDER = Path(__file__).parent
 
 #: Name of each static file by its path.
-FILES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}
+FILES = {
+    "/": "page.html",
+    "/task": "task.html",
+    **{f"/{name}": name for name in ("page.js", "task.js", "common.js", "page.css")},
+}
 
-#: Maximum number of concurrent requests per cluster. The limit is per cluster, so a slow cluster delays no other.
+#: Maximum number of jobs that are read in detail from one cluster at the same time. The limit is per cluster, so a slow
+#: cluster delays no other.
 MAX_READERS = 2
+
+#: Maximum seconds to wait for a turn to read a job, and then to read it.
+VIEW_TIMEOUT = 25.0
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -52,10 +69,61 @@ HEADERS = {
 User = Annotated[BaseUser, Depends(get_user)]
 
 
+@dataclass(frozen=True)
+class _Cluster:
+    """A cluster, and the key by which its answers are shared, which changes with the connection."""
+
+    connection: ClusterConnection
+    key: str
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why something could not be read, with an HTTP status; it is shared like an answer."""
+
+    status: int
+    reason: str
+
+
+class _Answers:
+    """What clusters have answered; shared by all users, so it is filtered before it is shown."""
+
+    def __init__(self) -> None:
+        self._tables: SharedReads[rows.JobTable | _Failure] = SharedReads()
+        self._views: SharedReads[view.JobView | _Failure] = SharedReads()
+        self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(MAX_READERS))
+
+    async def table(self, cluster: _Cluster) -> rows.JobTable:
+        """
+        Return the newest jobs of a cluster.
+
+        :raises HTTPException: they can't be read.
+        """
+        return _unless_failed(await self._tables.get(cluster.key, lambda: _newest_jobs(cluster.connection)))
+
+    async def view(self, cluster: _Cluster, submission_id: str, *, whole: bool) -> view.JobView:
+        """
+        Return one job in detail.
+
+        :raises HTTPException: it can't be read.
+        """
+        turn = self._turns[cluster.connection.conn_id]
+        read = partial(_view, cluster.connection, turn, submission_id, whole=whole)
+        return _unless_failed(await self._views.get((cluster.key, submission_id, whole), read))
+
+
+def _unless_failed(answer: T | _Failure) -> T:
+    if isinstance(answer, _Failure):
+        raise HTTPException(answer.status, answer.reason)
+    return answer
+
+
 def create_app() -> FastAPI:
     """Return the application for Airflow's API server to mount."""
     app = FastAPI(title="Ray jobs", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(get_user)])
-    readers: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(MAX_READERS))
+    answers = _Answers()
+    may_read_tasks = Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE))
+    may_read_jobs = [Depends(requires_access_connection("GET")), may_read_tasks]
 
     @app.middleware("http")
     async def _headers(request: Request, call_next: Any) -> Any:
@@ -70,18 +138,32 @@ def create_app() -> FastAPI:
     def _connections(user: User) -> list[str]:
         return [conn_id for conn_id in _known_connections() if _may_read_connection(conn_id, user)]
 
-    @app.get(
-        "/api/connections/{connection_id}/jobs",
-        dependencies=[
-            Depends(requires_access_connection("GET")),
-            Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE)),
-        ],
-    )
+    @app.get("/api/connections/{connection_id}/jobs", dependencies=may_read_jobs)
     async def _jobs(connection_id: str, user: User) -> dict[str, Any]:
         cluster = await run_in_threadpool(_cluster, connection_id)
-        async with readers[connection_id]:
-            table = await _newest_jobs(cluster)
-        return await run_in_threadpool(_shown, cluster, table, user)
+        table = await answers.table(cluster)
+        return await run_in_threadpool(_shown, cluster.connection, table, user)
+
+    @app.get("/api/connections/{connection_id}/jobs/{submission_id}", dependencies=may_read_jobs)
+    async def _job(connection_id: str, submission_id: str, user: User) -> dict[str, Any]:
+        cluster = await run_in_threadpool(_cluster, connection_id)
+        found = await answers.view(cluster, submission_id, whole=False)
+        return await run_in_threadpool(_shown_job, cluster.connection, found, user)
+
+    @app.get("/api/dags/{dag_id}/job", dependencies=[may_read_tasks])
+    async def _job_of_task(dag_id: str, run_id: str, task_id: str, user: User, map_index: int = -1) -> dict[str, Any]:
+        named = await run_in_threadpool(task.job_of_task, dag_id, run_id, task_id, map_index)
+        if named is None:
+            return {"job": None}
+        job: dict[str, Any] = {"submission_id": named.submission_id, "job_url": named.job_page}
+        try:
+            cluster = await run_in_threadpool(_cluster_of, named, user)
+            job["connection"] = cluster.connection.conn_id
+            found = await answers.view(cluster, named.submission_id, whole=True)
+            job |= await run_in_threadpool(_shown_job, cluster.connection, found, user)
+        except HTTPException as e:
+            return {"job": safe_value(job), "problem": e.detail}
+        return {"job": safe_value(job)}
 
     return app
 
@@ -115,7 +197,7 @@ def _find(conn_id: str) -> Connection | None:
         return None
 
 
-def _cluster(conn_id: str) -> ClusterConnection:
+def _cluster(conn_id: str) -> _Cluster:
     """
     Read a connection of type ``ray_jobs``. The credentials of other types are not meant for a Ray cluster.
 
@@ -127,9 +209,30 @@ def _cluster(conn_id: str) -> ClusterConnection:
     try:
         cluster = load_cluster(conn_id, connection, create=False)
     except RayJobsError as e:
-        raise HTTPException(502, public(str(e))) from e
+        raise HTTPException(502, view.problem(str(e))) from e
     register_cluster(cluster)
-    return cluster
+    return _Cluster(cluster, f"{conn_id} {hashlib.sha256(connection.get_uri().encode()).hexdigest()}")
+
+
+def _cluster_of(job: task.TaskJob, user: BaseUser) -> _Cluster:
+    """
+    Return the cluster of a task's job: by the task's connection, or else by the URL of the job's page.
+
+    :raises HTTPException: if it can't be found, or the user may not read the connection.
+    """
+    if job.conn_id:
+        if not _may_read_connection(job.conn_id, user):
+            raise HTTPException(
+                403, f"You don't have permission to read connection {job.conn_id!r}, which the task used."
+            )
+        return _cluster(job.conn_id)
+    for conn_id in _known_connections():
+        if _may_read_connection(conn_id, user):
+            with contextlib.suppress(HTTPException):
+                found = _cluster(conn_id)
+                if found.connection.job_page(job.submission_id) == job.job_page:
+                    return found
+    raise HTTPException(404, "No connection that you may read leads to the cluster of this job.")
 
 
 # Permissions
@@ -162,21 +265,43 @@ def _readable(dag_ids: set[str], user: BaseUser) -> set[str]:
 # Jobs
 
 
-async def _newest_jobs(cluster: ClusterConnection) -> rows.JobTable:
+async def _newest_jobs(cluster: ClusterConnection) -> rows.JobTable | _Failure:
     try:
         return await rows.newest_jobs(cluster)
     except RayJobsError as e:
-        raise HTTPException(502, public(str(e))) from e
-    except TimeoutError as e:
-        raise HTTPException(504, f"{cluster.address}: no complete list of jobs within {rows.LIST_TIMEOUT:.0f} s") from e
+        return _Failure(502, view.problem(str(e)))
+    except TimeoutError:
+        return _Failure(504, f"{cluster.address}: no complete list of jobs within {rows.LIST_TIMEOUT:.0f} s")
+
+
+async def _view(
+    cluster: ClusterConnection, turn: asyncio.Semaphore, submission_id: str, *, whole: bool
+) -> view.JobView | _Failure:
+    try:
+        async with asyncio.timeout(VIEW_TIMEOUT), turn:
+            return await view.read_view(cluster, submission_id, whole=whole)
+    except (RayJobsError, ValueError) as e:  # no job can have this id
+        return _Failure(502, view.problem(str(e)))
+    except TimeoutError:
+        return _Failure(504, f"{cluster.address}: no answer within {VIEW_TIMEOUT:.0f} s")
 
 
 def _shown(cluster: ClusterConnection, table: rows.JobTable, user: BaseUser) -> dict[str, Any]:
     readable = _readable(rows.dag_ids(table.jobs), user)
     return {
         "address": cluster.address,
+        "session": table.version and table.version.session_name,
+        "resources": rows.amounts(table.resources),
+        "read_at": table.read_at,
         "on_record": table.number,
         "malformed": table.malformed,
         "limit": rows.MAX_JOBS,
         "jobs": rows.rows(table.jobs, cluster, readable),
     }
+
+
+def _shown_job(cluster: ClusterConnection, found: view.JobView, user: BaseUser) -> dict[str, Any]:
+    dags = rows.dag_ids([found.job])
+    if not dags <= _readable(dags, user):
+        raise HTTPException(403, "You don't have permission to read the DAG of this job.")
+    return view.shown(found, cluster)

@@ -1,103 +1,93 @@
-// The page "Ray jobs": reads the jobs of each connection, filters them, and shows them page by page.
-// Text from a cluster is always inserted as text, never as markup.
-"use strict";
+// The page "Ray jobs": reads the jobs of each connection, filters and sorts them, and shows them page by page.
+// What is shown is kept in the address, after "#", so that it can be shared.
+import * as common from "./common.js";
+import { $, element } from "./common.js";
 
 const PAGE_SIZE = 50;
 const READERS = 4; // connections that are read at the same time
 const STORAGE_KEY = "ray-jobs-connections"; // in the browser's storage: the connection ids that the user has entered
 const STATUSES = ["PENDING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"];
+const NO_DAG = "—";
+const UNITS = { h: 3_600_000, d: 86_400_000 };
 
-const $ = (id) => document.getElementById(id);
-const state = { connections: new Map(), page: 0, reading: 0 };
+const COLUMNS = {
+  status: { title: "Status", by: (job) => STATUSES.indexOf(job.status), fill: statusCell },
+  task: { title: "Task in Airflow", by: (job) => [job.dag_id, job.task_id, String(job.map_index).padStart(9)].join("\n"), fill: taskCell },
+  job: { title: "Job on Ray", by: (job) => job.submission_id, fill: jobCell },
+  connection: { title: "Connection", by: (job) => job.connections.join(), fill: (job) => [job.connections.join(", ")] },
+  submitted: { title: "Submitted", by: (job) => job.started ?? 0, fill: (job) => [common.time(job.started)] },
+  duration: { title: "Duration", by: (job) => lasted(job) ?? -1, fill: durationCell },
+  message: { title: "Message", by: (job) => job.message, fill: (job) => [job.message] },
+};
 
-function element(tag, text, attributes = {}) {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  return made;
-}
+const DEFAULTS = {
+  sort: "-submitted", page: "1", status: "", connection: "", dag: "", since: "", until: "", text: "",
+};
 
-// Links. Airflow shows this page in a frame whose links can't open pages outside of it, so they are opened by a link in
-// the page around the frame.
-
-function link(text, url, attributes = {}) {
-  let target;
-  try {
-    target = new URL(url, document.baseURI);
-  } catch {
-    return element("span", text);
-  }
-  if (!["http:", "https:"].includes(target.protocol)) return element("span", text);
-  return element("a", text, { href: target.href, rel: "noopener noreferrer", ...attributes });
-}
-
-function follow(event) {
-  const clicked = event.target.closest("a[href]");
-  if (!clicked || window.parent === window || event.button > 1) return;
-  event.preventDefault();
-  const around = window.parent.document;
-  const elsewhere = event.ctrlKey || event.metaKey || event.shiftKey || event.button === 1;
-  const copy = around.createElement("a");
-  copy.href = clicked.href;
-  copy.rel = clicked.rel;
-  copy.target = elsewhere ? "_blank" : clicked.target === "_top" ? "" : clicked.target;
-  around.body.append(copy);
-  copy.click();
-  copy.remove();
-}
+const state = {
+  connections: new Map(), // id → { jobs, answer, problem }
+  open: new Map(), // key of a job → its details, as far as they are read
+  filters: { ...DEFAULTS },
+  problem: "", // why the connections can't be listed
+  page: 1,
+};
 
 // Reading
 
-async function request(path) {
-  let response;
-  try {
-    response = await fetch(path, { headers: { Accept: "application/json" } });
-  } catch {
-    throw new Error("Airflow does not respond.");
-  }
-  if (response.ok) return response.json();
-  if (response.status === 401) throw new Error("Your Airflow session has expired. Reload the whole page to log in again.");
-  if (response.status === 403) throw new Error("You don't have permission to read this connection.");
-  const error = await response.json().catch(() => ({}));
-  throw new Error(typeof error.detail === "string" ? error.detail : `Airflow responded with HTTP ${response.status}.`);
-}
+let listing = false;
+const waiting = new Set(); // connections that are being read or wait for it: none is asked again before it answers
+const queue = [];
+let active = 0;
 
 async function refresh() {
-  const reading = ++state.reading; // the results of an earlier refresh are ignored
-  let problem = "";
-  let listed = [];
+  if (listing) return;
+  listing = true;
+  let listed = [...state.connections.keys()];
   try {
-    listed = await request("api/connections");
+    listed = await common.request("api/connections");
+    state.problem = "";
   } catch (error) {
-    problem = error.message;
+    state.problem = error.message;
+  } finally {
+    listing = false;
   }
-  if (reading !== state.reading) return;
-  const ids = [...new Set([...listed, ...storedIds()])];
-  const before = state.connections;
-  state.connections = new Map(ids.map((id) => [id, { jobs: before.get(id)?.jobs ?? [], state: "reading" }]));
-  state.problem = problem;
+  const asked = state.filters.connection ? [state.filters.connection] : []; // by a shared address
+  const ids = [...new Set([...listed, ...storedIds(), ...asked])];
+  state.connections = new Map(ids.map((id) => [id, state.connections.get(id) ?? { jobs: [] }]));
   draw();
-  const waiting = [...ids];
-  const reader = async () => {
-    for (let id = waiting.shift(); id !== undefined; id = waiting.shift()) await read(id, reading);
-  };
-  await Promise.all(Array.from({ length: READERS }, reader));
+  if (state.problem) return;
+  for (const id of ids) {
+    if (waiting.has(id)) continue;
+    waiting.add(id);
+    queue.push(id);
+  }
+  readNext();
+  readDetailsAgain();
 }
 
-async function read(id, reading) {
+function readNext() {
+  while (active < READERS && queue.length) {
+    const id = queue.shift();
+    active += 1;
+    read(id).finally(() => {
+      active -= 1;
+      waiting.delete(id);
+      readNext();
+    });
+  }
+}
+
+async function read(id) {
   let found;
   try {
-    found = { ...(await request(`api/connections/${encodeURIComponent(id)}/jobs`)), state: "read" };
-    for (const job of found.jobs) {
-      job.connection = id;
-      job.words = [job.submission_id, job.dag_id, job.run_id, job.task_id, job.message, job.entrypoint].join("\n").toLowerCase();
-    }
+    const answer = await common.request(`api/connections/${encodeURIComponent(id)}/jobs`);
+    const jobs = answer.jobs.map((job) => ({ ...job, read_at: answer.read_at }));
+    found = { jobs, answer };
   } catch (error) {
-    found = { jobs: [], state: "error", problem: error.message };
+    found = { jobs: [], problem: error.message };
   }
-  if (reading !== state.reading) return;
+  if (!state.connections.has(id)) return; // it was removed meanwhile
   state.connections.set(id, found);
-  state.asOf = new Date();
   draw();
 }
 
@@ -115,153 +105,448 @@ function store(ids) {
   refresh();
 }
 
+/** Return the key of a connection's cluster: connections with the same key lead to the same jobs. */
+function clusterOf(answer) {
+  return answer.session ?? answer.address;
+}
+
+/** Return each job once, with the connections through which it is seen. */
+function merged() {
+  const jobs = new Map();
+  for (const [id, { jobs: seen, answer }] of state.connections) {
+    for (const job of seen) {
+      const key = `${clusterOf(answer)}\n${job.submission_id}`;
+      const known = jobs.get(key);
+      const [newer, older] = known && known.read_at > job.read_at ? [known, job] : [job, known];
+      const task_url = newer.task_url ?? older?.task_url ?? null;
+      jobs.set(key, { ...newer, task_url, key, connections: [...(known?.connections ?? []), id] });
+    }
+  }
+  return [...jobs.values()];
+}
+
+// What is shown, and the address that says so
+
+function fromAddress(fragment) {
+  const given = new URLSearchParams(fragment.replace(/^#/, ""));
+  state.filters = Object.fromEntries(Object.entries(DEFAULTS).map(([name, value]) => [name, given.get(name) || value]));
+  if (!COLUMNS[state.filters.sort.replace(/^-/, "")]) state.filters.sort = DEFAULTS.sort;
+}
+
+function toAddress() {
+  // The order is always said, so that the address is never bare: for Airflow that would be another page.
+  const said = Object.entries(state.filters).filter(([name, value]) => name === "sort" || value !== DEFAULTS[name]);
+  return `#${new URLSearchParams(said)}`;
+}
+
+/**
+ * Change what is shown, and the address.
+ *
+ * @param push whether the browser's back button leads back to what was shown before.
+ */
+function show(changes, push = true) {
+  state.filters = { ...state.filters, page: "1", ...changes };
+  writeAddress(push);
+  draw();
+}
+
+function writeAddress(push) {
+  const fragment = toAddress();
+  if (fragment === location.hash) return;
+  if (!common.framed) {
+    if (push) history.pushState(null, "", fragment);
+    else history.replaceState(null, "", fragment);
+    return;
+  }
+  // The address that a user sees is that of the page around this one. Its state belongs to Airflow's UI.
+  history.replaceState(null, "", fragment);
+  const around = window.parent;
+  const url = new URL(around.location.href);
+  url.hash = fragment;
+  const kept = around.history.state;
+  if (push) around.history.pushState(kept && { ...kept, idx: (kept.idx ?? 0) + 1 }, "", url.href);
+  else around.history.replaceState(kept, "", url.href);
+}
+
+function followAddress() {
+  const again = (hash) => {
+    fromAddress(hash);
+    if (common.framed) history.replaceState(null, "", toAddress());
+    draw();
+  };
+  window.addEventListener("popstate", () => again(location.hash));
+  window.addEventListener("hashchange", () => again(location.hash));
+  if (!common.framed) return;
+  const around = window.parent;
+  const moved = () => again(around.location.hash);
+  around.addEventListener("popstate", moved);
+  window.addEventListener("pagehide", () => around.removeEventListener("popstate", moved));
+}
+
+function bounds({ since, until }) {
+  const last = /^(\d{1,4})([hd])$/.exec(since);
+  const from = last ? Date.now() - Number(last[1]) * UNITS[last[2]] : Date.parse(since);
+  const to = Date.parse(until);
+  return [Number.isNaN(from) ? -Infinity : from, Number.isNaN(to) ? Infinity : to];
+}
+
+function selected(jobs) {
+  const { status, connection, dag, text, sort } = state.filters;
+  const [from, to] = bounds(state.filters);
+  const timed = from !== -Infinity || to !== Infinity;
+  const wanted = text.trim().toLowerCase();
+  const found = jobs.filter(
+    (job) =>
+      (!status || job.status === status) &&
+      (!connection || job.connections.includes(connection)) &&
+      (!dag || job.dag_id === (dag === NO_DAG ? "" : dag)) &&
+      (!timed || (job.started !== null && job.started >= from && job.started <= to)) &&
+      (!wanted || words(job).includes(wanted)),
+  );
+  const { by } = COLUMNS[sort.replace(/^-/, "")];
+  const sign = sort.startsWith("-") ? -1 : 1;
+  const keyed = found.map((job) => [by(job), job]);
+  keyed.sort(([a, one], [b, other]) => sign * compare(a, b) || (other.started ?? 0) - (one.started ?? 0) || compare(one.key, other.key));
+  return keyed.map(([, job]) => job);
+}
+
+function words(job) {
+  return [job.submission_id, job.dag_id, job.run_id, job.task_id, job.message, job.entrypoint].join("\n").toLowerCase();
+}
+
+function compare(a, b) {
+  if (a === b) return 0;
+  return a < b ? -1 : 1;
+}
+
 // Display
 
 function draw() {
-  const jobs = [...state.connections.values()].flatMap((connection) => connection.jobs);
-  jobs.sort((a, b) => (b.started ?? 0) - (a.started ?? 0));
-  drawConnections();
-  drawChoices(jobs);
-  const [status, connection, text] = [$("status").value, $("connection").value, $("text").value.trim().toLowerCase()];
-  const shown = jobs.filter(
-    (job) =>
-      (!status || job.status === status) && (!connection || job.connection === connection) && job.words.includes(text),
-  );
-  state.page = Math.max(0, Math.min(state.page, Math.ceil(shown.length / PAGE_SIZE) - 1));
-  const first = state.page * PAGE_SIZE;
+  const jobs = merged();
+  drawClusters();
+  drawFilters(jobs);
+  drawHeadings();
+  drawProblems();
+  const shown = selected(jobs);
+  const pages = Math.max(1, Math.ceil(shown.length / PAGE_SIZE));
+  const page = Math.min(Math.max(1, Number.parseInt(state.filters.page, 10) || 1), pages);
+  state.page = page;
+  const first = (page - 1) * PAGE_SIZE;
   const part = shown.slice(first, first + PAGE_SIZE);
-  $("jobs").replaceChildren(...part.map(row));
-  $("none").hidden = part.length > 0;
-  $("none").textContent = emptyMessage(jobs);
-  $("page").textContent = part.length ? `${first + 1} to ${first + part.length} of ${shown.length}` : "";
-  $("previous").disabled = state.page === 0;
-  $("next").disabled = first + PAGE_SIZE >= shown.length;
-  const asOf = state.asOf ? `, as of ${state.asOf.toLocaleTimeString()}` : "";
-  $("summary").textContent = `${shown.length} of ${jobs.length} jobs${asOf}`;
+  drawRows(part);
+  setText($("none"), part.length ? "" : emptyMessage(jobs));
+  $("none").hidden = part.length > 0 || !$("none").textContent;
+  setText($("page"), part.length ? `${first + 1} to ${first + part.length} of ${shown.length}` : "");
+  $("previous").disabled = page === 1;
+  $("next").disabled = page === pages;
+  setText($("summary"), `${shown.length} of ${jobs.length} jobs`);
+  const read = [...state.connections.values()].flatMap(({ answer }) => (answer ? [answer.read_at] : []));
+  setText($("as-of"), read.length ? `as of ${common.timeText(Math.min(...read)).slice(11)}` : "");
+  setText($("trouble"), state.problem);
+  $("trouble").hidden = !state.problem;
+}
+
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** Put new children into an element, unless they would be the same. */
+function fill(node, signature, make) {
+  if (node.dataset.signature === signature) return;
+  const focused = [...node.querySelectorAll("a, button")].indexOf(document.activeElement);
+  node.dataset.signature = signature;
+  node.replaceChildren(...make());
+  if (focused >= 0) node.querySelectorAll("a, button")[focused]?.focus({ preventScroll: true });
 }
 
 function emptyMessage(jobs) {
-  if (state.problem) return state.problem;
+  if (state.problem) return "";
   if (jobs.length) return "No jobs match the filters.";
-  if ([...state.connections.values()].some((connection) => connection.state === "reading")) return "Loading …";
-  if (!state.connections.size) return "No connections of type ray_jobs that you may read. Enter another connection above.";
-  return "No jobs.";
+  const connections = [...state.connections.values()];
+  if (connections.some(({ answer, problem }) => !answer && !problem)) return "Loading …";
+  if (!connections.length) return "No connections of type ray_jobs that you may read. Enter another connection above.";
+  return connections.every(({ problem }) => problem) ? "" : "No jobs.";
 }
 
-function drawConnections() {
+function drawClusters() {
+  const clusters = new Map();
+  for (const [id, { answer, problem }] of state.connections) {
+    const key = answer ? clusterOf(answer) : `\n${id}`;
+    const known = clusters.get(key);
+    clusters.set(key, { ids: [...(known?.ids ?? []), id], answer, problem });
+  }
   const stored = storedIds();
-  const items = [...state.connections].map(([id, connection]) => {
-    const item = element("li", "", { "data-state": connection.state });
-    item.append(element("strong", id), " ", element("span", describe(connection)));
-    if (stored.includes(id)) {
-      const remove = element("button", "×", { type: "button", "aria-label": `Remove ${id}` });
-      remove.addEventListener("click", () => store(stored.filter((other) => other !== id)));
-      item.append(remove);
-    }
-    return item;
-  });
-  $("connections").replaceChildren(...items);
-}
-
-function describe(connection) {
-  if (connection.state === "reading") return "loading …";
-  if (connection.state === "error") return connection.problem;
-  const cut = connection.on_record > connection.limit ? ` (the newest ${connection.limit} of ${connection.on_record})` : "";
-  const malformed = connection.malformed ? `, and ${connection.malformed} with unreadable details` : "";
-  return `${connection.address} · ${connection.jobs.length} jobs${cut}${malformed}`;
-}
-
-function drawChoices(jobs) {
-  const count = (key) => jobs.reduce((counts, job) => counts.set(job[key], (counts.get(job[key]) ?? 0) + 1), new Map());
-  const statuses = count("status");
-  const others = [...statuses.keys()].filter((status) => !STATUSES.includes(status));
-  const all = [...STATUSES, ...others].map((status) => [status, `${status} (${statuses.get(status) ?? 0})`]);
-  choices($("status"), all);
-  choices($("connection"), [...state.connections.keys()].map((id) => [id, id]));
-}
-
-function choices(select, pairs) {
-  const chosen = select.value;
-  select.replaceChildren(
-    ...[["", "All"], ...pairs].map(([value, text]) => element("option", text, { value })),
+  fill($("clusters"), JSON.stringify([[...clusters], stored].concat(common.zone())), () =>
+    [...clusters.values()].map(({ ids, answer, problem }) => {
+      const item = element("li", "", { "data-state": problem ? "error" : "read" });
+      ids.forEach((id, index) => {
+        item.append(index ? ", " : "", element("strong", id));
+        if (!stored.includes(id)) return;
+        const remove = element("button", "×", { type: "button", "aria-label": `Remove ${id}` });
+        remove.addEventListener("click", () => store(storedIds().filter((other) => other !== id)));
+        item.append(remove);
+      });
+      item.append(" ", element("span", describe(answer, problem)));
+      return item;
+    }),
   );
-  select.value = pairs.some(([value]) => value === chosen) ? chosen : "";
 }
 
-function row(job) {
-  const made = document.createElement("tr");
-  const cell = (attributes, ...parts) => {
-    const td = element("td", "", attributes);
-    td.append(...parts);
-    made.append(td);
-  };
-  cell({}, element("span", job.status, { class: "status", "data-status": job.status }));
-  const entrypoint = element("small", "");
+function describe(answer, problem) {
+  if (problem) return "can't be read";
+  if (!answer) return "loading …";
+  const cut = answer.on_record > answer.limit ? ` (the newest ${answer.limit} of ${answer.on_record})` : "";
+  const malformed = answer.malformed ? `, and ${answer.malformed} with unreadable details` : "";
+  const count = `${answer.jobs.length} ${answer.jobs.length === 1 ? "job" : "jobs"}${cut}${malformed}`;
+  return [answer.address, count, ...resources(answer.resources)].join(" · ");
+}
+
+function resources(found) {
+  if (!found) return [];
+  const amount = (number) => String(Math.round(number * 100) / 100);
+  const free = ["CPU", "GPU"]
+    .filter((name) => found[name])
+    .map((name) => `${amount(found[name].free)} of ${amount(found[name].total)} ${name}s free`);
+  return [`${found.nodes} ${found.nodes === 1 ? "node" : "nodes"}`, ...free];
+}
+
+function drawFilters(jobs) {
+  const counts = new Map();
+  for (const { status } of jobs) counts.set(status, (counts.get(status) ?? 0) + 1);
+  const others = [...counts.keys()].filter((status) => !STATUSES.includes(status));
+  const dags = [...new Set(jobs.map((job) => job.dag_id || NO_DAG))].sort();
+  choices("status", [...STATUSES, ...others].map((status) => [status, `${status} (${counts.get(status) ?? 0})`]));
+  choices("connection", [...state.connections.keys()].map((id) => [id, id]));
+  choices("dag", dags.map((dag) => [dag, dag === NO_DAG ? "none" : dag]));
+  const { since, until, text } = state.filters;
+  const range = $("range");
+  const custom = Boolean(until) || (Boolean(since) && ![...range.options].some(({ value }) => value === since));
+  range.value = custom ? "custom" : since;
+  for (const field of document.querySelectorAll(".custom")) field.hidden = range.value !== "custom";
+  const limits = bounds(state.filters);
+  for (const [index, id] of ["from", "to"].entries()) {
+    const value = custom && Number.isFinite(limits[index]) ? common.toLocal(limits[index]) : "";
+    if (document.activeElement !== $(id)) $(id).value = value;
+  }
+  if (document.activeElement !== $("text")) $("text").value = text;
+}
+
+function choices(id, pairs) {
+  const chosen = state.filters[id];
+  const known = pairs.some(([value]) => value === chosen) || !chosen;
+  const all = [["", "All"], ...pairs, ...(known ? [] : [[chosen, chosen]])];
+  const select = $(id);
+  fill(select, JSON.stringify(all), () => all.map(([value, text]) => element("option", text, { value })));
+  select.value = chosen;
+}
+
+function drawHeadings() {
+  const headings = $("headings");
+  if (headings.children.length === 1) {
+    for (const name of Object.keys(COLUMNS)) {
+      const heading = element("th", "", { scope: "col", role: "columnheader" });
+      const button = element("button", "", { type: "button", "data-sort": name });
+      button.addEventListener("click", () => {
+        const newestFirst = ["submitted", "duration"].includes(name);
+        const [first, second] = newestFirst ? [`-${name}`, name] : [name, `-${name}`];
+        show({ sort: state.filters.sort === first ? second : first });
+      });
+      heading.append(button);
+      headings.append(heading);
+    }
+  }
+  for (const button of headings.querySelectorAll("button")) {
+    const name = button.dataset.sort;
+    setText(button, COLUMNS[name].title);
+    if (name === "submitted") button.append(" ", element("small", common.zone()));
+    const sorted = { [name]: "ascending", [`-${name}`]: "descending" }[state.filters.sort];
+    if (sorted) button.parentElement.setAttribute("aria-sort", sorted);
+    else button.parentElement.removeAttribute("aria-sort");
+  }
+}
+
+function drawProblems() {
+  const { connection } = state.filters;
+  const problems = [...state.connections].filter(([id, { problem }]) => problem && (!connection || connection === id));
+  fill($("problems"), JSON.stringify(problems), () =>
+    problems.map(([id, { problem }]) => {
+      const row = element("tr", "", { role: "row", class: "problem" });
+      const cell = element("td", "", { role: "cell", colspan: Object.keys(COLUMNS).length + 1 });
+      cell.append(element("strong", id), ` The jobs of this connection can't be read: ${problem}`);
+      row.append(cell);
+      return row;
+    }),
+  );
+}
+
+// Rows are kept from one refresh to the next, with the focus, the selected text and the place of the scroll bar in them.
+
+const rows = new Map(); // key of a job → its row
+let made = 0;
+
+function drawRows(jobs) {
+  const body = $("jobs");
+  const focused = document.activeElement;
+  const wanted = jobs.flatMap((job) => {
+    const row = rows.get(job.key) ?? newRow(job.key);
+    rows.set(job.key, row);
+    row.job = job;
+    fillRow(row);
+    return state.open.has(job.key) ? [row.main, row.details] : [row.main];
+  });
+  wanted.forEach((row, index) => {
+    if (body.children[index] !== row) body.insertBefore(row, body.children[index] ?? null);
+  });
+  while (body.children.length > wanted.length) body.lastChild.remove();
+  for (const [key, row] of rows) if (!row.main.isConnected) rows.delete(key);
+  if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
+}
+
+function newRow(key) {
+  const main = element("tr", "", { role: "row", class: "job" });
+  const details = element("tr", "", { role: "row", class: "details", id: `details-${(made += 1)}` });
+  details.append(element("td", "", { role: "cell", colspan: Object.keys(COLUMNS).length + 1 }));
+  const toggle = element("button", "", { type: "button", "aria-controls": details.id });
+  toggle.addEventListener("click", () => toggleDetails(key));
+  const first = element("td", "", { role: "cell", class: "toggle" });
+  first.append(toggle);
+  main.append(first, ...Object.keys(COLUMNS).map((name) => element("td", "", { role: "cell", class: `col-${name}` })));
+  return { main, details, toggle };
+}
+
+function fillRow(row) {
+  const { job } = row;
+  const opened = state.open.get(job.key);
+  row.toggle.setAttribute("aria-expanded", String(Boolean(opened)));
+  row.toggle.setAttribute("aria-label", `Details of ${job.submission_id}`);
+  Object.values(COLUMNS).forEach((column, index) => {
+    const content = column.fill(job);
+    const signature = content.map((part) => (part.nodeType ? `${part.textContent} ${part.href ?? ""}` : part)).join("\n");
+    fill(row.main.children[index + 1], signature, () => content);
+  });
+  const signature = opened && JSON.stringify([opened, common.zone()], (name, value) => (name === "read_at" ? 0 : value));
+  if (opened) fill(row.details.firstChild, signature, () => detailsOf(opened));
+}
+
+function statusCell(job) {
+  return [common.statusMark(job.status)];
+}
+
+function jobCell(job) {
+  const title = "The job's page in the Ray dashboard";
+  const page = common.link(job.submission_id, job.job_url, { target: "_blank", title });
+  if (job.dag_id || !job.entrypoint) return [page];
+  const entrypoint = element("small");
   entrypoint.append(element("code", job.entrypoint));
-  const jobLink = link(job.submission_id, job.job_url, { target: "_blank", title: "The job's page in the Ray dashboard" });
-  cell({}, ...task(job));
-  cell({}, jobLink, job.dag_id ? "" : entrypoint);
-  cell({}, job.connection);
-  cell({ class: "time" }, time(job.started));
-  cell({ class: "time" }, duration(job));
-  cell({}, job.message);
-  return made;
+  return [page, entrypoint];
 }
 
-function task(job) {
-  if (!job.dag_id) return ["—"];
+function taskCell(job) {
+  if (!job.dag_id) return [element("span", "—", { class: "nothing" })];
   const name = `${job.dag_id} · ${job.task_id}${job.map_index >= 0 ? ` [${job.map_index}]` : ""}`;
   const tries = job.try_number > 1 ? `, try ${job.try_number}` : "";
   const small = element("small", `${job.run_id}${tries}${job.task_url ? "" : ", submitted by another Airflow"}`);
   const title = "The task instance in Airflow";
-  return [job.task_url ? link(name, job.task_url, { target: "_top", title }) : name, small];
+  return [job.task_url ? common.link(name, job.task_url, { target: "_top", title }) : name, small];
 }
 
-function time(milliseconds) {
-  if (!milliseconds) return "";
-  const date = new Date(milliseconds);
-  const two = (number) => String(number).padStart(2, "0");
-  const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
-  const clock = `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
-  return element("time", `${day} ${clock}`, { datetime: date.toISOString(), title: date.toISOString() });
+/** Return for how many milliseconds a job has lasted, from its submission to its end or to now; null if unknown. */
+function lasted(job) {
+  const ended = job.ended ?? (common.LIVE.includes(job.status) ? job.read_at : null);
+  return job.started && ended ? ended - job.started : null;
 }
 
-function duration(job) {
-  const ended = job.ended ?? (["PENDING", "RUNNING"].includes(job.status) ? Number(state.asOf) : null);
-  if (!job.started || !ended) return "";
-  const seconds = Math.max(0, Math.round((ended - job.started) / 1000));
-  const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor((seconds % 3600) / 60)];
-  if (hours) return `${hours} h ${minutes} min`;
-  return minutes ? `${minutes} min ${seconds % 60} s` : `${seconds} s`;
+function durationCell(job) {
+  const milliseconds = lasted(job);
+  return [milliseconds === null ? "" : common.durationText(milliseconds)];
 }
 
-// Light or dark, as Airflow has set it in the page around this one.
+// Details of a job: its whole message and entrypoint
 
-function followTheme() {
-  const around = window.parent.document.documentElement;
-  const apply = () => {
-    const dark = around.classList.contains("dark");
-    if (dark || around.classList.contains("light")) document.documentElement.dataset.theme = dark ? "dark" : "light";
+function toggleDetails(key) {
+  if (state.open.delete(key)) {
+    draw();
+    return;
+  }
+  state.open.set(key, {});
+  draw();
+  readDetails(key);
+}
+
+function readDetailsAgain() {
+  for (const [key, opened] of state.open) {
+    const job = rows.get(key)?.job;
+    const settled = opened.found && !common.LIVE.includes(opened.found.status) && opened.found.status === job?.status;
+    if (job && !settled) readDetails(key);
+  }
+}
+
+const reading = new Set();
+
+async function readDetails(key) {
+  const job = rows.get(key)?.job;
+  if (!job || reading.has(key)) return;
+  reading.add(key);
+  const [connection, id] = [job.connections[0], job.submission_id].map(encodeURIComponent);
+  let opened;
+  try {
+    opened = { found: await common.request(`api/connections/${connection}/jobs/${id}`) };
+  } catch (error) {
+    opened = { problem: error.message };
+  }
+  reading.delete(key);
+  if (!state.open.has(key)) return;
+  state.open.set(key, opened);
+  draw();
+}
+
+function detailsOf({ found, problem }) {
+  if (problem) return [element("p", problem, { class: "problem" })];
+  if (!found) return [element("p", "Loading …")];
+  const list = element("dl");
+  const add = (name, ...values) => {
+    const shown = values.filter(Boolean);
+    if (shown.length) list.append(element("dt", name), ...shown.map((value) => wrapped(value)));
   };
-  apply();
-  new MutationObserver(apply).observe(around, { attributeFilter: ["class"] });
+  add("Why it waits", found.waits && (found.waits.text || found.waits.problem || "Ray gives no reason."));
+  add("Message", found.message && element("pre", found.message));
+  add("Entrypoint", found.entrypoint && element("pre", found.entrypoint));
+  add("Ray's error type", found.error_type);
+  add("Exit code", found.exit_code === null ? "" : String(found.exit_code));
+  add("Node", found.node_ip);
+  add("Ended", common.time(found.ended));
+  return [list];
 }
+
+function wrapped(value) {
+  const item = element("dd");
+  item.append(value);
+  return item;
+}
+
+// Start
 
 function start() {
-  if (window.parent !== window) followTheme();
-  document.addEventListener("click", follow);
-  document.addEventListener("auxclick", follow);
-  for (const id of ["status", "connection", "text"]) {
-    $(id).addEventListener("input", () => {
-      state.page = 0;
-      draw();
-    });
+  fromAddress(location.hash || (common.framed ? window.parent.location.hash : ""));
+  writeAddress(false);
+  followAddress();
+  common.onZoneChange(draw);
+  for (const id of ["status", "connection", "dag"]) $(id).addEventListener("change", () => show({ [id]: $(id).value }));
+  $("text").addEventListener("input", () => show({ text: $("text").value }, false));
+  $("range").addEventListener("change", () => {
+    const day = new Date(Date.now() - UNITS.d).toISOString();
+    show({ since: $("range").value === "custom" ? day : $("range").value, until: "" });
+  });
+  const limit = (id) => {
+    const milliseconds = common.fromLocal($(id).value);
+    return Number.isNaN(milliseconds) ? "" : new Date(milliseconds).toISOString();
+  };
+  for (const id of ["from", "to"]) {
+    $(id).addEventListener("change", () => show({ since: limit("from"), until: limit("to") }));
   }
-  $("refresh").addEventListener("click", refresh);
   for (const [id, step] of [["previous", -1], ["next", 1]]) {
     $(id).addEventListener("click", () => {
-      state.page += step;
-      draw();
+      show({ page: String(state.page + step) });
       document.querySelector(".scroll").scrollTop = 0;
     });
   }
@@ -272,7 +557,8 @@ function start() {
     $("other").value = "";
     store([...new Set([...storedIds(), id])]);
   });
-  refresh();
+  const refreshNow = common.refreshRegularly(refresh, $("auto"));
+  $("refresh").addEventListener("click", refreshNow);
 }
 
 start();

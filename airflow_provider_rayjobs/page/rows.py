@@ -5,21 +5,31 @@ from __future__ import annotations
 import asyncio
 import heapq
 import json
+import math
+import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from airflow_provider_rayjobs import metadata as keys
+from airflow_provider_rayjobs.client.cluster_status import ClusterResources, cluster_resources
 from airflow_provider_rayjobs.client.listing import read_list
+from airflow_provider_rayjobs.client.verbs import get_version
 from airflow_provider_rayjobs.compat.connections import derived_deployment
 from airflow_provider_rayjobs.compat.masking import public_for
+from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.jobs import JobDetails
 from airflow_provider_rayjobs.text.safe_text import safe_value, without_logins
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
+    from airflow_provider_rayjobs.client.exchange import Flow
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
+    from airflow_provider_rayjobs.jobs import VersionInfo
+
+T = TypeVar("T")
 
 #: Maximum number of jobs per cluster on the page, because Ray's list has no limit.
 MAX_JOBS = 2000
@@ -27,7 +37,10 @@ MAX_JOBS = 2000
 #: Maximum seconds to wait for a cluster's list.
 LIST_TIMEOUT = 20.0
 
-#: Maximum number of characters of a message or an entrypoint on the page.
+#: Maximum seconds to wait for what a cluster says of itself, while its list is read.
+FACTS_TIMEOUT = 5.0
+
+#: Maximum number of characters of a message or an entrypoint in the table. The whole text is read on demand.
 MAX_TEXT = 300
 
 #: Maximum number of characters of a message or an entrypoint that are searched for secrets.
@@ -51,16 +64,22 @@ class JobTable:
     :param jobs: the newest first, with shortened texts.
     :param number: number of submitted jobs on the cluster.
     :param malformed: number of further jobs whose details can't be read.
+    :param version: the head's version and session; None if it does not say.
+    :param resources: the cluster's nodes; None if it does not say.
+    :param read_at: when the list was complete, in Unix milliseconds.
     """
 
     jobs: list[JobDetails] = field(default_factory=list)
     number: int = 0
     malformed: int = 0
+    version: VersionInfo | None = None
+    resources: ClusterResources | None = None
+    read_at: int = 0
 
 
 async def newest_jobs(cluster: ClusterConnection) -> JobTable:
     """
-    Read a cluster's submitted jobs (``GET /api/jobs/``) in bounded memory.
+    Read a cluster's submitted jobs (``GET /api/jobs/``) in bounded memory, and meanwhile its session and resources.
 
     :param cluster: the cluster.
     :raises RayJobsError: if there is no answer, or it is not an answer of the Jobs API.
@@ -83,13 +102,40 @@ async def newest_jobs(cluster: ClusterConnection) -> JobTable:
         push(newest, (job.start_time or 0, table.number, _shortened(job)))
 
     transport = AiohttpTransport(cluster)
+    facts = asyncio.gather(_known(transport, get_version()), _known(transport, cluster_resources()))
     try:
         async with asyncio.timeout(LIST_TIMEOUT):
             await transport.run(read_list(lambda: take, repeatable=False))
+        table.read_at = int(time.time() * 1000)
+        table.version, table.resources = await facts
     finally:
+        facts.cancel()
+        await asyncio.gather(facts, return_exceptions=True)
         await transport.close()
     table.jobs = [job for _, _, job in sorted(newest, reverse=True)]
     return table
+
+
+async def _known(transport: AiohttpTransport, flow: Flow[T]) -> T | None:
+    """Return what a cluster says of itself; None if it does not say, in time."""
+    try:
+        async with asyncio.timeout(FACTS_TIMEOUT):
+            return await transport.run(flow)
+    except (RayJobsError, TimeoutError):
+        return None
+
+
+def amounts(resources: ClusterResources | None) -> dict[str, Any] | None:
+    """Return the number of nodes, and how much of the CPUs and GPUs is free and there in all; None if not known."""
+    if resources is None:
+        return None
+    shown: dict[str, Any] = {"nodes": len(resources.nodes)}
+    for name in ("CPU", "GPU"):
+        usage = [node[name] for node in resources.nodes if name in node]
+        used, total = sum(used for used, _ in usage), sum(total for _, total in usage)
+        if usage and math.isfinite(used) and math.isfinite(total):
+            shown[name] = {"free": total - used, "total": total}
+    return shown
 
 
 def _shortened(job: JobDetails) -> JobDetails:

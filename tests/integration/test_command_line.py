@@ -62,12 +62,26 @@ def test_a_job_from_submission_to_deletion(ray_head: RayHead, tmp_path: Path) ->
     assert (listed.code, found["cli-sleeps"], found["cli-failed"]) == (0, "RUNNING", "FAILED")
     shown = call(ray_head, "status", "cli-failed", "-o", "json")
     (details,) = json.loads(shown.out)
-    assert (shown.code, details["status"], details["driver_exit_code"]) == (0, "FAILED", "3")
+    assert (shown.code, details["status"], details["driver_exit_code"]) == (0, "FAILED", 3)
     assert details["runtime_env"]["env_vars"] == {"MY_TOKEN": "***"}
     assert "t0ken" not in shown.out
     live = call(ray_head, "delete", "cli-sleeps")
     assert (live.code, live.out) == (1, "")
     assert live.err.startswith("Ray job cli-sleeps is RUNNING, and only a job that has ended can be deleted; ")
+    text = call(ray_head, "list", "--status", "FAILED", "--status", "RUNNING").out.splitlines()
+    failed_line = text.index("  cli-failed")
+    assert [text[failed_line - 1].partition(" ")[0], text[failed_line + 1]] == [
+        "FAILED",
+        "  Job entrypoint command failed with exit code 3",
+    ]
+    watching = start(ray_head, "status", "--watch", "cli-sleeps")
+    assert watching.stdout is not None
+    assert watching.stdout.readline().endswith(" UTC  RUNNING\n")
+    asked = call(ray_head, "stop", "--no-wait", "cli-sleeps")
+    assert (asked.code, asked.out) == (0, "")
+    watched = finish(watching)
+    assert (watched.code, watched.out.splitlines()[-1].split()[3:5]) == (1, ["STOPPED", "after"])
+    assert watched.err == "Ray job cli-sleeps ended STOPPED: Job was intentionally stopped.\n"
     assert call(ray_head, "stop", "cli-sleeps") == Done(0, "STOPPED\n", "")
     written = call(ray_head, "logs", "cli-sleeps")
     assert (written.code, written.err) == (0, "")
@@ -75,6 +89,26 @@ def test_a_job_from_submission_to_deletion(ray_head: RayHead, tmp_path: Path) ->
     assert call(ray_head, "delete", "cli-sleeps") == Done(0, "", "Deleted Ray job cli-sleeps\n")
     assert ray_head.job("cli-sleeps") is None
     assert call(ray_head, "status", "cli-sleeps").code == 4
+
+
+@pytest.mark.timeout(600)
+def test_a_pending_job_is_watched_until_it_ends(ray_head: RayHead) -> None:
+    all_cpus = {"entrypoint_num_cpus": ray_head.num_cpus}
+    ray_head.submit("sleep 1000", submission_id="cli-has-all", **all_cpus)
+    ray_head.wait_job("cli-has-all", until={"RUNNING"})
+    call(ray_head, "submit", "--submission-id", "cli-waits", "--entrypoint-num-cpus", "1", "--", "sleep 5")
+    watching, interrupted = (start(ray_head, "status", "--watch", "cli-waits") for _ in range(2))
+    for process in (watching, interrupted):
+        assert process.stdout is not None
+        assert " UTC  PENDING    needs 1 CPU on one node" in process.stdout.readline()
+    interrupted.send_signal(signal.SIGINT)
+    done = finish(interrupted)
+    assert (done.code, done.out) == (130, "")
+    assert done.err.startswith("Ray job cli-waits was not stopped. To follow it again: ")
+    assert call(ray_head, "stop", "cli-has-all").code == 0
+    done = finish(watching)
+    statuses = [line.split()[3] for line in done.out.splitlines() if " PENDING " not in line]
+    assert (done.code, statuses, done.err) == (0, ["RUNNING", "SUCCEEDED"], "")
 
 
 @pytest.mark.skipif(not KNOWN_TO_AIRFLOW, reason="Airflow supports commands of providers from 3.2 on")
@@ -85,6 +119,7 @@ def test_both_ways_do_the_same(ray_head: RayHead) -> None:
     for verb, *args in (
         ["status", "cli-twice", "-o", "yaml"],
         ["list", "--status", "x"],
+        ["list", "--bogus"],
         ["logs", "--follow", "no-such"],
         ["submit", "--help"],
     ):

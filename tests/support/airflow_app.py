@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,13 @@ SETTINGS = {
 }
 
 
+def database() -> None:
+    """Create Airflow's database in ``AIRFLOW_HOME``, unless it is there."""
+    from airflow.utils.db import initdb
+
+    initdb()
+
+
 @contextmanager
 def running_app() -> Iterator[FastAPI]:
     """Create Airflow's application, with a database in ``AIRFLOW_HOME``; this takes about 10 s."""
@@ -38,9 +46,8 @@ def running_app() -> Iterator[FastAPI]:
     os.environ.update(settings)
     try:
         from airflow.api_fastapi.app import create_app, purge_cached_app
-        from airflow.utils.db import initdb
 
-        initdb()
+        database()
         purge_cached_app()
         yield create_app(apps="core")
         purge_cached_app()
@@ -81,3 +88,36 @@ def remove_connection(conn_id: str) -> None:
 
     with create_session() as session:
         session.execute(delete(Connection).where(Connection.conn_id == conn_id))
+
+
+def add_task(
+    dag_id: str,
+    *,
+    map_index: int = -1,
+    page: Any = None,
+    fields: dict[str, Any] | None = None,
+    run_id: str = "manual__1",
+) -> None:
+    """
+    Add a run of a DAG with the task instance "fit", as they are after a Ray job was submitted.
+
+    :param page: value of the XCom with the URL of the job's page; None for no XCom.
+    :param fields: the rendered arguments; None if Airflow no longer keeps them.
+    """
+    from airflow.models.dagrun import DagRun
+    from airflow.models.renderedtifields import RenderedTaskInstanceFields
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import insert, select
+
+    run = {"dag_id": dag_id, "run_id": run_id}
+    task = {**run, "task_id": "fit", "map_index": map_index}
+    with create_session() as session:
+        session.execute(insert(DagRun).values(**run, run_type="manual", run_after=datetime.now(UTC)))
+        run_key = session.scalar(select(DagRun.id).filter_by(**run))
+        session.execute(insert(TaskInstance).values(**task, pool="default_pool"))
+        if page is not None:
+            session.execute(insert(XComModel).values(**task, dag_run_id=run_key, key="_link_RayJobLink", value=page))
+        if fields is not None:
+            session.execute(insert(RenderedTaskInstanceFields).values(**task, rendered_fields=fields))

@@ -17,7 +17,6 @@ import socket
 import sys
 
 # Imported by the commands, directly or indirectly.
-import airflow.cli.simple_table
 import airflow.models
 import requests  # noqa: F401
 

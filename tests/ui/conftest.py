@@ -54,8 +54,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 @pytest.fixture(scope="session")
 def ray() -> Iterator[RayHead]:
-    # Without a token, so that the screenshots show the dashboard, not its login.
-    with RayHead(num_cpus=4, ray_bin=require_ray(), token="") as head:
+    # Without a token, so that the screenshots show the dashboard, not its login. The monitor reports the resources.
+    with RayHead(num_cpus=4, ray_bin=require_ray(), token="", monitor=True) as head:
         yield head
 
 

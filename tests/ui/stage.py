@@ -22,7 +22,7 @@ DAGS, EXAMPLES = HERE / "dags", HERE.parents[1] / "example_dags"
 
 def make_airflow(home: Path, dag_folders: Sequence[Path] = (DAGS,)) -> AirflowEnv:
     """
-    Prepare an Airflow with a login, and with connection tests enabled.
+    Prepare an Airflow with a login, with connection tests, and with the view of a task's job.
 
     :param home: ``AIRFLOW_HOME``: an empty or missing directory.
     :param dag_folders: folders of DAG files, which are copied.
@@ -36,6 +36,7 @@ def make_airflow(home: Path, dag_folders: Sequence[Path] = (DAGS,)) -> AirflowEn
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{LOGIN['username']}:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(passwords),
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+        "AIRFLOW__RAY_JOBS__TASK_VIEW": "True",
         "AIRFLOW__DATABASE__LOAD_DEFAULT_CONNECTIONS": "False",
     }
     return AirflowEnv(home, home / "dags", SqliteDatabase(home / "airflow.db"), env=settings, login=LOGIN)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
+import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from playwright.sync_api import expect
 
+from tests.support import answers
 from tests.support.scripted_server import ScriptedRay
 from tests.ui.conftest import ROOT, WAIT
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from playwright.sync_api import FrameLocator, Locator, Page
 
     from tests.support.airflow_env import AirflowEnv
@@ -49,7 +55,21 @@ def jobs_frame(page: Page) -> FrameLocator:
 
 
 def rows(frame: FrameLocator) -> Locator:
-    return frame.locator("#jobs tr")
+    return frame.locator("#jobs tr.job")
+
+
+def open_view(page: Page, path: str) -> FrameLocator:
+    """Open the view of a task's job, from the task instance's page; return its frame."""
+    page.goto(path)
+    page.get_by_role("link", name="Ray job", exact=True).click()
+    frame = page.frame_locator("iframe[title='Ray job']")
+    expect(frame.get_by_role("heading", name="Ray job", exact=True)).to_be_visible()
+    return frame
+
+
+def task_path(airflow: AirflowEnv, dag_id: str, task_id: str) -> str:
+    (run,) = airflow.query("SELECT run_id FROM dag_run WHERE dag_id = ?", dag_id)
+    return f"/dags/{dag_id}/runs/{quote(run['run_id'], safe='')}/tasks/{task_id}"
 
 
 def test_from_the_connection_form_to_the_jobs_page(page: Page, airflow: AirflowEnv, ray: RayHead) -> None:
@@ -57,6 +77,7 @@ def test_from_the_connection_form_to_the_jobs_page(page: Page, airflow: AirflowE
     ask_the_cluster(page)
     run_the_dag(page)
     read_the_live_log(page)
+    look_at_the_task_s_job(page, ray)
     follow_the_link(page, ray)
     (run,) = airflow.query("SELECT run_id FROM dag_run WHERE dag_id = ?", DAG_ID)
     assert airflow.wait_run(DAG_ID, run["run_id"], {"success"}, timeout=300) == "success"
@@ -117,9 +138,22 @@ def read_the_live_log(page: Page) -> None:
     shoot(page, "task_log")
 
 
+def look_at_the_task_s_job(page: Page, ray: RayHead) -> None:
+    frame = open_view(page, page.url)
+    expect(frame.locator(".headline .status")).to_have_text("RUNNING")
+    expect(frame.get_by_text(re.compile(r"Ray tasks: \d+ of \d+ done, 2 running \(gradient"))).to_be_visible()
+    expect(frame.locator("#log")).to_contain_text("epoch 3 of 8")
+    expect(frame.locator(".timeline li")).to_have_text([re.compile("PENDING .* for"), re.compile("RUNNING .* so far")])
+    shoot(page, "task_view")
+    with page.expect_popup() as popup:
+        frame.locator(".headline a").first.click()
+    assert popup.value.url.startswith(f"{ray.url}/#/jobs/{DAG_ID}-train-")
+    popup.value.close()
+
+
 def follow_the_link(page: Page, ray: RayHead) -> None:
     page.get_by_role("link", name="Details").click()
-    link = page.get_by_role("link", name="Ray job", exact=True)
+    link = page.get_by_role("link", name="Ray job", exact=True).and_(page.locator(f"[href^='{ray.url}']"))
     with page.expect_popup() as popup:
         link.click()
     dashboard = popup.value
@@ -134,6 +168,7 @@ def follow_the_link(page: Page, ray: RayHead) -> None:
 def look_at_the_jobs(page: Page, ray: RayHead) -> None:
     frame = open_jobs(page)
     expect(rows(frame)).to_have_count(6)
+    expect(frame.locator("#clusters")).to_contain_text(re.compile(r"6 jobs · 1 node · \d of 4 CPUs free"))
     shoot(page, "jobs_page")
     frame.get_by_label("Status").select_option("FAILED")
     expect(rows(frame)).to_have_count(1)
@@ -164,6 +199,9 @@ def test_markup_in_a_job_stays_text(page: Page, airflow: AirflowEnv, ray: RayHea
     expect(rows(frame)).to_have_count(2)
     expect(rows(frame).filter(has_text="evil-dag")).to_contain_text(f"{EVIL} · {EVIL}")
     expect(rows(frame).filter(has_text="evil-job").locator("code")).to_contain_text(EVIL)
+    for name in ("evil-dag", "evil-job"):
+        frame.get_by_role("button", name=f"Details of {name}").click()
+    expect(frame.locator("#jobs tr.details pre").filter(has_text=EVIL)).to_have_count(4)
     assert frame.locator("img").count() == 0
     assert frame.locator("html").evaluate("() => document.title") == "Ray jobs"
     airflow.api("DELETE", "connections/ray_evil")
@@ -188,10 +226,188 @@ def test_a_thousand_jobs_and_a_cluster_that_is_gone(page: Page, airflow: Airflow
         expect(frame.get_by_text("1 to 50 of 100", exact=True)).to_be_visible()
         frame.get_by_label("Search").fill("job-0420")
         expect(rows(frame)).to_have_count(1)
-        gone = frame.get_by_role("listitem").filter(has_text="ray_gone")
-        expect(gone).to_contain_text("connection refused")
+        frame.get_by_label("Connection", exact=True).select_option("")
+        gone = frame.locator("#problems tr").filter(has_text="ray_gone")
+        expect(gone).to_contain_text("http://127.0.0.1:9: connection refused")
+        expect(rows(frame)).to_have_count(1)
     for conn_id in ("ray_many", "ray_gone"):
         airflow.api("DELETE", f"connections/{conn_id}")
+
+
+@contextmanager
+def scripted_cluster(airflow: AirflowEnv, *conn_ids: str) -> Iterator[ScriptedRay]:
+    """Connections to one scripted cluster with 60 jobs, of which the newest is job-59."""
+    with ScriptedRay() as cluster:
+        for number in range(60):
+            status = "FAILED" if number % 10 == 0 else "SUCCEEDED"
+            cluster.add_job(f"job-{number}", status, start_time=1_769_900_000_000 + number * 60_000)
+        for conn_id in conn_ids:
+            airflow.add_connection(conn_id, "ray_jobs", host=cluster.url)
+        yield cluster
+        for conn_id in conn_ids:
+            airflow.api("DELETE", f"connections/{conn_id}")
+
+
+def lists(cluster: ScriptedRay) -> int:
+    """Return how often a cluster was asked for its jobs."""
+    return sum(request.path == "/api/jobs/" for request in cluster.received)
+
+
+def test_a_job_seen_through_two_connections_has_one_row(page: Page, airflow: AirflowEnv) -> None:
+    with scripted_cluster(airflow, "ray_one", "ray_two"):
+        frame = open_jobs(page)
+        frame.get_by_label("Search").fill("job-42")
+        expect(rows(frame)).to_have_count(1)
+        expect(rows(frame)).to_contain_text("ray_one, ray_two")
+        expect(frame.get_by_role("listitem").filter(has_text="ray_one")).to_contain_text("ray_one, ray_two")
+        for conn_id in ("ray_one", "ray_two"):
+            frame.get_by_label("Connection", exact=True).select_option(conn_id)
+            expect(rows(frame)).to_have_count(1)
+
+
+def test_the_page_refreshes_itself_and_leaves_everything_in_its_place(page: Page, airflow: AirflowEnv) -> None:
+    with scripted_cluster(airflow, "ray_one") as cluster:
+        frame = open_jobs(page)
+        frame.get_by_label("Connection", exact=True).select_option("ray_one")
+        toggle = frame.get_by_role("button", name="Details of job-43")
+        toggle.focus()
+        page.keyboard.press("Enter")
+        expect(toggle).to_have_attribute("aria-expanded", "true")
+        expect(frame.locator("tr.details pre").first).to_have_text("Job finished successfully.")
+        # What a user would lose if the rows were made anew: the focus, selected text, and the place of the scroll bar.
+        select = "row => getSelection().selectAllChildren(row)"
+        rows(frame).filter(has_text="job-44").locator("td.col-submitted").evaluate(select)
+        scroll = frame.locator(".scroll")
+        scroll.evaluate("box => { box.scrollTop = 400 }")
+        place = "row => row.getBoundingClientRect().top"
+        before = rows(frame).filter(has_text="job-43").evaluate(place)
+        cluster.add_job("job-new", "RUNNING")
+        expect(frame.locator("#summary")).to_have_text(re.compile(r"^61 of "))
+        expect(rows(frame).first).to_contain_text("job-new")
+        expect(toggle).to_be_focused()
+        expect(toggle).to_have_attribute("aria-expanded", "true")
+        expect(frame.locator("tr.details pre").first).to_have_text("Job finished successfully.")
+        assert abs(rows(frame).filter(has_text="job-43").evaluate(place) - before) < 2
+        assert frame.locator("html").evaluate("() => getSelection().toString()").startswith("2026-0")
+
+
+def test_a_page_that_nobody_sees_or_that_is_paused_asks_nothing(page: Page, airflow: AirflowEnv) -> None:
+    with scripted_cluster(airflow, "ray_one") as cluster:
+        frame = open_jobs(page)
+        expect(frame.locator("#clusters")).to_contain_text("60 jobs")
+        frame.get_by_label("Refresh every 15 s").uncheck()
+        seen = lists(cluster)
+        time.sleep(20)
+        assert lists(cluster) == seen
+        hide = "hidden => Object.defineProperty(document, 'hidden', { value: hidden, configurable: true })"
+        frame.locator("html").evaluate(f"() => ({hide})(true)")
+        frame.get_by_label("Refresh every 15 s").check()
+        time.sleep(5)
+        assert lists(cluster) == seen
+        frame.locator("html").evaluate(
+            f"() => {{ ({hide})(false); document.dispatchEvent(new Event('visibilitychange')) }}"
+        )
+        cluster.wait_for(lambda: lists(cluster) == seen + 1)
+
+
+def test_no_request_piles_up_behind_one_without_an_answer(page: Page, airflow: AirflowEnv) -> None:
+    with scripted_cluster(airflow, "ray_one") as cluster:
+        cluster.script("GET", "/api/jobs/", answers.default(delay=60), forever=True)
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        frame = open_jobs(page)
+        cluster.wait_for(lambda: lists(cluster) == 1)
+        for _ in range(3):
+            frame.get_by_role("button", name="Refresh", exact=True).click()
+        time.sleep(16)
+        assert sum(url.endswith("/api/connections/ray_one/jobs") for url in asked) == 1
+        assert sum(url.endswith("/api/connections/ray_default/jobs") for url in asked) > 1
+        expect(frame.locator("#problems")).to_contain_text("no complete list of jobs within 20 s")
+
+
+def test_what_is_shown_is_in_the_address(page: Page, airflow: AirflowEnv) -> None:
+    with scripted_cluster(airflow, "ray_one"):
+        frame = open_jobs(page)
+        expect(frame.locator("#clusters")).to_contain_text("60 jobs")
+        frame.get_by_label("Connection", exact=True).select_option("ray_one")
+        frame.get_by_label("Status").select_option("FAILED")
+        frame.get_by_role("button", name="Submitted").click()
+        expect(rows(frame).first).to_contain_text("job-0")
+        heading = frame.get_by_role("columnheader", name="Submitted")
+        expect(heading).to_have_attribute("aria-sort", "ascending")
+        page.wait_for_url(re.compile(r"/plugin/ray-jobs.*#sort=submitted&status=FAILED&connection=ray_one$"))
+        shared = page.url
+        frame.get_by_role("button", name="Job on Ray").click()
+        expect(heading).not_to_have_attribute("aria-sort", re.compile("."))
+        page.go_back()
+        expect(heading).to_have_attribute("aria-sort", "ascending")
+        page.go_back()
+        expect(rows(frame).first).to_contain_text("job-50")
+        page.go_back()
+        expect(frame.get_by_label("Status")).to_have_value("")
+        expect(rows(frame).first).to_contain_text("job-59")
+        page.go_forward()
+        expect(frame.get_by_label("Status")).to_have_value("FAILED")
+        page.goto("/")
+        page.goto(shared)
+        expect(rows(frame)).to_have_count(6)
+        expect(rows(frame).first).to_contain_text("job-0")
+        expect(frame.get_by_label("Connection", exact=True)).to_have_value("ray_one")
+
+
+def test_times_are_in_the_zone_of_airflows_ui_and_limit_what_is_shown(page: Page, airflow: AirflowEnv) -> None:
+    with scripted_cluster(airflow, "ray_one"):
+        frame = open_jobs(page)
+        frame.get_by_label("Connection", exact=True).select_option("ray_one")
+        heading = frame.get_by_role("columnheader", name="Submitted")
+        expect(heading).to_contain_text("UTC")
+        expect(rows(frame).first).to_contain_text("2026-01-31 23:52:20")
+        page.evaluate("() => localStorage.setItem('timezone', JSON.stringify('America/New_York'))")
+        expect(heading).to_contain_text("America/New_York")
+        expect(rows(frame).first).to_contain_text("2026-01-31 18:52:20")
+        frame.get_by_label("Submitted", exact=True).select_option("custom")
+        frame.get_by_label("From").fill("2026-01-31T18:00")
+        frame.get_by_label("To", exact=True).fill("2026-01-31T18:10")
+        expect(rows(frame)).to_have_count(10)
+        expect(rows(frame).first).to_contain_text("2026-01-31 18:09:20")
+        page.wait_for_url(re.compile(r"since=2026-01-31T23%3A00%3A00.000Z&until=2026-01-31T23%3A10%3A00.000Z"))
+        frame.get_by_label("Submitted", exact=True).select_option("24h")
+        expect(frame.get_by_text("No jobs match the filters.")).to_be_visible()
+        page.evaluate("() => localStorage.removeItem('timezone')")
+
+
+def test_on_a_narrow_screen_nothing_is_cut_off(page: Page, airflow: AirflowEnv) -> None:
+    with scripted_cluster(airflow, "ray_one"):
+        page.set_viewport_size({"width": 664, "height": 900})  # of which Airflow's menu takes 64
+        frame = open_jobs(page)
+        expect(rows(frame).first).to_be_visible()
+        size = "() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+        needed, width = frame.locator("html").evaluate(size)
+        assert needed <= width <= 600
+        frame.get_by_role("button", name="Status").click()
+        expect(frame.get_by_role("columnheader", name="Status")).to_have_attribute("aria-sort", "ascending")
+
+
+def test_the_view_of_a_task_tells_why_its_job_failed_or_waits(page: Page, airflow: AirflowEnv, ray: RayHead) -> None:
+    airflow.wait_dag("nightly_report")
+    airflow.trigger("nightly_report", "night")
+    frame = open_view(page, "/dags/nightly_report/runs/night/tasks/embed")
+    expect(frame.locator(".headline .status")).to_have_text("PENDING")
+    waits = frame.locator("section").filter(has_text="Why it waits")
+    expect(waits).to_contain_text("needs 8 GPU on one node, but no node has 8 GPU (at most 0 GPU)")
+    frame = open_view(page, "/dags/nightly_report/runs/night/tasks/report")
+    expect(frame.locator(".headline .status")).to_have_text("FAILED")
+    failed = frame.locator("section").filter(has_text="Why it failed")
+    expect(failed).to_contain_text("2 of 10 Ray tasks failed")
+    expect(failed).to_contain_text("ValueError: no data for 2026-01-3")
+    expect(frame.locator("#log")).to_contain_text("read the last ten days of January")
+    frame = open_view(page, "/dags/nightly_report/runs/night/tasks/plain")
+    expect(frame.get_by_text("This task has no Ray job: its latest try has submitted none.")).to_be_visible()
+    frame = open_view(page, f"{task_path(airflow, DAG_ID, 'evaluate')}/mapped/1")
+    expect(frame.locator("#log")).to_contain_text("accuracy on b: 0.91")
+    frame.get_by_role("link", name="All jobs of this run").click()
+    expect(rows(jobs_frame(page))).to_have_count(4)
+    airflow.set_run_state("nightly_report", "night", "failed")  # which stops the job that waits
 
 
 def test_the_page_follows_the_dark_mode_of_airflow(page: Page) -> None:
@@ -201,8 +417,13 @@ def test_the_page_follows_the_dark_mode_of_airflow(page: Page) -> None:
     page.get_by_role("menuitem", name="Appearance").click()
     page.get_by_role("menuitemradio", name="Dark Mode").click()
     expect(frame.locator("html")).to_have_attribute("data-theme", "dark")
-    assert frame.locator("body").evaluate(background) == "rgb(17, 17, 17)"
+    assert frame.locator("body").evaluate(background) == page.evaluate(background)
+    assert frame.locator("body").evaluate(background) != "rgb(255, 255, 255)"
     shoot(page, "jobs_page_dark")
+    view = open_view(page, "/dags/nightly_report/runs/night/tasks/report")
+    expect(view.locator("html")).to_have_attribute("data-theme", "dark")
+    expect(view.locator("#log")).to_be_visible()
+    shoot(page, "task_view_dark")
 
 
 def test_without_a_login_there_is_no_page(stranger: Page) -> None:

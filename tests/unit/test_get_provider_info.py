@@ -67,8 +67,11 @@ def test_links_and_decorators_are_there() -> None:
 
 def test_every_option_says_what_a_deployment_needs() -> None:
     options = INFO["config"]["ray_jobs"]["options"]
-    assert set(options) == {"allowed_modules", "credential_folders"}
+    assert {name: (option["type"], option["default"]) for name, option in options.items()} == {
+        "allowed_modules": ("string", ""),
+        "credential_folders": ("string", ""),
+        "task_view": ("boolean", "False"),
+    }
     for option in options.values():
-        assert (option["type"], option["default"]) == ("string", "")
         assert option["description"].endswith(".\n")
         assert option["example"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_rayjobs.plugin import RayJobsPlugin, ui_path
+from airflow_provider_rayjobs.plugin import RayJobsPlugin, ui_path, views
 from tests.unit.project.test_layout import PACKAGE, loaded_after_airflow
 
 WITH_PAGES = tuple(map(int, version("apache-airflow").split(".")[:2])) >= (3, 1)
@@ -29,6 +29,18 @@ def test_loading_the_plugin_loads_nothing_else() -> None:
 def test_the_page_is_below_airflows_own_path(base_url: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", base_url)
     assert ui_path() == path
+
+
+def test_the_view_of_a_task_s_job_is_shown_only_if_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [view["destination"] for view in views()] == ["nav"]
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://example.com/airflow/")
+    monkeypatch.setenv("AIRFLOW__RAY_JOBS__TASK_VIEW", "True")
+    page, task = views()
+    assert (task["destination"], task["url_route"]) == ("task_instance", "ray-job")
+    assert task["href"] == (
+        "/airflow/ray-jobs/task?dag_id={DAG_ID}&run_id={RUN_ID}&task_id={TASK_ID}&map_index={MAP_INDEX}"
+    )
+    assert page["url_route"] != task["url_route"]
 
 
 @pytest.mark.skipif(WITH_PAGES, reason="its UI takes pages")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import re
+import threading
 import time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,15 @@ from hypothesis import strategies as st
 from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
 from airflow_provider_rayjobs.diagnosis import pending as pending_module
 from airflow_provider_rayjobs.following import log_stream, watcher
+from airflow_provider_rayjobs.following import poller as poller_module
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
 from airflow_provider_rayjobs.following.poller import Poller
 from airflow_provider_rayjobs.following.watcher import JobWatcher, Watch, poll_delay
+from airflow_provider_rayjobs.progress import to_line
 from tests.support import answers
 from tests.support.clients import cluster_at, quick_sleep, until
 from tests.support.scripted_server import ScriptedRay, Tail
+from tests.support.state_answers import counted, failed_task, listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -521,3 +525,150 @@ def test_an_alarm_that_is_raised_while_a_wait_is_explained_ends_it(
     pending(scripted_ray)
     with pytest.raises(Alarm):
         run(scripted_ray, stream_logs=False)
+
+
+# How far it is
+
+
+def counts(server: ScriptedRay, *functions: dict[str, dict[str, int]]) -> None:
+    """Let the cluster answer with these counts of tasks, in order, and with the last one from then on."""
+    given = [answers.Answer(body=counted(one)) for one in functions]
+    server.script("GET", "/api/v0/tasks/summarize.*", *given, forever=True)
+
+
+def progress_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [text for text in messages(caplog) if text.startswith("Ray tasks: ")]
+
+
+@pytest.fixture
+def _counts_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watcher, "COUNT_EVERY", 0.05)
+    monkeypatch.setattr(poller_module, "TASKS_SHARE", 1.0)
+
+
+def run_with_counts(server: ScriptedRay, number: int, **watch: Any) -> None:
+    """Follow job "a" until the cluster was asked for its tasks some times."""
+
+    def asked() -> bool:
+        return len(server.received_on("GET", "/api/v0/tasks/summarize.*")) >= number
+
+    run(server, lambda: server.set_status("a", "SUCCEEDED"), asked, **{"stream_logs": False} | watch)
+
+
+@pytest.mark.usefixtures("_counts_often")
+def test_how_far_a_job_is_is_logged_when_it_changed(
+    scripted_ray: ScriptedRay, caplog: pytest.LogCaptureFixture
+) -> None:
+    scripted_ray.add_job("a", "RUNNING", job_id="02000000")
+    counts(scripted_ray, {"train": {"RUNNING": 2}}, {"train": {"RUNNING": 2}}, {"train": {"RUNNING": 1, "FINISHED": 1}})
+    run_with_counts(scripted_ray, 5)
+    assert progress_lines(caplog) == [
+        "Ray tasks: 0 of 2 done, 2 running (train 0 of 2)",
+        "Ray tasks: 1 of 2 done, 1 running (train 1 of 2)",
+    ]
+    (path,) = {request.path for request in scripted_ray.received_on("GET", "/api/v0/tasks/summarize.*")}
+    assert "filter_values=02000000" in path
+
+
+@pytest.mark.usefixtures("_counts_often")
+def test_a_job_that_connected_to_ray_late_has_its_tasks_counted(
+    scripted_ray: ScriptedRay, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = scripted_ray.add_job("a", "RUNNING", job_id=None)
+    counts(scripted_ray, {"train": {"RUNNING": 2}})
+    scripted_ray.script("GET", "/api/jobs/a", *[answers.default()] * 2)
+
+    def connect() -> None:
+        job.fields["job_id"] = "03000000"
+
+    threading.Timer(0.3, connect).start()
+    run_with_counts(scripted_ray, 1)
+    assert progress_lines(caplog) == ["Ray tasks: 0 of 2 done, 2 running (train 0 of 2)"]
+
+
+@pytest.mark.usefixtures("_counts_often")
+@pytest.mark.parametrize("status", ["PENDING", "RUNNING"])
+def test_nothing_is_counted_where_nobody_wants_it(status: str, scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a", status, job_id="02000000")
+
+    def end() -> None:
+        time.sleep(0.3)
+        scripted_ray.set_status("a", "SUCCEEDED")
+
+    run(scripted_ray, end, lambda: looks(scripted_ray) > 0, stream_logs=False, log_progress=status == "PENDING")
+    assert not scripted_ray.received_on("GET", "/api/v0/tasks/summarize.*")
+
+
+@pytest.mark.usefixtures("_counts_often")
+def test_a_function_that_reports_its_progress_is_not_counted(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a", "RUNNING", job_id="02000000")
+    scripted_ray.append_log("a", [to_line({"done": 1, "total": 2, "message": ""})])
+
+    def end() -> None:
+        time.sleep(0.4)
+        scripted_ray.set_status("a", "SUCCEEDED")
+
+    seen = lambda: bool(scripted_ray.received_on("GET", ".*/logs/tail"))  # noqa: E731
+    event = run(scripted_ray, end, seen)
+    assert event.progress == {"done": 1, "total": 2, "message": ""}
+    assert len(scripted_ray.received_on("GET", "/api/v0/tasks/summarize.*")) <= 2, "not once the report was read"
+
+
+def test_the_counts_of_all_jobs_take_a_small_share_of_the_heads_time(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poller_module, "TASKS_SHARE", 0.1)
+    slow = answers.Answer(body=counted({"train": {"RUNNING": 1}}), delay=0.1)
+    scripted_ray.script("GET", "/api/v0/tasks/summarize.*", slow, forever=True)
+
+    async def count() -> float:
+        poller = Poller(AiohttpTransport(cluster_at(scripted_ray), sleep=quick_sleep))
+        began = time.monotonic()
+        await asyncio.gather(*(poller.job_tasks(f"j{number}", "02") for number in range(3)))
+        await poller.close()
+        return time.monotonic() - began
+
+    assert asyncio.run(count()) > 2 * (0.1 + 0.1 / 0.1)
+
+
+# Why it failed
+
+
+def test_a_failed_job_is_looked_into_with_its_secrets_masked(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a", "FAILED", job_id="02000000", error_type="JOB_ENTRYPOINT_COMMAND_ERROR")
+    row = failed_task("OUT_OF_MEMORY", "hunter2 took 7 GB")
+    scripted_ray.script("GET", "/api/v0/tasks.*", answers.Answer(body=listed(row)), forever=True)
+
+    async def main() -> JobEvent:
+        async with Poller(AiohttpTransport(cluster_at(scripted_ray), sleep=quick_sleep)) as poller:
+            watch = Watch("a", time.time(), stream_logs=False)
+            return await JobWatcher(poller, watch, LOG, lambda job: lambda text: text.replace("hunter2", "***")).run()
+
+    event = asyncio.run(main())
+    assert event.failure is not None
+    assert (event.failure.cause, event.failure.failed_tasks[0].message) == ("OUT_OF_MEMORY", "*** took 7 GB")
+
+
+@pytest.mark.parametrize("problem", [RuntimeError("a defect"), ValueError("x")])
+def test_a_look_that_fails_never_changes_the_outcome(
+    problem: Exception, scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(*_: object) -> None:
+        raise problem
+
+    monkeypatch.setattr(Poller, "why_failed", fails)
+    scripted_ray.add_job("a", "FAILED", message="no luck")
+    event = run(scripted_ray, stream_logs=False)
+    assert (event.outcome, event.message, event.failure) == (Outcome.FAILED, "no luck", None)
+    assert f"Why the job failed can't be found out: {problem!r}" in messages(caplog)
+
+
+def test_a_cluster_that_does_not_tell_in_time_delays_nobody_for_long(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poller_module, "EXPLAIN_TIMEOUT", 0.2)
+    scripted_ray.script("GET", "/api/v0/(tasks|nodes).*", answers.default(delay=5.0), forever=True)
+    scripted_ray.add_job("a", "FAILED")
+    began = time.monotonic()
+    assert run(scripted_ray, stream_logs=False).failure is None
+    assert time.monotonic() - began < 4

@@ -14,7 +14,7 @@ import pytest
 import airflow_provider_rayjobs
 from airflow_provider_rayjobs.compat import connections, masking
 from tests.support import airflow_app, answers
-from tests.support.airflow_app import PRIVATE_DAG, add_connection, client_of, remove_connection
+from tests.support.airflow_app import PRIVATE_DAG, add_connection, add_task, client_of, remove_connection
 from tests.support.ports import free_port
 from tests.support.scripted_server import ScriptedRay
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from fastapi.testclient import TestClient
 
-MAX_READERS = 2
 PAGE = Path(airflow_provider_rayjobs.__file__).parent / "page"
 EVIL = "<img src=x onerror=alert(1)>"
 
@@ -67,11 +66,17 @@ def jobs_of(client: TestClient, conn_id: str = "ray_one") -> list[dict[str, Any]
     return jobs
 
 
-ROUTES = ["/", "/page.js", "/page.css", "/api/connections", "/api/connections/ray_one/jobs"]
+JOB_ROUTE = "/api/connections/ray_one/jobs/job-1"
+TASK_ROUTE = "/api/dags/train/job?run_id=manual__1&task_id=fit"
+ROUTES = [
+    *("/", "/task", "/page.js", "/task.js", "/common.js", "/page.css"),
+    *("/api/connections", "/api/connections/ray_one/jobs", JOB_ROUTE, TASK_ROUTE),
+]
 
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_every_route_asks_for_airflows_login(app: FastAPI, ray: ScriptedRay, route: str) -> None:
+    ray.add_job("job-1")
     stranger = client_of(app, None)
     assert stranger.get(f"/ray-jobs{route}").status_code == 401
     stranger.cookies.set("_token", "no.such.token")
@@ -84,7 +89,12 @@ def test_there_are_no_other_routes_and_none_that_changes_anything(olga: TestClie
     from airflow_provider_rayjobs.page.app import create_app
 
     routes: dict[str, set[str]] = {route.path: route.methods for route in create_app().routes}  # type: ignore[attr-defined]
-    assert set(routes) == {*ROUTES[:-1], "/api/connections/{connection_id}/jobs"}
+    by_name = {
+        "/api/connections/{connection_id}/jobs",
+        "/api/connections/{connection_id}/jobs/{submission_id}",
+        "/api/dags/{dag_id}/job",
+    }
+    assert set(routes) == {*ROUTES[:-3], *by_name}
     assert set.union(*routes.values()) <= {"GET", "HEAD"}
     assert olga.post("/ray-jobs/api/connections").status_code == 405
 
@@ -101,7 +111,8 @@ def test_a_strict_policy_forbids_all_but_the_pages_own_files(olga: TestClient, r
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_makes_no_markup_of_values() -> None:
-    html, script = (PAGE / "page.html").read_text(), (PAGE / "page.js").read_text()
+    html = "".join(file.read_text() for file in PAGE.glob("*.html"))
+    script = "".join(file.read_text() for file in PAGE.glob("*.js"))
     assert not re.search(r"https?://", html + (PAGE / "page.css").read_text())
     assert not re.search(r"\bon\w+=|<style|style=", html)
     assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|Function\(", script)
@@ -149,7 +160,8 @@ def test_the_newest_of_a_thousand_come_first(olga: TestClient, ray: ScriptedRay)
     assert len(jobs) == 1000
     started = [job["started"] for job in jobs]
     assert started == sorted(started, reverse=True)
-    assert len(ray.received) == 1
+    paths = [request.path for request in ray.received]
+    assert sorted(paths) == ["/api/cluster_status", "/api/jobs/", "/api/version"]
 
 
 def test_of_a_long_record_the_newest_are_kept(
@@ -240,6 +252,137 @@ def test_no_other_type_of_connection_is_used(olga: TestClient, scripted_ray: Scr
     assert not scripted_ray.received
 
 
+# One job, and the job of a task
+
+
+def details_of(client: TestClient, submission_id: str) -> Any:
+    return client.get(f"/ray-jobs/api/connections/ray_one/jobs/{submission_id}")
+
+
+def job_of_task(client: TestClient, dag_id: str, **more: Any) -> dict[str, Any]:
+    query = {"run_id": "manual__1", "task_id": "fit", **more}
+    answer = client.get(f"/ray-jobs/api/dags/{dag_id}/job", params=query)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_the_whole_message_of_a_job_is_shown_on_demand(olga: TestClient, ray: ScriptedRay) -> None:
+    message = "failed\n" + "a line of output\n" * 1000 + "ValueError: boom"
+    entrypoint = "python train.py " + "--option value " * 100
+    ray.add_job("job-1", "FAILED", message=message, entrypoint=entrypoint)
+    (row,) = jobs_of(olga)
+    assert len(row["message"]) + len(row["entrypoint"]) < 1000
+    found = details_of(olga, "job-1").json()
+    assert (found["message"], found["entrypoint"]) == (message, entrypoint)
+
+
+def test_details_are_shown_to_those_who_may_read_the_dag(app: FastAPI, olga: TestClient, ray: ScriptedRay) -> None:
+    ray.add_job("closed", message="hush", metadata=origin(PRIVATE_DAG))
+    assert details_of(olga, "closed").status_code == 200
+    refused = details_of(client_of(app, "paul"), "closed")
+    assert refused.status_code == 403
+    assert "hush" not in refused.text
+    assert details_of(client_of(app, "vera"), "closed").status_code == 403
+
+
+@pytest.mark.parametrize("submission_id", ["gone", "%2E", "a%00b"])
+def test_a_job_that_is_not_there_is_an_error(olga: TestClient, ray: ScriptedRay, submission_id: str) -> None:
+    answer = details_of(olga, submission_id)
+    assert answer.status_code in (404, 502)
+    assert isinstance(answer.json()["detail"], str)
+
+
+def test_the_job_of_a_task_is_found_by_its_connection(olga: TestClient, ray: ScriptedRay) -> None:
+    add_task("view_a", page=f"{ray.url}/#/jobs/job-1", fields={"ray_conn_id": "ray_one"})
+    ray.add_job("job-1", metadata=origin("view_a")).log = ["hello\n"]
+    job = job_of_task(olga, "view_a")["job"]
+    assert (job["status"], job["connection"], job["log"]) == ("RUNNING", "ray_one", {"lines": ["hello"]})
+
+
+def test_without_rendered_arguments_the_connection_is_found_by_the_page(olga: TestClient, ray: ScriptedRay) -> None:
+    add_connection("ray_a", conn_type="ray_jobs", host="http://127.0.0.1:9")
+    add_connection("ray_b", conn_type="ray_jobs", host="127.0.0.1", extra='{"verify": 7}')
+    for name, page in (("view_b", f"{ray.url}/#/jobs/job-1"), ("view_c", "http://elsewhere/#/jobs/job-1")):
+        add_task(name, page=page)
+    ray.add_job("job-1")
+    found, lost = job_of_task(olga, "view_b"), job_of_task(olga, "view_c")
+    for conn_id in ("ray_a", "ray_b"):
+        remove_connection(conn_id)
+    assert found["job"]["connection"] == "ray_one"
+    assert lost == {
+        "job": {"submission_id": "job-1", "job_url": "http://elsewhere/#/jobs/job-1"},
+        "problem": "No connection that you may read leads to the cluster of this job.",
+    }
+
+
+def test_a_task_without_a_job_says_so(olga: TestClient) -> None:
+    add_task("view_d")
+    assert job_of_task(olga, "view_d") == {"job": None}
+    assert job_of_task(olga, "nowhere", map_index=3) == {"job": None}
+
+
+def test_what_is_known_of_a_job_is_shown_if_the_cluster_is_away(olga: TestClient) -> None:
+    page = "http://127.0.0.1:9/#/jobs/job-1"
+    add_connection("ray_gone", conn_type="ray_jobs", host="http://127.0.0.1:9")
+    add_task("view_e", page=page, fields={"ray_conn_id": "ray_gone"})
+    found = job_of_task(olga, "view_e")
+    remove_connection("ray_gone")
+    assert found["job"] == {"submission_id": "job-1", "job_url": page, "connection": "ray_gone"}
+    assert "connection refused" in found["problem"]
+
+
+def test_the_view_is_for_those_who_may_read_the_task_the_connection_and_the_jobs_dag(
+    app: FastAPI, olga: TestClient, ray: ScriptedRay
+) -> None:
+    page = f"{ray.url}/#/jobs/closed"
+    for name in (PRIVATE_DAG, "view_f"):
+        add_task(name, page=page, fields={"ray_conn_id": "ray_one"})
+    ray.add_job("closed", message="hush", metadata=origin(PRIVATE_DAG))
+    paul, vera = client_of(app, "paul"), client_of(app, "vera")
+    assert job_of_task(olga, PRIVATE_DAG)["job"]["message"] == "hush"
+    query = {"run_id": "manual__1", "task_id": "fit"}
+    assert paul.get(f"/ray-jobs/api/dags/{PRIVATE_DAG}/job", params=query).status_code == 403
+    pointing = job_of_task(paul, "view_f")  # a task of another DAG that names the job
+    assert "hush" not in json.dumps(pointing)
+    assert "permission to read the DAG" in pointing["problem"]
+    assert "permission to read connection 'ray_one'" in job_of_task(vera, "view_f")["problem"]
+
+
+def test_views_of_a_slow_cluster_are_bounded_and_shared(
+    app: FastAPI, ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_rayjobs.page.view.PART_TIMEOUT", 2.0)
+    monkeypatch.setattr("airflow_provider_rayjobs.page.app.VIEW_TIMEOUT", 3.0)
+    ray.script("GET", "/api/jobs/job-.*", answers.default(delay=60), forever=True)
+    with client_of(app, "olga") as client, ThreadPoolExecutor() as threads:
+        names = [f"job-{number % 4}" for number in range(12)]
+        gone = list(threads.map(lambda name: details_of(client, name), names))
+    assert {answer.status_code for answer in gone} == {504}
+    asked = [request.path for request in ray.received]
+    assert len(asked) == len(set(asked)) <= 4, "one request for each job, two at a time, as long as there is time"
+
+
+def test_open_pages_cost_a_head_no_more_than_one(app: FastAPI, olga: TestClient, ray: ScriptedRay) -> None:
+    ray.add_job("job-1")
+    paul = client_of(app, "paul")
+    for client in (olga, paul, olga, paul):
+        assert len(jobs_of(client)) == 1
+    assert len([request for request in ray.received if request.path == "/api/jobs/"]) == 1
+    add_connection("ray_one", conn_type="ray_jobs", host=ray.url, password="another-token")
+    jobs_of(olga)
+    assert len([request for request in ray.received if request.path == "/api/jobs/"]) == 2, "with other credentials"
+
+
+def test_a_cluster_is_told_by_its_session_and_shows_what_is_free(olga: TestClient, ray: ScriptedRay) -> None:
+    usage = {"usageByNode": {"a": {"CPU": [1.0, 4.0], "GPU": [0.5, 1.0]}, "b": {"CPU": [2.0, 4.0], "memory": [0, 9]}}}
+    status = {"data": {"clusterStatus": {"loadMetricsReport": usage, "autoscalerReport": None}}}
+    ray.script("GET", "/api/cluster_status", answers.as_json(status))
+    answer = olga.get("/ray-jobs/api/connections/ray_one/jobs").json()
+    assert (answer["address"], answer["session"]) == (ray.url, ray.session_name)
+    assert answer["resources"] == {"nodes": 2, "CPU": {"free": 5.0, "total": 8.0}, "GPU": {"free": 0.5, "total": 1.0}}
+
+
 # Clusters that do not answer
 
 
@@ -277,11 +420,12 @@ def test_a_slow_cluster_is_given_up_and_holds_up_no_other(
     slow = "/ray-jobs/api/connections/ray_one/jobs"
     with ScriptedRay() as quick, client_of(app, "olga") as client, ThreadPoolExecutor() as threads:
         add_connection("ray_quick", conn_type="ray_jobs", host=quick.url)
-        waiting = [threads.submit(client.get, slow) for _ in range(2 * MAX_READERS)]
-        ray.wait_for(lambda: len(ray.received) == MAX_READERS)
+        waiting = [threads.submit(client.get, slow) for _ in range(4)]
+        ray.wait_for(lambda: any(request.path == "/api/jobs/" for request in ray.received))
         assert jobs_of(client, "ray_quick") == []
         assert not any(each.done() for each in waiting)
         gone = [each.result() for each in waiting]
     remove_connection("ray_quick")
     assert {answer.status_code for answer in gone} == {504}
     assert ray.url in gone[0].json()["detail"]
+    assert len([request for request in ray.received if request.path == "/api/jobs/"]) == 1, "all share one request"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_rayjobs.client.cluster_status import ClusterResources
 from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
 from airflow_provider_rayjobs.page import rows as rows_module
 from airflow_provider_rayjobs.page.rows import (
@@ -16,6 +17,7 @@ from airflow_provider_rayjobs.page.rows import (
     MAX_TEXT,
     WITHHELD,
     JobTable,
+    amounts,
     dag_ids,
     newest_jobs,
     rows,
@@ -79,6 +81,25 @@ def test_a_list_that_does_not_come_in_time_is_given_up(
     scripted_ray.script("GET", "/api/jobs/", answers.default(delay=5), forever=True)
     with pytest.raises(TimeoutError):
         table(scripted_ray)
+
+
+def test_a_cluster_that_says_nothing_of_itself_still_shows_its_jobs(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows_module, "FACTS_TIMEOUT", 0.5)
+    scripted_ray.add_job("a")
+    scripted_ray.script("GET", "/api/version", answers.text(404, "404: Not Found"), forever=True)
+    scripted_ray.script("GET", "/api/cluster_status", answers.default(delay=30), forever=True)
+    found = table(scripted_ray)
+    assert ([job.submission_id for job in found.jobs], found.version, found.resources) == (["a"], None, None)
+    assert amounts(found.resources) is None
+
+
+@pytest.mark.parametrize("amount", [float("inf"), float("nan")])
+def test_an_amount_that_is_no_number_is_left_out(amount: float) -> None:
+    found = amounts(ClusterResources(({"CPU": (amount, 1.0), "GPU": (0.0, 1.0)}, {})))
+    assert found == {"nodes": 2, "GPU": {"free": 1.0, "total": 1.0}}
+    assert json.dumps(found, allow_nan=False)
 
 
 def test_only_jobs_of_readable_dags_and_of_none_are_shown() -> None:

@@ -31,7 +31,7 @@ def followed(scripted_ray: ScriptedRay) -> ForkedCommand:
 
 
 def test_output_and_exit_codes(scripted_ray: ScriptedRay, tmp_path: Path) -> None:
-    assert call(scripted_ray.url, "list") == Done(0, "No data found\n", "")
+    assert call(scripted_ray.url, "list") == Done(0, "", "No jobs found\n")
     with (tmp_path / "out").open("w") as out:
         process = start(scripted_ray.url, "list", "--limit", "0", stdout=out, stderr=out)
         assert finish(process) == Done(2, "", "")
