@@ -62,7 +62,9 @@ def test_the_tool_writes_a_recording(cheap_kuberay: KubeRay, kube: Kube, access:
     kubeconfig.write_text(json.dumps(access.kubeconfig))
     options = ["--namespace", access.namespace, "--image", "ray.example/ray:1", "--only", "refused"]
     env = environment.for_programs() | {"KUBECONFIG": str(kubeconfig)}
-    output_of([sys.executable, str(record_kuberay.__file__), *options, "--output", output], cwd=tmp_path, env=env, timeout=100)
+    output_of(
+        [sys.executable, str(record_kuberay.__file__), *options, "--output", output], cwd=tmp_path, env=env, timeout=100
+    )
     recording = json.loads(output.read_text())
     assert record_kuberay.steps(recording["scenarios"]["refused"]) == [["ValidationFailed", "ValidationFailed"]]
     assert recording["kubernetes"]
