@@ -11,11 +11,12 @@ import asyncio
 import contextlib
 import itertools
 import re
+import shutil
 import tempfile
 import time
 from pathlib import Path
 
-from tests.support import environment, faults, wire
+from tests.support import environment, faults, guard, wire
 from tests.support.exchange import Exchange, LoggedRequest, end
 from tests.support.faults import Fault
 from tests.support.faulty_proxy import FaultyProxy
@@ -28,8 +29,9 @@ class PodNetwork:
     """A proxy on a UNIX socket, as kube-apiserver's option for egress wants it; a context manager."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="rjpods", dir=environment.SHORT_TMP)
-        self.socket = Path(self._folder.name) / "proxy"
+        self._folder = Path(tempfile.mkdtemp(prefix="rjpods", dir=environment.SHORT_TMP))
+        guard.remove(self._folder)
+        self.socket = self._folder / "proxy"
         #: The real ports, by a pod's address and port.
         self.routes: dict[tuple[str, int], int] = {}
         #: The real ports of dashboards, by the namespace and the name of the services in front of them.
@@ -48,7 +50,7 @@ class PodNetwork:
     def __exit__(self, *_: object) -> None:
         self._thread.call(self._close())
         self._thread.stop()
-        self._folder.cleanup()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def new_address(self) -> str:
         """Return an address that no other pod has."""
