@@ -64,6 +64,8 @@ def find_head(ref: ClusterRef) -> Flow[Head]:
         )
     if not lease.ray_cluster:
         raise RayClusterStartError(f"{ref} has no cluster (state {lease.state or 'New'!r}): {lease.end_reason}")
+    if lease.is_deleting or not (lease.is_live or lease.job_id):  # after its job's end the head stays for a while
+        raise RayClusterStartError(f"{ref} and its cluster have ended: {lease.end_reason or 'it was deleted'}")
     service = text_at(lease.body, "status", "rayClusterStatus", "head", "serviceName")
     token = ""
     options = part(lease.body, "spec", "rayClusterSpec", "authOptions")

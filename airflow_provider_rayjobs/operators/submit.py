@@ -312,7 +312,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         """
         from airflow_provider_rayjobs.tasks.arguments import as_number
 
-        guard, identity = self._new_guard(context), self._identity_of(context, number)
+        guard, identity = self._new_guard(context, has_job=False), self._identity_of(context, number)
         with guard.guarding():
             lease = self._bring_up(
                 context,
@@ -358,11 +358,16 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         deployment = "" if self.makes_cluster else self.hook.cluster.deployment
         return task_context.task_identity(context, deployment, number)
 
-    def _new_guard(self, context: Context) -> JobGuard:
+    def _new_guard(self, context: Context, *, has_job: bool = True) -> JobGuard:
+        """
+        Return the guard of the block that follows.
+
+        :param has_job: whether there may be a job, which ``stop_on_kill`` is about. A cluster without one is ended.
+        """
         from airflow_provider_rayjobs.tasks.guard import JobGuard
         from airflow_provider_rayjobs.tasks.killed import TaskProcess
 
-        guard = JobGuard(self.hook, self.log, TaskProcess(context["ti"]), enabled=self.stop_on_kill)
+        guard = JobGuard(self.hook, self.log, TaskProcess(context["ti"]), enabled=self.stop_on_kill or not has_job)
         guard.killed = self._killed  # a kill that came before there was a guard
         guard.end_cluster = self._end_cluster if self.makes_cluster else None
         self._guard = guard

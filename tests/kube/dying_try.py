@@ -7,12 +7,16 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 from airflow_provider_rayjobs.kuberay import KubeRayCluster
 from airflow_provider_rayjobs.kubernetes import lease
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 from tests.support.tries import Tries
+
+#: The least rights.
+ROLE_OF_THE_DOCS = Path(__file__).parents[2] / "docs/examples/kuberay_role.yaml"
 
 
 def die_at(target: str, when: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kube.clusters import PLAY, UNSCHEDULABLE
+from tests.kube.dying_try import ROLE_OF_THE_DOCS
 from tests.support.airflow_env import AirflowEnv
 
 if TYPE_CHECKING:
@@ -28,7 +29,14 @@ BOTH = pytest.mark.parametrize("dag_id", ["kc_sync", "kc_deferred"])
 @pytest.fixture(scope="module")
 def access(kube: Kube) -> Access:
     """The namespace of the Airflow."""
-    return kube.new_access()
+    return kube.new_access(ROLE_OF_THE_DOCS)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_of_other_tests(kube: Kube, access: Access) -> Iterator[None]:
+    yield
+    for job in rayjobs(access):
+        kube.api.delete("rayjobs", access.namespace, job["metadata"]["name"])
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +84,6 @@ def test_a_task_runs_on_its_own_cluster(
     assert "hello from the driver" in log
     assert "Made RayJob" in log
     assert "SUCCEEDED after" in log
-    for job in rayjobs(access):
-        kube.api.delete("rayjobs", access.namespace, job["metadata"]["name"])
 
 
 @BOTH
@@ -127,7 +133,6 @@ def test_a_clear_while_the_cluster_comes_up_gets_another(
     (left,) = rayjobs(access)
     assert left["metadata"]["uid"] != old["metadata"]["uid"]
     kuberay.wait(lambda: not kuberay.left(), timeout=30)
-    kube.api.delete("rayjobs", access.namespace, left["metadata"]["name"])
 
 
 @pytest.mark.parametrize("when", ["waiting", "running"])
@@ -149,7 +154,6 @@ def test_a_lost_triggerer_changes_nothing(
     assert trace.read_text().split() == ["begun", "ended"]
     assert len(kuberay.made) == 1
     kuberay.wait(lambda: not kuberay.left(), timeout=30)
-    kube.api.delete("rayjobs", access.namespace, job["metadata"]["name"])
 
 
 def test_several_tasks_share_a_cluster_and_runs_do_not_meet(

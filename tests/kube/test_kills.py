@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kube.bench import cluster_spec
-from tests.kube.dying_try import tries_of
+from tests.kube.dying_try import ROLE_OF_THE_DOCS, tries_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.kube.bench import Access
     from tests.kube.controller import KubeRay
 
@@ -31,6 +33,12 @@ MOMENTS = {
     "running": (f"{PACKAGE}.operators.submit:RaySubmitJobOperator._follow", "before"),
     "ended": (f"{PACKAGE}.operators.submit:RaySubmitJobOperator._outcome", "before"),
 }
+
+
+@pytest.fixture
+def access(new_access: Callable[..., Access]) -> Access:
+    """A new namespace, with the rights that the documentation asks for."""
+    return new_access(ROLE_OF_THE_DOCS)
 
 
 def killed(target: str, when: str, given: dict[str, Any]) -> None:

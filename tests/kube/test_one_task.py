@@ -16,10 +16,10 @@ from airflow_provider_rayjobs.exceptions import RayClusterStartError, RayJobFail
 from airflow_provider_rayjobs.kuberay import KubeRayCluster
 from airflow_provider_rayjobs.tasks import context as task_context
 from airflow_provider_rayjobs.tasks.own_cluster import owner_of
-from tests.kube.bench import ROLE, cluster_spec, ray_job
+from tests.kube.bench import cluster_spec, ray_job
 from tests.kube.clusters import ERR_IMAGE_PULL, INVALID_IMAGE_NAME, PLAY, UNSCHEDULABLE
 from tests.kube.controller import VALIDATION_FAILED
-from tests.kube.dying_try import tries_of
+from tests.kube.dying_try import ROLE_OF_THE_DOCS, tries_of
 from tests.kube.heads import ScriptedHeads
 from tests.kube.test_kills import MOMENTS, killed
 from tests.support.scripted_server import ScriptedRay
@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 
     from tests.kube.bench import Access, Kube
     from tests.kube.controller import KubeRay
+
+
+@pytest.fixture
+def access(new_access: Callable[..., Access]) -> Access:
+    """A new namespace, with the rights that the documentation asks for."""
+    return new_access(ROLE_OF_THE_DOCS)
 
 
 @pytest.fixture(params=[False, True], ids=["worker", "deferred"])
@@ -155,7 +161,7 @@ def test_a_missing_right_is_named_and_nothing_is_left(
     verb: str,
 ) -> None:
     kuberay = new_kuberay(ScriptedHeads(ScriptedRay))
-    role = yaml.safe_load(ROLE.read_text())
+    role = next(yaml.safe_load_all(ROLE_OF_THE_DOCS.read_text()))
     for rule in role["rules"]:
         if rule["resources"] == ["rayjobs"]:
             rule["verbs"].remove(verb)

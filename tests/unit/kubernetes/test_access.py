@@ -80,6 +80,12 @@ def test_a_cluster_that_is_gone_is_told() -> None:
     with pytest.raises(RayClusterStartError, match=r"has no cluster \(state 'Failed'\)"):
         objects(rayjob(rayClusterName="", jobDeploymentStatus="Failed")).run(find_head(ref()))
 
+    with pytest.raises(RayClusterStartError, match="have ended: PreRunningDeadlineExceeded"):
+        objects(rayjob(jobDeploymentStatus="Failed", reason="PreRunningDeadlineExceeded")).run(find_head(ref()))
+    with_job = rayjob(jobDeploymentStatus="Complete")
+    with_job["spec"]["jobId"] = "job"
+    assert objects(with_job).run(find_head(ref())).service == SERVICE
+
 
 def head(token: str = "", **status: Any) -> Head:
     return Head(Lease(rayjob(**status)), SERVICE, token)

@@ -241,3 +241,9 @@ def test_a_kill_after_the_deferral_ends_the_cluster(kube: Objects) -> None:
     operator()._stop_left_behind(given)
     assert not kube.of
     operator()._stop_left_behind(given)
+
+
+def test_stop_on_kill_is_about_the_job_not_about_a_cluster_without_one() -> None:
+    task = operator(stop_on_kill=False)
+    assert task._new_guard(context(), has_job=False)._enabled
+    assert not task._new_guard(context())._enabled
