@@ -206,8 +206,10 @@ class AsyncKubeApi:
         from kubernetes_asyncio import client
 
         api = (client.CustomObjectsApi if call.is_custom else client.CoreV1Api)(self._api_client)
+        # Else this client sends a merge patch as a list of operations; the other one does not know the argument.
+        kind = {"_content_type": "application/merge-patch+json"} if call.verb == "patch" else {}
         async with asyncio.timeout(CALL_TIMEOUT):
-            answer = await getattr(api, call.method)(**call.keywords)
+            answer = await getattr(api, call.method)(**call.keywords, **kind)
         return self._api_client.sanitize_for_serialization(answer)
 
 
