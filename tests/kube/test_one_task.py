@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,12 @@ import yaml
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator
-from airflow_provider_rayjobs.exceptions import RayClusterStartError, RayJobFailedError
+from airflow_provider_rayjobs.exceptions import (
+    RayClusterStartError,
+    RayJobFailedError,
+    RayJobLostError,
+    RayJobStoppedError,
+)
 from airflow_provider_rayjobs.kuberay import KubeRayCluster
 from airflow_provider_rayjobs.tasks import context as task_context
 from airflow_provider_rayjobs.tasks.own_cluster import owner_of
@@ -31,6 +37,7 @@ if TYPE_CHECKING:
 
     from tests.kube.bench import Access, Kube
     from tests.kube.controller import KubeRay
+    from tests.kube.network import Ingress
 
 
 @pytest.fixture
@@ -233,3 +240,34 @@ def test_a_function_returns_its_value(kuberay: KubeRay, kube_conn_id: str, defer
 
     assert Tries(operator, f"run-{secrets.token_hex(4)}").run() == 49
     kuberay.wait(lambda: not kuberay.left())
+
+
+def test_by_the_url_of_an_ingress(
+    kuberay: KubeRay, ingress: Ingress, tries: Callable[..., Tries], deferrable: bool
+) -> None:
+    spec = cluster_spec(authOptions={"mode": "token"})
+    task = tries("echo by the ingress", deferrable=deferrable, cluster={"spec": spec, "access": ingress.template})
+    assert task.run()
+    assert "by the ingress" in text(task)
+    kuberay.wait(lambda: not kuberay.left())
+
+
+def test_a_cluster_that_somebody_deletes_under_the_job_is_told_soon(
+    kuberay: KubeRay, kube: Kube, access: Access, tries: Callable[..., Tries], deferrable: bool
+) -> None:
+    task = tries("echo hello from the 'driver'; sleep 600", deferrable=deferrable)
+    deleted: list[float] = []
+
+    def delete() -> None:
+        while "hello from the driver" not in text(task):
+            time.sleep(0.2)
+        kube.api.delete("rayjobs", access.namespace, rayjobs(access)[0]["metadata"]["name"])
+        deleted.append(time.monotonic())
+
+    deleting = threading.Thread(target=delete, daemon=True)
+    deleting.start()
+    with pytest.raises((RayJobLostError, RayJobStoppedError)):
+        task.run()
+    deleting.join()
+    assert time.monotonic() - deleted[0] < 60
+    kuberay.wait(lambda: not kube.left(access.namespace))
