@@ -279,7 +279,14 @@ class JobFailure:
 
     def to_json(self) -> dict[str, Any]:
         """Return the failure as JSON values, for events and XComs."""
-        failure: dict[str, Any] = safe_value(asdict(self))
+        failure: dict[str, Any] = safe_value(
+            {
+                **asdict(self),
+                "failed_tasks": [{**asdict(tasks), "functions": list(tasks.functions)} for tasks in self.failed_tasks],
+                "dead_nodes": list(self.dead_nodes),
+                "dead_actors": list(self.dead_actors),
+            }
+        )
         return failure
 
     @classmethod

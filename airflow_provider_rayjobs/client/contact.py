@@ -20,6 +20,7 @@ class Contact:
         self._log = log
         self._lost_at: float | None = None
         self._error: Exception | None = None
+        self._was_slow = False
 
     @property
     def lost(self) -> bool:
@@ -38,8 +39,9 @@ class Contact:
         return math.inf if self._lost_at is None else self._lost_at + self._budget - time.monotonic()
 
     def is_slow(self, address: str) -> None:
-        """Note that a request has no answer yet."""
-        if self._lost_at is None:
+        """Note that a request has no answer yet; logged once."""
+        if self._lost_at is None and not self._was_slow:
+            self._was_slow = True
             self._log.info("No answer from %s yet; waiting", address)
 
     def failed(self, error: Exception, since: float | None = None) -> str | None:

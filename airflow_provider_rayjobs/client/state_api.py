@@ -15,7 +15,7 @@ from airflow_provider_rayjobs.client.answers import no_jobs_api, read_object
 from airflow_provider_rayjobs.client.exchange import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from airflow_provider_rayjobs.client.exchange import Flow
 
@@ -23,6 +23,12 @@ TASKS = "/api/v0/tasks"
 ACTORS = "/api/v0/actors"
 NODES = "/api/v0/nodes"
 TASK_COUNTS = "/api/v0/tasks/summarize"
+
+#: A field, ``=`` or ``!=``, and a value.
+Filter = tuple[str, str, str]
+
+#: Largest number that counts as one: Airflow can't store larger integers everywhere.
+LARGEST_NUMBER = 10**9
 
 #: Most tasks that Ray lists or counts in one answer (``RAY_MAX_LIMIT_FROM_API_SERVER``).
 MOST_LISTED = 10_000
@@ -41,12 +47,12 @@ class Listed:
     number: int
 
 
-def list_state(route: str, filters: Mapping[str, str], *, limit: int) -> Flow[Listed]:
+def list_state(route: str, filters: Sequence[Filter], *, limit: int) -> Flow[Listed]:
     """
     List what matches all filters, with all details.
 
     :param route: :data:`TASKS`, :data:`ACTORS` or :data:`NODES`.
-    :param filters: values by their fields, such as ``job_id`` and ``state``.
+    :param filters: such as ``("job_id", "=", "02000000")``.
     :param limit: maximum number of entries.
     :raises RayJobsError: there is no answer, or not one of this form.
     """
@@ -54,7 +60,7 @@ def list_state(route: str, filters: Mapping[str, str], *, limit: int) -> Flow[Li
     response = yield Request("GET", f"{route}?{_filtered(filters)}&{urlencode(query)}", repeatable=False)
     try:
         result = read_object(response)["data"]["result"]
-        rows, number = result["result"], int(result["num_filtered"])
+        rows, number = result["result"], _count(result["num_filtered"])
         if not all(isinstance(row, dict) for row in rows):
             raise TypeError("a row that is not an object")
     except (KeyError, TypeError, ValueError, OverflowError):
@@ -72,20 +78,26 @@ def count_tasks(ray_job_id: str) -> Flow[dict[str, dict[str, int]]]:
     :return: for each function, the number of tasks in each of Ray's states.
     :raises RayJobsError: there is no answer, or not one of this form.
     """
-    response = yield Request("GET", f"{TASK_COUNTS}?{_filtered({'job_id': ray_job_id})}", repeatable=False)
+    response = yield Request("GET", f"{TASK_COUNTS}?{_filtered([('job_id', '=', ray_job_id)])}", repeatable=False)
     try:
         (summary,) = read_object(response)["data"]["result"]["result"]["node_id_to_summary"].values()
         return {
-            str(name): {str(state): int(number) for state, number in of_function["state_counts"].items()}
+            str(name): {str(state): _count(number) for state, number in of_function["state_counts"].items()}
             for name, of_function in summary["summary"].items()
         }
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         raise no_jobs_api(response, "a malformed summary of tasks") from None
 
 
-def _filtered(filters: Mapping[str, str]) -> str:
+def _filtered(filters: Sequence[Filter]) -> str:
     """Return filters as a query; the three parameters of each belong together by their order."""
     query: list[tuple[str, str]] = []
-    for name, value in filters.items():
-        query += [("filter_keys", name), ("filter_predicates", "="), ("filter_values", value)]
+    for name, predicate, value in filters:
+        query += [("filter_keys", name), ("filter_predicates", predicate), ("filter_values", value)]
     return urlencode(query)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_NUMBER:
+        raise ValueError("not a number of tasks")
+    return value

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_rayjobs.client.state_api import MOST_LISTED, count_tasks
 from airflow_provider_rayjobs.exceptions import RayJobsError
-from airflow_provider_rayjobs.text.safe_text import safe_text
+from airflow_provider_rayjobs.text.safe_text import safe_text, without_logins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 #: Functions that are named in a line, and the maximum length of each name, in characters.
 MOST_FUNCTIONS = 3
 LONGEST_NAME = 40
+#: Characters of a name that are looked at.
+MOST_READ = 1_000
 
 _RUNNING = ("RUNNING", "RUNNING_IN_RAY_GET", "RUNNING_IN_RAY_WAIT")
 
@@ -76,8 +78,8 @@ def progress_line(tasks: JobTasks, public: Callable[[str], str] = str) -> str:
     :param public: removes the job's secrets from text.
     """
     counts = tasks.counts
-    known = " that Ray shows" if counts.total >= MOST_LISTED else ""
-    parts = [f"{counts.done:,} of {counts.total:,}{known} done", f"{counts.running:,} running"]
+    least = "at least " if counts.total >= MOST_LISTED else ""  # Ray counts no more
+    parts = [f"{counts.done:,} of {least}{counts.total:,} done", f"{counts.running:,} running"]
     parts += [f"{counts.failed:,} failed"] if counts.failed else []
     functions = [
         f"{_name(name, public)} {of_function.done:,} of {of_function.total:,}"
@@ -87,4 +89,4 @@ def progress_line(tasks: JobTasks, public: Callable[[str], str] = str) -> str:
 
 
 def _name(name: str, public: Callable[[str], str]) -> str:
-    return " ".join(safe_text(public(name)).split())[:LONGEST_NAME]
+    return " ".join(safe_text(without_logins(public(name[:MOST_READ]))).split())[:LONGEST_NAME]

@@ -34,7 +34,7 @@ EVENT_VERSION = 1
 LONGEST_LAST_LINE = 300
 
 #: Lines that Ray adds to a job's log.
-_OF_RAY = re.compile(r"(\x1b\[\d+m)?\(raylet\)|Running entrypoint for job |\S+ \S+ *INFO (job_manager|worker)\.py:")
+_OF_RAY = re.compile(r"(\x1b\[\d+m)?\(raylet\)|Running entrypoint for job |\S+ \S+\s+INFO\s+(job_manager|worker)\.py:")
 
 _COMMAND_FAILED = "Job entrypoint command failed with exit code"
 
@@ -123,7 +123,7 @@ class JobEvent:
                     "outcome": Outcome(values["outcome"]),
                     "log_tail": tuple(map(str, values.get("log_tail") or ())),
                     "log_shown": values.get("log_shown") is True,
-                    "failure": None if values.get("failure") is None else JobFailure.from_json(values["failure"]),
+                    "failure": _failure_in(values.get("failure")),
                     "progress": None if values.get("progress") is None else progress.checked(values["progress"]),
                 }
             )
@@ -151,6 +151,14 @@ def failed_error(event: JobEvent, traceback: str = "") -> RayJobFailedError:
     )
 
 
+def _failure_in(data: Any) -> JobFailure | None:
+    """Read the failure in an event; None if there is none of this version: the outcome does not depend on it."""
+    try:
+        return None if data is None else JobFailure.from_json(data)
+    except ValueError:
+        return None
+
+
 def _failure(event: JobEvent) -> JobFailure:
     return event.failure or JobFailure(event.error_type or "", event.exit_code)
 
@@ -167,7 +175,7 @@ def describe_failure(event: JobEvent, traceback: str = "") -> str:
     known = "; ".join(fact for fact in (_cause_in_words(failure.cause), _exit_code_in_words(event.exit_code)) if fact)
     raised = traceback.rstrip().rpartition("\n")[2]
     lines = [f"Ray job FAILED: {raised or known or 'Ray gives no reason'}", *failure_lines(failure)]
-    if message := _message_without_log(event.message or "", has_tail=any(map(str.strip, event.log_tail))):
+    if message := _message_without_log(event):
         lines.append(f"Ray: {message}")
     if traceback:
         lines += [] if event.log_shown else [traceback.rstrip()]
@@ -180,8 +188,8 @@ def describe_failure(event: JobEvent, traceback: str = "") -> str:
 
 
 def _cause_in_words(cause: str) -> str:
-    """Return a cause in words; empty for that of an entrypoint, whose exit code tells more."""
-    return "" if cause == "JOB_ENTRYPOINT_COMMAND_ERROR" else in_words(cause)
+    """Return a cause in words; empty for none, and for that of an entrypoint, whose exit code tells more."""
+    return "" if cause in ("", "JOB_ENTRYPOINT_COMMAND_ERROR") else in_words(cause)
 
 
 def _exit_code_in_words(code: int | None) -> str:
@@ -190,24 +198,26 @@ def _exit_code_in_words(code: int | None) -> str:
         return ""
     number = -code if code < 0 else code - 128
     if number == signal.SIGKILL:
-        hint = "if nobody sent it, the node's kernel did, for want of memory; reserve more with entrypoint_memory"
+        hint = "if nobody sent it, the node's kernel did, because memory ran out; see entrypoint_memory"
         return f"exit code {code} (SIGKILL: {hint})"
     names = {one.value: one.name for one in signal.Signals}
     return f"exit code {code}{f' ({names[number]})' if number in names else ''}"
 
 
-def _message_without_log(message: str, *, has_tail: bool) -> str:
+def _message_without_log(event: JobEvent) -> str:
     """
     Return Ray's message without the end of the log that it quotes, if that is known or empty.
 
     For an entrypoint that failed, nothing is left: the message only repeats the exit code (``job_manager.py`` of Ray
     2.60: "Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):").
     """
-    said, quotes, log = message.strip().partition(", last available logs")
+    said, quotes, log = (event.message or "").strip().partition(", last available logs")
     if not quotes:
         return said
     log = log.partition("\n")[2].strip()
-    return f"{said}\n{log}" if log and not has_tail else "" if said.startswith(_COMMAND_FAILED) else said
+    if log and not any(map(str.strip, event.log_tail)):
+        return f"{said}\n{log}"
+    return "" if event.exit_code is not None and said.startswith(_COMMAND_FAILED) else said
 
 
 def raise_for_outcome(event: JobEvent) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.cluster_status import ClusterResources, cluster_resources
 from airflow_provider_rayjobs.client.listing import count_actors, read_list
-from airflow_provider_rayjobs.diagnosis.failure import why_failed
+from airflow_provider_rayjobs.diagnosis.failure import Findings
 from airflow_provider_rayjobs.diagnosis.pending import why_pending
 from airflow_provider_rayjobs.diagnosis.tasks import JobTasks, job_tasks
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError, RayJobsError
@@ -62,9 +62,10 @@ ESTIMATE_PATIENCE = 10.0
 RESOURCES_HOLD = 10.0
 EXPLAIN_TIMEOUT = 10.0
 
-#: Most failed jobs that are looked into at the same time; and the seconds of the head's time that one takes, if it has
-#: few tasks.
+#: Most failed jobs that are looked into at the same time; the seconds that others wait for it; and the seconds of the
+#: head's time that one takes, if it has few tasks.
 DIAGNOSES_AT_ONCE = 2
+QUEUE_TIMEOUT = 20.0
 DIAGNOSIS_COST = 0.03
 
 #: Share of the head's time that counting the tasks of jobs may take.
@@ -172,16 +173,28 @@ class Poller:
 
     async def why_failed(self, job: JobDetails, public: Callable[[str], str]) -> JobFailure | None:
         """
-        Find out why a job FAILED; None if this takes more than :data:`EXPLAIN_TIMEOUT` seconds.
+        Find out why a job FAILED, as far as that takes at most :data:`EXPLAIN_TIMEOUT` seconds.
 
         :param public: removes the job's secrets from text.
+        :return: None if other jobs were looked into for :data:`QUEUE_TIMEOUT` seconds.
         """
+        findings = Findings(job)
         try:
-            async with asyncio.timeout(EXPLAIN_TIMEOUT), self._diagnoses:
-                await asyncio.sleep(self.load.pause(DIAGNOSIS_COST, time.monotonic()))
-                return await self.transport.run(why_failed(job, public))
-        except (RayJobsError, TimeoutError):
+            async with asyncio.timeout(QUEUE_TIMEOUT):
+                await self._diagnoses.acquire()
+        except TimeoutError:
             return None
+        try:
+            await asyncio.sleep(self.load.pause(DIAGNOSIS_COST, time.monotonic()))
+            began = time.monotonic()
+            with suppress(RayJobsError, TimeoutError):
+                async with asyncio.timeout(EXPLAIN_TIMEOUT):
+                    await self.transport.run(findings.read())
+            now = time.monotonic()
+            self.load.pause(max(now - began - DIAGNOSIS_COST, 0.0), now)  # a job of many tasks costs more
+        finally:
+            self._diagnoses.release()
+        return findings.failure(public)
 
     async def job_tasks(self, submission_id: str, ray_job_id: str | None) -> JobTasks | None:
         """

@@ -45,6 +45,12 @@ LIMIT_STOP_TOTAL = 60.0
 #: Longest time in seconds for reading only the log's last lines.
 TAIL_PATIENCE = 8.0
 
+#: Maximum size of the last lines, in bytes; a line may be as long as its log.
+TAIL_LIMIT = 8 * 1024 * 1024
+
+#: Seconds for which the rest of the log is read without a word.
+QUIET_DRAIN = 6.0
+
 #: Seconds between two counts of a job's Ray tasks, and from RUNNING to the first one.
 COUNT_EVERY = 60.0
 
@@ -80,7 +86,10 @@ class Watch:
 
     def to_json(self) -> dict[str, Any]:
         """Return the constructor's arguments, as JSON."""
-        return {**asdict(self), "deadlines": dict(self.deadlines)}
+        arguments = {**asdict(self), "deadlines": dict(self.deadlines)}
+        if self.log_progress:  # the default: an older triggerer does not know the argument
+            del arguments["log_progress"]
+        return arguments
 
 
 def poll_delay(age: float, poll_interval: float) -> float:
@@ -118,6 +127,7 @@ class JobWatcher:
         self._watch = watch
         self._log = log
         self._status: JobStatus | None = None
+        self._status_name = ""  # as the durations call it
         self._status_since = watch.submitted_at
         self._spent: list[tuple[str, float]] = []  # each earlier status, and for how many seconds it was seen
         self._ended_at: float | None = None  # Unix seconds
@@ -155,31 +165,39 @@ class JobWatcher:
             # After a takeover, such as a triggerer restart, the log is read from its beginning: Ray keeps no positions.
             self._log.info("The job's log, from its first line:")
             streaming = asyncio.ensure_future(self._stream())
-        explaining = asyncio.ensure_future(self._explain())
+        explaining = asyncio.ensure_future(self._explain_wait())
+        counting = asyncio.ensure_future(self._report_tasks())
+        diagnosing: asyncio.Future[JobFailure | None] | None = None
         looking = asyncio.ensure_future(self._until_over())
         try:
-            event = await self._first_of(looking, streaming, explaining)
+            event = await self._first_of(looking, streaming, explaining, counting)
             self._logs.over.set()
+            if event.outcome is Outcome.FAILED:
+                # Now: 15 s after the end, Ray marks all tasks that had not ended as failed.
+                diagnosing = asyncio.ensure_future(self._why_failed())
             if streaming is not None:
                 if event.outcome in (Outcome.LOST, Outcome.UNREACHABLE) or not self._prepared.is_set():
                     streaming.cancel()
+                await asyncio.wait((streaming,), timeout=QUIET_DRAIN)
+                if not streaming.done():
+                    self._log.info("%s; reading the rest of the job's log", self._status)
                 (problem,) = await asyncio.gather(streaming, return_exceptions=True)
                 if isinstance(problem, Exception):
                     self._log.warning("Following the job's log failed: %r", problem)
+            self._progress.flush()
+            if self._ended_at is not None and self._status is not None:
+                self._log.info(_end_line(str(self._status), self._seconds(), self._spent))
+            event = self._masked(event)
+            if diagnosing is not None:
+                # Airflow writes events into logs and its database, so they hold only the lines that somebody will read.
+                tail, shown = await self._tail(), self._logs.complete
+                event = replace(event, log_tail=tail, log_shown=shown, failure=await diagnosing)
+            return replace(event, ended_at=time.time())
         finally:
-            tasks: list[asyncio.Future[Any]] = [looking, explaining, *([] if streaming is None else [streaming])]
+            tasks = [task for task in (looking, explaining, counting, streaming, diagnosing) if task is not None]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        self._progress.flush()
-        if self._ended_at is not None and self._status is not None:
-            self._log.info(_end_line(str(self._status), self._ended_at - self._watch.submitted_at, self._spent))
-        event = self._masked(event)
-        if event.outcome is Outcome.FAILED:
-            # Airflow writes events into logs and its database, so they hold only the lines that somebody will read.
-            tail, failure = await asyncio.gather(self._tail(), self._why_failed())
-            event = replace(event, log_tail=tail, log_shown=self._logs.complete, failure=failure)
-        return replace(event, ended_at=time.time())
 
     def _masked(self, event: JobEvent) -> JobEvent:
         """Return an event without secrets: Airflow keeps it in its database, and a job's texts may hold some."""
@@ -197,16 +215,10 @@ class JobWatcher:
             progress=report and {**report, "message": shown(report["message"])},
         )
 
-    async def _explain(self) -> None:
-        """Log why the job waits, and then how far it is."""
-        await self._explain_wait()
-        if self._watch.log_progress:
-            await self._report_tasks()
-
     async def _report_tasks(self) -> None:
         """Log how many Ray tasks are done, once a minute at most, if that has changed."""
         known, job_id = None, None
-        while True:
+        while self._watch.log_progress:
             await asyncio.sleep(COUNT_EVERY)
             # A function that reports its progress says more than its tasks do.
             if self._status is not JobStatus.RUNNING or self._contact.lost or self._progress.last is not None:
@@ -222,7 +234,7 @@ class JobWatcher:
         try:
             return await self._poller.why_failed(self._job, self._public) if self._job else None
         except Exception as e:  # noqa: BLE001 - a cluster may say anything
-            self._log.info("Why the job failed can't be found out: %r", e)
+            self._log.info("Why the job failed can't be found out (%s)", type(e).__name__)
             return None
 
     async def _explain_wait(self) -> None:
@@ -267,7 +279,8 @@ class JobWatcher:
 
         try:
             async with asyncio.timeout(TAIL_PATIENCE):
-                await self._transport.run(read_file(self._watch.submission_id, self._node_id, begin, lines=TAIL_LINES))
+                last = read_file(self._watch.submission_id, self._node_id, begin, lines=TAIL_LINES, limit=TAIL_LIMIT)
+                await self._transport.run(last)
         except (RayJobsError, TimeoutError) as e:
             problem = str(e) or f"no answer within {TAIL_PATIENCE:.0f} s"
             self._log.info("The last lines of the job's log can't be read: %s", problem)
@@ -341,12 +354,18 @@ class JobWatcher:
         if not status.is_known:
             self._log.warning("Ray reports the unknown job status %s; it is treated as not terminal", status)
         now = time.time()
-        if self._status is not None:
-            self._spent.append((str(self._status), now - self._status_since))
+        if self._status is None:
+            # Nobody saw when a job that already runs, or has ended, left PENDING.
+            self._status_name = str(status) if status is JobStatus.PENDING else f"PENDING and {status}"
+        else:
+            self._spent.append((self._status_name, now - self._status_since))
+            self._status_name = str(status)
         if not status.is_terminal:  # the end has a line of its own, once the job's log is complete
             earlier = f" after {self._spent[-1][1]:.1f} s {self._spent[-1][0]}" if self._spent else ""
             self._log.info("%s%s", status, earlier)
-        self._status, self._status_since = status, now
+        if self._status is not None:
+            self._status_since = now
+        self._status = status
 
     def _event(self, outcome: Outcome, detail: str) -> JobEvent:
         return JobEvent(
@@ -364,6 +383,13 @@ class JobWatcher:
             return self._event(Outcome.TIMEOUT, f"{passed}; it was stopped")
         event = event_of_job(job, self._transport.cluster.address, reattached_at=self._watch.reattached_at)
         return replace(event, submission_id=self._watch.submission_id)
+
+    def _seconds(self) -> float:
+        """Return how long the job took, by the head's clock if that tells."""
+        job = self._job
+        if job is not None and job.start_time is not None and job.end_time is not None:
+            return (job.end_time - job.start_time) / 1000
+        return (self._ended_at or time.time()) - self._watch.submitted_at
 
     async def _lost(self) -> JobEvent:
         """Find out why the cluster no longer knows the job, and whether its process may still run."""
@@ -430,7 +456,7 @@ class JobWatcher:
 
     async def _timed_out(self, what: str) -> JobEvent:
         """Stop the job; if it ended by itself meanwhile, its outcome counts."""
-        self._log.warning("Ray job %s %s; stopping it", self._watch.submission_id, what)
+        self._log.warning("The job %s; stopping it", what)
         self._passed = what
         stop = verbs.stop_and_wait(self._watch.submission_id, patience=LIMIT_STOP_TIMEOUT)
         try:
@@ -444,6 +470,7 @@ class JobWatcher:
         if job is None:
             return await self._lost()
         if job.status.is_terminal:
+            self._learn(job)
             return self._ended(job)
         result = f"it is still {job.status} {LIMIT_STOP_TIMEOUT:.0f} s after it was asked to stop"
         return self._event(Outcome.TIMEOUT, f"{what}; {result}")

@@ -623,7 +623,10 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         from airflow_provider_rayjobs.tasks import context as task_context
 
         if event.failure is not None:
-            task_context.push_xcom(context, task_context.FAILURE_XCOM, event.failure.to_json())
+            try:
+                task_context.push_xcom(context, task_context.FAILURE_XCOM, event.failure.to_json())
+            except Exception as e:  # noqa: BLE001 - must not replace the job's own error
+                self.log.warning("Why the job failed could not be stored as XCom: %r", e)
         return failed_error(event, self._traceback(context, event))
 
     def _traceback(self, context: Context, event: JobEvent) -> str:

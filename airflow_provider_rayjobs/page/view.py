@@ -12,7 +12,7 @@ from airflow_provider_rayjobs.client.answers import read_object
 from airflow_provider_rayjobs.client.cluster_status import cluster_resources
 from airflow_provider_rayjobs.client.exchange import Request
 from airflow_provider_rayjobs.client.log_files import read_file
-from airflow_provider_rayjobs.client.state_api import list_state
+from airflow_provider_rayjobs.client.state_api import ACTORS, list_state
 from airflow_provider_rayjobs.client.verbs import get_job_info
 from airflow_provider_rayjobs.compat.masking import public, public_for
 from airflow_provider_rayjobs.diagnosis.failure import failure_lines, in_words, why_failed
@@ -148,7 +148,7 @@ def running_since(submission_id: str) -> Flow[int | None]:
     ``dashboard/modules/node/node_head.py``).
     """
     try:
-        found = yield from list_state("actors", {"name": f"_ray_internal_job_actor_{submission_id}"}, limit=1)
+        found = yield from list_state(ACTORS, [("name", "=", f"_ray_internal_job_actor_{submission_id}")], limit=1)
         if not found.rows:
             return None
         actor = quote(str(found.rows[0]["actor_id"]), safe="")

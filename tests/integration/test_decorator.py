@@ -204,7 +204,7 @@ def test_a_process_that_is_killed_fails_with_a_hint_at_memory(deferrable: bool) 
         os.kill(os.getpid(), signal.SIGKILL)
 
     tries = task(killed, deferrable=deferrable)
-    with pytest.raises(RayJobFailedError, match=r"exit code (137|-9) \(SIGKILL: .*reserve more with entrypoint_memory"):
+    with pytest.raises(RayJobFailedError, match=r"exit code (137|-9) \(SIGKILL: .*see entrypoint_memory"):
         tries.run()
     assert tries.ti.xcoms["progress"] == {"done": 1, "total": 2, "message": "before the end"}
 

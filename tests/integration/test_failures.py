@@ -114,7 +114,7 @@ def test_tasks_that_raise(head: RayHead, monkeypatch: pytest.MonkeyPatch) -> Non
     error, tries = failure_of(head, monkeypatch, RAISES)
     lines = str(error).splitlines()
     assert lines[0] == "Ray job FAILED: exception in a Ray task; exit code 1"
-    assert lines[1] == "103 of 203 Ray tasks failed (each attempt counts):"
+    assert lines[1] == "103 of 203 Ray tasks failed (a retry counts again):"
     assert re.match(r"  101 exception in load(, Trainer.__init__)?: ValueError: bad input \d+$", lines[2])
     assert any(line.startswith("  1 worker died in leave") for line in lines)
     assert "Actors that died: 1 Trainer: RuntimeError: no weights found" in lines

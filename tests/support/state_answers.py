@@ -20,7 +20,7 @@ def counted(functions: dict[str, dict[str, int]]) -> bytes:
 
 
 def failed_task(
-    cause: str, message: str = "", name: str = "train", ended: float = 1.0, **fields: Any
+    cause: str, message: str = "", name: str = "train", ended: float = 0.0, **fields: Any
 ) -> dict[str, Any]:
     """Return a failed task of such a list."""
     row = {"state": "FAILED", "error_type": cause, "error_message": message, "func_or_class_name": name}

@@ -410,12 +410,42 @@ def test_the_view_of_a_task_tells_why_its_job_failed_or_waits(page: Page, airflo
     airflow.set_run_state("nightly_report", "night", "failed")  # which stops the job that waits
 
 
-def test_the_page_follows_the_dark_mode_of_airflow(page: Page) -> None:
-    frame = open_jobs(page)
-    background = "() => getComputedStyle(document.body).backgroundColor"
+#: What the log of a task says, by the task.
+SAID = {
+    "nightly_report/runs/logs/tasks/embed": re.compile(
+        r"PENDING for 1\d s: needs 8 GPU on one node, but no node has 8 GPU"
+    ),
+    "nightly_report/runs/logs/tasks/report": re.compile(r"Ray job FAILED: exception in a Ray task; exit code 1"),
+    "sweep/runs/logs/tasks/sweep": re.compile(r"Ray tasks: [\d,]+ of 1,400 done, \d+ running \(evaluate "),
+}
+
+
+def test_the_log_tells_why_a_job_waits_how_far_it_is_and_why_it_failed(page: Page, airflow: AirflowEnv) -> None:
+    for dag_id in ("nightly_report", "sweep"):
+        airflow.wait_dag(dag_id)
+        airflow.trigger(dag_id, "logs")
+    for dark in ("", "_dark"):
+        if dark:
+            choose_dark_mode(page)
+        for path, said in SAID.items():
+            page.goto(f"/dags/{path}")
+            expect(page.get_by_text(said).first).to_be_visible(timeout=150_000)
+            shoot(page, f"log_of_{path.rpartition('/')[2]}{dark}")
+    airflow.set_run_state("nightly_report", "logs", "failed")
+    assert airflow.wait_run("sweep", "logs", {"success"}, timeout=300) == "success"
+
+
+def choose_dark_mode(page: Page) -> None:
+    page.goto("/")
     page.get_by_role("button", name="User").click()
     page.get_by_role("menuitem", name="Appearance").click()
     page.get_by_role("menuitemradio", name="Dark Mode").click()
+
+
+def test_the_page_follows_the_dark_mode_of_airflow(page: Page) -> None:
+    choose_dark_mode(page)
+    frame = open_jobs(page)
+    background = "() => getComputedStyle(document.body).backgroundColor"
     expect(frame.locator("html")).to_have_attribute("data-theme", "dark")
     assert frame.locator("body").evaluate(background) == page.evaluate(background)
     assert frame.locator("body").evaluate(background) != "rgb(255, 255, 255)"

@@ -14,6 +14,7 @@ from unittest.mock import patch
 import pytest
 
 from airflow_provider_rayjobs.client import retries
+from airflow_provider_rayjobs.client.contact import Contact
 from airflow_provider_rayjobs.client.requests_transport import RequestsTransport
 from airflow_provider_rayjobs.client.verbs import get_version
 from airflow_provider_rayjobs.compat import versions
@@ -338,3 +339,29 @@ def test_a_kill_breaks_the_wait_off(step: str, away: Away, scripted_ray: Scripte
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert scripted_ray.received_on("POST") == []
+
+
+@pytest.mark.parametrize("single", [False, True], ids=["waiting", "single attempts"])
+def test_silence_is_told_after_a_second(
+    single: bool, scripted_ray: ScriptedRay, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    scripted_ray.script("GET", "/api/version", *[answers.default(delay=1.5)] * 2)
+    transport = RequestsTransport(cluster_at(scripted_ray))
+    log = logging.getLogger(__name__)
+    with transport.single_attempts(Contact(30, log)) if single else transport.waiting_for_cluster(log):
+        for _ in range(2):
+            transport.run(get_version())
+    transport.close()
+    said = [record.getMessage() for record in caplog.records if record.name == __name__]
+    assert said == [f"No answer from {scripted_ray.url} yet; waiting"]
+
+
+def test_a_single_attempt_is_not_repeated(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.script("GET", "/api/version", answers.bad_gateway())
+    transport = RequestsTransport(cluster_at(scripted_ray))
+    with transport.single_attempts(Contact(30, logging.getLogger(__name__))), pytest.raises(RayClusterUnreachableError):
+        transport.run(get_version())
+    assert len(scripted_ray.received_on("GET", "/api/version")) == 1
+    assert transport.run(get_version()).ray_version
+    transport.close()

@@ -214,6 +214,6 @@ def test_a_failure_is_explained_by_the_jobs_ray_tasks(run: Run, scripted_ray: Sc
     scripted_ray.script("GET", "/api/v0/tasks[?].*", answers.Answer(body=listed(row)), forever=True)
     assert run("logs", "--follow", "a").err.splitlines()[-3:] == [
         "Ray job a ended FAILED with exit code 1",
-        "1 Ray task failed (each attempt counts):",
+        "1 Ray task failed (a retry counts again):",
         r"  1 out of memory in train: 7 of 8 GB\x1b[2J",
     ]

@@ -79,3 +79,15 @@ def test_an_outage_may_have_begun_before_it_was_noted(now: Any) -> None:
     assert contact.left == -1
     contact.failed(SECOND, since=now.seconds)  # the first one counts
     assert contact.left == -1
+
+
+def test_a_slow_answer_is_logged_once_and_not_while_contact_is_lost(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    contact = Contact(60, logging.getLogger("contact"))
+    for _ in range(3):
+        contact.is_slow("http://ray:8265")
+    assert [record.getMessage() for record in caplog.records] == ["No answer from http://ray:8265 yet; waiting"]
+    lost = Contact(60, logging.getLogger("contact"))
+    lost.failed(RuntimeError("refused"))
+    lost.is_slow("http://ray:8265")
+    assert len(caplog.records) == 2

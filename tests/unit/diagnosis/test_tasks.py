@@ -26,7 +26,7 @@ def test_the_largest_three_functions_are_named() -> None:
     )
     assert found.counts == TaskCounts(total=10010, done=8140, running=6, failed=2)
     assert progress_line(found) == (
-        "Ray tasks: 8,140 of 10,010 that Ray shows done, 6 running, 2 failed "
+        "Ray tasks: 8,140 of at least 10,010 done, 6 running, 2 failed "
         "(square 8,000 of 8,000; slow 130 of 2,000; load 9 of 9)"
     )
 

@@ -24,7 +24,7 @@ from airflow_provider_rayjobs.following.events import (
 from airflow_provider_rayjobs.jobs import FailedTasks, JobDetails, JobFailure, JobStatus
 
 ADDRESS = "http://ray:8265"
-KILLED = "if nobody sent it, the node's kernel did, for want of memory; reserve more with entrypoint_memory"
+KILLED = "if nobody sent it, the node's kernel did, because memory ran out; see entrypoint_memory"
 GOOD = JobEvent("a", ADDRESS, Outcome.SUCCEEDED).to_json()
 
 
@@ -215,7 +215,7 @@ def test_the_error_of_a_failed_job_has_what_a_retry_policy_needs() -> None:
         assert (error.cause, error.exit_code, error.failed_tasks) == ("OUT_OF_MEMORY", 1, failure.failed_tasks)
         assert str(error).splitlines()[:3] == [
             "Ray job FAILED: out of memory; exit code 1",
-            "2 of 3 Ray tasks failed (each attempt counts):",
+            "2 of 3 Ray tasks failed (a retry counts again):",
             "  2 out of memory in train: 7 of 8 GB",
         ]
 

@@ -22,6 +22,7 @@ from airflow_provider_rayjobs.following import poller as poller_module
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
 from airflow_provider_rayjobs.following.poller import Poller
 from airflow_provider_rayjobs.following.watcher import JobWatcher, Watch, poll_delay
+from airflow_provider_rayjobs.jobs import JobDetails, JobFailure
 from airflow_provider_rayjobs.progress import to_line
 from tests.support import answers
 from tests.support.clients import cluster_at, quick_sleep, until
@@ -292,7 +293,7 @@ def test_a_deadline_stops_the_job(name: str, scripted_ray: ScriptedRay, caplog: 
     assert event.detail.endswith("; it was stopped")
     assert scripted_ray.jobs["a"].status == "STOPPED"
     assert any("exceeded its" in line and "stopping it" in line for line in messages(caplog))
-    assert re.fullmatch(r"STOPPED after \d\.\d s \(RUNNING \d\.\d s\)", messages(caplog)[-1])
+    assert re.fullmatch(r"STOPPED after \d\.\d s \(PENDING and RUNNING \d\.\d s\)", messages(caplog)[-1])
 
 
 def test_a_deadline_is_met_in_time_whatever_the_poll_interval(
@@ -438,7 +439,7 @@ def test_the_delay_follows_the_age_within_bounds(age: float, interval: float) ->
 
 
 def test_a_watch_is_json_that_makes_an_equal_watch() -> None:
-    watch = Watch("a", 1.5, "s", 7.0, {"job_timeout": 9.5}, 8.5, False, 6.5)
+    watch = Watch("a", 1.5, "s", 7.0, {"job_timeout": 9.5}, 8.5, False, reattached_at=6.5)
     assert Watch(**json.loads(json.dumps(watch.to_json()))) == watch
 
 
@@ -660,7 +661,7 @@ def test_a_look_that_fails_never_changes_the_outcome(
     scripted_ray.add_job("a", "FAILED", message="no luck")
     event = run(scripted_ray, stream_logs=False)
     assert (event.outcome, event.message, event.failure) == (Outcome.FAILED, "no luck", None)
-    assert f"Why the job failed can't be found out: {problem!r}" in messages(caplog)
+    assert f"Why the job failed can't be found out ({type(problem).__name__})" in messages(caplog)
 
 
 def test_a_cluster_that_does_not_tell_in_time_delays_nobody_for_long(
@@ -670,5 +671,54 @@ def test_a_cluster_that_does_not_tell_in_time_delays_nobody_for_long(
     scripted_ray.script("GET", "/api/v0/(tasks|nodes).*", answers.default(delay=5.0), forever=True)
     scripted_ray.add_job("a", "FAILED")
     began = time.monotonic()
-    assert run(scripted_ray, stream_logs=False).failure is None
+    assert run(scripted_ray, stream_logs=False).failure == JobFailure("JOB_ENTRYPOINT_COMMAND_ERROR", exit_code=1)
     assert time.monotonic() - began < 4
+
+
+def test_a_job_that_fails_while_it_is_stopped_for_a_limit_is_looked_into_as_it_ended(scripted_ray: ScriptedRay) -> None:
+    job = scripted_ray.add_job("a", "PENDING")
+
+    def fail() -> None:
+        time.sleep(0.3)
+        scripted_ray.set_status("a", "FAILED")
+        job.fields.update(error_type="RUNTIME_ENV_SETUP_FAILURE", driver_exit_code=None)
+
+    scripted_ray.stop_takes = 60.0
+    threading.Thread(target=fail).start()
+    event = run(scripted_ray, pending_deadline=time.time() + 0.1, stream_logs=False)
+    assert event.outcome is Outcome.FAILED
+    assert event.failure == JobFailure("RUNTIME_ENV_SETUP_FAILURE")
+
+
+@pytest.mark.usefixtures("_counts_often")
+def test_progress_begins_soon_after_a_long_wait(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pending_module, "EXPLAIN_AFTER", (0.05, 60.0))
+    pending(scripted_ray)
+    scripted_ray.jobs["a"].fields["job_id"] = "02000000"
+    counts(scripted_ray, {"train": {"RUNNING": 2}})
+
+    def start() -> None:
+        time.sleep(0.5)
+        scripted_ray.set_status("a", "RUNNING")
+
+    threading.Thread(target=start).start()
+    run_with_counts(scripted_ray, 1)
+    assert progress_lines(caplog) == ["Ray tasks: 0 of 2 done, 2 running (train 0 of 2)"]
+
+
+def test_many_jobs_that_fail_at_once_are_looked_into_one_after_the_other(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poller_module, "QUEUE_TIMEOUT", 1.0)
+    scripted_ray.script("GET", "/api/v0/.*", answers.default(delay=0.6), forever=True)
+    details = JobDetails.from_json({"type": "SUBMISSION", "status": "FAILED"})
+
+    async def look() -> list[JobFailure | None]:
+        async with Poller(AiohttpTransport(cluster_at(scripted_ray), sleep=quick_sleep)) as poller:
+            return list(await asyncio.gather(*(poller.why_failed(details, str) for _ in range(8))))
+
+    found = asyncio.run(look())
+    assert found[:2] == [JobFailure()] * 2
+    assert found[-1] is None, "it waited for its turn for too long"

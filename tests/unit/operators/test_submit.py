@@ -15,10 +15,13 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_rayjobs.compat import versions
-from airflow_provider_rayjobs.exceptions import RayJobInterruptedError, RayPackageError
+from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobInterruptedError, RayPackageError
+from airflow_provider_rayjobs.jobs import JobFailure
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
+from airflow_provider_rayjobs.tasks.context import FAILURE_XCOM
 from airflow_provider_rayjobs.tasks.guard import refused_for_good
 from tests.support import answers
+from tests.support.tries import Tries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,3 +173,29 @@ def test_nothing_is_loaded_after_the_wait(
     command = [sys.executable, "-W", "ignore", file]
     done = subprocess.run(command, check=False, env=environ, capture_output=True, text=True, timeout=120)
     assert "LATE [] True" in done.stdout, done.stdout + done.stderr
+
+
+class _NoXComs(dict):  # type: ignore[type-arg]
+    """XComs of a backend that is gone."""
+
+    def __setitem__(self, key: str, value: object) -> None:
+        if key == FAILURE_XCOM:
+            raise OSError("the backend is gone")
+        super().__setitem__(key, value)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_why_a_job_failed_is_an_xcom_whose_loss_does_not_hide_the_error(
+    gone: bool, scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps({"conn_type": "ray_jobs", "host": scripted_ray.url}))
+    scripted_ray.new_job_reads = ["FAILED"]
+    tries = Tries(lambda: RaySubmitJobOperator(task_id="task", entrypoint="x", stream_logs=False), "run")
+    context = tries.context()
+    if gone:
+        tries.ti.xcoms = _NoXComs()
+    with pytest.raises(RayJobFailedError) as failed:
+        tries.make().execute(context)
+    assert failed.value.cause == "JOB_ENTRYPOINT_COMMAND_ERROR"
+    stored = None if gone else JobFailure(failed.value.cause, failed.value.exit_code).to_json()
+    assert tries.ti.xcoms.get(FAILURE_XCOM) == stored

@@ -112,7 +112,7 @@ def test_a_failed_job_says_why_and_how_far_it_came(scripted_ray: ScriptedRay) ->
     assert found["tasks"] == {"text": "Ray tasks: 7 of 9 done, 0 running, 2 failed (fit 7 of 9)"}
     assert found["failure"]["text"].splitlines() == [
         "out of memory, exit code 1",
-        "2 of 9 Ray tasks failed (each attempt counts):",
+        "2 of 9 Ray tasks failed (a retry counts again):",
         "  2 out of memory in fit: killed; ***",
     ]
 
