@@ -280,7 +280,7 @@ class RayClusterStartTrigger(_StopsItsJob):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait; yield one event when the cluster takes jobs, can't start, or a limit has passed."""
-        wait_log = WaitLog(self.log, str(self.ref), masking.public)
+        wait_log = WaitLog(self.log, masking.public)
         try:
             try:
                 async with async_kube_api(self.ref.kubernetes_conn_id, self.log) as api:

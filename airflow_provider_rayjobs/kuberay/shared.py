@@ -90,7 +90,7 @@ class RayClusterUpOperator(MakesCluster, BaseOperator):
 
     def _result(self) -> dict[str, Any]:
         assert self._cluster_ref is not None  # noqa: S101 - for mypy
-        self.log.info("%s: the cluster takes jobs, for at most %.0f s", self._cluster_ref, self.lifetime)
+        self.log.info("KubeRay ends it after %.0f s, if no teardown has", self.lifetime)
         return self._cluster_ref.to_json()
 
     def _new_guard(self, context: Context) -> JobGuard:

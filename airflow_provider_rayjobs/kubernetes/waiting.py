@@ -267,13 +267,11 @@ class WaitLog:
     Logs what a cluster waits for: when the reason changes, and at growing intervals.
 
     :param log: the task's logger.
-    :param name: the cluster's name, for the lines.
     :param public: removes secrets from text.
     """
 
-    def __init__(self, log: Any, name: str, public: Callable[[str], str] = str) -> None:
+    def __init__(self, log: Any, public: Callable[[str], str] = str) -> None:
         self._log = log
-        self._name = name
         self._public = public
         self._began = time.monotonic()
         self._last = ""
@@ -292,4 +290,4 @@ class WaitLog:
         text = self._public(reason.text)
         if changed and len(self.lines) < 20:
             self.lines.append(f"after {waited:.0f} s: {text}")
-        self._log.info("%s waits (%.0f s): %s", self._name, waited, text)
+        self._log.info("The cluster waits (%.0f s): %s", waited, text)

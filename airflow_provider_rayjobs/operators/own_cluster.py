@@ -165,8 +165,10 @@ class MakesCluster(RendersTexts, Operator):
             deadlines = {"start_timeout": own.start_deadline(lease), **self._execution_deadline(context)}
             if self.deferrable:
                 self._defer_start(ref, deadlines, identity)
-            wait_log = WaitLog(self.log, str(ref), masking.public)
-            return self._kube_api(ref).run(until_ready(ref, deadlines, wait_log))
+            wait_log = WaitLog(self.log, masking.public)
+            lease = self._kube_api(ref).run(until_ready(ref, deadlines, wait_log))
+            self.log.info("The cluster takes jobs")
+            return lease
 
     def _note_cluster(self, context: Context, ref: ClusterRef, identity: TaskIdentity) -> None:
         """Store what names the cluster, and who waits for it: a trigger that is cancelled asks for that."""
@@ -211,7 +213,7 @@ class MakesCluster(RendersTexts, Operator):
         started = StartEvent.from_json(event)
         ref = self._recall_cluster(context)
         for line in started.waited:  # Airflow keeps only the lines of a task's last deferral
-            self.log.info("%s waited: %s", ref, line)
+            self.log.info("The cluster waited: %s", line)
         try:
             started.raise_if_failed()
             if ref is None:
@@ -219,7 +221,7 @@ class MakesCluster(RendersTexts, Operator):
         except RayJobsError:
             self._end_cluster()
             raise
-        self.log.info("%s: the cluster takes jobs", ref)
+        self.log.info("The cluster takes jobs")
         return started.number
 
     def _check_cluster_is_new(self) -> None:
@@ -289,7 +291,7 @@ class MakesCluster(RendersTexts, Operator):
             return
         try:
             if end(self._cluster_ref, self.log, patience=10.0):
-                self.log.info("Ended the cluster: %s", self._cluster_ref)
+                self.log.info("Ended the cluster")
         except RayJobsError as e:
             self.log.error("%s could not be ended: %s", self._cluster_ref, e)
 

@@ -170,7 +170,7 @@ def test_a_right_that_only_explains_may_be_missing(resource: str) -> None:
 
 
 def wait(kube: Objects, deadline: float = float("inf")) -> Lease:
-    return kube.run(until_ready(REF, {"start_timeout": deadline}, WaitLog(logging.getLogger(), "etl")))
+    return kube.run(until_ready(REF, {"start_timeout": deadline}, WaitLog(logging.getLogger())))
 
 
 def test_the_wait_ends_when_the_cluster_takes_jobs() -> None:
@@ -188,11 +188,11 @@ def test_the_wait_ends_when_waiting_is_of_no_use() -> None:
 
 def test_a_reason_is_logged_when_it_changes(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level(logging.INFO)
-    log = WaitLog(logging.getLogger(), "etl", lambda text: text.replace("s3cret", "***"))
+    log = WaitLog(logging.getLogger(), lambda text: text.replace("s3cret", "***"))
     for text in ("pods", "pods", "image s3cret", "pods"):
         log.note(Reason(text))
     assert [record.getMessage() for record in caplog.records] == [
-        f"etl waits (0 s): {text}" for text in ("pods", "image ***", "pods")
+        f"The cluster waits (0 s): {text}" for text in ("pods", "image ***", "pods")
     ]
     assert log.lines == ["after 0 s: pods", "after 0 s: image ***", "after 0 s: pods"]
     monkeypatch.setattr(log._times, "is_due", lambda: True)

@@ -227,7 +227,7 @@ def test_what_the_cluster_waited_for_is_in_the_log_of_the_resumed_task(
     sent = StartEvent("ready", 2, waited=("after 3 s: head pod unschedulable",))
     with patch.object(RaySubmitJobOperator, "log", logging.getLogger("t")):
         assert operator()._started(given, sent.to_json()) == 2
-    assert "RayJob ray/etl waited: after 3 s: head pod unschedulable" in caplog.text
+    assert "The cluster waited: after 3 s: head pod unschedulable" in caplog.text
 
 
 def test_without_its_xcom_the_cluster_is_not_known() -> None:
