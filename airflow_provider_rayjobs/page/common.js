@@ -174,8 +174,9 @@ function followTheme() {
   const apply = () => {
     const dark = around.classList.contains("dark");
     if (dark || around.classList.contains("light")) dataset.theme = dark ? "dark" : "light";
-    const { backgroundColor } = window.parent.getComputedStyle(window.parent.document.body);
-    if (backgroundColor.startsWith("rgb(")) style.setProperty("--back", backgroundColor); // not if it is transparent
+    const colors = [around.querySelector("body"), around].map((node) => getComputedStyle(node).backgroundColor);
+    const opaque = colors.find((color) => color !== "rgba(0, 0, 0, 0)");
+    if (opaque) style.setProperty("--back", opaque);
   };
   apply();
   new MutationObserver(apply).observe(around, { attributeFilter: ["class"] });

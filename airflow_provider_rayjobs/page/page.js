@@ -80,9 +80,9 @@ function readNext() {
 async function read(id) {
   let found;
   try {
-    const answer = await common.request(`api/connections/${encodeURIComponent(id)}/jobs`);
-    const jobs = answer.jobs.map((job) => ({ ...job, read_at: answer.read_at }));
-    found = { jobs, answer };
+    const { jobs, ...answer } = await common.request(`api/connections/${encodeURIComponent(id)}/jobs`);
+    const { read_at } = answer;
+    found = { jobs: jobs.map((job) => ({ ...job, read_at, words: words(job) })), answer: { ...answer, number: jobs.length } };
   } catch (error) {
     found = { jobs: [], problem: error.message };
   }
@@ -201,7 +201,7 @@ function selected(jobs) {
       (!connection || job.connections.includes(connection)) &&
       (!dag || job.dag_id === (dag === NO_DAG ? "" : dag)) &&
       (!timed || (job.started !== null && job.started >= from && job.started <= to)) &&
-      (!wanted || words(job).includes(wanted)),
+      (!wanted || job.words.includes(wanted)),
   );
   const { by } = COLUMNS[sort.replace(/^-/, "")];
   const sign = sort.startsWith("-") ? -1 : 1;
@@ -259,6 +259,11 @@ function fill(node, signature, make) {
   if (focused >= 0) node.querySelectorAll("a, button")[focused]?.focus({ preventScroll: true });
 }
 
+/** Return a value as text, without the times at which it was read. */
+function signatureOf(value) {
+  return JSON.stringify(value, (name, part) => (name === "read_at" ? undefined : part));
+}
+
 function emptyMessage(jobs) {
   if (state.problem) return "";
   if (jobs.length) return "No jobs match the filters.";
@@ -276,7 +281,7 @@ function drawClusters() {
     clusters.set(key, { ids: [...(known?.ids ?? []), id], answer, problem });
   }
   const stored = storedIds();
-  fill($("clusters"), JSON.stringify([[...clusters], stored].concat(common.zone())), () =>
+  fill($("clusters"), signatureOf([[...clusters], stored]), () =>
     [...clusters.values()].map(({ ids, answer, problem }) => {
       const item = element("li", "", { "data-state": problem ? "error" : "read" });
       ids.forEach((id, index) => {
@@ -297,7 +302,7 @@ function describe(answer, problem) {
   if (!answer) return "loading …";
   const cut = answer.on_record > answer.limit ? ` (the newest ${answer.limit} of ${answer.on_record})` : "";
   const malformed = answer.malformed ? `, and ${answer.malformed} with unreadable details` : "";
-  const count = `${answer.jobs.length} ${answer.jobs.length === 1 ? "job" : "jobs"}${cut}${malformed}`;
+  const count = `${answer.number} ${answer.number === 1 ? "job" : "jobs"}${cut}${malformed}`;
   return [answer.address, count, ...resources(answer.resources)].join(" · ");
 }
 
@@ -424,8 +429,7 @@ function fillRow(row) {
     const signature = content.map((part) => (part.nodeType ? `${part.textContent} ${part.href ?? ""}` : part)).join("\n");
     fill(row.main.children[index + 1], signature, () => content);
   });
-  const signature = opened && JSON.stringify([opened, common.zone()], (name, value) => (name === "read_at" ? 0 : value));
-  if (opened) fill(row.details.firstChild, signature, () => detailsOf(opened));
+  if (opened) fill(row.details.firstChild, signatureOf([opened, common.zone()]), () => detailsOf(opened));
 }
 
 function statusCell(job) {
@@ -528,6 +532,7 @@ function wrapped(value) {
 
 function start() {
   fromAddress(location.hash || (common.framed ? window.parent.location.hash : ""));
+  state.filters.text ||= $("text").value; // typed while this script was loading
   writeAddress(false);
   followAddress();
   common.onZoneChange(draw);

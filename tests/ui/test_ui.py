@@ -446,8 +446,9 @@ def test_the_page_follows_the_dark_mode_of_airflow(page: Page) -> None:
     choose_dark_mode(page)
     frame = open_jobs(page)
     background = "() => getComputedStyle(document.body).backgroundColor"
+    around = "() => getComputedStyle(document.documentElement).backgroundColor"
     expect(frame.locator("html")).to_have_attribute("data-theme", "dark")
-    assert frame.locator("body").evaluate(background) == page.evaluate(background)
+    assert frame.locator("body").evaluate(background) == page.evaluate(around)
     assert frame.locator("body").evaluate(background) != "rgb(255, 255, 255)"
     shoot(page, "jobs_page_dark")
     view = open_view(page, "/dags/nightly_report/runs/night/tasks/report")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -90,7 +91,9 @@ def test_a_cluster_that_says_nothing_of_itself_still_shows_its_jobs(
     scripted_ray.add_job("a")
     scripted_ray.script("GET", "/api/version", answers.text(404, "404: Not Found"), forever=True)
     scripted_ray.script("GET", "/api/cluster_status", answers.default(delay=30), forever=True)
+    began = time.monotonic()
     found = table(scripted_ray)
+    assert time.monotonic() - began < 3
     assert ([job.submission_id for job in found.jobs], found.version, found.resources) == (["a"], None, None)
     assert amounts(found.resources) is None
 
