@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 expect.set_options(timeout=WAIT)
 
 IMAGES = ROOT / "docs" / "images"
-MOST_BYTES = 200_000
+MOST_BYTES = 250_000
 EVIL = """<img src=x onerror="document.title='evil'">"""
 DAG_ID = "train_model"
 
