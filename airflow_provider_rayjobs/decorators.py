@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, DecoratedOperator, task_decorator_factory
 
+from airflow_provider_rayjobs.cluster.fields import DEFAULT_UPLOAD_LIMIT
 from airflow_provider_rayjobs.compat import versions
 from airflow_provider_rayjobs.exceptions import RayJobResultError, RayJobsError
 from airflow_provider_rayjobs.operators.submit import RaySubmitJobOperator
@@ -73,6 +74,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
     """
 
     custom_operator_name = "@task.ray_job"
+    _reads_result = True
     template_fields: Sequence[str] = ("op_args", "op_kwargs", "result_path", *RaySubmitJobOperator.template_fields)
     template_fields_renderers: ClassVar[dict[str, str]] = {
         **RaySubmitJobOperator.template_fields_renderers,
@@ -138,9 +140,14 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
                 serializer=self.serializer,
                 result_path=self.result_path,
             )
-            return function_package.build_package(task, self.hook.cluster.upload_limit)
+            return function_package.build_package(task, self._upload_limit)
         except (TypeError, ValueError) as e:
             raise AirflowFailException(f"Nothing was submitted: {e}") from None
+
+    @property
+    def _upload_limit(self) -> int:
+        """Maximum size of the package, in bytes. A cluster that is still to be made has the default."""
+        return DEFAULT_UPLOAD_LIMIT if self.makes_cluster else self.hook.cluster.upload_limit
 
     def _keywords(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Return the keyword arguments, and the parts of the context for which the function has parameters."""

@@ -15,6 +15,9 @@ Errors of the provider.
     │   ├── RayJobNotFoundError       404: the cluster does not know the job
     │   ├── RayJobExistsError         the submission id belongs to another job
     │   └── RayProtocolError          the answer is not from the Jobs API (a web page, truncated JSON)
+    ├── RayKubernetesError            a cluster for a task: the Kubernetes API gave no usable answer, or an error
+    │   ├── RayKubernetesRefusedError the request or the cluster's spec is wrong, or a right is missing; not retried
+    │   └── RayClusterStartError      the cluster did not become ready, or ended; also a TimeoutError
     └── RayJobError                   a job did not succeed, or its outcome is unknown
         ├── RayJobFailedError         it ended FAILED
         ├── RayJobStoppedError        it ended STOPPED
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "RayAPIError",
     "RayAuthError",
+    "RayClusterStartError",
     "RayClusterUnreachableError",
     "RayConnectionConfigError",
     "RayJobError",
@@ -49,6 +53,8 @@ __all__ = [
     "RayJobStoppedError",
     "RayJobTimeoutError",
     "RayJobsError",
+    "RayKubernetesError",
+    "RayKubernetesRefusedError",
     "RayPackageError",
     "RayPackageTooLargeError",
     "RayProtocolError",
@@ -155,6 +161,27 @@ class RayJobExistsError(RayAPIError):
 
 class RayProtocolError(RayAPIError):
     """The answer is not from the Ray Jobs API: the address is that of another server, or the answer is damaged."""
+
+
+class RayKubernetesError(RayJobsError):
+    """
+    The Kubernetes API, which makes a cluster for a task, gave no usable answer, or an error.
+
+    :param message: the full message, with the connection and the object.
+    :param status: HTTP status of the answer; None if there was none.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class RayKubernetesRefusedError(RayKubernetesError):
+    """Kubernetes or KubeRay refused a cluster for good: its spec is wrong, a right is missing, its name is taken."""
+
+
+class RayClusterStartError(RayKubernetesError, TimeoutError):
+    """A cluster for a task did not become ready within ``start_timeout``, or KubeRay ended it."""
 
 
 class RayJobError(RayJobsError):

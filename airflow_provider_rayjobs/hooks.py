@@ -17,7 +17,7 @@ from airflow_provider_rayjobs.client.threads import in_own_thread
 from airflow_provider_rayjobs.cluster.fields import CONN_TYPE, DEFAULT_CONN_ID, field_behaviour, form_widgets
 from airflow_provider_rayjobs.compat.connections import load_cluster, read_cluster
 from airflow_provider_rayjobs.compat.masking import register_cluster, register_env_vars
-from airflow_provider_rayjobs.exceptions import RayJobsError
+from airflow_provider_rayjobs.exceptions import RayJobsError, RayKubernetesRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.client.requests_transport import RequestsTransport
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
     from airflow_provider_rayjobs.jobs import JobDetails, JobStatus, VersionInfo
+    from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
 
 __all__ = ["RayJobAsyncHook", "RayJobHook"]
 
@@ -48,6 +49,7 @@ class RayJobHook(BaseHook):
             print(submission_id, hook.get_job_status(submission_id))
 
     :param ray_conn_id: Airflow connection of type ``ray_jobs``, which is read at the first request.
+    :param cluster: instead of it: a cluster that KubeRay made, as ``with ray_cluster(…) as cluster`` gives it to tasks.
     """
 
     conn_name_attr = "ray_conn_id"
@@ -55,9 +57,16 @@ class RayJobHook(BaseHook):
     conn_type = CONN_TYPE
     hook_name = "Ray Jobs"
 
-    def __init__(self, ray_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        ray_conn_id: str = default_conn_name,
+        *,
+        cluster: ClusterRef | Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.ray_conn_id = ray_conn_id
+        self.cluster_ref = _ref(cluster)
         self._create_cluster = True  # only if the connection asks for it
 
     @classmethod
@@ -76,7 +85,12 @@ class RayJobHook(BaseHook):
         The cluster that the connection describes.
 
         :raises RayConnectionConfigError: if the connection has another type or an invalid value.
+        :raises RayKubernetesError: if a cluster that KubeRay made is gone, or Kubernetes can't be asked.
         """
+        if self.cluster_ref is not None:
+            from airflow_provider_rayjobs.kubernetes.connect import connect
+
+            return connect(self.cluster_ref, self.log)
         cluster = load_cluster(self.ray_conn_id, self.get_connection(self.ray_conn_id), create=self._create_cluster)
         register_cluster(cluster)
         return cluster
@@ -296,11 +310,18 @@ class RayJobAsyncHook(BaseHook):
 
     :param ray_conn_id: Airflow connection of type ``ray_jobs``, which is read at the first request, without blocking
         the event loop.
+    :param cluster: instead of it: a cluster that KubeRay made.
     """
 
-    def __init__(self, ray_conn_id: str = RayJobHook.default_conn_name) -> None:
+    def __init__(
+        self,
+        ray_conn_id: str = RayJobHook.default_conn_name,
+        *,
+        cluster: ClusterRef | Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.ray_conn_id = ray_conn_id
+        self.cluster_ref = _ref(cluster)
         self._cluster: ClusterConnection | None = None
         self._transport: AiohttpTransport | None = None
 
@@ -310,9 +331,16 @@ class RayJobAsyncHook(BaseHook):
             from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
 
             if self._cluster is None:
-                self._cluster = await read_cluster(RayJobHook(self.ray_conn_id), self.ray_conn_id)
+                self._cluster = await self._read_cluster()
             self._transport = AiohttpTransport(self._cluster)
         return self._transport
+
+    async def _read_cluster(self) -> ClusterConnection:
+        if self.cluster_ref is not None:
+            from airflow_provider_rayjobs.kubernetes.connect import async_connect
+
+            return await async_connect(self.cluster_ref, self.log)
+        return await read_cluster(RayJobHook(self.ray_conn_id), self.ray_conn_id)
 
     async def close(self) -> None:
         """Close the HTTP session; the next request opens another."""
@@ -385,6 +413,19 @@ class RayJobAsyncHook(BaseHook):
         await self.get_job_info(submission_id)
         async for text in _tail(await self.get_conn(), submission_id):
             yield text
+
+
+def _ref(cluster: ClusterRef | Mapping[str, Any] | None) -> ClusterRef | None:
+    if cluster is None:
+        return None
+    from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
+
+    if isinstance(cluster, ClusterRef):
+        return cluster
+    try:
+        return ClusterRef.from_json(cluster)
+    except ValueError as e:
+        raise RayKubernetesRefusedError(str(e)) from e
 
 
 def _prepare(transport: RequestsTransport, runtime_env: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,8 +28,10 @@ from airflow_provider_rayjobs.exceptions import (
     RayJobError,
     RayJobInterruptedError,
     RayJobsError,
+    RayKubernetesRefusedError,
     RayRequestRefusedError,
 )
+from airflow_provider_rayjobs.kubernetes.cluster import KubeRayCluster
 from airflow_provider_rayjobs.tasks.rendering import RendersTexts
 
 if TYPE_CHECKING:
@@ -51,9 +53,12 @@ RESOURCE_FIELDS = ("entrypoint_num_cpus", "entrypoint_num_gpus", "entrypoint_mem
 class _RaySensor(RendersTexts, BaseSensorOperator):
     """Base of both sensors: the modes, the timeouts, and the handling of lost contact."""
 
-    def __init__(self, *, ray_conn_id: str, deferrable: bool | None, **kwargs: Any) -> None:
+    def __init__(self, *, ray_conn_id: str, cluster: Any, deferrable: bool | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.ray_conn_id = ray_conn_id
+        self.cluster = cluster
+        if isinstance(cluster, KubeRayCluster):
+            raise TypeError("a sensor makes no cluster: give it the cluster of `with ray_cluster(…) as cluster`")
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
@@ -71,7 +76,7 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
         """The hook for the task's connection."""
         from airflow_provider_rayjobs.hooks import RayJobHook
 
-        return RayJobHook(self.ray_conn_id)
+        return RayJobHook(self.ray_conn_id, cluster=self.cluster)
 
     @cached_property
     def _contact(self) -> Contact:
@@ -104,8 +109,10 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
             deadline = min(deadline, started.timestamp() + self.execution_timeout.total_seconds())
         condition = self._condition or self._make_condition(context)
         task_context.push_xcom(context, task_context.SUBMISSION_ID_XCOM, condition.submission_id)
+        ref = self.hook.cluster_ref
         trigger = RayConditionTrigger(
             ray_conn_id=self.ray_conn_id,
+            cluster=None if ref is None else ref.to_json(),
             kind=self.kind,
             condition=condition.to_json(),
             poke_interval=self.poke_interval,
@@ -156,7 +163,7 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
             transport = self.hook.get_conn()
             with transport.single_attempts(self._contact):
                 reached = transport.run(self._condition.look())
-        except (RayJobError, RayRequestRefusedError, RayConnectionConfigError) as e:
+        except (RayJobError, RayRequestRefusedError, RayConnectionConfigError, RayKubernetesRefusedError) as e:
             from airflow_provider_rayjobs.compat import masking
             from airflow_provider_rayjobs.text.safe_text import without_logins
 
@@ -192,11 +199,12 @@ class RayJobSensor(_RaySensor):
     :param target_statuses: one or several statuses, as strings or
         :class:`~airflow_provider_rayjobs.jobs.JobStatus` (templated).
     :param ray_conn_id: Airflow connection of type ``ray_jobs`` (templated).
+    :param cluster: instead of ``ray_conn_id``: the cluster of ``with ray_cluster(…) as cluster`` (templated).
     :param deferrable: whether to wait in the triggerer; if so, ``mode`` is ignored.
     """
 
     kind = "job"
-    template_fields: Sequence[str] = ("submission_id", "target_statuses", "ray_conn_id")
+    template_fields: Sequence[str] = ("submission_id", "target_statuses", "ray_conn_id", "cluster")
     ui_color = "#dcebff"
 
     def __init__(
@@ -205,10 +213,11 @@ class RayJobSensor(_RaySensor):
         submission_id: str,
         target_statuses: Iterable[str] = ("SUCCEEDED",),
         ray_conn_id: str = DEFAULT_CONN_ID,
+        cluster: Any = None,
         deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(ray_conn_id=ray_conn_id, deferrable=deferrable, **kwargs)
+        super().__init__(ray_conn_id=ray_conn_id, cluster=cluster, deferrable=deferrable, **kwargs)
         self.submission_id = submission_id
         statuses = [target_statuses] if isinstance(target_statuses, str) else list(target_statuses)
         self.target_statuses = [str(status) for status in statuses]
@@ -247,11 +256,12 @@ class RayClusterSensor(_RaySensor):
     :param entrypoint_memory: memory that must be free, in bytes.
     :param entrypoint_resources: custom resources that must be free, as a dict of names to amounts.
     :param ray_conn_id: Airflow connection of type ``ray_jobs``.
+    :param cluster: instead of ``ray_conn_id``: the cluster of ``with ray_cluster(…) as cluster``.
     :param deferrable: whether to wait in the triggerer; if so, ``mode`` is ignored.
     """
 
     kind = "cluster"
-    template_fields: Sequence[str] = ("ray_conn_id", *RESOURCE_FIELDS)
+    template_fields: Sequence[str] = ("ray_conn_id", "cluster", *RESOURCE_FIELDS)
     ui_color = "#dcebff"
 
     def __init__(
@@ -262,10 +272,11 @@ class RayClusterSensor(_RaySensor):
         entrypoint_memory: int | str | None = None,
         entrypoint_resources: dict[str, float] | dict[str, str] | str | None = None,
         ray_conn_id: str = DEFAULT_CONN_ID,
+        cluster: Any = None,
         deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(ray_conn_id=ray_conn_id, deferrable=deferrable, **kwargs)
+        super().__init__(ray_conn_id=ray_conn_id, cluster=cluster, deferrable=deferrable, **kwargs)
         self.entrypoint_num_cpus = entrypoint_num_cpus
         self.entrypoint_num_gpus = entrypoint_num_gpus
         self.entrypoint_memory = entrypoint_memory

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -14,16 +15,24 @@ from airflow_provider_rayjobs.client.contact import Contact
 from airflow_provider_rayjobs.compat import masking
 from airflow_provider_rayjobs.diagnosis.pending import ExplainTimes
 from airflow_provider_rayjobs.exceptions import (
+    RayClusterStartError,
     RayJobError,
     RayJobLostError,
     RayJobNotFoundError,
     RayJobsError,
+    RayKubernetesError,
     RayRequestRefusedError,
 )
 from airflow_provider_rayjobs.following.conditions import ClusterRunsJobs, JobReaches
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
 from airflow_provider_rayjobs.following.watcher import LIMIT_STOP_TIMEOUT, JobWatcher, Watch
 from airflow_provider_rayjobs.jobs import JobDetails
+from airflow_provider_rayjobs.kubernetes.api import async_kube_api
+from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
+from airflow_provider_rayjobs.kubernetes.connect import async_end
+from airflow_provider_rayjobs.kubernetes.start_event import StartEvent
+from airflow_provider_rayjobs.kubernetes.waiting import WaitLog, until_ready
+from airflow_provider_rayjobs.tasks.ended_cluster import follow
 from airflow_provider_rayjobs.tasks.killed import was_killed
 from airflow_provider_rayjobs.tasks.shared_pollers import cluster_of, poller_of
 from airflow_provider_rayjobs.text.safe_text import safe_value, without_logins
@@ -34,7 +43,7 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
     from airflow_provider_rayjobs.following.poller import Poller
 
-__all__ = ["RayConditionTrigger", "RayJobTrigger"]
+__all__ = ["RayClusterStartTrigger", "RayConditionTrigger", "RayJobTrigger"]
 
 #: Seconds within which Airflow must tell whether a user ended the task. It is long because one thread makes all these
 #: requests: when a thousand tasks are killed at once, they queue.
@@ -46,6 +55,8 @@ class _StopsItsJob(BaseTrigger):
 
     ray_conn_id: str
     stop_on_kill = True
+    #: The cluster that KubeRay made, if it did.
+    ref: ClusterRef | None
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # of Airflow
@@ -62,6 +73,11 @@ class _StopsItsJob(BaseTrigger):
     def _stored_id(self) -> str:
         """The submission id that the task has stored in its XCom while it is deferred on this trigger."""
         raise NotImplementedError
+
+    @property
+    def _target(self) -> dict[str, Any]:
+        """The arguments that name the cluster."""
+        return {"ray_conn_id": self.ray_conn_id, "cluster": None if self.ref is None else self.ref.to_json()}
 
     async def on_kill(self) -> None:
         """Stop the job of a task that a user marked or cleared (called by Airflow 3.3; older versions only cancel)."""
@@ -89,17 +105,28 @@ class _StopsItsJob(BaseTrigger):
                 "Ray job %s keeps running: Airflow could not tell whether a user ended its task (%r)", submission_id, e
             )
             return
-        self.log.warning(
-            "The task has ended in Airflow (marked, cleared, deleted, or its DAG run timed out); stopping Ray job %s",
-            submission_id,
-        )
+        self.log.warning("The task has ended in Airflow (marked, cleared, deleted, or its DAG run timed out)")
+        await self._stop_job(submission_id)
+        await self._end_own_cluster()
+
+    async def _stop_job(self, submission_id: str) -> None:
+        self.log.warning("Stopping Ray job %s", submission_id)
         try:
-            cluster = self._cluster or await cluster_of(self.ray_conn_id)
+            cluster = self._cluster or await cluster_of(self.ray_conn_id, self.ref)
             async with poller_of(cluster) as poller:
                 job = await poller.transport.run(verbs.stop_and_wait(submission_id, patience=LIMIT_STOP_TIMEOUT))
             self.log.info("Ray job %s is %s", submission_id, job.status if job else "not found on the cluster")
         except Exception as e:  # noqa: BLE001 - the trigger is cancelled: nothing would handle the exception
             self.log.error("Ray job %s could not be stopped: %s", submission_id, e)
+
+    async def _end_own_cluster(self) -> None:
+        if self.ref is None or not self.ref.owned:
+            return
+        try:
+            await async_end(self.ref, self.log)
+            self.log.info("Ended the job's cluster: %s", self.ref)
+        except Exception as e:  # noqa: BLE001 - as above; KubeRay ends the cluster when its job or deadline has ended
+            self.log.error("%s could not be ended: %s", self.ref, e)
 
 
 class RayJobTrigger(_StopsItsJob):
@@ -128,6 +155,8 @@ class RayJobTrigger(_StopsItsJob):
     :param log_progress: whether the task log tells each minute how many of the job's Ray tasks are done.
     :param reattached_at: time at which a later try took the job over, in Unix seconds.
     :param stop_on_kill: whether to stop the job when a user ends the task.
+    :param cluster: instead of ``ray_conn_id``: a cluster that KubeRay made, as
+        :class:`~airflow_provider_rayjobs.kubernetes.cluster.ClusterRef` in JSON.
     """
 
     def __init__(
@@ -144,9 +173,11 @@ class RayJobTrigger(_StopsItsJob):
         log_progress: bool = True,
         reattached_at: float | None = None,
         stop_on_kill: bool = True,
+        cluster: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.ray_conn_id = ray_conn_id
+        self.ref = None if cluster is None else ClusterRef.from_json(cluster)
         self.stop_on_kill = stop_on_kill
         self.watch = Watch(
             submission_id=submission_id,
@@ -170,20 +201,101 @@ class RayJobTrigger(_StopsItsJob):
         """Return the class path and the arguments of the constructor, as JSON values."""
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
-            safe_value({"ray_conn_id": self.ray_conn_id, "stop_on_kill": self.stop_on_kill, **self.watch.to_json()}),
+            safe_value({**self._target, "stop_on_kill": self.stop_on_kill, **self.watch.to_json()}),
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Follow the job; yield one event when it has ended, is lost, or the cluster stays unreachable."""
         try:
-            self._cluster = await cluster_of(self.ray_conn_id)
-            async with poller_of(self._cluster) as poller:
-                event = await JobWatcher(poller, self.watch, self.log, masking.public_for).run()
+            event = await self._follow()
             self._ended = True
             yield TriggerEvent(event.to_json())  # type: ignore[no-untyped-call]  # of Airflow
         except asyncio.CancelledError:
             await self._stop_if_killed()
             raise
+
+    async def _follow(self) -> JobEvent:
+        try:
+            self._cluster = await cluster_of(self.ray_conn_id, self.ref)
+        except RayKubernetesError as e:
+            outcome = Outcome.LOST if isinstance(e, RayClusterStartError) else Outcome.UNREACHABLE
+            return JobEvent(self._own_job, str(self.ref), outcome, str(e), may_run=False)
+        async with poller_of(self._cluster) as poller:
+            watcher = JobWatcher(poller, self.watch, self.log, masking.public_for)
+            return await follow(watcher, self._own_job, self.ref, self.log)
+
+
+class RayClusterStartTrigger(_StopsItsJob):
+    """
+    Waits until a cluster that KubeRay makes takes jobs, and says what it waits for.
+
+    Sends one :class:`~airflow_provider_rayjobs.kubernetes.start_event.StartEvent`. Ends the cluster when a user ends
+    the task.
+
+    Example::
+
+        # in the execute() of an operator that has created the RayJob
+        names = {"namespace": "ray", "name": "etl-1", "uid": "0b5e8d6a"}
+        trigger = RayClusterStartTrigger(
+            cluster={"kubernetes_conn_id": "kubernetes_default", **names, "access": "service", "owned": True},
+            deadlines={"start_timeout": time.time() + 1200},
+            submission_id=submission_id,
+        )
+
+    :param cluster: a :class:`~airflow_provider_rayjobs.kubernetes.cluster.ClusterRef` as JSON.
+    :param deadlines: end of each limit by its name, in Unix seconds.
+    :param submission_id: what the task has stored as its submission id, which differs for each try.
+    :param number: number of the submission within its try.
+    """
+
+    ref: ClusterRef
+    ray_conn_id = ""
+
+    def __init__(
+        self, *, cluster: dict[str, Any], deadlines: dict[str, float], submission_id: str, number: int = 1
+    ) -> None:
+        super().__init__()
+        self.ref = ClusterRef.from_json(cluster)
+        self.deadlines = dict(deadlines)
+        self.submission_id = submission_id
+        self.number = number
+
+    @property
+    def _own_job(self) -> str:
+        return self.submission_id
+
+    _stored_id = _own_job
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments of the constructor, as JSON values."""
+        arguments: dict[str, Any] = safe_value(
+            {
+                "cluster": self.ref.to_json(),
+                "deadlines": self.deadlines,
+                "submission_id": self.submission_id,
+                "number": self.number,
+            }
+        )
+        return f"{type(self).__module__}.{type(self).__qualname__}", arguments
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait; yield one event when the cluster takes jobs, can't start, or a limit has passed."""
+        wait_log = WaitLog(self.log, masking.public)
+        try:
+            try:
+                async with async_kube_api(self.ref.kubernetes_conn_id, self.log) as api:
+                    await api.run(until_ready(self.ref, self.deadlines, wait_log))
+                event = StartEvent("ready", self.number)
+            except RayKubernetesError as e:
+                event = StartEvent.of_error(e, number=self.number)
+            self._ended = True
+            yield TriggerEvent(replace(event, waited=tuple(wait_log.lines)).to_json())  # type: ignore[no-untyped-call]
+        except asyncio.CancelledError:
+            await self._stop_if_killed()
+            raise
+
+    async def _stop_job(self, submission_id: str) -> None:
+        """Do nothing: there is no job yet."""
 
 
 class RayConditionTrigger(_StopsItsJob):
@@ -210,13 +322,22 @@ class RayConditionTrigger(_StopsItsJob):
         :class:`~airflow_provider_rayjobs.following.conditions.ClusterRunsJobs`.
     :param poke_interval: time between two checks, in seconds.
     :param deadline: time at which the wait ends, in Unix seconds.
+    :param cluster: instead of ``ray_conn_id``: a cluster that KubeRay made, as for :class:`RayJobTrigger`.
     """
 
     def __init__(
-        self, *, ray_conn_id: str, kind: str, condition: dict[str, Any], poke_interval: float, deadline: float
+        self,
+        *,
+        ray_conn_id: str,
+        kind: str,
+        condition: dict[str, Any],
+        poke_interval: float,
+        deadline: float,
+        cluster: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.ray_conn_id = ray_conn_id
+        self.ref = None if cluster is None else ClusterRef.from_json(cluster)
         self.kind = kind
         self.condition = condition
         self.poke_interval = poke_interval
@@ -233,14 +354,14 @@ class RayConditionTrigger(_StopsItsJob):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments of the constructor, as JSON values."""
-        names = ("ray_conn_id", "kind", "condition", "poke_interval", "deadline")
-        arguments: dict[str, Any] = safe_value({name: getattr(self, name) for name in names})
+        names = ("kind", "condition", "poke_interval", "deadline")
+        arguments: dict[str, Any] = safe_value({**self._target, **{name: getattr(self, name) for name in names}})
         return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait; yield one event when the condition is met, can't be met any more, or a timeout has passed."""
         try:
-            self._cluster = await cluster_of(self.ray_conn_id)
+            self._cluster = await cluster_of(self.ray_conn_id, self.ref)
             async with poller_of(self._cluster) as poller:
                 event = await (self._wait_for_job(poller) if self.kind == "job" else self._wait_for_cluster(poller))
             self._ended = True

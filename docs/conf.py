@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "airflow_provider_rayjobs"
 PUBLIC = {
     *("__init__.py", "decorators.py", "exceptions.py", "hooks.py", "jobs.py", "links.py", "progress.py"),
     *("operators/__init__.py", "operators/stop_delete.py", "operators/submit.py", "sensors.py", "triggers.py"),
+    *("kubernetes/__init__.py", "kubernetes/cluster.py", "kuberay/__init__.py", "kuberay/shared.py"),
 }
 
 project = "airflow-provider-rayjobs"

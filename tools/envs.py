@@ -69,6 +69,9 @@ BENCH_ENVS = {
 #: The newest Airflow, and playwright, which controls a browser.
 UI_ENVS = {"ui": Env()}
 
+#: The newest Airflow, its Kubernetes provider and etcd, for `make kube`.
+KUBE_ENVS = {"kube": Env()}
+
 #: Distributed Airflows, for `make field`.
 FIELD_ENVS = {
     "field-3.3": Env(),
@@ -87,7 +90,7 @@ MATRIX_ENVS = {
     "ray-2.50": Env(with_project=False, python_below=(3, 14), compiled=True),
 }
 
-ALL_ENVS = ENVS | DIST_ENVS | BENCH_ENVS | UI_ENVS | FIELD_ENVS | MATRIX_ENVS
+ALL_ENVS = ENVS | DIST_ENVS | BENCH_ENVS | UI_ENVS | KUBE_ENVS | FIELD_ENVS | MATRIX_ENVS
 
 
 def ensure(*names: str) -> None:

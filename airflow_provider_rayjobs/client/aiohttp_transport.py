@@ -142,7 +142,7 @@ class AiohttpTransport:
         return response_of(self.cluster, request, answer.status, content, answer.headers)
 
     async def _headers(self) -> dict[str, str]:
-        if self.cluster.token is None:
+        if not self.cluster.rotating:
             return self.cluster.request_headers()
         if self._token_thread is None:
             # One thread per cluster: waiting for a token must not delay other clusters or DNS look-ups.

@@ -50,10 +50,11 @@ def absence_waits() -> Iterator[float]:
 
 def drop_outdated_token(cluster: ClusterConnection, status: int) -> bool:
     """Drop a refused rotating token; return whether to send the request again (safe: Ray refuses before it acts)."""
-    if status not in REFUSED_STATUSES or cluster.token is None:
+    if status not in REFUSED_STATUSES:
         return False
-    cluster.token.drop()
-    return True
+    for token in cluster.rotating:
+        token.drop()
+    return bool(cluster.rotating)
 
 
 def settled(response: Response) -> Response:

@@ -45,6 +45,7 @@ class ClusterConnection:
     :param headers: sent with every request; include the token, unless it rotates.
     :param cookies: sent with every request.
     :param token: a token that rotates.
+    :param login: a token that rotates, for a proxy in front of the cluster: it takes ``Authorization``.
     :param metadata: merged into every job's metadata.
     :param verify: TLS verification: on, off, or the path of a CA file or folder.
     :param client_cert: paths of a client certificate and its key; may be the same file.
@@ -61,6 +62,7 @@ class ClusterConnection:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     cookies: Mapping[str, str] = field(default_factory=dict, repr=False)
     token: auth.RotatingToken | None = field(default=None, repr=False)
+    login: auth.RotatingToken | None = field(default=None, repr=False)
     metadata: Mapping[str, str] = field(default_factory=dict)
     verify: bool | str = True
     client_cert: tuple[str, str] | None = None
@@ -79,18 +81,27 @@ class ClusterConnection:
         :raises RayClusterUnreachableError: the token can't be fetched at the moment.
         """
         headers = dict(self.headers)
+        if self.login is not None:
+            headers["Authorization"] = f"Bearer {self._current(self.login, fresh)}"
         if self.token is not None:
-            try:
-                token = (not fresh and self.token.last) or self.token.current()
-            except ValueError as e:
-                # Treated like an unreachable cluster, so that it is retried.
-                raise RayClusterUnreachableError(
-                    f"{self.address}: can't get the connection's token: {e}", maybe_sent=False, address=self.address
-                ) from e
-            headers = auth.with_token(headers, token)
+            headers = auth.with_token(headers, self._current(self.token, fresh))
         if self.cookies:
             headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         return headers
+
+    def _current(self, token: auth.RotatingToken, fresh: bool) -> str:
+        try:
+            return (not fresh and token.last) or token.current()
+        except ValueError as e:
+            # Treated like an unreachable cluster, so that it is retried.
+            raise RayClusterUnreachableError(
+                f"{self.address}: can't get the connection's token: {e}", maybe_sent=False, address=self.address
+            ) from e
+
+    @property
+    def rotating(self) -> list[auth.RotatingToken]:
+        """The tokens that rotate."""
+        return [token for token in (self.token, self.login) if token is not None]
 
     def job_page(self, submission_id: str) -> str:
         """Return the URL of a job's page in the Ray dashboard."""
@@ -104,19 +115,20 @@ class ClusterConnection:
     @cached_property
     def credentials(self) -> auth.Credentials:
         """The kind of credentials that every request carries."""
-        return auth.Credentials.TOKEN if self.token else auth.credentials_in(self.headers, self.cookies)
+        found = auth.Credentials.TOKEN if self.token else auth.credentials_in(self.headers, self.cookies)
+        return auth.Credentials.OTHER if self.login and found is auth.Credentials.NONE else found
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """Texts that messages must not show: the values of all headers and cookies, and the last token."""
-        values = [*self.headers.values(), *self.cookies.values(), self.token.last if self.token else ""]
+        values = [*self.headers.values(), *self.cookies.values(), *(token.last for token in self.rotating)]
         return tuple(value for value in (*values, *auth.without_scheme(values)) if value)
 
     @property
     def masked(self) -> tuple[str, ...]:
         """Texts that are masked in all of Airflow's texts: cookies, headers with a sensitive name, the last token."""
-        values = auth.secret_values(self.headers, self.cookies)
-        return (*values, self.token.last) if self.token and self.token.last else tuple(values)
+        last = (token.last for token in self.rotating)
+        return (*auth.secret_values(self.headers, self.cookies), *filter(None, last))
 
 
 def read_connection(

@@ -117,3 +117,7 @@ def form_widgets() -> dict[str, Any]:
         )
         widgets[key] = kind(lazy_gettext(field.label), widget=widget, description=_explained(key))
     return widgets
+
+
+#: Default of ``max_upload_size``, in bytes.
+DEFAULT_UPLOAD_LIMIT = int(FIELDS["max_upload_size"].default * 2**20)

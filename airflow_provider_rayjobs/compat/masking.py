@@ -50,8 +50,8 @@ def register_cluster(cluster: ClusterConnection) -> None:
         _mask(secret)
     _mask_sensitive(cluster.metadata)
     _mask_sensitive(cluster.headers)
-    if cluster.token is not None:
-        cluster.token.register = _mask
+    for token in cluster.rotating:
+        token.register = _mask
 
 
 def register_env_vars(env_vars: object, listed: Iterable[str] = ()) -> None:

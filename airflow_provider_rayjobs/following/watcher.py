@@ -153,6 +153,11 @@ class JobWatcher:
         self._prepared = asyncio.Event()
         self._waits_for = ""  # why the job is PENDING, when it was last asked
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the last request for the job got no answer."""
+        return self._contact.lost
+
     async def run(self) -> JobEvent:
         """Follow the job until it ends, a deadline passes, or contact is lost for too long."""
         streaming = None

@@ -26,7 +26,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_rayjobs.cluster.fields import DEFAULT_CONN_ID
 from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobsError, RayPackageError
 from airflow_provider_rayjobs.links import RayJobLink
-from airflow_provider_rayjobs.tasks.rendering import RendersTexts
+from airflow_provider_rayjobs.operators.own_cluster import MakesCluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.following.watcher import Watch
     from airflow_provider_rayjobs.hooks import RayJobHook
     from airflow_provider_rayjobs.jobs import JobDetails
+    from airflow_provider_rayjobs.kubernetes.lease import Lease
     from airflow_provider_rayjobs.tasks.arguments import JobArguments
     from airflow_provider_rayjobs.tasks.guard import JobGuard
     from airflow_provider_rayjobs.tasks.identity import TaskIdentity
@@ -50,7 +51,7 @@ REATTACH_GRACE = 60.0
 ALARM_GRACE = 5.0
 
 
-class RaySubmitJobOperator(RendersTexts, BaseOperator):
+class RaySubmitJobOperator(MakesCluster, BaseOperator):
     """
     Submits a job to a Ray cluster, follows it, and ends as the job ends.
 
@@ -83,6 +84,8 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
     :param entrypoint_resources: custom resources to reserve for the entrypoint.
     :param entrypoint_label_selector: labels that the entrypoint's node must have.
     :param ray_conn_id: Airflow connection of type ``ray_jobs``.
+    :param cluster: instead of ``ray_conn_id``: a :class:`~airflow_provider_rayjobs.kuberay.KubeRayCluster`, which
+        KubeRay makes for this job, or the cluster of ``with ray_cluster(…) as cluster``.
     :param wait_for_completion: whether the task waits for the job's end; if not, it ends when the job is accepted.
     :param deferrable: whether to wait in the triggerer, without holding a worker slot.
     :param poll_interval: seconds between two requests for the job's status, at most; a young job is polled more often.
@@ -110,6 +113,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         "entrypoint_resources",
         "entrypoint_label_selector",
         "ray_conn_id",
+        "cluster",
         "job_timeout",
         "pending_timeout",
     )
@@ -135,6 +139,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         entrypoint_resources: dict[str, float] | dict[str, str] | str | None = None,
         entrypoint_label_selector: dict[str, str] | str | None = None,
         ray_conn_id: str = DEFAULT_CONN_ID,
+        cluster: Any = None,
         wait_for_completion: bool = True,
         deferrable: bool | None = None,
         poll_interval: float = 30.0,
@@ -158,6 +163,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         self.entrypoint_resources = entrypoint_resources
         self.entrypoint_label_selector = entrypoint_label_selector
         self.ray_conn_id = ray_conn_id
+        self.cluster = cluster
         self.wait_for_completion = wait_for_completion
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
@@ -179,7 +185,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         """The hook of the task's connection."""
         from airflow_provider_rayjobs.hooks import RayJobHook
 
-        return RayJobHook(self.ray_conn_id)
+        return RayJobHook(self.ray_conn_id, cluster=self._cluster_ref if self.makes_cluster else self.cluster)
 
     def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
         """
@@ -238,48 +244,132 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
     def execute(self, context: Context) -> Any:
         """Submit the job, or take over the job of an earlier try, and follow it to its end."""
         from airflow_provider_rayjobs.tasks import context as task_context
-        from airflow_provider_rayjobs.tasks.earlier_tries import settle_earlier_jobs
         from airflow_provider_rayjobs.tasks.guard import refused_for_good
 
         with refused_for_good():
-            try:
-                job = self._arguments.for_hook()
-            except (TypeError, ValueError) as e:
-                raise AirflowFailException(f"Nothing was submitted: {e}") from None
-            guard = self._new_guard(context)
+            self._checked_job()
             if self.deferrable:
                 task_context.note_deferral(context)
             number = task_context.next_submission(context)
-            identity = self._identity = task_context.task_identity(context, self.hook.cluster.deployment, number)
+            if self.makes_cluster and (event := self._start_cluster(context, number, self.reattach)):
+                return self._conclude(context, event)
+            return self._run(context, number)
 
-            def settle(reattach: bool) -> JobDetails | None:
-                return settle_earlier_jobs(
-                    self.hook,
-                    identity,
-                    explicit_id=job["submission_id"],
-                    entrypoint=job["entrypoint"],
-                    reattach=reattach,
-                )
+    def execute_on_cluster(self, context: Context, event: Any = None) -> Any:
+        """
+        Submit the job to the cluster that the trigger has waited for.
 
-            guard.stop_earlier = lambda: settle(reattach=False)
-            with guard.guarding():
-                with self._waiting_for_cluster():
-                    session = self.hook.get_version_info().session_name
-                    found = settle(self.reattach)
-                if found is None:
-                    watch = self._submit(context, identity, session)
-                else:
-                    watch = self._take_over(context, found, session)
-                if not self.wait_for_completion:
-                    return watch.submission_id
-                return self._conclude(context, self._follow(context, watch))
+        :param event: a :class:`~airflow_provider_rayjobs.kubernetes.start_event.StartEvent` as JSON.
+        """
+        from airflow_provider_rayjobs.tasks.guard import refused_for_good
 
-    def _new_guard(self, context: Context) -> JobGuard:
+        with refused_for_good():
+            return self._run(context, self._started(context, event))
+
+    def _checked_job(self) -> dict[str, Any]:
+        try:
+            return self._arguments.for_hook()
+        except (TypeError, ValueError) as e:
+            raise AirflowFailException(f"Nothing was submitted: {e}") from None
+
+    def _run(self, context: Context, number: int) -> Any:
+        """Submit the job to the cluster, which is there, or take over the job of an earlier try, and follow it."""
+        from airflow_provider_rayjobs.tasks.earlier_tries import settle_earlier_jobs
+
+        job = self._checked_job()
+        guard = self._new_guard(context)
+        identity = self._identity = self._identity_of(context, number)
+
+        def settle(reattach: bool) -> JobDetails | None:
+            return settle_earlier_jobs(
+                self.hook,
+                identity,
+                explicit_id=job["submission_id"],
+                entrypoint=job["entrypoint"],
+                reattach=reattach,
+            )
+
+        guard.stop_earlier = self._end_cluster if self.makes_cluster else lambda: settle(reattach=False)
+        with guard.guarding(), self._ending_cluster_of_failure(self._end_cluster, guard):
+            with self._waiting_for_cluster():
+                session = self.hook.get_version_info().session_name
+                found = settle(self.reattach)
+            if found is None:
+                self._check_cluster_is_new()
+                watch = self._submit(context, identity, session)
+            else:
+                watch = self._take_over(context, found, session)
+            if not self.wait_for_completion:
+                return watch.submission_id
+            return self._conclude(context, self._follow(context, watch))
+
+    def _start_cluster(self, context: Context, number: int, reattach: bool) -> JobEvent | None:
+        """
+        Have the job's own cluster made, or take over that of an earlier try, and wait until it takes jobs.
+
+        :return: the outcome, if the job of an earlier try has SUCCEEDED and its cluster is gone, or soon will be.
+        :raises TaskDeferred: the trigger waits.
+        """
+        from airflow_provider_rayjobs.tasks.arguments import as_number
+
+        guard, identity = self._new_guard(context, has_job=False), self._identity_of(context, number)
+        with guard.guarding():
+            lease = self._bring_up(
+                context,
+                identity,
+                guard,
+                reattach=reattach,
+                results=reattach,
+                job_timeout=as_number(self.job_timeout),
+            )
+        return None if lease.is_ready else self._earlier_success(context, number, lease)
+
+    def _is_there(self, submission_id: str) -> bool:
+        """Whether the head still answers, and has a job."""
+        from airflow_provider_rayjobs.tasks.stopping import find_job
+
+        try:
+            return find_job(self.hook, submission_id) is not None
+        except RayJobsError:
+            return False
+
+    def _earlier_success(self, context: Context, number: int, lease: Lease) -> JobEvent | None:
+        """
+        Return the outcome of an earlier try's job, which KubeRay saw SUCCEED; its cluster may be gone.
+
+        :return: None if a function's value has to be read: from this cluster if it is there, or from a new one.
+        """
+        from airflow_provider_rayjobs.following.events import JobEvent, Outcome
+        from airflow_provider_rayjobs.tasks import context as task_context
+
+        if self._reads_result:
+            if not self._is_there(lease.job_id):
+                self.log.info("The cluster of an earlier try has ended, with the function's value; making a new one")
+                self._start_cluster(context, number, reattach=False)
+            return None
+        self.log.info("Ray job %s of an earlier try has SUCCEEDED", lease.job_id)
+        task_context.push_xcom(context, task_context.SUBMISSION_ID_XCOM, lease.job_id)
+        now = time.time()
+        return JobEvent(lease.job_id, str(self._cluster_ref), Outcome.SUCCEEDED, reattached_at=now, ended_at=now)
+
+    def _identity_of(self, context: Context, number: int = 1) -> TaskIdentity:
+        from airflow_provider_rayjobs.tasks import context as task_context
+
+        deployment = "" if self.makes_cluster else self.hook.cluster.deployment
+        return task_context.task_identity(context, deployment, number)
+
+    def _new_guard(self, context: Context, *, has_job: bool = True) -> JobGuard:
+        """
+        Return the guard of the block that follows.
+
+        :param has_job: whether there may be a job, which ``stop_on_kill`` is about. A cluster without one is ended.
+        """
         from airflow_provider_rayjobs.tasks.guard import JobGuard
         from airflow_provider_rayjobs.tasks.killed import TaskProcess
 
-        guard = JobGuard(self.hook, self.log, TaskProcess(context["ti"]), enabled=self.stop_on_kill)
+        guard = JobGuard(self.hook, self.log, TaskProcess(context["ti"]), enabled=self.stop_on_kill or not has_job)
         guard.killed = self._killed  # a kill that came before there was a guard
+        guard.end_cluster = self._end_cluster if self.makes_cluster else None
         self._guard = guard
         return guard
 
@@ -308,6 +398,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         now = time.time()  # limits count from here: a wait for an absent cluster does not count
         if self._guard is not None:
             self._guard.accept()
+        self._hand_over(submission_id)
         self.log.info("Submitted %s", self.hook.cluster.job_page(submission_id))
         log_group(self.log, "What was submitted", lines)
         return self._watch(context, submission_id, now, session)
@@ -318,6 +409,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         if self._guard is not None:
             self._guard.announce(submission_id, exists=True)
         self._push_id(context, submission_id)
+        self._hand_over(submission_id)
         self.log.info("Reattached, the job is %s: %s", found.status, self.hook.cluster.job_page(submission_id))
         started = (found.start_time or now * 1000) / 1000
         return self._watch(context, submission_id, started, session, now)
@@ -426,7 +518,13 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         from airflow_provider_rayjobs.tasks.context import DEFERRAL_MARGIN
         from airflow_provider_rayjobs.triggers import RayJobTrigger
 
-        trigger = RayJobTrigger(ray_conn_id=self.ray_conn_id, stop_on_kill=self.stop_on_kill, **watch.to_json())
+        ref = self.hook.cluster_ref
+        trigger = RayJobTrigger(
+            ray_conn_id=self.ray_conn_id,
+            cluster=None if ref is None else ref.to_json(),
+            stop_on_kill=self.stop_on_kill,
+            **watch.to_json(),
+        )
         timeout = None
         if watch.deadlines:
             # At the first deadline the trigger stops the job and reads the rest of its log.
@@ -444,9 +542,11 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         from airflow_provider_rayjobs.tasks.guard import refused_for_good
 
         checked = JobEvent.from_json(event)
+        self._recall_cluster(context)
+        self._has_own_job = True  # it was handed over before the deferral
         with refused_for_good():
             guard = self._new_guard(context)
-            with guard.guarding():
+            with guard.guarding(), self._ending_cluster_of_failure(self._end_cluster, guard):
                 guard.announce(checked.submission_id, exists=True)
                 return self._conclude(context, checked)
 
@@ -466,6 +566,10 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
     def _stop_left_behind(self, context: Context) -> None:
         from airflow_provider_rayjobs.tasks.stopping import STOP_TIMEOUT, stop_job_and_wait
 
+        if self.makes_cluster:
+            self._recall_cluster(context)
+            self._end_cluster()
+            return
         try:
             submission_id = self._known_id(context)
             self.log.warning("The deferral ended without an event; stopping Ray job %s", submission_id)
@@ -476,14 +580,19 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
 
     def _conclude(self, context: Context, event: JobEvent) -> Any:
         """Return the result of a job that has ended; submit a new job, once, if one that was taken over has none."""
-        from airflow_provider_rayjobs.tasks import context as task_context
         from airflow_provider_rayjobs.tasks.earlier_tries import NewJobNeededError
 
         try:
             return self._outcome(context, event)
         except NewJobNeededError:  # only of a job that was taken over, so at most once
             pass
-        identity = self._identity or task_context.task_identity(context, self.hook.cluster.deployment)
+        if self.makes_cluster:  # KubeRay ends this one, whose job has ended
+            self._end_cluster()
+            self._has_own_job = False
+            number = self._identity.number if self._identity else 1
+            self._start_cluster(context, number, reattach=False)
+            return self._run(context, number)
+        identity = self._identity or self._identity_of(context)
         with self._waiting_for_cluster():
             session = self.hook.get_version_info().session_name
         return self._outcome(context, self._follow(context, self._submit(context, identity, session)))
@@ -498,6 +607,7 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         from airflow_provider_rayjobs.following.events import Outcome, raise_for_outcome
         from airflow_provider_rayjobs.tasks.earlier_tries import NewJobNeededError
 
+        event = self._as_kuberay_saw(event)
         reattached = event.reattached_at
         if event.outcome is Outcome.STOPPED and reattached and event.ended_at - reattached < REATTACH_GRACE:
             self.log.info("Ray job %s was stopped together with its own try; submitting a new job", event.submission_id)
@@ -533,13 +643,15 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         from airflow_provider_rayjobs.compat import masking
         from airflow_provider_rayjobs.following.poller import Poller
         from airflow_provider_rayjobs.following.watcher import JobWatcher
+        from airflow_provider_rayjobs.tasks.ended_cluster import follow
 
-        async def follow() -> JobEvent:
+        async def followed() -> JobEvent:
             async with Poller(AiohttpTransport(self.hook.cluster)) as poller:
-                return await JobWatcher(poller, watch, self.log, masking.public_for).run()
+                watcher = JobWatcher(poller, watch, self.log, masking.public_for)
+                return await follow(watcher, watch.submission_id, self.hook.cluster_ref, self.log)
 
         guard = self._guard or self._new_guard(context)
-        return guard.run(follow())
+        return guard.run(followed())
 
     def on_kill(self) -> None:
         """
@@ -560,4 +672,4 @@ class RaySubmitJobOperator(RendersTexts, BaseOperator):
         from airflow_provider_rayjobs.tasks import context as task_context
 
         known = task_context.own_submission_id(context)
-        return known or task_context.task_identity(context, self.hook.cluster.deployment).submission_id()
+        return known or self._identity_of(context).submission_id()

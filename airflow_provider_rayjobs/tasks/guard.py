@@ -19,6 +19,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayJobInterruptedError,
     RayJobsError,
     RayJobStoppedError,
+    RayKubernetesRefusedError,
     RayPackageTooLargeError,
     RayRequestRefusedError,
 )
@@ -88,6 +89,8 @@ class JobGuard:
         self._interrupt: Callable[[], object] | None = None
         #: Stops what earlier tries left running, for a kill that comes before this try has a job.
         self.stop_earlier: Callable[[], object] = lambda: None
+        #: Ends the cluster that was made for this job, instead of a wait until the job has stopped.
+        self.end_cluster: Callable[[], object] | None = None
         self.killed = False
         self.submission_id = ""
 
@@ -113,11 +116,15 @@ class JobGuard:
 
         :raises RayJobInterruptedError: the task has ended, or another process runs it.
         """
-        if self._process.is_replaced():
+        if self.is_replaced():
             raise RayJobInterruptedError(
                 "Nothing was submitted: the task has ended, or another process runs it now",
                 submission_id=self.submission_id,
             )
+
+    def is_replaced(self) -> bool:
+        """Whether the task has ended, or another process runs it."""
+        return self._process.is_replaced()
 
     @contextlib.contextmanager
     def breakable(self) -> Iterator[None]:
@@ -262,6 +269,10 @@ class JobGuard:
             except RayJobsError as e:
                 self._log.error("The Ray jobs of earlier tries could not be stopped: %s", e)
             return status
+        if self.end_cluster is not None:
+            self._log.warning("The task ends before its Ray job %s; ending the job's cluster", self.submission_id)
+            self.end_cluster()
+            return "ended with its cluster"
         self._log.warning("The task ends before its Ray job; stopping %s", self.submission_id)
         # A submission whose answer was interrupted may take effect a moment later.
         appear = APPEAR_TIMEOUT if self._phase is Phase.SUBMITTING else 0.0
@@ -307,5 +318,11 @@ def refused_for_good() -> Iterator[None]:
     """
     try:
         yield
-    except (RayRequestRefusedError, RayConnectionConfigError, RayJobExistsError, RayPackageTooLargeError) as e:
+    except (
+        RayRequestRefusedError,
+        RayConnectionConfigError,
+        RayJobExistsError,
+        RayPackageTooLargeError,
+        RayKubernetesRefusedError,
+    ) as e:
         raise AirflowFailException(str(e)) from None

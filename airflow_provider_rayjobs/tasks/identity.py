@@ -60,6 +60,12 @@ class TaskIdentity:
         """Digest of this submission."""
         return _digest(self.key, self._label(self.try_number), self.run_started)
 
+    @property
+    def generation(self) -> str:
+        """Digest of what the submissions of all tries since the last clear share."""
+        mine = self.metadata()
+        return _digest(self.key, *(mine[name] for name in _GENERATION))
+
     def submission_id(self, try_number: int | None = None) -> str:
         """Return the id of the submission with this number in the given try, by default in this try."""
         label = self._label(try_number)

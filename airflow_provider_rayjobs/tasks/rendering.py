@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, redact
 
+from airflow_provider_rayjobs.kubernetes.cluster import KubeRayCluster
 from airflow_provider_rayjobs.text.safe_text import is_safe
 
 if TYPE_CHECKING:
@@ -101,6 +102,21 @@ SCHEMAS = {
 }
 
 
+#: The schemas of the fields of a KubeRayCluster.
+CLUSTER_SCHEMAS = {
+    "spec": Schema("any"),
+    "labels": STRING_DICT,
+    "annotations": STRING_DICT,
+    **dict.fromkeys(("namespace", "kubernetes_conn_id", "start_timeout", "keep_seconds", "access"), STRING),
+}
+
+
+def _schema(task: Any, parent: Any, name: str) -> Schema | None:
+    if parent is task:
+        return SCHEMAS.get(name)
+    return CLUSTER_SCHEMAS.get(name) if isinstance(parent, KubeRayCluster) else None
+
+
 class RendersTexts(Renders):
     """Mixin of the operators and sensors: a template gives the same job, however Airflow renders it."""
 
@@ -113,7 +129,7 @@ class RendersTexts(Renders):
         :raises AirflowFailException: if a field has characters that Airflow's database can't store.
         """
         for name in template_fields:
-            schema = SCHEMAS.get(name) if parent is self else None
+            schema = _schema(self, parent, name)
             value = getattr(parent, name, None)
             if schema is None or not isinstance(value, str | dict | list | tuple):
                 super()._do_render_template_fields(parent, [name], context, jinja_env, seen_oids)
@@ -124,7 +140,7 @@ class RendersTexts(Renders):
                 shown = redact(value, name)
                 self.log.exception("Template field %r of task %r can't be rendered: %r", name, self.task_id, shown)
                 raise
-            setattr(self, name, rendered)
+            setattr(parent, name, rendered)
         for name in template_fields if parent is self else ():
             if not is_safe(getattr(self, name, None)):
                 raise AirflowFailException(
@@ -145,7 +161,7 @@ class RendersTexts(Renders):
             return self.render_template(value, context, jinja_env, seen_oids)
         if schema.kind == "native":
             return schema.with_strings(self.render_template(value, context, jinja_env, seen_oids))
-        pieces = _rendered_pieces(jinja_env.from_string(value), context)
+        pieces = rendered_pieces(jinja_env.from_string(value), context)
         if schema.kind == "any" and len(pieces) == 1 and not isinstance(pieces[0], str):
             given = schema.with_strings(pieces[0])
             if given is None or isinstance(given, list | dict):
@@ -169,7 +185,7 @@ def _is_native(jinja_env: Any) -> bool:
     return isinstance(jinja_env, NativeEnvironment)
 
 
-def _rendered_pieces(template: Any, context: Context) -> list[Any]:
+def rendered_pieces(template: Any, context: Context) -> list[Any]:
     """
     Return the values of a native template's pieces, before Jinja joins them and evaluates the result as a literal.
 

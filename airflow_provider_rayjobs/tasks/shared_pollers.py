@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -17,11 +18,15 @@ from weakref import WeakKeyDictionary
 from airflow_provider_rayjobs.compat.connections import read_cluster
 from airflow_provider_rayjobs.following.poller import Poller
 from airflow_provider_rayjobs.hooks import RayJobHook
+from airflow_provider_rayjobs.kubernetes.connect import async_connect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
+    from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
+
+log = logging.getLogger(__name__)
 
 #: Seconds for which a connection is cached, because many triggers start at the same time.
 CONNECTION_CACHE_TIME = 5.0
@@ -34,7 +39,7 @@ class _LoopState:
     """The connections and pollers of one event loop."""
 
     def __init__(self) -> None:
-        self.connections: dict[str, tuple[float, asyncio.Task[ClusterConnection]]] = {}
+        self.connections: dict[str | ClusterRef, tuple[float, asyncio.Task[ClusterConnection]]] = {}
         self.pollers: list[_SharedPoller] = []
 
 
@@ -66,19 +71,26 @@ def _loop_state() -> _LoopState:
     return _loops.setdefault(asyncio.get_running_loop(), _LoopState())
 
 
-async def cluster_of(ray_conn_id: str) -> ClusterConnection:
+async def cluster_of(ray_conn_id: str, ref: ClusterRef | None = None) -> ClusterConnection:
     """
     Read a connection, or return the one that was read within the last :data:`CONNECTION_CACHE_TIME` seconds.
 
     :param ray_conn_id: Airflow connection of type ``ray_jobs``.
+    :param ref: instead of it: a cluster that KubeRay made.
     :raises RayConnectionConfigError: if the connection has another type or an invalid value.
+    :raises RayKubernetesError: if the cluster that KubeRay made is gone, or Kubernetes can't be asked.
     """
     connections = _loop_state().connections
-    began, reading = connections.get(ray_conn_id, (0.0, None))
+    name = ref or ray_conn_id
+    began, reading = connections.get(name, (0.0, None))
     failed = reading is not None and reading.done() and (reading.cancelled() or reading.exception() is not None)
     if reading is None or failed or time.monotonic() - began > CONNECTION_CACHE_TIME:
-        reading = asyncio.create_task(read_cluster(RayJobHook(ray_conn_id), ray_conn_id))
-        connections[ray_conn_id] = (time.monotonic(), reading)
+        for known, (at, task) in list(connections.items()):  # clusters of single tasks come and go
+            if task.done() and time.monotonic() - at > CONNECTION_CACHE_TIME:
+                del connections[known]
+        reader = read_cluster(RayJobHook(ray_conn_id), ray_conn_id) if ref is None else async_connect(ref, log)
+        reading = asyncio.create_task(reader)
+        connections[name] = (time.monotonic(), reading)
     # A trigger that is cancelled here must not cancel the read for the other triggers.
     return await asyncio.shield(reading)
 

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 KEPT = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TZ", "USER")
 
 #: Removed from the environment of the tests' process, and so from children that inherit it.
-DROPPED_PREFIXES = ("AIRFLOW", "_AIRFLOW", "PIP_", "RAY_", "UV_")
-DROPPED = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "NETRC", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+DROPPED_PREFIXES = ("AIRFLOW", "_AIRFLOW", "KUBERNETES_", "PIP_", "RAY_", "UV_")
+DROPPED = (
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "NETRC", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+    "KUBECONFIG",
+)
 
 #: The folder for temporary files. TMPDIR is ignored, because paths of UNIX sockets have at most 107 characters.
 SHORT_TMP = "/tmp"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from tests.support import wire
 from tests.support.exchange import Exchange, LoggedRequest, Reset, end
@@ -46,7 +46,7 @@ class FaultyProxy:
         self._clients: dict[asyncio.Task[None], asyncio.BaseTransport] = {}
         self._thread: LoopThread | None = None
 
-    def __enter__(self) -> FaultyProxy:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

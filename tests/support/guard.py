@@ -10,6 +10,7 @@ this process if needed, and write to it.
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
@@ -41,6 +42,14 @@ def forget(leader: int | None) -> None:
 def remove(folder: Path) -> None:
     """Remove a folder when this process has ended, if it still exists."""
     _say(f"remove {folder}")
+
+
+@atexit.register
+def _end() -> None:
+    """End the guard of this process; Python warns of a process that is left."""
+    guard = _guards.pop(os.getpid(), None)
+    if guard is not None:
+        guard.communicate()
 
 
 def _say(line: str) -> None:

@@ -3,51 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import re
-import threading
-import time
 from collections import deque
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from tests.support import answers, wire
-from tests.support.loop_thread import LoopThread
-from tests.support.ports import free_port
+from tests.support.scripted_http import ScriptedHttp
 from tests.support.scripted_jobs import Job, ScriptedJobs
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
 
     from tests.support.answers import Answer
+    from tests.support.scripted_http import Received
 
 _TAIL = re.compile(r"/api/jobs/([^/]+)/logs/tail")
-
-
-@dataclass
-class Received:
-    """One received request.
-
-    :param path: the path with its query.
-    :param headers: by lower-case name.
-    :param peer: address and port of the client, which identify the TCP connection.
-    """
-
-    time: float
-    method: str
-    path: str
-    headers: dict[str, str] = field(repr=False)
-    body: bytes = field(default=b"", repr=False)
-    peer: tuple[str, int] = field(default=("", 0), repr=False)
-
-    @property
-    def json(self) -> Any:
-        """The decoded body."""
-        return json.loads(self.body)
 
 
 @dataclass(frozen=True)
@@ -66,20 +39,7 @@ class Tail:
     hang: bool = False
 
 
-@dataclass
-class _Script:
-    method: str
-    path: str
-    left: deque[Answer]
-    forever: bool
-
-    def next(self, method: str, path: str) -> Answer | None:
-        if not self.left or not (re.fullmatch(self.method, method) and re.fullmatch(self.path, path)):
-            return None
-        return self.left[0] if self.forever and len(self.left) == 1 else self.left.popleft()
-
-
-class ScriptedRay(ScriptedJobs):
+class ScriptedRay(ScriptedHttp, ScriptedJobs):
     """Serves :class:`ScriptedJobs` on the loopback address, except where :meth:`script` says otherwise.
 
     :param token: accept only requests with this bearer token, in either of Ray's two headers.
@@ -87,55 +47,13 @@ class ScriptedRay(ScriptedJobs):
     :param tls: serve https with this context, see :meth:`tests.support.private_ca.PrivateCA.server_context`.
     """
 
-    host = "127.0.0.1"
-
     def __init__(self, token: str = "", max_body: int = 104857600, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__()
-        self.port = free_port()
-        self.url = f"{'https' if tls else 'http'}://{self.host}:{self.port}"
+        ScriptedHttp.__init__(self, max_body, tls)
+        ScriptedJobs.__init__(self)
         self.token = token
-        self._max_body = max_body
-        self._tls = tls
-        self._scripts: list[_Script] = []
         self._tails: deque[Tail] = deque()
-        self._received: list[Received] = []
-        self._script_lock = threading.Lock()
-        self._thread: LoopThread | None = None
-        self._runner: web.AppRunner | None = None
-
-    def __enter__(self) -> ScriptedRay:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     # For tests, from any thread
-
-    def start(self) -> None:
-        """Start to serve."""
-        self._thread = LoopThread("scripted-ray")
-        self._thread.call(self._listen())
-
-    def stop(self) -> None:
-        """End all connections and the thread."""
-        if self._thread is not None:
-            self._thread.call(self._close())
-            self._thread.stop()
-            self._thread = None
-
-    def script(self, method: str, path: str, *given: Answer, forever: bool = False) -> None:
-        """Send these responses, in order, to matching requests, and then the default ones again.
-
-        Scripts are tried in the order in which they were added.
-
-        :param method: regular expression for the whole method.
-        :param path: regular expression for the whole path with its query. WebSocket requests are matched too.
-        :param given: the responses; :func:`tests.support.answers.default` stands for the default one.
-        :param forever: repeat the last response.
-        """
-        with self._script_lock:
-            self._scripts.append(_Script(method, path, deque(given), forever))
 
     def tails(self, *ends: Tail) -> None:
         """End the next WebSocket connections in these ways, in order; later ones end with the job."""
@@ -144,71 +62,24 @@ class ScriptedRay(ScriptedJobs):
 
     def clear(self) -> None:
         """Remove all scripts."""
+        super().clear()
         with self._script_lock:
-            self._scripts.clear()
             self._tails.clear()
-
-    @property
-    def received(self) -> list[Received]:
-        """All requests so far, oldest first."""
-        return list(self._received)
-
-    def received_on(self, method: str, path: str = ".*") -> list[Received]:
-        """Return the requests whose whole method and path match these regular expressions."""
-        return [one for one in self._received if re.fullmatch(method, one.method) and re.fullmatch(path, one.path)]
-
-    def wait_for(self, condition: Callable[[], object], timeout: float = 10.0) -> None:
-        """Wait until a condition holds."""
-        deadline = time.monotonic() + timeout
-        while not condition():
-            if time.monotonic() > deadline:
-                raise AssertionError(f"the condition does not hold after {timeout} s: {self.received}")
-            time.sleep(0.01)
 
     # On the loop
 
-    async def _listen(self) -> None:
-        app = web.Application(client_max_size=self._max_body)
-        app.router.add_route("*", "/{path:.*}", self._serve)
-        self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=0.05)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, self.host, self.port, ssl_context=self._tls).start()
+    def default_answer(self, received: Received) -> Answer:
+        """Do what a head does; return its response."""
+        return self._refusal(received.headers) or self.answer(received.method, received.path, received.body)
 
-    async def _close(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
-
-    async def _serve(self, request: web.Request) -> web.StreamResponse:
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        peer = request.transport.get_extra_info("peername") if request.transport is not None else ("", 0)
-        received = Received(time.time(), request.method, request.raw_path, headers, peer=peer)
-        try:
-            received.body = await request.read()
-        finally:
-            self._received.append(received)
-        answer = self._scripted(received)
+    async def _respond(self, request: web.Request, received: Received, answer: Answer) -> web.StreamResponse:
         tail = _TAIL.fullmatch(request.path)
-        if tail is not None and (answer is None or answer.default):
-            job = self.jobs.get(tail[1])
-            answer = self._refusal(headers)
-            if answer is None and job is not None:
+        job = self.jobs.get(tail[1]) if tail else None
+        if tail and answer.default:
+            answer = self._refusal(received.headers) or answer
+            if job is not None and answer.default:
                 return await self._play(request, job)
-        if answer is None:
-            answer = answers.default()
-        if answer.default or answer.applies:
-            real = self._refusal(headers) or self.answer(received.method, received.path, received.body)
-            if answer.default:
-                extra = {name: getattr(answer, name) for name in ("headers", "delay", "cut_after", "drop")}
-                answer = real.but(**extra)
-        return await _send(request, answer)
-
-    def _scripted(self, received: Received) -> Answer | None:
-        with self._script_lock:
-            for script in self._scripts:
-                if (answer := script.next(received.method, received.path)) is not None:
-                    return answer
-        return None
+        return await super()._respond(request, received, answer)
 
     def _refusal(self, headers: dict[str, str]) -> Answer | None:
         if not self.token:
@@ -253,24 +124,3 @@ class ScriptedRay(ScriptedJobs):
         else:
             await ws.close(code=tail.code if tail is not None else 1000)
         return ws
-
-
-async def _send(request: web.Request, answer: Answer) -> web.StreamResponse:
-    if answer.delay:
-        await asyncio.sleep(answer.delay)
-    headers = {"Content-Type": answer.content_type, **dict(answer.headers)}
-    if answer.cut_after is None and not answer.drop:
-        return web.Response(status=answer.status, headers=headers, body=answer.body)
-    response = web.StreamResponse(status=answer.status, headers=headers)
-    transport = request.transport
-    if transport is None:  # the client has disconnected
-        return response
-    if answer.drop:
-        wire.reset(transport)
-        return response
-    response.content_length = len(answer.body)
-    with contextlib.suppress(ConnectionError):
-        await response.prepare(request)
-        await response.write(answer.body[: answer.cut_after])
-    transport.close()
-    return response

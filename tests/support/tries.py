@@ -13,7 +13,7 @@ from unittest.mock import patch
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
-from airflow_provider_rayjobs.triggers import RayJobTrigger
+from airflow_provider_rayjobs.triggers import RayClusterStartTrigger, RayJobTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +33,10 @@ class TaskInstance:
     def xcom_push(self, key: str, value: Any) -> None:
         """Store a value."""
         self.xcoms[key] = value
+
+    def xcom_pull(self, *, key: str, **_: Any) -> Any:
+        """Return a value, or None."""
+        return self.xcoms.get(key)
 
 
 class Tries:
@@ -64,21 +68,25 @@ class Tries:
         logger = logging.Logger("tries", logging.INFO)  # noqa: LOG001  a separate logger
         logger.addHandler(_Lines(self))
         # The loggers of Airflow 3 are structlog's.
-        with patch.object(RaySubmitJobOperator, "log", logger), patch.object(RayJobTrigger, "log", logger):
+        with (
+            patch.object(RaySubmitJobOperator, "log", logger),
+            patch.object(RayJobTrigger, "log", logger),
+            patch.object(RayClusterStartTrigger, "log", logger),
+        ):
             return self._run(full)
 
     def _run(self, context: dict[str, Any]) -> Any:
         try:
             return self.make().execute(context)
         except TaskDeferred as deferred:
-            trigger = deferred.trigger
+            trigger, method = deferred.trigger, deferred.method_name
         while True:
             event = asyncio.run(self._event(trigger))
             self.events.append(event)
             try:
-                return self.make().execute_complete(context, event)
+                return getattr(self.make(), method)(context, event)
             except TaskDeferred as deferred:
-                trigger = deferred.trigger
+                trigger, method = deferred.trigger, deferred.method_name
 
     async def _event(self, deferred: Any) -> Any:
         trigger = type(deferred)(**json.loads(json.dumps(deferred.serialize()[1])))

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import redact
 from airflow_provider_rayjobs import triggers
 from airflow_provider_rayjobs.following.conditions import ClusterRunsJobs, JobReaches
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
-from airflow_provider_rayjobs.triggers import RayConditionTrigger, RayJobTrigger
+from airflow_provider_rayjobs.triggers import RayClusterStartTrigger, RayConditionTrigger, RayJobTrigger
 
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 JOB = {
     "ray_conn_id": "other",
+    "cluster": None,
     "submission_id": "j1",
     "submitted_at": 1700000000.25,
     "session_name": "session_1",
@@ -36,8 +37,18 @@ JOB = {
     "reattached_at": 1700000001.5,
     "stop_on_kill": False,
 }
+CLUSTER = {
+    "kubernetes_conn_id": "kube",
+    "namespace": "ray",
+    "name": "etl-1",
+    "uid": "uid-1",
+    "access": "proxy",
+    "owned": True,
+}
+START = {"cluster": CLUSTER, "deadlines": {"start_timeout": 1700000000.0}, "submission_id": "j1", "number": 2}
 CONDITION = {
     "ray_conn_id": "other",
+    "cluster": None,
     "kind": "cluster",
     "condition": {"submission_id": "p1", "resources": {"entrypoint_num_cpus": 1.5}, "metadata": {"a": "b"}},
     "poke_interval": 3.0,
@@ -46,7 +57,15 @@ CONDITION = {
 
 
 @pytest.mark.parametrize(
-    ("kind", "kwargs"), [(RayJobTrigger, JOB), (RayConditionTrigger, CONDITION)], ids=["job", "condition"]
+    ("kind", "kwargs"),
+    [
+        (RayJobTrigger, JOB),
+        (RayJobTrigger, {**JOB, "cluster": CLUSTER}),
+        (RayConditionTrigger, CONDITION),
+        (RayConditionTrigger, {**CONDITION, "cluster": CLUSTER}),
+        (RayClusterStartTrigger, START),
+    ],
+    ids=["job", "job on a cluster", "condition", "condition on a cluster", "start of a cluster"],
 )
 def test_arguments_survive_serialisation(kind: type[BaseTrigger], kwargs: dict[str, Any]) -> None:
     path, serialized = kind(**kwargs).serialize()
@@ -80,7 +99,7 @@ def test_rows_of_earlier_releases_are_read(file: Path) -> None:
             assert condition.to_json() == now["condition"]
 
 
-@pytest.mark.parametrize("kind", [RayJobTrigger, RayConditionTrigger])
+@pytest.mark.parametrize("kind", [RayJobTrigger, RayConditionTrigger, RayClusterStartTrigger])
 def test_the_newest_sample_has_every_argument(kind: type[BaseTrigger]) -> None:
     """Else this release would leave rows of which later ones know no sample."""
     rows = [row for row in json.loads(SAMPLES[-1].read_text()) if row["classpath"].endswith(f".{kind.__name__}")]

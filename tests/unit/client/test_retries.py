@@ -60,7 +60,7 @@ def test_only_an_answer_that_asks_to_come_again_is_an_error_here() -> None:
 @pytest.mark.parametrize(("status", "dropped"), [(401, True), (403, True), (200, False), (404, False), (500, False)])
 def test_a_token_that_changes_is_dropped_when_it_is_refused(status: int, dropped: bool) -> None:
     drops: list[str] = []
-    cluster: Any = SimpleNamespace(token=SimpleNamespace(drop=lambda: drops.append("")))
+    cluster: Any = SimpleNamespace(rotating=[SimpleNamespace(drop=lambda: drops.append(""))])
     assert retries.drop_outdated_token(cluster, status) is dropped
     assert len(drops) == dropped
-    assert not retries.drop_outdated_token(SimpleNamespace(token=None), status)  # type: ignore[arg-type]
+    assert not retries.drop_outdated_token(SimpleNamespace(rotating=[]), status)  # type: ignore[arg-type]

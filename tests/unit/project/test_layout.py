@@ -19,8 +19,8 @@ FOLDER = Path(airflow_provider_rayjobs.__file__).parent
 
 #: The rooms, from the top floor down: folders and modules of the package. A room imports what stands below it only.
 ROOMS = (
-    *("__main__", "plugin", "get_provider_info", "cli", "page", "decorators", "operators", "sensors", "links"),
-    *("triggers", "tasks", "hooks", "compat"),
+    *("__main__", "plugin", "get_provider_info", "cli", "page", "kuberay", "decorators", "operators"),
+    *("sensors", "links", "triggers", "tasks", "hooks", "kubernetes", "compat"),
     # No Airflow from here on.
     *("functions", "following", "diagnosis", "packaging", "client", "cluster"),
     *("jobs", "text", "exceptions", "metadata", "progress", "__init__"),
@@ -30,12 +30,14 @@ WITHOUT_AIRFLOW = ROOMS[ROOMS.index("compat") + 1 :]
 #: Each heavy library, and where it may be imported at all.
 HEAVY = {
     "requests": {"client.requests_transport", "client.foreign_errors", "cluster.network"},
-    "urllib3": {"client.requests_transport", "client.foreign_errors", "cluster.network"},
-    "aiohttp": {"client.aiohttp_transport", "client.foreign_errors"},
+    "urllib3": {"client.requests_transport", "client.foreign_errors", "cluster.network", "kubernetes.api"},
+    "aiohttp": {"client.aiohttp_transport", "client.foreign_errors", "kubernetes.api"},
+    "kubernetes": {"kubernetes.api"},
+    "kubernetes_asyncio": {"kubernetes.api"},
     "tenacity": {"client.requests_transport", "client.aiohttp_transport", "client.retries"},
     "certifi": {"cluster.network"},
     "pathspec": {"packaging.ignore_rules"},
-    "yaml": {"packaging.resolve"},
+    "yaml": {"packaging.resolve", "kubernetes.manifest"},
     "fastapi": {"page.app"},
     "sqlalchemy": {"page.app"},
     "ray": set(),
@@ -154,7 +156,7 @@ IMPORTS = {
     ),
     "operators": (
         "import airflow.providers.standard.operators.bash",
-        f"import {PACKAGE}.operators, {PACKAGE}.sensors",
+        f"import {PACKAGE}.operators, {PACKAGE}.sensors, {PACKAGE}.kuberay",
     ),
     # A decorator costs what Airflow's own do: 2.11 loads all of them together.
     "decorators": ("import airflow.providers.standard.decorators.python", f"import {PACKAGE}.decorators"),

@@ -1,0 +1,189 @@
+"""A cluster for several tasks of a DAG run: a setup task makes it, a teardown task ends it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
+
+from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef, KubeRayCluster
+from airflow_provider_rayjobs.operators.own_cluster import MakesCluster
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_rayjobs.tasks.guard import JobGuard
+
+#: Default of ``lifetime``: a day, in seconds.
+LIFETIME = 86_400.0
+
+
+class RayClusterUpOperator(MakesCluster, BaseOperator):
+    """
+    Has KubeRay make a cluster for several tasks of a DAG run, and waits until it takes jobs.
+
+    Used by :func:`ray_cluster`. A retry after a lost worker takes over the cluster that is there; a user's clear gets a
+    new one. Killed before the cluster is ready, the task ends it.
+
+    :param cluster: the cluster (templated).
+    :param lifetime: seconds after which KubeRay ends the cluster, if no teardown has.
+    :param deferrable: whether to wait in the triggerer, without holding a worker slot.
+    :return: what names the cluster, as XCom; it has no secret.
+    :raises TypeError: if ``cluster`` is no :class:`KubeRayCluster`.
+    """
+
+    template_fields: Sequence[str] = ("cluster",)
+    ui_color = "#dcebff"
+    _cluster_is_owned = False
+
+    def __init__(
+        self,
+        *,
+        cluster: KubeRayCluster,
+        lifetime: float = LIFETIME,
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        given: Any = cluster
+        if not isinstance(given, KubeRayCluster):
+            raise TypeError(f"cluster must be a KubeRayCluster, not {type(given).__name__}")
+        from airflow_provider_rayjobs.client.checks import check_duration
+
+        check_duration("lifetime", lifetime)
+        self.cluster = cluster
+        self.lifetime = lifetime
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = deferrable
+        self._guard: JobGuard | None = None
+        self._killed = False
+
+    def execute(self, context: Context) -> Any:
+        """Make the cluster, or take over the one that an earlier try left, and wait until it takes jobs."""
+        from airflow_provider_rayjobs.tasks import context as task_context
+        from airflow_provider_rayjobs.tasks.guard import refused_for_good
+
+        with refused_for_good():
+            if self.deferrable:
+                task_context.note_deferral(context)
+            identity = task_context.task_identity(context, "")
+            guard = self._new_guard(context)
+            with guard.guarding():
+                self._bring_up(context, identity, guard, reattach=True, results=False, deadline=int(self.lifetime))
+            return self._result()
+
+    def execute_on_cluster(self, context: Context, event: Any = None) -> Any:
+        """
+        End the task as the trigger that waited for the cluster says.
+
+        :param event: a :class:`~airflow_provider_rayjobs.kubernetes.start_event.StartEvent` as JSON.
+        """
+        from airflow_provider_rayjobs.tasks.guard import refused_for_good
+
+        with refused_for_good():
+            self._started(context, event)
+            return self._result()
+
+    def _result(self) -> dict[str, Any]:
+        assert self._cluster_ref is not None  # noqa: S101 - for mypy
+        self.log.info("KubeRay ends it after %.0f s, if no teardown has", self.lifetime)
+        return self._cluster_ref.to_json()
+
+    def _new_guard(self, context: Context) -> JobGuard:
+        from airflow_provider_rayjobs.hooks import RayJobHook
+        from airflow_provider_rayjobs.tasks.guard import JobGuard
+        from airflow_provider_rayjobs.tasks.killed import TaskProcess
+
+        guard = JobGuard(RayJobHook(), self.log, TaskProcess(context["ti"]), enabled=True)
+        guard.killed = self._killed
+        self._guard = guard
+        return guard
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after a deferral; if Airflow ended it by its own timeout, the cluster is ended first."""
+        from airflow_provider_rayjobs.tasks import context as task_context
+
+        if task_context.resumes_earlier_try(context):
+            return self.execute(context)
+        if next_method == "__fail__":
+            self._recall_cluster(context)
+            self._end_cluster()
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def on_kill(self) -> None:
+        """Note that the process is asked to end, and interrupt the wait; the cluster is ended if the task was."""
+        self._killed = True
+        if self._guard is not None:
+            self._guard.kill()
+
+
+class RayClusterDownOperator(BaseOperator):
+    """
+    Ends the cluster of :class:`RayClusterUpOperator`; used by :func:`ray_cluster`.
+
+    :param cluster: what that task returned (templated).
+    """
+
+    template_fields: Sequence[str] = ("cluster",)
+    ui_color = "#dcebff"
+
+    def __init__(self, *, cluster: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.cluster = cluster
+
+    def execute(self, context: Context) -> None:
+        """Delete the RayJob, and so its cluster; one that is gone is fine."""
+        from airflow_provider_rayjobs.kubernetes.api import PATIENCE
+        from airflow_provider_rayjobs.kubernetes.connect import end
+        from airflow_provider_rayjobs.tasks.guard import refused_for_good
+
+        if self.cluster is None:
+            self.log.info("The setup task has made no cluster")
+            return
+        with refused_for_good():
+            try:
+                ref = ClusterRef.from_json(self.cluster)
+            except ValueError as e:
+                raise AirflowFailException(str(e)) from e
+            ended = end(ref, self.log, patience=PATIENCE)
+        self.log.info("Ended the cluster: %s" if ended else "%s is gone already", ref)
+
+
+@contextmanager
+def ray_cluster(
+    cluster: KubeRayCluster,
+    *,
+    task_id: str = "ray_cluster",
+    lifetime: float = LIFETIME,
+    deferrable: bool | None = None,
+    **kwargs: Any,
+) -> Iterator[Any]:
+    """
+    Make a cluster for the tasks of the block: a setup task makes it, and a teardown task ends it.
+
+    Each DAG run has its own cluster. The teardown runs however the tasks end. If it never runs, KubeRay ends the
+    cluster after ``lifetime``. If a task of the block is cleared, Airflow also clears the setup and the teardown.
+
+    Example::
+
+        with ray_cluster(KubeRayCluster("/opt/airflow/clusters/cpu.yaml", namespace="ray")) as cluster:
+            prepare = RaySubmitJobOperator(task_id="prepare", entrypoint="python prepare.py", cluster=cluster)
+            train = RaySubmitJobOperator(task_id="train", entrypoint="python train.py", cluster=cluster)
+            prepare >> train
+
+    :param cluster: the cluster. Its ``keep_seconds`` does not count: the teardown ends it.
+    :param task_id: id of the setup task; that of the teardown has ``_down`` appended.
+    :param lifetime: seconds after which KubeRay ends the cluster, if no teardown has; with the time to start it.
+    :param deferrable: whether the setup task waits in the triggerer, without holding a worker slot.
+    :param kwargs: other arguments of both tasks, such as ``retries``.
+    :return: what the tasks of the block take as ``cluster``.
+    """
+    up = RayClusterUpOperator(task_id=task_id, cluster=cluster, lifetime=lifetime, deferrable=deferrable, **kwargs)
+    up.as_setup()  # type: ignore[no-untyped-call]  # of Airflow
+    down = RayClusterDownOperator(task_id=f"{task_id}_down", cluster=up.output, **kwargs)
+    with down.as_teardown(setups=up):
+        yield up.output

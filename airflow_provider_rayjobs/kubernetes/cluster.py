@@ -1,0 +1,184 @@
+"""The cluster that a task asks for, as plain data. DAG files import this, so it loads nothing heavy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Default of ``kubernetes_conn_id``: that of Airflow's Kubernetes provider.
+DEFAULT_KUBERNETES_CONN_ID = "kubernetes_default"
+
+#: Default of ``start_timeout``, in seconds.
+START_TIMEOUT = 1200.0
+
+#: The ways in which a head is reached; all others are templates of a URL.
+SERVICE, PROXY = "service", "proxy"
+
+
+class KubeRayCluster:
+    """
+    A Ray cluster that KubeRay makes for one task, or for several tasks of a DAG run.
+
+    The cluster lives as long as the job. A retry after a lost worker takes over cluster and job; a user's clear gets a
+    new cluster, and ends the old one. KubeRay deletes the cluster ``keep_seconds`` after the job's end, and one that
+    never got a job at a deadline, which is half as long again as ``start_timeout``.
+
+    Example::
+
+        RaySubmitJobOperator(
+            task_id="train",
+            entrypoint="python train.py",
+            cluster=KubeRayCluster(
+                "/opt/airflow/clusters/gpu.yaml",
+                namespace="ray",
+                labels={"kueue.x-k8s.io/queue-name": "training"},
+            ),
+        )
+
+    All parameters are templated.
+
+    :param spec: the ``spec`` of a RayCluster, or a whole RayCluster or RayJob manifest: a dict, YAML, or the path of a
+        YAML file (``.yaml``, ``.yml``), which is a template. A relative path is searched like those of Airflow's other
+        templates.
+    :param namespace: Kubernetes namespace; by default that of the manifest, then that of the connection, then
+        ``default``.
+    :param kubernetes_conn_id: Airflow connection of type ``kubernetes``.
+    :param labels: labels of the RayJob, for instance for Kueue or a cost tool.
+    :param annotations: annotations of the RayJob.
+    :param start_timeout: seconds within which the cluster must be ready.
+    :param keep_seconds: seconds for which the cluster stays after the job's end. If the task does not see the end, two
+        minutes are added.
+    :param access: how the head is reached: ``service`` (its Kubernetes service, from within Kubernetes), ``proxy`` (the
+        Kubernetes API server's proxy to this service), or a URL with ``{namespace}``, ``{cluster}`` (the RayCluster's
+        name) and ``{service}``.
+    :raises ValueError: if an argument is wrong, and this is known when the DAG is parsed.
+    """
+
+    template_fields: Sequence[str] = (
+        "spec",
+        "namespace",
+        "kubernetes_conn_id",
+        "labels",
+        "annotations",
+        "start_timeout",
+        "keep_seconds",
+        "access",
+    )
+
+    def __init__(
+        self,
+        spec: Mapping[str, Any] | str | Path,
+        *,
+        namespace: str | None = None,
+        kubernetes_conn_id: str = DEFAULT_KUBERNETES_CONN_ID,
+        labels: Mapping[str, str] | None = None,
+        annotations: Mapping[str, str] | None = None,
+        start_timeout: float | str = START_TIMEOUT,
+        keep_seconds: int | str = 0,
+        access: str = SERVICE,
+    ) -> None:
+        given: Any = spec
+        if not isinstance(given, Mapping | str | Path):
+            raise ValueError(f"spec must be a dict, YAML, or the path of a YAML file, not {type(given).__name__}")
+        if not given:
+            raise ValueError("spec is empty: give the spec of a RayCluster, its YAML, or the path of a YAML file")
+        self.spec: Any = str(given) if isinstance(given, Path) else given
+        self.namespace = namespace
+        self.kubernetes_conn_id = kubernetes_conn_id
+        self.labels: Any = labels
+        self.annotations: Any = annotations
+        self.start_timeout = start_timeout
+        self.keep_seconds = keep_seconds
+        self.access = access
+        check_access(access)
+
+    def __repr__(self) -> str:
+        """Return the same text for the same cluster: Airflow stores it with the DAG, and shows it."""
+        shown = {name: getattr(self, name) for name in self.template_fields}
+        return f"KubeRayCluster({json.dumps(shown, default=str, sort_keys=True)})"
+
+    @property
+    def file(self) -> str:
+        """The path of the YAML file that has the spec; empty if the spec is given directly."""
+        text = self.spec.strip() if isinstance(self.spec, str) else ""
+        return text if text.endswith((".yaml", ".yml")) and "\n" not in text else ""
+
+
+def check_access(access: Any) -> None:
+    """
+    Check how the head is reached, as far as this is known: templates are skipped.
+
+    :raises ValueError: if it is neither ``service``, ``proxy`` nor a URL.
+    """
+    if not isinstance(access, str):
+        raise ValueError(f"access must be a string, not {type(access).__name__}")
+    if access in (SERVICE, PROXY) or "{{" in access or "{%" in access:
+        return
+    if not access.startswith(("http://", "https://")):
+        raise ValueError(f"access must be {SERVICE!r}, {PROXY!r}, or a URL that begins with http:// or https://")
+    head_url(access, namespace="n", cluster="c", service="s")
+
+
+def head_url(template: str, *, namespace: str, cluster: str, service: str) -> str:
+    """
+    Return the URL of a head.
+
+    :param template: a URL with ``{namespace}``, ``{cluster}`` and ``{service}``.
+    :raises ValueError: if the template has other fields.
+    """
+    try:
+        return template.format(namespace=namespace, cluster=cluster, service=service).rstrip("/")
+    except (AttributeError, IndexError, KeyError, ValueError) as e:
+        raise ValueError(
+            f"access: {template!r} may have the fields {{namespace}}, {{cluster}}, {{service}} only"
+        ) from e
+
+
+@dataclass(frozen=True)
+class ClusterRef:
+    """
+    Names a cluster that KubeRay makes. It has no secret: triggers and XComs hold it.
+
+    :param kubernetes_conn_id: Airflow connection of type ``kubernetes``.
+    :param namespace: Kubernetes namespace.
+    :param name: name of the RayJob.
+    :param uid: uid of the RayJob: another one of the same name is another cluster.
+    :param access: how the head is reached.
+    :param owned: whether the cluster belongs to the task that holds this, and ends with its job.
+    """
+
+    kubernetes_conn_id: str
+    namespace: str
+    name: str
+    uid: str
+    access: str = SERVICE
+    owned: bool = False
+
+    def __str__(self) -> str:
+        """Return its name, for messages."""
+        return f"RayJob {self.namespace}/{self.name}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the arguments as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> ClusterRef:
+        """
+        Read what :meth:`to_json` returned.
+
+        :raises ValueError: if it is something else.
+        """
+        known = {"kubernetes_conn_id": str, "namespace": str, "name": str, "uid": str, "access": str, "owned": bool}
+        if isinstance(value, Mapping) and all(isinstance(value.get(key), kind) for key, kind in known.items()):
+            return cls(**{key: value[key] for key in known})
+        raise ValueError(
+            "cluster must be a KubeRayCluster, or the cluster of `with ray_cluster(…) as cluster`, not "
+            f"{type(value).__name__}"
+        )

@@ -1,0 +1,307 @@
+"""
+Creates, finds, reads and ends the RayJob objects that make clusters; flows of calls.
+
+Each object has labels that say which task instance, which generation (since a user's clear) and which try made it. So a
+lost answer, a second process and a later try find it again, and nothing else is stored.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rayjobs.exceptions import RayClusterStartError, RayKubernetesError, RayKubernetesRefusedError
+from airflow_provider_rayjobs.kubernetes.calls import RAYJOBS, Call, Sleep, get, items_of, listed, part, text_at
+from airflow_provider_rayjobs.kubernetes.manifest import PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_rayjobs.kubernetes.calls import Flow
+
+#: Labels of a RayJob: the task instance, the submission by one try, the generation, and the try's number.
+TASK, ATTEMPT, GENERATION, NUMBER, TRY = (
+    PREFIX + name for name in ("task", "attempt", "generation", "submission-number", "try-number")
+)
+
+#: The states (``status.jobDeploymentStatus``) that a RayJob never leaves.
+ENDED = frozenset({"Complete", "Failed", "ValidationFailed"})
+
+#: The states in which the cluster is ready.
+READY = frozenset({"Waiting", "Running"})
+
+#: Seconds for which the cluster stays after its job's end, until the task has seen that: the log's end and a function's
+#: value are on the head. Then the task shortens this to ``keep_seconds``.
+NOTICE_SECONDS = 120
+
+#: Seconds between two looks at an object that is being deleted.
+GONE_INTERVAL = 1.0
+
+
+@dataclass(frozen=True)
+class Owner:
+    """
+    The submission by one try of a task instance that a cluster is made for.
+
+    :param name: name of the RayJob.
+    :param task: digest of the task instance.
+    :param attempt: digest of this submission by this try.
+    :param generation: digest that all tries since a user's clear share.
+    :param number: number of the submission within its try.
+    :param try_number: number of the try.
+    :param annotations: where the object comes from, for people.
+    """
+
+    name: str
+    task: str
+    attempt: str
+    generation: str
+    number: int
+    try_number: int
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels of the object."""
+        return {
+            TASK: self.task,
+            ATTEMPT: self.attempt,
+            GENERATION: self.generation,
+            NUMBER: str(self.number),
+            TRY: str(self.try_number),
+        }
+
+
+@dataclass(frozen=True)
+class Lease:
+    """
+    A RayJob object as it was read.
+
+    :param body: the object.
+    """
+
+    body: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return text_at(self.body, "metadata", "name")
+
+    @property
+    def namespace(self) -> str:
+        """Its namespace."""
+        return text_at(self.body, "metadata", "namespace")
+
+    @property
+    def uid(self) -> str:
+        """Its uid."""
+        return text_at(self.body, "metadata", "uid")
+
+    @property
+    def state(self) -> str:
+        """KubeRay's state of it (``jobDeploymentStatus``); empty if KubeRay has not seen it yet."""
+        return text_at(self.body, "status", "jobDeploymentStatus")
+
+    @property
+    def job_id(self) -> str:
+        """The submission id that was patched in; empty if there is none."""
+        return text_at(self.body, "spec", "jobId")
+
+    @property
+    def job_status(self) -> str:
+        """The status of its Ray job, as KubeRay saw it last."""
+        return text_at(self.body, "status", "jobStatus")
+
+    @property
+    def ray_cluster(self) -> str:
+        """The name of its RayCluster; empty if KubeRay has made none."""
+        return text_at(self.body, "status", "rayClusterName")
+
+    @property
+    def is_deleting(self) -> bool:
+        """Whether it was deleted, and waits for KubeRay to clean up."""
+        return part(self.body, "metadata", "deletionTimestamp") is not None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it still holds a cluster, or may get one."""
+        return not self.is_deleting and self.state not in ENDED
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its cluster takes jobs."""
+        return not self.is_deleting and self.state in READY and bool(self.ray_cluster)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether its job has ended: KubeRay ends its cluster, and the object is a record."""
+        return not self.is_deleting and self.state in ENDED and bool(self.job_id)
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether its job has SUCCEEDED."""
+        return not self.is_deleting and self.state == "Complete" and self.job_status == "SUCCEEDED"
+
+    @property
+    def has_deadline(self) -> bool:
+        """Whether KubeRay ends its cluster if it gets no job: an older KubeRay drops the field silently."""
+        return part(self.body, "spec", "preRunningDeadlineSeconds") is not None
+
+    @property
+    def end_reason(self) -> str:
+        """Why it ended, in KubeRay's words."""
+        words = (text_at(self.body, "status", "reason"), text_at(self.body, "status", "message"))
+        return ": ".join(word for word in words if word) or self.state
+
+    @property
+    def try_number(self) -> int:
+        """The number of the try that made it."""
+        text = self.label(TRY)
+        return int(text) if text.isdecimal() else 0
+
+    @property
+    def created_at(self) -> float:
+        """Unix seconds of its creation, by Kubernetes' clock."""
+        text = text_at(self.body, "metadata", "creationTimestamp")
+        try:
+            return datetime.fromisoformat(text).timestamp()
+        except ValueError:
+            return math.inf
+
+    def label(self, name: str) -> str:
+        """Return a label's value, or an empty string."""
+        return text_at(self.body, "metadata", "labels", name)
+
+
+def find(namespace: str, owner: Owner) -> Flow[list[Lease]]:
+    """Return the RayJobs that any try of a task instance made for this submission, the latest try first."""
+    selector = f"{TASK}={owner.task},{NUMBER}={owner.number}"
+    try:
+        answer = yield listed(RAYJOBS, namespace, label_selector=selector)
+    except RayKubernetesError as e:
+        raise (_not_installed(e) if e.status == 404 else e) from None
+    return sorted(map(Lease, items_of(answer, "items")), key=lambda lease: lease.try_number, reverse=True)
+
+
+def read(namespace: str, name: str, uid: str = "") -> Flow[Lease | None]:
+    """
+    Read a RayJob.
+
+    :param uid: its uid; another object of the same name does not count.
+    :return: None if it is gone.
+    """
+    try:
+        lease = Lease((yield get(RAYJOBS, namespace, name)))
+    except RayKubernetesError as e:
+        if e.status == 404:
+            return None
+        raise
+    return None if uid and lease.uid != uid else lease
+
+
+def create(body: Mapping[str, Any], owner: Owner, patience: float) -> Flow[Lease]:
+    """
+    Create a RayJob, or adopt it if this same submission has created it already.
+
+    :param body: the object.
+    :param patience: seconds to wait for the deletion of an object of the same name.
+    :raises RayKubernetesRefusedError: somebody else's object has this name, or Kubernetes refuses the object.
+    """
+    namespace = body["metadata"]["namespace"]
+    while True:
+        try:
+            return Lease((yield Call("create", RAYJOBS, namespace, {"body": body})))
+        except RayKubernetesError as e:
+            if e.status == 404:
+                raise _not_installed(e) from None
+            if e.status != 409:
+                raise
+        there = yield from read(namespace, owner.name)
+        if there is None:
+            continue
+        if there.label(ATTEMPT) != owner.attempt:
+            raise RayKubernetesRefusedError(
+                f"RayJob {namespace}/{owner.name} is there already, and this task has not made it. Delete it, or "
+                f"rename the task: kubectl -n {namespace} delete rayjob {owner.name}",
+                status=409,
+            )
+        if not there.is_deleting:
+            return there
+        yield from wait_until_gone(there, patience)
+
+
+def _not_installed(error: RayKubernetesError) -> RayKubernetesRefusedError:
+    return RayKubernetesRefusedError(
+        f"{error}; install KubeRay 1.6 or later (its custom resources rayjobs.ray.io and rayclusters.ray.io)",
+        status=404,
+    )
+
+
+def set_job(namespace: str, name: str, uid: str, submission_id: str, keep_seconds: int) -> Flow[Lease]:
+    """
+    Tell KubeRay which job the cluster is for. From then on KubeRay ends the cluster with the job.
+
+    :param keep_seconds: seconds for which the cluster stays after the task has seen the job's end.
+    :raises RayClusterStartError: the object is gone, or another one has its name.
+    """
+    spec = {"jobId": submission_id, "ttlSecondsAfterFinished": keep_seconds + NOTICE_SECONDS}
+    # The uid is a precondition: the API server refuses a patch that would change it.
+    patch = {"metadata": {"uid": uid}, "spec": spec}
+    try:
+        return Lease((yield Call("patch", RAYJOBS, namespace, {"name": name, "body": patch})))
+    except RayKubernetesError as e:
+        if e.status in (404, 409, 422):
+            raise RayClusterStartError(f"RayJob {namespace}/{name} is gone: its cluster has ended ({e})") from e
+        raise
+
+
+def set_keep(namespace: str, name: str, uid: str, seconds: int) -> Flow[None]:
+    """
+    Tell KubeRay how long the cluster is to stay after its job's end; it asks for this again and again.
+
+    :param seconds: counted from the job's end.
+    """
+    patch = {"metadata": {"uid": uid}, "spec": {"ttlSecondsAfterFinished": seconds}}
+    try:
+        yield Call("patch", RAYJOBS, namespace, {"name": name, "body": patch})
+    except RayKubernetesError as e:
+        if e.status not in (404, 409, 422):
+            raise
+
+
+def delete(namespace: str, name: str, uid: str) -> Flow[bool]:
+    """
+    Delete a RayJob, and so its cluster; KubeRay asks the head to stop a running job first.
+
+    :param uid: a precondition: another object of the same name stays.
+    :return: whether it was there.
+    """
+    options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+    body = {**options, "propagationPolicy": "Background"}
+    try:
+        yield Call("delete", RAYJOBS, namespace, {"name": name, "body": body})
+    except RayKubernetesError as e:
+        if e.status in (404, 409):
+            return False
+        raise
+    return True
+
+
+def wait_until_gone(lease: Lease, patience: float) -> Flow[None]:
+    """
+    Wait until a deleted RayJob is gone: by then KubeRay has asked its job to stop.
+
+    :param patience: seconds to wait.
+    :raises RayClusterStartError: it is still there.
+    """
+    left = patience
+    while (yield from read(lease.namespace, lease.name, lease.uid)) is not None:
+        if left <= 0:
+            raise RayClusterStartError(
+                f"RayJob {lease.namespace}/{lease.name} of an earlier try was deleted {patience:.0f} s ago, and is "
+                "still there; is KubeRay's operator running?"
+            )
+        yield Sleep(GONE_INTERVAL)
+        left -= GONE_INTERVAL

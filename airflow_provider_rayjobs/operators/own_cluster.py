@@ -1,0 +1,329 @@
+"""
+The part of operators that have a KubeRay cluster made for them, for the job or for several tasks.
+
+A cluster comes up before there is a job: the task waits for it here, or deferred. Until KubeRay knows the job, whatever
+ends the task also ends the cluster.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+
+from airflow_provider_rayjobs.exceptions import (
+    RayClusterStartError,
+    RayClusterUnreachableError,
+    RayJobInterruptedError,
+    RayJobLostError,
+    RayJobResultError,
+    RayJobsError,
+    RayKubernetesError,
+)
+from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef, KubeRayCluster
+from airflow_provider_rayjobs.tasks.rendering import RendersTexts, rendered_pieces
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from airflow.providers.common.compat.sdk import BaseOperator, Context
+
+    from airflow_provider_rayjobs.following.events import JobEvent
+    from airflow_provider_rayjobs.kubernetes.api import KubeApi
+    from airflow_provider_rayjobs.kubernetes.lease import Lease
+    from airflow_provider_rayjobs.tasks.guard import JobGuard
+    from airflow_provider_rayjobs.tasks.identity import TaskIdentity
+    from airflow_provider_rayjobs.tasks.own_cluster import OwnCluster, Wish
+
+    Operator = BaseOperator
+else:
+    Operator = object
+
+#: XCom key of what names the task's cluster.
+CLUSTER_XCOM = "ray_cluster"
+
+
+#: The outcome of a job by the status that KubeRay saw last.
+_OUTCOMES = {"SUCCEEDED": "succeeded", "FAILED": "failed", "STOPPED": "stopped"}
+
+
+class MakesCluster(RendersTexts, Operator):
+    """Mixin: a cluster is made for the task, if its ``cluster`` is a :class:`KubeRayCluster`."""
+
+    cluster: Any
+    deferrable: bool
+    #: Whether the cluster ends with the task's job; if not, it is for several tasks.
+    _cluster_is_owned = True
+    _cluster_ref: ClusterRef | None = None
+    #: Whether KubeRay knows the cluster's job, and ends the cluster with it.
+    _has_own_job = False
+    #: Whether the task needs the head after the job's end.
+    _reads_result = False
+    _guard: JobGuard | None
+
+    if TYPE_CHECKING:
+
+        def _new_guard(self, context: Context) -> JobGuard: ...
+
+    def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
+        """Render, and leave the DAG author's object as it is: mapped tasks may share it."""
+        if parent is self and isinstance(self.cluster, KubeRayCluster):
+            self.cluster = copy.copy(self.cluster)
+        super()._do_render_template_fields(parent, *args, **kwargs)
+
+    @property
+    def makes_cluster(self) -> bool:
+        """Whether a cluster is made for this task."""
+        return isinstance(self.cluster, KubeRayCluster)
+
+    def _use_cluster(self, ref: ClusterRef) -> None:
+        self._cluster_ref = ref
+        self.__dict__.pop("hook", None)
+
+    def _recall_cluster(self, context: Context) -> ClusterRef | None:
+        """Find the task's own cluster again, in an instance that has not made it."""
+        from airflow_provider_rayjobs.tasks import context as task_context
+
+        if self._cluster_ref is None and self.makes_cluster:
+            try:
+                self._use_cluster(ClusterRef.from_json(task_context.own_xcom(context, CLUSTER_XCOM)))
+            except ValueError:
+                return None
+        return self._cluster_ref
+
+    def _wish(self, context: Context) -> Wish:
+        from airflow_provider_rayjobs.tasks.own_cluster import read_wish
+
+        try:
+            return read_wish(self.cluster, self._cluster_file(context))
+        except (OSError, TypeError, ValueError) as e:
+            raise AirflowFailException(f"No cluster was made: {e}") from e
+
+    def _cluster_file(self, context: Context) -> str | None:
+        """Return the rendered content of the file that has the cluster's spec, if the spec is given so."""
+        if not (name := self.cluster.file):
+            return None
+        environment: Any = self.get_template_env()
+        if Path(name).is_absolute():
+            template = environment.from_string(Path(name).read_text(encoding="utf-8"))
+        else:
+            from jinja2 import TemplateNotFound
+
+            try:
+                template = environment.get_template(name)
+            except TemplateNotFound as e:
+                raise ValueError(f"spec: the file {name!r} is not in the DAG's folders of templates") from e
+        return "".join(map(str, rendered_pieces(template, context)))
+
+    def _own_cluster(self, context: Context, identity: TaskIdentity, guard: JobGuard, **options: Any) -> OwnCluster:
+        from airflow_provider_rayjobs.kubernetes.api import KubeApi
+        from airflow_provider_rayjobs.tasks.own_cluster import OwnCluster
+
+        wish = self._wish(context)
+
+        def own(api: KubeApi) -> OwnCluster:
+            return OwnCluster(api, wish, identity, self.log, owned=self._cluster_is_owned, **options)
+
+        quick = own(KubeApi(wish.kubernetes_conn_id, self.log, patience=0.0))
+        guard.stop_earlier = quick.end_all  # in a process that is asked to end
+        return own(KubeApi(wish.kubernetes_conn_id, self.log, breakable=guard.breakable))
+
+    def _bring_up(
+        self,
+        context: Context,
+        identity: TaskIdentity,
+        guard: JobGuard,
+        *,
+        reattach: bool,
+        results: bool,
+        **options: Any,
+    ) -> Lease:
+        """
+        Take over the cluster of an earlier try, or make one, and wait until it takes jobs.
+
+        :param reattach: whether a cluster of an earlier try may be taken over.
+        :param results: whether a RayJob whose job has SUCCEEDED may be returned.
+        :raises TaskDeferred: the trigger waits.
+        """
+        from airflow_provider_rayjobs.compat import masking
+        from airflow_provider_rayjobs.kubernetes.waiting import WaitLog, until_ready
+
+        own = self._own_cluster(context, identity, guard, **options)
+        with self._ending_cluster_of_failure(own.end_all, guard):
+            guard.before_submission()
+            lease = own.settle(reattach=reattach, results=results)
+            ref = own.ref(lease)
+            self._note_cluster(context, ref, identity)
+            if lease.is_ready or lease.has_succeeded:
+                return lease
+            deadlines = {"start_timeout": own.start_deadline(lease), **self._execution_deadline(context)}
+            if self.deferrable:
+                self._defer_start(ref, deadlines, identity)
+            wait_log = WaitLog(self.log, masking.public)
+            lease = self._kube_api(ref).run(until_ready(ref, deadlines, wait_log))
+            self.log.info("The cluster takes jobs")
+            return lease
+
+    def _note_cluster(self, context: Context, ref: ClusterRef, identity: TaskIdentity) -> None:
+        """Store what names the cluster, and who waits for it: a trigger that is cancelled asks for that."""
+        from airflow_provider_rayjobs.tasks import context as task_context
+
+        self._use_cluster(ref)
+        task_context.push_xcom(context, CLUSTER_XCOM, ref.to_json())
+        task_context.push_xcom(context, task_context.SUBMISSION_ID_XCOM, identity.submission_id())
+
+    def _execution_deadline(self, context: Context) -> dict[str, float]:
+        """Return when ``execution_timeout`` has passed: Airflow 3 does not enforce it while the task is deferred."""
+        started = context["ti"].start_date
+        if not self.deferrable or self.execution_timeout is None or started is None:
+            return {}
+        return {"execution_timeout": started.timestamp() + self.execution_timeout.total_seconds()}
+
+    def _defer_start(self, ref: ClusterRef, deadlines: dict[str, float], identity: TaskIdentity) -> None:
+        from airflow_provider_rayjobs.kubernetes.api import PATIENCE
+        from airflow_provider_rayjobs.tasks.context import DEFERRAL_MARGIN
+        from airflow_provider_rayjobs.triggers import RayClusterStartTrigger
+
+        trigger = RayClusterStartTrigger(
+            cluster=ref.to_json(),
+            deadlines=deadlines,
+            submission_id=identity.submission_id(),
+            number=identity.number,
+        )
+        left = max(min(deadlines.values()) - time.time(), 0)
+        timeout = timedelta(seconds=left + PATIENCE + DEFERRAL_MARGIN)
+        self.defer(trigger=trigger, method_name="execute_on_cluster", timeout=timeout)
+
+    def _started(self, context: Context, event: Any) -> int:
+        """
+        Check what the trigger that waited for the cluster has sent.
+
+        :return: the number of the submission within its try.
+        :raises RayKubernetesRefusedError: the cluster can't start.
+        :raises RayClusterStartError: it did not start in time.
+        """
+        from airflow_provider_rayjobs.kubernetes.start_event import StartEvent
+
+        started = StartEvent.from_json(event)
+        ref = self._recall_cluster(context)
+        for line in started.waited:  # Airflow keeps only the lines of a task's last deferral
+            self.log.info("The cluster waited: %s", line)
+        try:
+            started.raise_if_failed()
+            if ref is None:
+                raise RayClusterStartError("The task's XCom that names its cluster is gone")
+        except RayJobsError:
+            self._end_cluster()
+            raise
+        self.log.info("The cluster takes jobs")
+        return started.number
+
+    def _check_cluster_is_new(self) -> None:
+        """
+        Check that the cluster has had no job yet, before the first one is submitted.
+
+        :raises RayClusterStartError: it had one, which its head has forgotten; KubeRay would ask for it for ever.
+        """
+        from airflow_provider_rayjobs.kubernetes.lease import read
+
+        if not self.makes_cluster or (ref := self._cluster_ref) is None:
+            return
+        lease = self._kube_api(ref).run(read(ref.namespace, ref.name, ref.uid))
+        if lease is None or lease.job_id:
+            job = lease.job_id if lease else "its RayJob"
+            raise RayClusterStartError(f"{ref}: {job} is gone, so the head has restarted; a retry gets a new cluster")
+
+    def _hand_over(self, submission_id: str) -> None:
+        """Tell KubeRay which job the cluster is for: from then on it ends the cluster with the job."""
+        from airflow_provider_rayjobs.kubernetes.lease import set_job
+
+        if not self.makes_cluster or (ref := self._cluster_ref) is None:
+            return
+        flow = set_job(ref.namespace, ref.name, ref.uid, submission_id, self._keep_seconds)
+        lease = self._kube_api(ref).run(flow)
+        if lease.is_deleting or (not lease.is_live and lease.job_status not in _OUTCOMES):
+            raise RayClusterStartError(f"{ref}: KubeRay has ended the cluster meanwhile: {lease.end_reason}")
+        self._has_own_job = True
+
+    @property
+    def _keep_seconds(self) -> int:
+        from airflow_provider_rayjobs.tasks.arguments import as_number
+
+        return int(as_number(self.cluster.keep_seconds))
+
+    def _kube_api(self, ref: ClusterRef, **options: Any) -> KubeApi:
+        from airflow_provider_rayjobs.kubernetes.api import KubeApi
+
+        breakable = nullcontext if self._guard is None else self._guard.breakable
+        return KubeApi(ref.kubernetes_conn_id, self.log, breakable=breakable, **options)
+
+    def _as_kuberay_saw(self, event: JobEvent) -> JobEvent:
+        """Return a job's event; if the cluster is gone, KubeRay may have seen the job's end before it ended that."""
+        from airflow_provider_rayjobs.following.events import Outcome
+        from airflow_provider_rayjobs.kubernetes.lease import read
+
+        ref = self._cluster_ref
+        if not self.makes_cluster or ref is None or event.outcome not in (Outcome.UNREACHABLE, Outcome.LOST):
+            return event
+        lease = self._kube_api(ref).run(read(ref.namespace, ref.name, ref.uid))
+        if lease is None or lease.job_id != event.submission_id or lease.job_status not in _OUTCOMES:
+            return event
+        self.log.info("%s has ended; KubeRay saw its job end %s", ref, lease.job_status)
+        if lease.job_status == "SUCCEEDED" and self._reads_result:
+            raise RayJobResultError(
+                f"{ref}: Ray job {event.submission_id} has SUCCEEDED, but its cluster has ended before the task could "
+                "read the function's value; set a longer keep_seconds",
+                submission_id=event.submission_id,
+            )
+        return replace(event, outcome=Outcome(_OUTCOMES[lease.job_status]), detail="", message=lease.end_reason)
+
+    def _end_cluster(self) -> None:
+        """End the task's own cluster; errors are logged."""
+        from airflow_provider_rayjobs.kubernetes.connect import end
+
+        if self._cluster_ref is None:
+            return
+        try:
+            if end(self._cluster_ref, self.log, patience=10.0):
+                self.log.info("Ended the cluster")
+        except RayJobsError as e:
+            self.log.error("%s could not be ended: %s", self._cluster_ref, e)
+
+    @contextmanager
+    def _ending_cluster_of_failure(self, end: Callable[[], object], guard: JobGuard) -> Iterator[None]:
+        """
+        End the cluster if the block fails before KubeRay knows the job, or if the job is lost.
+
+        A deferral, and a process that is asked to end, leave it to the trigger, the next try or the guard.
+        """
+        try:
+            yield
+        except (TaskDeferred, RayJobInterruptedError):
+            raise
+        except Exception as e:
+            left_behind = self.makes_cluster and (not self._has_own_job or isinstance(e, RayJobLostError))
+            if left_behind and not guard.is_replaced():
+                end()
+            elif not isinstance(e, RayClusterUnreachableError):
+                self._keep_cluster()
+            raise
+        self._keep_cluster()
+
+    def _keep_cluster(self) -> None:
+        """Let KubeRay end the cluster ``keep_seconds`` after the job's end: the task has read all that it needs."""
+        from airflow_provider_rayjobs.kubernetes.lease import set_keep
+
+        ref = self._cluster_ref
+        if not self.makes_cluster or not self._has_own_job or ref is None:
+            return
+        try:
+            flow = set_keep(ref.namespace, ref.name, ref.uid, self._keep_seconds)
+            self._kube_api(ref, patience=10.0).run(flow)
+        except RayKubernetesError as e:
+            self.log.warning("%s: its cluster stays a little longer than keep_seconds: %s", ref, e)

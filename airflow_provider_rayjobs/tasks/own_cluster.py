@@ -1,0 +1,212 @@
+"""
+Makes sure that a task instance has at most one cluster of its own, and that none stays behind.
+
+These are the rules of :mod:`~airflow_provider_rayjobs.tasks.earlier_tries`, one level up. The cluster of a crashed
+worker's try is taken over, together with its job. That of an earlier generation, from before a user's clear, is ended.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rayjobs.client.checks import check_duration
+from airflow_provider_rayjobs.exceptions import RayJobsError
+from airflow_provider_rayjobs.kubernetes import lease as leases
+from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef, check_access
+from airflow_provider_rayjobs.kubernetes.manifest import (
+    PREFIX,
+    checked_pairs,
+    object_name,
+    pre_running_deadline,
+    rayjob,
+    read_spec,
+)
+from airflow_provider_rayjobs.tasks.arguments import as_number
+from airflow_provider_rayjobs.tasks.stopping import STOP_TIMEOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_rayjobs.kubernetes.api import KubeApi
+    from airflow_provider_rayjobs.kubernetes.cluster import KubeRayCluster
+    from airflow_provider_rayjobs.kubernetes.lease import Lease, Owner
+    from airflow_provider_rayjobs.kubernetes.manifest import ClusterSpec
+    from airflow_provider_rayjobs.tasks.identity import TaskIdentity
+
+#: The namespace if nothing names one.
+DEFAULT_NAMESPACE = "default"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A rendered and checked :class:`~airflow_provider_rayjobs.kuberay.KubeRayCluster`."""
+
+    spec: ClusterSpec
+    namespace: str
+    kubernetes_conn_id: str
+    start_timeout: float
+    access: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_wish(cluster: KubeRayCluster, text: str | None = None) -> Wish:
+    """
+    Check a rendered cluster.
+
+    :param text: the rendered content of its file, if it names one.
+    :raises TypeError: a value has a wrong type; the message names it.
+    :raises ValueError: a value is wrong; the message names it.
+    """
+    start_timeout, keep_seconds = as_number(cluster.start_timeout), as_number(cluster.keep_seconds)
+    check_duration("start_timeout", start_timeout)
+    if isinstance(keep_seconds, bool) or not isinstance(keep_seconds, int) or keep_seconds < 0:
+        raise ValueError(f"keep_seconds must be a whole number of seconds, not {cluster.keep_seconds!r}")
+    if start_timeout is None:
+        raise ValueError("start_timeout must be a number of seconds")
+    check_access(cluster.access)
+    spec = read_spec(cluster.spec if text is None else text)
+    return Wish(
+        spec=spec,
+        namespace=(cluster.namespace or spec.namespace or "").strip(),
+        kubernetes_conn_id=cluster.kubernetes_conn_id,
+        start_timeout=float(start_timeout),
+        access=cluster.access,
+        labels=checked_pairs("labels", cluster.labels),
+        annotations=checked_pairs("annotations", cluster.annotations),
+    )
+
+
+def owner_of(identity: TaskIdentity) -> Owner:
+    """Return the marks of the RayJob that a submission makes."""
+    where = {
+        "deployment": identity.deployment,
+        "dag-id": identity.dag_id,
+        "run-id": identity.run_id,
+        "task-id": identity.task_id,
+        "map-index": str(identity.map_index),
+        "max-tries": str(identity.max_tries),
+    }
+    return leases.Owner(
+        name=object_name(identity.dag_id, identity.task_id, identity.attempt_key),
+        task=identity.key,
+        attempt=identity.attempt_key,
+        generation=identity.generation,
+        number=identity.number,
+        try_number=identity.try_number,
+        annotations={PREFIX + name: value for name, value in where.items()},
+    )
+
+
+class OwnCluster:
+    """
+    The cluster of one submission.
+
+    :param api: runs the calls.
+    :param wish: what the DAG author asked for.
+    :param identity: this submission.
+    :param log: the task's logger.
+    :param owned: whether the cluster ends with the task's job; if not, it is for several tasks.
+    :param deadline: seconds after which KubeRay ends the cluster if it has no job.
+    :param job_timeout: seconds after which the task stops its job, if it has such a limit.
+    """
+
+    def __init__(
+        self,
+        api: KubeApi,
+        wish: Wish,
+        identity: TaskIdentity,
+        log: Any,
+        *,
+        owned: bool = True,
+        deadline: int | None = None,
+        job_timeout: float | None = None,
+    ) -> None:
+        self._api = api
+        self._wish = wish
+        self._owner = owner_of(identity)
+        self._log = log
+        self._owned = owned
+        self._deadline = deadline or pre_running_deadline(wish.start_timeout)
+        self._job_timeout = job_timeout
+        self.namespace = wish.namespace or api.namespace() or DEFAULT_NAMESPACE
+
+    def settle(self, *, reattach: bool, results: bool = True) -> Lease:
+        """
+        Take over the cluster of an earlier try, or make one; end all others of this task.
+
+        :param reattach: whether a cluster of an earlier try may be taken over.
+        :param results: whether a RayJob whose job has SUCCEEDED may be returned, though its cluster may be gone.
+        :raises RayKubernetesError: Kubernetes can't be asked, or refuses.
+        """
+        found = self._api.run(leases.find(self.namespace, self._owner))
+        chosen = self._chosen(found, results=results) if reattach else None
+        for lease in found:
+            mine = lease.label(leases.GENERATION) == self._owner.generation
+            # One of this generation whose job has ended stays for `keep_seconds`, and as a record.
+            if lease is not chosen and not (mine and lease.is_spent):
+                self._end(lease, wait=True)
+        if chosen is None:
+            return self._create()
+        if chosen.is_live:
+            self._log.info("Took over the cluster of an earlier try: %s", self.ref(chosen))
+        return chosen
+
+    def _chosen(self, found: list[Lease], *, results: bool) -> Lease | None:
+        mine = [lease for lease in found if lease.label(leases.GENERATION) == self._owner.generation]
+        live = next((lease for lease in mine if lease.is_live), None)
+        return live or next((lease for lease in mine if results and lease.has_succeeded), None)
+
+    def _create(self) -> Lease:
+        wish = self._wish
+        body = rayjob(
+            wish.spec,
+            name=self._owner.name,
+            namespace=self.namespace,
+            labels={**wish.labels, **self._owner.labels},
+            annotations={**wish.annotations, **self._owner.annotations},
+            deadline=self._deadline,
+            job_timeout=self._job_timeout,
+        )
+        lease = self._api.run(leases.create(body, self._owner, STOP_TIMEOUT))
+        self._log.info("Made %s; KubeRay starts its cluster", self.ref(lease))
+        if not lease.has_deadline:
+            self._log.warning(
+                "KubeRay's custom resources in this Kubernetes have no preRunningDeadlineSeconds, so nothing ends the "
+                "cluster if Airflow dies before it has submitted the job. Install KubeRay 1.6 or later, with its "
+                "custom resources"
+            )
+        return lease
+
+    def _end(self, lease: Lease, *, wait: bool) -> None:
+        if not lease.is_deleting:
+            self._log.info("Ending the cluster of an earlier try: %s", self.ref(lease))
+            self._api.run(leases.delete(lease.namespace, lease.name, lease.uid))
+        if wait:
+            self._api.run(leases.wait_until_gone(lease, STOP_TIMEOUT))
+
+    def end_all(self) -> None:
+        """End all clusters that any try of this task has left; errors are logged."""
+        try:
+            for lease in self._api.run(leases.find(self.namespace, self._owner)):
+                if not lease.is_spent:
+                    self._end(lease, wait=False)
+        except RayJobsError as e:
+            self._log.error("The task's cluster could not be ended: %s", e)
+
+    def ref(self, lease: Lease) -> ClusterRef:
+        """Return what names the cluster."""
+        return ClusterRef(
+            kubernetes_conn_id=self._wish.kubernetes_conn_id,
+            namespace=self.namespace,
+            name=lease.name,
+            uid=lease.uid,
+            access=self._wish.access,
+            owned=self._owned,
+        )
+
+    def start_deadline(self, lease: Lease) -> float:
+        """Return the Unix seconds by which the cluster must be ready."""
+        return min(lease.created_at, time.time()) + self._wish.start_timeout

@@ -1,0 +1,70 @@
+"""The plain data that a DAG author gives, and what triggers and XComs hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef, KubeRayCluster, head_url
+
+SPEC = {"headGroupSpec": {}}
+
+
+def test_all_arguments_are_templates() -> None:
+    cluster = KubeRayCluster(SPEC)
+    assert set(cluster.template_fields) == set(vars(cluster))
+
+
+def test_the_same_cluster_has_the_same_text() -> None:
+    first, second = (KubeRayCluster(dict(SPEC), labels={"a": "b"}) for _ in range(2))
+    assert repr(first) == repr(second)
+    assert "0x" not in repr(first)
+
+
+@pytest.mark.parametrize(
+    ("spec", "file"),
+    [("a.yaml", "a.yaml"), (Path("/x/b.yml"), "/x/b.yml"), ("a: b", ""), ("a: b\nc: d.yaml", ""), (SPEC, "")],
+)
+def test_a_path_is_told_from_yaml(spec: Any, file: str) -> None:
+    assert KubeRayCluster(spec).file == file
+
+
+@pytest.mark.parametrize("access", ["service", "proxy", "https://rays/{namespace}/{cluster}", "{{ var.value.access }}"])
+def test_ways_to_the_head(access: str) -> None:
+    assert KubeRayCluster(SPEC, access=access).access == access
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"spec": {}}, "spec is empty"),
+        ({"spec": 7}, "spec must be a dict, YAML, or the path of a YAML file, not int"),
+        ({"spec": SPEC, "access": "ingress"}, "access must be 'service', 'proxy', or a URL"),
+        ({"spec": SPEC, "access": "https://{name}"}, "{namespace}, {cluster}, {service} only"),
+        ({"spec": SPEC, "access": "https://{cluster.real}"}, "only"),
+        ({"spec": SPEC, "access": None}, "access must be a string, not NoneType"),
+    ],
+)
+def test_what_is_wrong_is_told_when_the_dag_is_parsed(arguments: Any, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        KubeRayCluster(**arguments)
+
+
+def test_the_url_of_a_head() -> None:
+    template = "https://rays.example.com/{namespace}/{cluster}/{service}/"
+    assert head_url(template, namespace="n", cluster="c", service="s") == "https://rays.example.com/n/c/s"
+
+
+def test_a_reference_is_json() -> None:
+    ref = ClusterRef("kube", "ray", "name", "uid-1", "proxy", owned=True)
+    assert ClusterRef.from_json(json.loads(json.dumps(ref.to_json()))) == ref
+    assert str(ref) == "RayJob ray/name"
+
+
+@pytest.mark.parametrize("value", [None, "text", {}, {**ClusterRef("k", "n", "x", "u").to_json(), "uid": 7}])
+def test_anything_else_is_no_reference(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"must be a KubeRayCluster, or the cluster of `with ray_cluster"):
+        ClusterRef.from_json(value)
