@@ -48,7 +48,7 @@ def airflow(
     env = AirflowEnv(home, home / "dags", new_database(home))
     env.start()
     env.add_connection("kube_bench", **access.connection())
-    for dag_id in ("kc_sync", "kc_deferred", "kc_shared", "kc_dying", "kc_dying_shared"):
+    for dag_id in ("kc_sync", "kc_deferred", "kc_shared", "kc_many", "kc_dying", "kc_dying_shared"):
         env.wait_dag(dag_id)
     yield env
     env.stop()
@@ -168,6 +168,28 @@ def test_several_tasks_share_a_cluster_and_runs_do_not_meet(
         assert trace.read_text().split() == ["begun", "ended"] * 2
     assert len(kuberay.made) == 2
     wait_for(lambda: not kube.left(access.namespace))
+
+
+def test_twenty_runs_side_by_side_do_not_meet(
+    airflow: AirflowEnv, cheap_kuberay: KubeRay, access: Access, tmp_path: Path
+) -> None:
+    """Each run has a cluster of its own name; one real head stands for all of them."""
+    gate, traces = tmp_path / "gate", {f"many-{number:02}": tmp_path / f"trace-{number}" for number in range(20)}
+    for run_id, trace in traces.items():
+        airflow.trigger("kc_many", run_id, {"command": f"echo this is '{run_id}'; {command(trace, gate)}"})
+    wait_for(lambda: all(trace.exists() for trace in traces.values()), timeout=400)
+    assert len(cheap_kuberay.left()) == len(set(cheap_kuberay.made)) == 20
+    gate.touch()
+    for run_id, trace in traces.items():
+        airflow.wait_task("kc_many", run_id, "job", "success", timeout=400)
+        assert trace.read_text().split() == ["begun", "ended"]
+        said = [line for line in airflow.task_log("kc_many", run_id, "job").splitlines() if "this is many-" in line]
+        assert {line.rpartition("this is ")[2][: len(run_id)] for line in said} == {run_id}
+    jobs = rayjobs(access)
+    assert sorted(job["metadata"]["annotations"]["airflow-provider-rayjobs/run-id"] for job in jobs) == list(traces)
+    assert len({job["spec"]["jobId"] for job in jobs}) == 20
+    cheap_kuberay.wait(lambda: not cheap_kuberay.left(), timeout=30)
+    assert len(cheap_kuberay.made) == 20
 
 
 def test_the_teardown_runs_when_a_task_fails(airflow: AirflowEnv, kuberay: KubeRay, kube: Kube, access: Access) -> None:

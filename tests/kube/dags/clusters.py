@@ -19,20 +19,23 @@ headGroupSpec:
 """
 
 
-def cluster() -> KubeRayCluster:
+def cluster(start_timeout: float = 120) -> KubeRayCluster:
     annotations = {"bench/play": "{{ dag_run.conf.get('play', '') }}"}
     return KubeRayCluster(
         SPEC,
         kubernetes_conn_id="kube_bench",
         access="proxy",
         annotations=annotations,
-        start_timeout=120,
+        start_timeout=start_timeout,
     )
 
 
 for name, deferrable in (("kc_sync", False), ("kc_deferred", True)):
     with DAG(name, schedule=None):
         RaySubmitJobOperator(task_id="job", entrypoint=COMMAND, cluster=cluster(), deferrable=deferrable, **RETRIED)
+
+with DAG("kc_many", schedule=None, max_active_runs=20, max_active_tasks=20):
+    RaySubmitJobOperator(task_id="job", entrypoint=COMMAND, cluster=cluster(600), deferrable=True, poll_interval=5.0)
 
 with DAG("kc_shared", schedule=None), ray_cluster(cluster(), lifetime=600, deferrable=True) as shared:
     ready = RayClusterSensor(task_id="ready", cluster=shared, poke_interval=1, deferrable=True)
