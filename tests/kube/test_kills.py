@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kube.bench import cluster_spec
+from tests.kube.controller import ENDED
 from tests.kube.dying_try import ROLE_OF_THE_DOCS, tries_of
 
 if TYPE_CHECKING:
@@ -86,7 +87,9 @@ def test_without_a_next_try_the_job_ends_and_then_the_cluster(
     """If KubeRay does not know the job, it ends the cluster at the deadline, and else after the job's end."""
     trace = tmp_path / "trace"
     killed(*MOMENTS[moment], task(kube_conn_id, trace, start_timeout=30))
-    kuberay.wait(lambda: kuberay.made and not kuberay.left(), timeout=100)
+    states = kuberay.states[access.namespace, access.api.list("rayjobs", access.namespace)[0]["metadata"]["name"]]
+    kuberay.wait(lambda: states and states[-1][1] in ENDED, timeout=100)
+    kuberay.wait(lambda: not kuberay.left())
     assert len(kuberay.made) == 1
     assert not processes_of(trace)
     ran = trace.read_text().split() if trace.exists() else []
