@@ -106,9 +106,9 @@ field: ## Inject faults into a distributed Airflow, then run `faults` (ARGS=--sl
 	.envs/field-$(AIRFLOW)/bin/$(if $(KEEP),python -m tests.field,pytest tests/field $(ARGS))
 	@$(if $(KEEP)$(ARGS),,$(MAKE) --no-print-directory PYTHON='$(PYTHON)' faults)
 
-kube: ## Test what makes clusters with KubeRay, on a real Kubernetes API server with a played KubeRay
-	@$(ENVS) kube ray-2.60
-	.envs/kube/bin/pytest -m kube tests/kube $(ARGS)
+kube: ## Test what makes clusters with KubeRay, on a real Kubernetes API server with a played KubeRay (AIRFLOW=2.11)
+	@$(ENVS) kube-$(AIRFLOW) ray-2.60
+	.envs/kube-$(AIRFLOW)/bin/pytest -m kube tests/kube $(ARGS)
 
 upgrade: ## Upgrade an Airflow from 2.11 to 3.3, version by version, while tasks are deferred
 	@$(ENVS) airflow-2.11 airflow-3.0 airflow-3.1 airflow-3.2 airflow-3.3 ray-2.60

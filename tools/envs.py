@@ -69,8 +69,11 @@ BENCH_ENVS = {
 #: The newest Airflow, and playwright, which controls a browser.
 UI_ENVS = {"ui": Env()}
 
-#: The newest Airflow, its Kubernetes provider and etcd, for `make kube`.
-KUBE_ENVS = {"kube": Env()}
+#: Airflows with a Kubernetes provider and etcd, for `make kube`: the newest of both, and the oldest.
+KUBE_ENVS = {
+    "kube-3.3": Env(),
+    "kube-2.11": Env(python_below=(3, 13)),
+}
 
 #: Distributed Airflows, for `make field`.
 FIELD_ENVS = {

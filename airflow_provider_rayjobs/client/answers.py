@@ -62,6 +62,9 @@ _HINT = (
     "on if that file existed when the head started"
 )
 
+#: Occurs in the answer of a Kubernetes API server that does not let a user use its proxy of services.
+_PROXY_RIGHT = re.compile(r'cannot (\w+) resource \\?"services/proxy')
+
 #: Number of characters at the end of an answer's text that are searched for an error message.
 ERROR_TEXT_LIMIT = 20_000
 
@@ -146,6 +149,11 @@ def _why_not_let_in(response: Response) -> str:
         return f"this Ray cluster requires a token; connection {conn_id!r} has none. {_HINT}"
     if sent is Credentials.NONE and response.status == 401:
         return f"the cluster, or a proxy in front of it, requires credentials; connection {conn_id!r} has none. {_HINT}"
+    if refused := _PROXY_RIGHT.search(response.text):
+        return (
+            "the Kubernetes API server does not let this user use its proxy; give the connection's user a Role with "
+            f"the verb {refused[1]!r} on 'services/proxy' there"
+        )
     return f"the credentials were refused; check the token, login, headers and cookies of connection {conn_id!r}"
 
 

@@ -223,7 +223,7 @@ async def async_kube_api(conn_id: str, log: Any, patience: float = PATIENCE) -> 
     """
     with _extra_needed():
         from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
-        from kubernetes_asyncio.client import Configuration
+        from kubernetes_asyncio.client import ApiClient, Configuration
 
     class Hook(AsyncKubernetesHook):  # type: ignore[misc]
         async def get_conn_extras(self) -> dict[str, Any]:
@@ -234,11 +234,13 @@ async def async_kube_api(conn_id: str, log: Any, patience: float = PATIENCE) -> 
         configuration = Configuration()
         if str(_field(extras, "disable_verify_ssl")).lower() == "true":
             configuration.verify_ssl = False
-        hook: Any = Hook(
-            conn_id=conn_id, client_configuration=configuration, in_cluster=True if _is_in_pod(extras) else None
-        )
+        in_cluster = _is_in_pod(extras) or bool(_field(extras, "in_cluster"))
+        hook: Any = Hook(conn_id=conn_id, client_configuration=configuration, in_cluster=in_cluster or None)
         opened = contextlib.AsyncExitStack()
         api_client = await opened.enter_async_context(hook.get_conn())
+        if not in_cluster:
+            # Older versions of the hook fill this configuration as well, but open a client without it.
+            api_client = await opened.enter_async_context(ApiClient(configuration))
     async with opened:
         yield AsyncKubeApi(conn_id, log, api_client, patience)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 
-#: Only the environment "kube" has the Kubernetes client.
+#: Only the environments of `make kube` have the Kubernetes client.
 collect_ignore_glob = [] if importlib.util.find_spec("kubernetes") else ["test_*.py"]
 
 

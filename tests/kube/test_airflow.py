@@ -48,7 +48,7 @@ def airflow(
     env = AirflowEnv(home, home / "dags", new_database(home))
     env.start()
     env.add_connection("kube_bench", **access.connection())
-    for dag_id in ("kc_sync", "kc_deferred", "kc_dying", "kc_shared"):
+    for dag_id in ("kc_sync", "kc_deferred", "kc_shared", "kc_many", "kc_dying", "kc_dying_shared"):
         env.wait_dag(dag_id)
     yield env
     env.stop()
@@ -170,6 +170,28 @@ def test_several_tasks_share_a_cluster_and_runs_do_not_meet(
     wait_for(lambda: not kube.left(access.namespace))
 
 
+def test_twenty_runs_side_by_side_do_not_meet(
+    airflow: AirflowEnv, cheap_kuberay: KubeRay, access: Access, tmp_path: Path
+) -> None:
+    """Each run has a cluster of its own name; one real head stands for all of them."""
+    gate, traces = tmp_path / "gate", {f"many-{number:02}": tmp_path / f"trace-{number}" for number in range(20)}
+    for run_id, trace in traces.items():
+        airflow.trigger("kc_many", run_id, {"command": f"echo this is '{run_id}'; {command(trace, gate)}"})
+    wait_for(lambda: all(trace.exists() for trace in traces.values()), timeout=400)
+    assert len(cheap_kuberay.left()) == len(set(cheap_kuberay.made)) == 20
+    gate.touch()
+    for run_id, trace in traces.items():
+        airflow.wait_task("kc_many", run_id, "job", "success", timeout=400)
+        assert trace.read_text().split() == ["begun", "ended"]
+        said = [line for line in airflow.task_log("kc_many", run_id, "job").splitlines() if "this is many-" in line]
+        assert {line.rpartition("this is ")[2][: len(run_id)] for line in said} == {run_id}
+    jobs = rayjobs(access)
+    assert sorted(job["metadata"]["annotations"]["airflow-provider-rayjobs/run-id"] for job in jobs) == list(traces)
+    assert len({job["spec"]["jobId"] for job in jobs}) == 20
+    cheap_kuberay.wait(lambda: not cheap_kuberay.left(), timeout=30)
+    assert len(cheap_kuberay.made) == 20
+
+
 def test_the_teardown_runs_when_a_task_fails(airflow: AirflowEnv, kuberay: KubeRay, kube: Kube, access: Access) -> None:
     airflow.trigger("kc_shared", "failing", {"command": "exit 3"})
     airflow.wait_task("kc_shared", "failing", "ray_cluster_down", "success", timeout=200)
@@ -177,14 +199,64 @@ def test_the_teardown_runs_when_a_task_fails(airflow: AirflowEnv, kuberay: KubeR
     wait_for(lambda: not kube.left(access.namespace))
 
 
-def test_nothing_is_left_when_all_of_airflow_is_killed(
-    airflow: AirflowEnv, kuberay: KubeRay, kube: Kube, access: Access, tmp_path: Path
-) -> None:
-    """The clusters come up, or wait for room; no process of Airflow is left that could end them."""
-    airflow.trigger("kc_dying", "dying", {"command": command(tmp_path / "trace"), "play": UNSCHEDULABLE})
-    for task_id in ("sync", "deferred"):
-        airflow.wait_log("kc_dying", "dying", task_id, "head pod unschedulable", timeout=90)
+@pytest.fixture
+def mortal_airflow(airflow: AirflowEnv) -> Iterator[AirflowEnv]:
+    """The Airflow; what the test kills is started again."""
+    yield airflow
+    for name, component in airflow.components.items():
+        if component.main() is None:
+            airflow.start_process(name)
+
+
+def kill_all_of(airflow: AirflowEnv) -> None:
+    """Kill the scheduler with the workers, the triggerer, the API server, and what else there is."""
+    for component in airflow.components.values():
+        component.signal(signal.SIGSTOP)  # none of them acts on another's death
     for name in airflow.components:
-        airflow.kill_process(name)
-    assert len(rayjobs(access)) == 2
+        airflow.kill_process(name, signal.SIGKILL)
+    assert not any(component.members() for component in airflow.components.values())
+
+
+def test_nothing_is_left_if_airflow_is_killed_while_clusters_come_up(
+    mortal_airflow: AirflowEnv, kuberay: KubeRay, access: Access, tmp_path: Path
+) -> None:
+    airflow, trace = mortal_airflow, tmp_path / "trace"
+    airflow.trigger("kc_dying", "coming", {"command": command(trace), "play": UNSCHEDULABLE})
+    for task_id in ("sync", "deferred"):
+        airflow.wait_log("kc_dying", "coming", task_id, "head pod unschedulable", timeout=90)
+    kill_all_of(airflow)
+    assert len(rayjobs(access)) == len(kuberay.left()) == 2
     kuberay.wait(lambda: not kuberay.left(), timeout=100)
+    assert [job["status"]["reason"] for job in rayjobs(access)] == ["PreRunningDeadlineExceeded"] * 2
+    assert not trace.exists()
+
+
+def test_the_jobs_end_and_then_their_clusters_if_airflow_is_killed_while_they_run(
+    mortal_airflow: AirflowEnv, kuberay: KubeRay, access: Access, tmp_path: Path
+) -> None:
+    airflow, trace, gate = mortal_airflow, tmp_path / "trace", tmp_path / "gate"
+    airflow.trigger("kc_dying", "running", {"command": command(trace, gate)})
+    for task_id in ("sync", "deferred"):
+        airflow.wait_log("kc_dying", "running", task_id, "hello from the driver", timeout=150)
+    kill_all_of(airflow)
+    time.sleep(10)  # nothing ends a job that runs
+    assert len(kuberay.left()) == 2
+    gate.touch()
+    kuberay.wait(lambda: not kuberay.left(), timeout=60)
+    assert sorted(trace.read_text().split()) == ["begun", "begun", "ended", "ended"]
+    assert [job["status"]["jobStatus"] for job in rayjobs(access)] == ["SUCCEEDED"] * 2
+    assert len(kuberay.made) == 2
+
+
+def test_nothing_is_left_if_airflow_is_killed_between_the_tasks_of_a_cluster(
+    mortal_airflow: AirflowEnv, kuberay: KubeRay, access: Access, tmp_path: Path
+) -> None:
+    airflow, trace = mortal_airflow, tmp_path / "trace"
+    airflow.trigger("kc_dying_shared", "between", {"command": command(trace)})
+    airflow.wait_log("kc_dying_shared", "between", "between", "waiting", timeout=200)
+    kill_all_of(airflow)
+    assert len(kuberay.left()) == 1
+    kuberay.wait(lambda: not kuberay.left(), timeout=150)
+    assert trace.read_text().split() == ["begun", "ended"]
+    assert [job["status"]["reason"] for job in rayjobs(access)] == ["PreRunningDeadlineExceeded"]
+    assert len(kuberay.made) == 1

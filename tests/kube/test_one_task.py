@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator
@@ -26,9 +24,7 @@ from tests.kube.bench import cluster_spec, ray_job
 from tests.kube.clusters import ERR_IMAGE_PULL, INVALID_IMAGE_NAME, PLAY, UNSCHEDULABLE
 from tests.kube.controller import VALIDATION_FAILED
 from tests.kube.dying_try import ROLE_OF_THE_DOCS, tries_of
-from tests.kube.heads import ScriptedHeads
 from tests.kube.test_kills import MOMENTS, killed
-from tests.support.scripted_server import ScriptedRay
 from tests.support.tries import Tries
 
 if TYPE_CHECKING:
@@ -156,28 +152,6 @@ def test_the_cluster_stays_for_keep_seconds(kuberay: KubeRay, access: Access, tr
     (job,) = rayjobs(access)
     assert job["spec"]["ttlSecondsAfterFinished"] == 15
     kuberay.wait(lambda: not kuberay.left(), timeout=40)
-
-
-@pytest.mark.parametrize("verb", ["create", "list", "patch", "get"])
-def test_a_missing_right_is_named_and_nothing_is_left(
-    new_kuberay: Callable[..., KubeRay],
-    kube: Kube,
-    tries: Callable[..., Tries],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    verb: str,
-) -> None:
-    kuberay = new_kuberay(ScriptedHeads(ScriptedRay))
-    role = next(yaml.safe_load_all(ROLE_OF_THE_DOCS.read_text()))
-    for rule in role["rules"]:
-        if rule["resources"] == ["rayjobs"]:
-            rule["verbs"].remove(verb)
-    (tmp_path / "role.yaml").write_text(yaml.safe_dump(role))
-    access = kube.new_access(tmp_path / "role.yaml")
-    monkeypatch.setenv("AIRFLOW_CONN_KUBE_BENCH", json.dumps(access.connection()))
-    with pytest.raises(AirflowFailException, match=f"403 .*a Role with the verb '{verb}' on 'rayjobs' there"):
-        tries("true").run()
-    kuberay.wait(lambda: not kube.left(access.namespace))
 
 
 def test_an_older_kuberay_is_warned_of(

@@ -19,7 +19,7 @@ headGroupSpec:
 """
 
 
-def cluster(start_timeout: float = 120, **arguments) -> KubeRayCluster:
+def cluster(start_timeout: float = 120) -> KubeRayCluster:
     annotations = {"bench/play": "{{ dag_run.conf.get('play', '') }}"}
     return KubeRayCluster(
         SPEC,
@@ -27,7 +27,6 @@ def cluster(start_timeout: float = 120, **arguments) -> KubeRayCluster:
         access="proxy",
         annotations=annotations,
         start_timeout=start_timeout,
-        **arguments,
     )
 
 
@@ -35,9 +34,8 @@ for name, deferrable in (("kc_sync", False), ("kc_deferred", True)):
     with DAG(name, schedule=None):
         RaySubmitJobOperator(task_id="job", entrypoint=COMMAND, cluster=cluster(), deferrable=deferrable, **RETRIED)
 
-with DAG("kc_dying", schedule=None):
-    for name, deferrable in (("sync", False), ("deferred", True)):
-        RaySubmitJobOperator(task_id=name, entrypoint=COMMAND, cluster=cluster(30), deferrable=deferrable)
+with DAG("kc_many", schedule=None, max_active_runs=20, max_active_tasks=20):
+    RaySubmitJobOperator(task_id="job", entrypoint=COMMAND, cluster=cluster(600), deferrable=True, poll_interval=5.0)
 
 with DAG("kc_shared", schedule=None), ray_cluster(cluster(), lifetime=600, deferrable=True) as shared:
     ready = RayClusterSensor(task_id="ready", cluster=shared, poke_interval=1, deferrable=True)

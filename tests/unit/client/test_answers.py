@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 JOB = "/api/jobs/a"
 LOST = errors.RayClusterUnreachableError
+#: From a Kubernetes API server.
+NO_PROXY_RIGHT = (
+    '{"kind":"Status","status":"Failure","message":"services \\"head-svc:8265\\" is forbidden: User \\"a\\" cannot '
+    'create resource \\"services/proxy\\" in API group \\"\\" in the namespace \\"ray\\"","code":403}'
+)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +43,11 @@ LOST = errors.RayClusterUnreachableError
         (answers.too_many(), LOST, "HTTP 429.*try again later"),
         (answers.unauthorized(), errors.RayAuthError, "HTTP 401: this Ray cluster requires a token.*Missing"),
         (answers.html(403), errors.RayAuthError, "HTTP 403: the credentials were refused; check the token, login"),
+        (
+            answers.text(403, NO_PROXY_RIGHT),
+            errors.RayAuthError,
+            "HTTP 403.*the verb 'create' on 'services/proxy' there",
+        ),
         (answers.too_large(), errors.RayRequestRefusedError, "HTTP 413: the request is too large.*104857600"),
         (answers.internal_error(), errors.RayAPIError, "HTTP 500.*Failed to look up actor"),
         (answers.html(500), errors.RayAPIError, "HTTP 500.*no explanation"),
