@@ -288,15 +288,16 @@ async def _view(
 
 def _shown(cluster: ClusterConnection, table: rows.JobTable, user: BaseUser) -> dict[str, Any]:
     readable = _readable(rows.dag_ids(table.jobs), user)
+    session = table.version.session_name if table.version else None
     return {
         "address": cluster.address,
-        "session": table.version and table.version.session_name,
+        "session": session,
         "resources": rows.amounts(table.resources),
         "read_at": table.read_at,
         "on_record": table.number,
         "malformed": table.malformed,
         "limit": rows.MAX_JOBS,
-        "jobs": rows.rows(table.jobs, cluster, readable),
+        "jobs": rows.rows(table.jobs, cluster, readable, session),
     }
 
 

@@ -439,10 +439,19 @@ function statusCell(job) {
 function jobCell(job) {
   const title = "The job's page in the Ray dashboard";
   const page = common.link(job.submission_id, job.job_url, { target: "_blank", title });
-  if (job.dag_id || !job.entrypoint) return [page];
-  const entrypoint = element("small");
-  entrypoint.append(element("code", job.entrypoint));
-  return [page, entrypoint];
+  const cell = [page];
+  const history = common.historyLink(job);
+  if (history) {
+    const small = element("small");
+    small.append(history);
+    cell.push(small);
+  }
+  if (!job.dag_id && job.entrypoint) {
+    const entrypoint = element("small");
+    entrypoint.append(element("code", job.entrypoint));
+    cell.push(entrypoint);
+  }
+  return cell;
 }
 
 function taskCell(job) {

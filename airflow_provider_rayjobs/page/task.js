@@ -95,6 +95,8 @@ function headline(job) {
   if (job.status) made.append(common.statusMark(job.status));
   const title = "The job's page in the Ray dashboard";
   made.append(common.link(job.submission_id, job.job_url, { target: "_blank", title }));
+  const history = common.historyLink(job);
+  if (history) made.append(history);
   if (job.connection) made.append(element("span", [job.connection, job.address].filter(Boolean).join(" · "), { class: "faint" }));
   const failed = [job.error_type, job.exit_code === null || job.exit_code === undefined ? "" : `exit code ${job.exit_code}`];
   if (job.status === "FAILED" && !job.failure?.text) made.append(element("span", failed.filter(Boolean).join(", "), { class: "faint" }));
