@@ -199,7 +199,7 @@ def _row(job: JobDetails, cluster: ClusterConnection, deployment: str, session: 
         "entrypoint": public(job.entrypoint)[:MAX_TEXT],
         "job_url": cluster.job_page(str(job.submission_id)),
         "history_url": cluster.history_page(str(job.submission_id), session),
-        "task_url": _task_path(dag_id, run_id, task_id, map_index) if _is_here(job, deployment) else None,
+        "task_url": task_path(dag_id, run_id, task_id, map_index) if _is_here(job, deployment) else None,
     }
     safe: dict[str, Any] = safe_value(row)
     return safe
@@ -211,7 +211,7 @@ def _is_here(job: JobDetails, deployment: str) -> bool:
     return named and job.metadata.get(keys.DEPLOYMENT) == deployment
 
 
-def _task_path(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
+def task_path(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
     """Return the path of a task instance in Airflow's UI (3.x), relative to the page's own."""
     dag, run, task = (quote(name, "", errors="replace") for name in (dag_id, run_id, task_id))
     names = f"../dags/{dag}/runs/{run}/tasks/{task}"

@@ -39,7 +39,7 @@ HEAVY = {
     "pathspec": {"packaging.ignore_rules"},
     "yaml": {"packaging.resolve", "kubernetes.manifest"},
     "fastapi": {"page.app"},
-    "sqlalchemy": {"page.app"},
+    "sqlalchemy": {"page.app", "page.made"},
     "ray": set(),
 }
 
