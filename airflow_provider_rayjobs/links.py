@@ -16,10 +16,15 @@ __all__ = ["RayJobLink"]
 #: XCom key of the page's URL. Airflow 3 derives the same key from the name of the link's class.
 JOB_PAGE_XCOM = "_link_RayJobLink"
 
+#: XCom key of the URL of the job's page in the history server; only if the cluster has one.
+HISTORY_PAGE_XCOM = "ray_job_history"
+
 
 class RayJobLink(BaseOperatorLink):
     """
     Link to the job's page in the Ray dashboard, available from the submission on.
+
+    If KubeRay made the cluster, and it has a ``history_url``, the link leads there once the task has ended.
 
     The operator stores the URL as an XCom before it submits the job. So Airflow shows the link while the job runs, also
     for deferred and mapped tasks, and without reading the connection.
@@ -52,8 +57,39 @@ class RayJobLink(BaseOperatorLink):
         return XCom.get_value(key=JOB_PAGE_XCOM, ti_key=ti_key) or ""
 
 
-def store_job_page(context: Context, cluster: ClusterConnection, submission_id: str) -> None:
-    """Store the URL of a job's page in the XCom that the link reads."""
+def store_job_page(
+    context: Context, cluster: ClusterConnection, submission_id: str, session: str | None = None
+) -> None:
+    """
+    Store the URL of a job's page in the XCom that the link reads, and that of its page in the history server.
+
+    :param session: name of the head's session, if it is known.
+    """
     from airflow_provider_rayjobs.tasks.context import push_xcom
 
     push_xcom(context, JOB_PAGE_XCOM, cluster.job_page(submission_id))
+    store_history_page(context, cluster.history_url, submission_id, session)
+
+
+def store_history_page(context: Context, template: str, submission_id: str, session: str | None = None) -> None:
+    """
+    Store the URL of a job's page in the history server; nothing if it has none.
+
+    :param template: the cluster's ``history_url``.
+    :param session: name of the head's session, if it is known.
+    """
+    from airflow_provider_rayjobs.cluster.urls import history_page
+    from airflow_provider_rayjobs.tasks.context import push_xcom
+
+    if url := history_page(template, submission_id, session):
+        push_xcom(context, HISTORY_PAGE_XCOM, url)
+
+
+def link_to_history(context: Context) -> None:
+    """Let the link lead to the job's page in the history server, if there is one: the cluster ends."""
+    from airflow_provider_rayjobs.cluster.urls import is_web_address
+    from airflow_provider_rayjobs.tasks.context import own_xcom, push_xcom
+
+    history_page = own_xcom(context, HISTORY_PAGE_XCOM)
+    if isinstance(history_page, str) and is_web_address(history_page):
+        push_xcom(context, JOB_PAGE_XCOM, history_page)

@@ -34,6 +34,14 @@ Exit codes:
 """
 
 
+MIGRATE_EXIT_CODES = """\
+Exit codes:
+    0  nothing is left to do by hand, except to check what is listed
+    1  something is left to do by hand, or a file can't be read or written
+    2  an argument is invalid
+"""
+
+
 class CommandParser(DefaultHelpParser):
     """Answers wrong usage with the help of the command that was called, on stderr."""
 
@@ -163,6 +171,11 @@ _STATUS = (
     ),
 )
 
+_MIGRATE = (
+    _Arg(("files",), help="Python files with DAGs", nargs="+", metavar="FILE"),
+    Arg(("--write",), help="Write the changed files", action="store_true"),
+)
+
 _STOP = (
     ARG_JOB,
     ARG_CONN_ID,
@@ -170,10 +183,12 @@ _STOP = (
 )
 
 
-def _command(name: str, function: str, description: str, *args: Arg) -> ActionCommand:
-    func: Callable[..., Any] = lazy_load_command(f"airflow_provider_rayjobs.cli.commands.{function}")
+def _command(
+    name: str, function: str, description: str, *args: Arg, exit_codes: str = EXIT_CODES, module: str = "commands"
+) -> ActionCommand:
+    func: Callable[..., Any] = lazy_load_command(f"airflow_provider_rayjobs.cli.{module}.{function}")
     help, _, _ = description.partition(".")  # noqa: A001 - as argparse calls it
-    return ActionCommand(name=name, help=help, description=description, func=func, args=args, epilog=EXIT_CODES)
+    return ActionCommand(name=name, help=help, description=description, func=func, args=args, epilog=exit_codes)
 
 
 def get_ray_jobs_cli_commands() -> list[GroupCommand]:
@@ -206,6 +221,16 @@ def get_ray_jobs_cli_commands() -> list[GroupCommand]:
             "delete_job",
             "Delete the record of a job that has ended. Ray deletes its log, too.",
             *(ARG_JOB, ARG_CONN_ID),
+        ),
+        _command(
+            "migrate",
+            "migrate_files",
+            "Rewrite DAG files of astro-provider-ray. Prints what would change, and writes\n"
+            "only with --write. What needs a person is listed with its line. No file is\n"
+            "executed.",
+            *_MIGRATE,
+            exit_codes=MIGRATE_EXIT_CODES,
+            module="migrate",
         ),
     )
     return [GroupCommand(name="ray-jobs", help="Submit and manage jobs on Ray clusters", subcommands=commands)]

@@ -82,23 +82,42 @@ def command(function: Callable[[RayJobHook, Namespace, TextIO], int | None]) -> 
     @functools.wraps(function)
     def run(args: Namespace) -> None:
         create = "command" in args  # only `submit` has it: no other command may create a cluster
-        hook = CommandLineHook(args.conn_id, create=create)
-        with _logging_to_stderr(), _reserved_stdout() as out, contextlib.closing(hook):
-            try:
-                code = function(hook, args, out)
-                out.flush()
-            except KeyboardInterrupt:
-                log.error("Interrupted")
-                code = INTERRUPTED
-            except BrokenPipeError:
-                code = BROKEN_PIPE
-            except tuple(kind for kind, _ in _EXIT_CODES) as e:
-                log.error("%s", " ".join(str(e).split()))
-                code = next(code for kind, code in _EXIT_CODES if isinstance(e, kind))
-        if code:
-            sys.exit(code)
+        with contextlib.closing(CommandLineHook(args.conn_id, create=create)) as hook:
+            _run(lambda out: function(hook, args, out))
 
     return run
+
+
+def offline_command(function: Callable[[Namespace, TextIO], int | None]) -> Callable[[Namespace], None]:
+    """
+    Turn a function that needs no cluster into a command that Airflow's parser can call.
+
+    :param function: takes the arguments and stdout, and returns the exit code; None means 0.
+    """
+
+    @functools.wraps(function)
+    def run(args: Namespace) -> None:
+        _run(lambda out: function(args, out))
+
+    return run
+
+
+def _run(function: Callable[[TextIO], int | None]) -> None:
+    """Run a command, and exit with its exit code if that is not 0."""
+    with _logging_to_stderr(), _reserved_stdout() as out:
+        try:
+            code = function(out)
+            out.flush()
+        except KeyboardInterrupt:
+            log.error("Interrupted")
+            code = INTERRUPTED
+        except BrokenPipeError:
+            code = BROKEN_PIPE
+        except tuple(kind for kind, _ in _EXIT_CODES) as e:
+            log.error("%s", " ".join(str(e).split()))
+            code = next(code for kind, code in _EXIT_CODES if isinstance(e, kind))
+    if code:
+        sys.exit(code)
 
 
 def command_line(verb: str, args: Namespace, submission_id: str) -> str:

@@ -19,6 +19,7 @@ from airflow_provider_rayjobs.cluster import addresses
 from airflow_provider_rayjobs.cluster import authentication as auth
 from airflow_provider_rayjobs.cluster.extra import AirflowConnection, Extra, fail
 from airflow_provider_rayjobs.cluster.fields import CONN_TYPE, FIELDS
+from airflow_provider_rayjobs.cluster.urls import history_page
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError
 from airflow_provider_rayjobs.text.safe_text import safe_text
 
@@ -54,6 +55,7 @@ class ClusterConnection:
     :param unreachable_timeout: seconds without contact after which a wait gives up.
     :param max_upload_size: maximum size of a package of local files, in MiB; by default the limit of Ray's dashboard.
     :param dashboard_url: address of the dashboard for people, without a slash at the end; empty if it is ``address``.
+    :param history_url: URL of a job's page in a history server, with ``{submission_id}`` and ``{session}``; or empty.
     :param deployment: name of the Airflow deployment; empty to derive one.
     """
 
@@ -71,6 +73,7 @@ class ClusterConnection:
     unreachable_timeout: float = FIELDS["unreachable_timeout"].default
     max_upload_size: float = FIELDS["max_upload_size"].default
     dashboard_url: str = ""
+    history_url: str = ""
     deployment: str = ""
 
     def request_headers(self, *, fresh: bool = True) -> dict[str, str]:
@@ -106,6 +109,14 @@ class ClusterConnection:
     def job_page(self, submission_id: str) -> str:
         """Return the URL of a job's page in the Ray dashboard."""
         return f"{self.dashboard_url or self.address}/#/jobs/{quote(submission_id, safe='', errors='replace')}"
+
+    def history_page(self, submission_id: str, session: str | None) -> str:
+        """
+        Return the URL of a job's page in the history server; empty if there is none.
+
+        :param session: name of the head's session, if it is known.
+        """
+        return history_page(self.history_url, submission_id, session)
 
     @property
     def upload_limit(self) -> int:
@@ -170,6 +181,7 @@ def read_connection(
         "client_cert": _client_cert(conn_id, extra),
         "deployment": extra.text("deployment"),
         "dashboard_url": extra.url("dashboard_url"),
+        "history_url": extra.history_url("history_url"),
         **{name: extra.amount(name) for name in _AMOUNTS},
     }
     create = extra.flag("create_cluster_if_needed") and create

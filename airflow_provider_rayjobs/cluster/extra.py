@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
-from urllib.parse import urlsplit
 
 from airflow_provider_rayjobs.cluster.fields import FIELDS
+from airflow_provider_rayjobs.cluster.urls import history_problem, is_web_address
 from airflow_provider_rayjobs.exceptions import RayConnectionConfigError
 from airflow_provider_rayjobs.text.json_levels import MOST_LEVELS, has_at_most_levels
 from airflow_provider_rayjobs.text.safe_text import is_safe
@@ -34,16 +33,6 @@ class AirflowConnection(Protocol):
 def fail(conn_id: str, where: str, problem: str) -> NoReturn:
     """Raise the error for a wrong field of a connection."""
     raise RayConnectionConfigError(conn_id, where, problem)
-
-
-def _is_web_address(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        return False
-    known = parts.scheme in ("http", "https") and parts.hostname and parts.username is None and port != 0
-    return bool(known) and re.search(r"\s", text) is None
 
 
 def read_json(text: str) -> Any:
@@ -167,9 +156,16 @@ class Extra:
     def url(self, key: str) -> str:
         """Return an HTTP URL without a slash at the end; empty if the key has no value."""
         text = self.text(key)
-        if text and not _is_web_address(text):
+        if text and not is_web_address(text):
             self._wrong(key, "must be a URL that begins with http:// or https://, without a login")
         return text.partition("#")[0].rstrip("/")
+
+    def history_url(self, key: str) -> str:
+        """Return the template of a history server's URL; empty if the key has no value."""
+        text = self.text(key)
+        if text and (problem := history_problem(text)):
+            self._wrong(key, problem)
+        return text
 
     def path(self, key: str) -> Path:
         """Return the path of a file or folder that exists on this machine."""

@@ -43,6 +43,10 @@ FIELDS = {
     "client_cert": Field("Client certificate", "path of a client certificate (PEM)"),
     "client_key": Field("Client key", "path of the client certificate's key, unless it is in the same file"),
     "dashboard_url": Field("Dashboard URL", "address of the dashboard for people, if it differs from that of the API"),
+    "history_url": Field(
+        "History URL",
+        "URL of a job's page in a history server, with {submission_id}, and {session} for Ray's session",
+    ),
     "connect_timeout": Field("Connect timeout", "seconds", "number", 10.0),
     "read_timeout": Field("Read timeout", "seconds", "number", 60.0),
     "unreachable_timeout": Field(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.cluster import authentication as auth
 from airflow_provider_rayjobs.cluster.connection import ClusterConnection
+from airflow_provider_rayjobs.cluster.urls import filled, history_problem
 from airflow_provider_rayjobs.exceptions import RayClusterStartError, RayKubernetesError, RayKubernetesRefusedError
 from airflow_provider_rayjobs.kubernetes.calls import SECRETS, Sleep, get, part, text_at
-from airflow_provider_rayjobs.kubernetes.cluster import PROXY, SERVICE, head_url
+from airflow_provider_rayjobs.kubernetes.cluster import HISTORY_PLACEHOLDERS, PROXY, SERVICE, head_url
 from airflow_provider_rayjobs.kubernetes.lease import read
 
 if TYPE_CHECKING:
@@ -105,9 +106,10 @@ def connection_to(ref: ClusterRef, head: Head, configuration: Any = None) -> Clu
         certificates and token.
     :raises RayKubernetesRefusedError: ``access`` is wrong.
     """
+    history_url = history_template(ref, head.lease.ray_cluster)
     headers = {} if ref.access == PROXY or not head.token else auth.with_token({}, head.token)
     if ref.access == PROXY:
-        return _through_api_server(ref, head, configuration)
+        return replace(_through_api_server(ref, head, configuration), history_url=history_url)
     if ref.access == SERVICE:
         given = text_at(head.lease.body, "status", "dashboardURL")
         host = given or f"{head.service}.{ref.namespace}.svc:{DASHBOARD_PORT}"
@@ -118,7 +120,23 @@ def connection_to(ref: ClusterRef, head: Head, configuration: Any = None) -> Clu
             address = head_url(ref.access, **names)
         except ValueError as e:
             raise RayKubernetesRefusedError(str(e)) from e
-    return ClusterConnection(conn_id=ref.kubernetes_conn_id, address=address.rstrip("/"), headers=headers)
+    return ClusterConnection(
+        conn_id=ref.kubernetes_conn_id, address=address.rstrip("/"), headers=headers, history_url=history_url
+    )
+
+
+def history_template(ref: ClusterRef, ray_cluster: str) -> str:
+    """
+    Return a cluster's ``history_url`` with its names put in; what names the job is still missing.
+
+    :param ray_cluster: name of the RayCluster.
+    :raises RayKubernetesRefusedError: ``history_url`` is wrong.
+    """
+    if not ref.history_url:
+        return ""
+    if problem := history_problem(ref.history_url, HISTORY_PLACEHOLDERS):
+        raise RayKubernetesRefusedError(f"history_url {problem}")
+    return filled(ref.history_url, {"namespace": ref.namespace, "cluster": ray_cluster})
 
 
 def _through_api_server(ref: ClusterRef, head: Head, configuration: Any) -> ClusterConnection:

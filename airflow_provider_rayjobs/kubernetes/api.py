@@ -77,6 +77,8 @@ class KubeApi:
     :param log: logger for the loss of contact.
     :param patience: seconds for which a call is repeated while the API server is not reached.
     :param breakable: context manager entered for each call and each pause; within it, a signal handler may interrupt.
+    :param timeout: seconds for one call.
+    :param connection: the connection, if this process has read it already: outside of tasks, hooks may not find it.
     :raises RayKubernetesRefusedError: if the Kubernetes provider is not installed.
     """
 
@@ -87,11 +89,16 @@ class KubeApi:
         *,
         patience: float = PATIENCE,
         breakable: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        timeout: float = CALL_TIMEOUT,
+        connection: Any = None,
     ) -> None:
         with _extra_needed():
             from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
         self.conn_id = conn_id
         self._hook: Any = KubernetesHook(conn_id=conn_id)
+        if connection is not None:
+            self._hook.get_connection = lambda _: connection
+        self._timeout = timeout
         self._log = log
         self._patience = patience
         self._breakable = breakable
@@ -152,7 +159,7 @@ class KubeApi:
         api_client = self._hook.api_client
         if call.is_custom not in self._apis:
             self._apis[call.is_custom] = (client.CustomObjectsApi if call.is_custom else client.CoreV1Api)(api_client)
-        answer = getattr(self._apis[call.is_custom], call.method)(**call.keywords, _request_timeout=CALL_TIMEOUT)
+        answer = getattr(self._apis[call.is_custom], call.method)(**call.keywords, _request_timeout=self._timeout)
         return api_client.sanitize_for_serialization(answer)
 
 

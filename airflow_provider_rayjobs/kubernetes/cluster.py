@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_rayjobs.cluster.urls import JOB_PLACEHOLDERS, KUBERAY_PLACEHOLDERS, history_problem
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -19,6 +21,9 @@ START_TIMEOUT = 1200.0
 
 #: The ways in which a head is reached; all others are templates of a URL.
 SERVICE, PROXY = "service", "proxy"
+
+#: What may stand in braces in ``history_url``.
+HISTORY_PLACEHOLDERS = (*JOB_PLACEHOLDERS, *KUBERAY_PLACEHOLDERS)
 
 
 class KubeRayCluster:
@@ -57,6 +62,8 @@ class KubeRayCluster:
     :param access: how the head is reached: ``service`` (its Kubernetes service, from within Kubernetes), ``proxy`` (the
         Kubernetes API server's proxy to this service), or a URL with ``{namespace}``, ``{cluster}`` (the RayCluster's
         name) and ``{service}``.
+    :param history_url: URL of the job's page in a history server, to which the task's link leads after the task's end.
+        It may contain ``{submission_id}``, ``{session}`` (of Ray), ``{namespace}`` and ``{cluster}``.
     :raises ValueError: if an argument is wrong, and this is known when the DAG is parsed.
     """
 
@@ -69,6 +76,7 @@ class KubeRayCluster:
         "start_timeout",
         "keep_seconds",
         "access",
+        "history_url",
     )
 
     def __init__(
@@ -82,6 +90,7 @@ class KubeRayCluster:
         start_timeout: float | str = START_TIMEOUT,
         keep_seconds: int | str = 0,
         access: str = SERVICE,
+        history_url: str = "",
     ) -> None:
         given: Any = spec
         if not isinstance(given, Mapping | str | Path):
@@ -96,7 +105,9 @@ class KubeRayCluster:
         self.start_timeout = start_timeout
         self.keep_seconds = keep_seconds
         self.access = access
+        self.history_url = history_url
         check_access(access)
+        check_history_url(history_url)
 
     def __repr__(self) -> str:
         """Return the same text for the same cluster: Airflow stores it with the DAG, and shows it."""
@@ -118,11 +129,27 @@ def check_access(access: Any) -> None:
     """
     if not isinstance(access, str):
         raise ValueError(f"access must be a string, not {type(access).__name__}")
-    if access in (SERVICE, PROXY) or "{{" in access or "{%" in access:
+    if access in (SERVICE, PROXY) or _is_template(access):
         return
     if not access.startswith(("http://", "https://")):
         raise ValueError(f"access must be {SERVICE!r}, {PROXY!r}, or a URL that begins with http:// or https://")
     head_url(access, namespace="n", cluster="c", service="s")
+
+
+def _is_template(text: str) -> bool:
+    return "{{" in text or "{%" in text
+
+
+def check_history_url(url: Any) -> None:
+    """
+    Check the URL of a history server, as far as it is known: templates are skipped.
+
+    :raises ValueError: if it is not a URL, or has other placeholders than it may.
+    """
+    if not isinstance(url, str):
+        raise ValueError(f"history_url must be a string, not {type(url).__name__}")
+    if url and not _is_template(url) and (problem := history_problem(url, HISTORY_PLACEHOLDERS)):
+        raise ValueError(f"history_url {problem}")
 
 
 def head_url(template: str, *, namespace: str, cluster: str, service: str) -> str:
@@ -150,6 +177,7 @@ class ClusterRef:
     :param name: name of the RayJob.
     :param uid: uid of the RayJob: another one of the same name is another cluster.
     :param access: how the head is reached.
+    :param history_url: URL of a job's page in a history server, with placeholders; may be empty.
     :param owned: whether the cluster belongs to the task that holds this, and ends with its job.
     """
 
@@ -158,6 +186,7 @@ class ClusterRef:
     name: str
     uid: str
     access: str = SERVICE
+    history_url: str = ""
     owned: bool = False
 
     def __str__(self) -> str:
@@ -175,9 +204,12 @@ class ClusterRef:
 
         :raises ValueError: if it is something else.
         """
-        known = {"kubernetes_conn_id": str, "namespace": str, "name": str, "uid": str, "access": str, "owned": bool}
-        if isinstance(value, Mapping) and all(isinstance(value.get(key), kind) for key, kind in known.items()):
-            return cls(**{key: value[key] for key in known})
+        texts = ("kubernetes_conn_id", "namespace", "name", "uid", "access", "history_url")
+        known = {**dict.fromkeys(texts, str), "owned": bool}
+        if isinstance(value, Mapping):
+            given = {"history_url": "", **value}
+            if all(isinstance(given.get(key), kind) for key, kind in known.items()):
+                return cls(**{key: given[key] for key in known})
         raise ValueError(
             "cluster must be a KubeRayCluster, or the cluster of `with ray_cluster(…) as cluster`, not "
             f"{type(value).__name__}"

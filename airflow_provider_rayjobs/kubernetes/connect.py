@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
 
 
-def connect(ref: ClusterRef, log: Any) -> ClusterConnection:
+def connect(ref: ClusterRef, log: Any, **options: Any) -> ClusterConnection:
     """
     Return how to talk to a cluster; its secrets are masked.
 
+    :param options: other arguments of :class:`~airflow_provider_rayjobs.kubernetes.api.KubeApi`.
     :raises RayClusterStartError: the cluster is gone.
     :raises RayKubernetesError: Kubernetes can't be asked, or refuses.
     """
-    api = KubeApi(ref.kubernetes_conn_id, log)
+    api = KubeApi(ref.kubernetes_conn_id, log, **options)
     head = api.run(find_head(ref))
     cluster = connection_to(ref, head, api.configuration() if ref.access == PROXY else None)
     register_cluster(cluster)

@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowTaskTimeout,
     BaseOperator,
+    TaskDeferred,
     conf,
     get_current_context,
 )
@@ -252,7 +253,8 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
                 task_context.note_deferral(context)
             number = task_context.next_submission(context)
             if self.makes_cluster and (event := self._start_cluster(context, number, self.reattach)):
-                return self._conclude(context, event)
+                with self._linking_history(context):
+                    return self._conclude(context, event)
             return self._run(context, number)
 
     def execute_on_cluster(self, context: Context, event: Any = None) -> Any:
@@ -290,7 +292,11 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
             )
 
         guard.stop_earlier = self._end_cluster if self.makes_cluster else lambda: settle(reattach=False)
-        with guard.guarding(), self._ending_cluster_of_failure(self._end_cluster, guard):
+        with (
+            self._linking_history(context),
+            guard.guarding(),
+            self._ending_cluster_of_failure(self._end_cluster, guard),
+        ):
             with self._waiting_for_cluster():
                 session = self.hook.get_version_info().session_name
                 found = settle(self.reattach)
@@ -340,6 +346,8 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         :return: None if a function's value has to be read: from this cluster if it is there, or from a new one.
         """
         from airflow_provider_rayjobs.following.events import JobEvent, Outcome
+        from airflow_provider_rayjobs.kubernetes.access import history_template
+        from airflow_provider_rayjobs.links import store_history_page
         from airflow_provider_rayjobs.tasks import context as task_context
 
         if self._reads_result:
@@ -349,6 +357,8 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
             return None
         self.log.info("Ray job %s of an earlier try has SUCCEEDED", lease.job_id)
         task_context.push_xcom(context, task_context.SUBMISSION_ID_XCOM, lease.job_id)
+        if self._cluster_ref is not None:
+            store_history_page(context, history_template(self._cluster_ref, lease.ray_cluster), lease.job_id)
         now = time.time()
         return JobEvent(lease.job_id, str(self._cluster_ref), Outcome.SUCCEEDED, reattached_at=now, ended_at=now)
 
@@ -388,7 +398,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
                 submission_id = submit_once(
                     self.hook,
                     identity,
-                    announce=lambda submission_id: self._announce(context, submission_id),
+                    announce=lambda submission_id: self._announce(context, submission_id, session),
                     **job,
                 )
         except RayJobsError:
@@ -408,7 +418,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         now, submission_id = time.time(), str(found.submission_id)
         if self._guard is not None:
             self._guard.announce(submission_id, exists=True)
-        self._push_id(context, submission_id)
+        self._push_id(context, submission_id, session)
         self._hand_over(submission_id)
         self.log.info("Reattached, the job is %s: %s", found.status, self.hook.cluster.job_page(submission_id))
         started = (found.start_time or now * 1000) / 1000
@@ -449,18 +459,40 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         except RayPackageError as e:
             raise type(e)(f"Nothing was submitted: {e}") from None
 
-    def _announce(self, context: Context, submission_id: str) -> None:
+    def _announce(self, context: Context, submission_id: str, session: str | None) -> None:
         """Store the id before the job exists, so that it can be stopped."""
         if self._guard is not None:
             self._guard.announce(submission_id)
-        self._push_id(context, submission_id)
+        self._push_id(context, submission_id, session)
 
-    def _push_id(self, context: Context, submission_id: str) -> None:
+    def _push_id(self, context: Context, submission_id: str, session: str | None) -> None:
         from airflow_provider_rayjobs.links import store_job_page
         from airflow_provider_rayjobs.tasks import context as task_context
 
         task_context.push_xcom(context, task_context.SUBMISSION_ID_XCOM, submission_id)
-        store_job_page(context, self.hook.cluster, submission_id)
+        store_job_page(context, self.hook.cluster, submission_id, session)
+
+    @contextmanager
+    def _linking_history(self, context: Context) -> Iterator[None]:
+        """Let the task's link lead to the history server at the end of the block, unless the task only defers."""
+        try:
+            yield
+        except TaskDeferred:
+            raise
+        except BaseException:  # Airflow's own timeout is no Exception
+            self._link_to_history(context)
+            raise
+        self._link_to_history(context)
+
+    def _link_to_history(self, context: Context) -> None:
+        from airflow_provider_rayjobs.links import link_to_history
+
+        if self.cluster is None or not self.wait_for_completion:  # the job's cluster stays
+            return
+        try:
+            link_to_history(context)
+        except Exception as e:  # noqa: BLE001 - must not replace the task's outcome
+            self.log.warning("The link to the history server could not be stored: %r", e)
 
     def _watch(
         self,
@@ -546,7 +578,11 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         self._has_own_job = True  # it was handed over before the deferral
         with refused_for_good():
             guard = self._new_guard(context)
-            with guard.guarding(), self._ending_cluster_of_failure(self._end_cluster, guard):
+            with (
+                self._linking_history(context),
+                guard.guarding(),
+                self._ending_cluster_of_failure(self._end_cluster, guard),
+            ):
                 guard.announce(checked.submission_id, exists=True)
                 return self._conclude(context, checked)
 
@@ -561,6 +597,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
             # If the trigger crashed, the next try takes its job over; after the last try there is none.
             if "timeout" in str(getattr(reason, "value", reason)).lower() or ti.try_number > ti.max_tries:
                 self._stop_left_behind(context)
+                self._link_to_history(context)
         return super().resume_execution(next_method, next_kwargs, context)
 
     def _stop_left_behind(self, context: Context) -> None:

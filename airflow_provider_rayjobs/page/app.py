@@ -31,10 +31,11 @@ from sqlalchemy import select
 
 from airflow_provider_rayjobs.cluster.connection import ClusterConnection
 from airflow_provider_rayjobs.compat.connections import load_cluster
-from airflow_provider_rayjobs.compat.masking import register_cluster
+from airflow_provider_rayjobs.compat.masking import public, register_cluster
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.hooks import RayJobHook
-from airflow_provider_rayjobs.page import rows, task, view
+from airflow_provider_rayjobs.kubernetes.cluster import DEFAULT_KUBERNETES_CONN_ID, ClusterRef
+from airflow_provider_rayjobs.page import made, rows, task, view
 from airflow_provider_rayjobs.page.shared import SharedReads
 from airflow_provider_rayjobs.text.safe_text import safe_value
 
@@ -55,6 +56,9 @@ MAX_READERS = 2
 
 #: Maximum seconds to wait for a turn to read a job, and then to read it.
 VIEW_TIMEOUT = 25.0
+
+#: Type of the connections to Kubernetes.
+KUBERNETES_TYPE = "kubernetes"
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -78,6 +82,14 @@ class _Cluster:
 
 
 @dataclass(frozen=True)
+class _Kubernetes:
+    """A connection of type ``kubernetes``, and the key by which its answers are shared, which changes with it."""
+
+    connection: Connection
+    key: str
+
+
+@dataclass(frozen=True)
 class _Failure:
     """Why something could not be read, with an HTTP status; it is shared like an answer."""
 
@@ -91,6 +103,8 @@ class _Answers:
     def __init__(self) -> None:
         self._tables: SharedReads[rows.JobTable | _Failure] = SharedReads()
         self._views: SharedReads[view.JobView | _Failure] = SharedReads()
+        self._heads: SharedReads[_Cluster | _Failure] = SharedReads()
+        self._made: SharedReads[made.Looked] = SharedReads()
         self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(MAX_READERS))
 
     async def table(self, cluster: _Cluster) -> rows.JobTable:
@@ -110,6 +124,20 @@ class _Answers:
         turn = self._turns[cluster.connection.conn_id]
         read = partial(_view, cluster.connection, turn, submission_id, whole=whole)
         return _unless_failed(await self._views.get((cluster.key, submission_id, whole), read))
+
+    async def head(self, ref: ClusterRef, kubernetes: _Kubernetes) -> _Cluster:
+        """
+        Return a cluster that KubeRay made.
+
+        :raises HTTPException: it is gone, or can't be found.
+        """
+        key = (kubernetes.key, ref)
+        return _unless_failed(await self._heads.get(key, partial(_head, ref, kubernetes)))
+
+    async def made(self, refs: tuple[ClusterRef, ...], kubernetes: _Kubernetes) -> made.Looked:
+        """Return what Kubernetes says of clusters."""
+        look = partial(run_in_threadpool, made.look_at, refs, kubernetes.connection)
+        return await self._made.get((kubernetes.key, refs), look)
 
 
 def _unless_failed(answer: T | _Failure) -> T:
@@ -155,17 +183,64 @@ def create_app() -> FastAPI:
         named = await run_in_threadpool(task.job_of_task, dag_id, run_id, task_id, map_index)
         if named is None:
             return {"job": None}
-        job: dict[str, Any] = {"submission_id": named.submission_id, "job_url": named.job_page}
+        job = _stored_job(named)
         try:
-            cluster = await run_in_threadpool(_cluster_of, named, user)
-            job["connection"] = cluster.connection.conn_id
-            found = await answers.view(cluster, named.submission_id, whole=True)
-            job |= await run_in_threadpool(_shown_job, cluster.connection, found, user)
+            await _view_task(answers, named, user, job)
         except HTTPException as e:
             return {"job": safe_value(job), "problem": e.detail}
         return {"job": safe_value(job)}
 
+    _add_made_clusters(app, answers, may_read_tasks, may_read_jobs)
     return app
+
+
+def _add_made_clusters(app: FastAPI, answers: _Answers, may_read_tasks: Any, may_read_jobs: list[Any]) -> None:
+    """Add the routes about clusters that KubeRay makes for tasks."""
+
+    @app.get("/api/kubernetes", dependencies=[may_read_tasks])
+    def _kubernetes_connections(user: User) -> list[str]:
+        ids = {one.ref.kubernetes_conn_id for one in made.made_clusters()}
+        return sorted(conn_id for conn_id in ids if _may_read_connection(conn_id, user))
+
+    @app.get("/api/kubernetes/{connection_id}/clusters", dependencies=may_read_jobs)
+    async def _made_clusters(connection_id: str, user: User) -> dict[str, Any]:
+        kubernetes = await run_in_threadpool(_kubernetes, connection_id, user)
+        clusters = await run_in_threadpool(made.made_clusters)
+        clusters = [one for one in clusters if one.ref.kubernetes_conn_id == connection_id]
+        refs = tuple(one.ref for one in clusters)
+        looked = await answers.made(refs, kubernetes) if refs else made.Looked({})
+        return await run_in_threadpool(_shown_clusters, clusters, looked, user)
+
+
+def _stored_job(named: task.TaskJob) -> dict[str, Any]:
+    """Return what the task itself stored of its job."""
+    job = {"submission_id": named.submission_id, "job_url": named.job_page}
+    if named.history_page:
+        job["history_url"] = named.history_page
+    if named.cluster is not None:
+        job["cluster"] = str(named.cluster)
+    return job
+
+
+async def _view_task(answers: _Answers, named: task.TaskJob, user: BaseUser, job: dict[str, Any]) -> None:
+    """
+    Add what can be read about a task's job.
+
+    :raises HTTPException: its cluster is gone, or can't be read.
+    """
+    if named.cluster is None:
+        cluster = await run_in_threadpool(_cluster_of, named, user)
+    else:
+        kubernetes = await run_in_threadpool(_kubernetes, named.cluster.kubernetes_conn_id, user)
+        if not named.job_page:
+            looked = await answers.made((named.cluster,), kubernetes)
+            state = looked.states.get(named.cluster.uid, looked.problem) or "it is gone"
+            job["waits"] = {"text": f"The cluster: {state}"}
+            return
+        cluster = await answers.head(named.cluster, kubernetes)
+    job["connection"] = cluster.connection.conn_id
+    found = await answers.view(cluster, named.submission_id, whole=True)
+    job |= await run_in_threadpool(_shown_job, cluster.connection, found, user)
 
 
 def _file_route(name: str) -> Any:
@@ -235,6 +310,22 @@ def _cluster_of(job: task.TaskJob, user: BaseUser) -> _Cluster:
     raise HTTPException(404, "No connection that you may read leads to the cluster of this job.")
 
 
+def _kubernetes(conn_id: str, user: BaseUser) -> _Kubernetes:
+    """
+    Read a connection of type ``kubernetes``; the default one may be missing, as Airflow's hook allows.
+
+    :raises HTTPException: if there is no such connection, or the user may not read it.
+    """
+    if not _may_read_connection(conn_id, user):
+        raise HTTPException(403, f"You don't have permission to read connection {conn_id!r}, which the task used.")
+    connection = _find(conn_id)
+    if connection is None and conn_id == DEFAULT_KUBERNETES_CONN_ID:
+        connection = Connection(conn_id=conn_id, conn_type=KUBERNETES_TYPE)
+    if connection is None or connection.conn_type != KUBERNETES_TYPE:
+        raise HTTPException(404, f"Connection {conn_id!r} of type {KUBERNETES_TYPE} not found.")
+    return _Kubernetes(connection, f"{conn_id} {hashlib.sha256(connection.get_uri().encode()).hexdigest()}")
+
+
 # Permissions
 
 
@@ -274,6 +365,17 @@ async def _newest_jobs(cluster: ClusterConnection) -> rows.JobTable | _Failure:
         return _Failure(504, f"{cluster.address}: no complete list of jobs within {rows.LIST_TIMEOUT:.0f} s")
 
 
+async def _head(ref: ClusterRef, kubernetes: _Kubernetes) -> _Cluster | _Failure:
+    try:
+        async with asyncio.timeout(VIEW_TIMEOUT):
+            cluster = await run_in_threadpool(made.reach, ref, kubernetes.connection)
+    except RayJobsError as e:
+        return _Failure(502, view.problem(str(e)))
+    except TimeoutError:
+        return _Failure(504, f"{ref}: no answer within {VIEW_TIMEOUT:.0f} s")
+    return _Cluster(cluster, f"{kubernetes.key} {ref.uid}")
+
+
 async def _view(
     cluster: ClusterConnection, turn: asyncio.Semaphore, submission_id: str, *, whole: bool
 ) -> view.JobView | _Failure:
@@ -288,16 +390,22 @@ async def _view(
 
 def _shown(cluster: ClusterConnection, table: rows.JobTable, user: BaseUser) -> dict[str, Any]:
     readable = _readable(rows.dag_ids(table.jobs), user)
+    session = table.version.session_name if table.version else None
     return {
         "address": cluster.address,
-        "session": table.version and table.version.session_name,
+        "session": session,
         "resources": rows.amounts(table.resources),
         "read_at": table.read_at,
         "on_record": table.number,
         "malformed": table.malformed,
         "limit": rows.MAX_JOBS,
-        "jobs": rows.rows(table.jobs, cluster, readable),
+        "jobs": rows.rows(table.jobs, cluster, readable, session),
     }
+
+
+def _shown_clusters(clusters: list[made.MadeCluster], looked: made.Looked, user: BaseUser) -> dict[str, Any]:
+    readable = _readable({one.dag_id for one in clusters}, user)
+    return made.shown([one for one in clusters if one.dag_id in readable], looked, public)
 
 
 def _shown_job(cluster: ClusterConnection, found: view.JobView, user: BaseUser) -> dict[str, Any]:

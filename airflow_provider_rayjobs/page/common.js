@@ -38,6 +38,12 @@ export function link(text, url, attributes = {}) {
   return element("a", text, { href: target.href, rel: "noopener noreferrer", ...attributes });
 }
 
+/** Return the link to a job's page in the history server, or null if the cluster has none. */
+export function historyLink(job) {
+  if (!job.history_url) return null;
+  return link("History", job.history_url, { target: "_blank", title: "The job's page in the history server" });
+}
+
 function follow(event) {
   const clicked = event.target.closest("a[href]");
   if (!clicked || event.button > 1) return;

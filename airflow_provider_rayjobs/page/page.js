@@ -28,6 +28,7 @@ const state = {
   connections: new Map(), // id → { jobs, answer, problem }
   open: new Map(), // key of a job → its details, as far as they are read
   filters: { ...DEFAULTS },
+  made: new Map(), // id of a Kubernetes connection → { clusters, problem }
   problem: "", // why the connections can't be listed
   page: 1,
 };
@@ -63,6 +64,33 @@ async function refresh() {
   }
   readNext();
   readDetailsAgain();
+  readMade();
+}
+
+let readingMade = false;
+
+/** Read the clusters that KubeRay makes for tasks. */
+async function readMade() {
+  if (readingMade) return;
+  readingMade = true;
+  let found = [];
+  try {
+    const ids = await common.request("api/kubernetes");
+    const one = async (id) => {
+      try {
+        return [id, await common.request(`api/kubernetes/${encodeURIComponent(id)}/clusters`)];
+      } catch (error) {
+        return [id, { clusters: [], problem: error.message }];
+      }
+    };
+    found = await Promise.all(ids.map(one));
+  } catch (error) {
+    found = [["Kubernetes", { clusters: [], problem: error.message }]];
+  } finally {
+    readingMade = false;
+  }
+  state.made = new Map(found);
+  draw();
 }
 
 function readNext() {
@@ -224,6 +252,7 @@ function compare(a, b) {
 function draw() {
   const jobs = merged();
   drawClusters();
+  drawMade();
   drawFilters(jobs);
   drawHeadings();
   drawProblems();
@@ -295,6 +324,26 @@ function drawClusters() {
       return item;
     }),
   );
+}
+
+function drawMade() {
+  const lines = [...state.made].flatMap(([id, { clusters, problem }]) => [
+    ...clusters.map((cluster) => madeLine(cluster)),
+    ...(problem ? [element("li", `${id}: ${problem}`, { class: "problem" })] : []),
+  ]);
+  $("made").hidden = !lines.length;
+  fill($("made"), signatureOf([[...state.made], common.zone()]), () => lines);
+}
+
+/** Return the line of a cluster that KubeRay makes: its name, its task, since when, and its state. */
+function madeLine(cluster) {
+  const line = element("li");
+  const index = cluster.map_index >= 0 ? ` [${cluster.map_index}]` : "";
+  const task = common.link(`${cluster.dag_id} · ${cluster.task_id}${index}`, cluster.task_url, { target: "_top", title: cluster.run_id });
+  const whose = cluster.shared ? " for several tasks of " : " for ";
+  line.append(element("strong", `${cluster.namespace}/${cluster.name}`), whose, task, " since ", common.time(cluster.since));
+  line.append(" · ", element("span", cluster.state));
+  return line;
 }
 
 function describe(answer, problem) {
@@ -439,10 +488,19 @@ function statusCell(job) {
 function jobCell(job) {
   const title = "The job's page in the Ray dashboard";
   const page = common.link(job.submission_id, job.job_url, { target: "_blank", title });
-  if (job.dag_id || !job.entrypoint) return [page];
-  const entrypoint = element("small");
-  entrypoint.append(element("code", job.entrypoint));
-  return [page, entrypoint];
+  const cell = [page];
+  const history = common.historyLink(job);
+  if (history) {
+    const small = element("small");
+    small.append(history);
+    cell.push(small);
+  }
+  if (!job.dag_id && job.entrypoint) {
+    const entrypoint = element("small");
+    entrypoint.append(element("code", job.entrypoint));
+    cell.push(entrypoint);
+  }
+  return cell;
 }
 
 function taskCell(job) {

@@ -161,7 +161,10 @@ def dag_ids(jobs: Collection[JobDetails]) -> set[str]:
 
 
 def rows(
-    jobs: Collection[JobDetails], cluster: ClusterConnection, readable_dags: Collection[str]
+    jobs: Collection[JobDetails],
+    cluster: ClusterConnection,
+    readable_dags: Collection[str],
+    session: str | None = None,
 ) -> list[dict[str, Any]]:
     """
     Return the page's data for each job. Call it in a thread: masking would block an event loop.
@@ -169,12 +172,14 @@ def rows(
     :param jobs: jobs that :func:`newest_jobs` has returned.
     :param cluster: their cluster.
     :param readable_dags: DAGs whose jobs may be shown. Jobs without a DAG are always shown.
+    :param session: name of the head's session, if it is known; for links to the history server.
     """
     deployment = cluster.deployment or derived_deployment()
-    return [_row(job, cluster, deployment) for job in jobs if job.metadata.get(keys.DAG_ID, "") in {"", *readable_dags}]
+    readable = {"", *readable_dags}
+    return [_row(job, cluster, deployment, session) for job in jobs if job.metadata.get(keys.DAG_ID, "") in readable]
 
 
-def _row(job: JobDetails, cluster: ClusterConnection, deployment: str) -> dict[str, Any]:
+def _row(job: JobDetails, cluster: ClusterConnection, deployment: str, session: str | None) -> dict[str, Any]:
     metadata = job.metadata
     dag_id, run_id, task_id = (metadata.get(key, "") for key in (keys.DAG_ID, keys.RUN_ID, keys.TASK_ID))
     digits = metadata.get(keys.MAP_INDEX, "")
@@ -193,7 +198,8 @@ def _row(job: JobDetails, cluster: ClusterConnection, deployment: str) -> dict[s
         "message": without_logins(public(job.message or ""))[:MAX_TEXT],
         "entrypoint": public(job.entrypoint)[:MAX_TEXT],
         "job_url": cluster.job_page(str(job.submission_id)),
-        "task_url": _task_path(dag_id, run_id, task_id, map_index) if _is_here(job, deployment) else None,
+        "history_url": cluster.history_page(str(job.submission_id), session),
+        "task_url": task_path(dag_id, run_id, task_id, map_index) if _is_here(job, deployment) else None,
     }
     safe: dict[str, Any] = safe_value(row)
     return safe
@@ -205,7 +211,7 @@ def _is_here(job: JobDetails, deployment: str) -> bool:
     return named and job.metadata.get(keys.DEPLOYMENT) == deployment
 
 
-def _task_path(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
+def task_path(dag_id: str, run_id: str, task_id: str, map_index: int) -> str:
     """Return the path of a task instance in Airflow's UI (3.x), relative to the page's own."""
     dag, run, task = (quote(name, "", errors="replace") for name in (dag_id, run_id, task_id))
     names = f"../dags/{dag}/runs/{run}/tasks/{task}"

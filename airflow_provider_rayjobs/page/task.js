@@ -94,7 +94,10 @@ function headline(job) {
   const made = element("div", "", { class: "headline" });
   if (job.status) made.append(common.statusMark(job.status));
   const title = "The job's page in the Ray dashboard";
-  made.append(common.link(job.submission_id, job.job_url, { target: "_blank", title }));
+  made.append(job.job_url ? common.link(job.submission_id, job.job_url, { target: "_blank", title }) : element("span", job.submission_id));
+  if (job.cluster) made.append(element("span", job.cluster, { class: "faint" }));
+  const history = common.historyLink(job);
+  if (history) made.append(history);
   if (job.connection) made.append(element("span", [job.connection, job.address].filter(Boolean).join(" · "), { class: "faint" }));
   const failed = [job.error_type, job.exit_code === null || job.exit_code === undefined ? "" : `exit code ${job.exit_code}`];
   if (job.status === "FAILED" && !job.failure?.text) made.append(element("span", failed.filter(Boolean).join(", "), { class: "faint" }));

@@ -13,7 +13,7 @@ from airflow_provider_rayjobs.client.cluster_status import cluster_resources
 from airflow_provider_rayjobs.client.exchange import Request
 from airflow_provider_rayjobs.client.log_files import read_file
 from airflow_provider_rayjobs.client.state_api import ACTORS, list_state
-from airflow_provider_rayjobs.client.verbs import get_job_info
+from airflow_provider_rayjobs.client.verbs import get_job_info, get_version
 from airflow_provider_rayjobs.compat.masking import public, public_for
 from airflow_provider_rayjobs.diagnosis.failure import failure_lines, in_words, why_failed
 from airflow_provider_rayjobs.diagnosis.pending import why_pending
@@ -69,6 +69,7 @@ class JobView:
     :param tasks: the Ray tasks that it has started.
     :param failure: why it FAILED, already without secrets.
     :param log: text of the last lines of its log.
+    :param session: the head's version and session, for the link to the history server.
     :param read_at: in Unix milliseconds.
     """
 
@@ -78,6 +79,7 @@ class JobView:
     tasks: Part = field(default_factory=Part)
     failure: Part = field(default_factory=Part)
     log: Part = field(default_factory=Part)
+    session: Part = field(default_factory=Part)
     read_at: int = 0
 
 
@@ -97,6 +99,8 @@ async def read_view(cluster: ClusterConnection, submission_id: str, *, whole: bo
             job = await transport.run(get_job_info(submission_id))
         view = JobView(job)
         parts: dict[str, Awaitable[Part]] = {}
+        if cluster.history_url:
+            parts["session"] = _part(transport, get_version())
         if job.status is JobStatus.PENDING:
             parts["waits"] = _part(transport, cluster_resources())
         elif whole:
@@ -167,6 +171,9 @@ def shown(view: JobView, cluster: ClusterConnection) -> dict[str, Any]:
         "submission_id": job.submission_id,
         "status": str(job.status),
         "job_url": cluster.job_page(str(job.submission_id)),
+        "history_url": cluster.history_page(
+            str(job.submission_id), view.session.value and view.session.value.session_name
+        ),
         "address": cluster.address,
         "submitted": job.start_time,
         "running": view.running_since.value,

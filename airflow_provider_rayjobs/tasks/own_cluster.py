@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_rayjobs.client.checks import check_duration
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.kubernetes import lease as leases
-from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef, check_access
+from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef, check_access, check_history_url
 from airflow_provider_rayjobs.kubernetes.manifest import (
     PREFIX,
     checked_pairs,
@@ -48,6 +48,7 @@ class Wish:
     kubernetes_conn_id: str
     start_timeout: float
     access: str
+    history_url: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
 
@@ -67,6 +68,7 @@ def read_wish(cluster: KubeRayCluster, text: str | None = None) -> Wish:
     if start_timeout is None:
         raise ValueError("start_timeout must be a number of seconds")
     check_access(cluster.access)
+    check_history_url(cluster.history_url)
     spec = read_spec(cluster.spec if text is None else text)
     return Wish(
         spec=spec,
@@ -74,6 +76,7 @@ def read_wish(cluster: KubeRayCluster, text: str | None = None) -> Wish:
         kubernetes_conn_id=cluster.kubernetes_conn_id,
         start_timeout=float(start_timeout),
         access=cluster.access,
+        history_url=cluster.history_url,
         labels=checked_pairs("labels", cluster.labels),
         annotations=checked_pairs("annotations", cluster.annotations),
     )
@@ -204,6 +207,7 @@ class OwnCluster:
             name=lease.name,
             uid=lease.uid,
             access=self._wish.access,
+            history_url=self._wish.history_url,
             owned=self._owned,
         )
 

@@ -97,11 +97,15 @@ def add_task(
     page: Any = None,
     fields: dict[str, Any] | None = None,
     run_id: str = "manual__1",
+    xcoms: dict[str, Any] | None = None,
+    states: tuple[str | None, str] = (None, "queued"),
 ) -> None:
     """
     Add a run of a DAG with the task instance "fit", as they are after a Ray job was submitted.
 
     :param page: value of the XCom with the URL of the job's page; None for no XCom.
+    :param xcoms: other XComs by their keys.
+    :param states: of the task instance and of the run.
     :param fields: the rendered arguments; None if Airflow no longer keeps them.
     """
     from airflow.models.dagrun import DagRun
@@ -114,10 +118,11 @@ def add_task(
     run = {"dag_id": dag_id, "run_id": run_id}
     task = {**run, "task_id": "fit", "map_index": map_index}
     with create_session() as session:
-        session.execute(insert(DagRun).values(**run, run_type="manual", run_after=datetime.now(UTC)))
+        session.execute(insert(DagRun).values(**run, run_type="manual", run_after=datetime.now(UTC), state=states[1]))
         run_key = session.scalar(select(DagRun.id).filter_by(**run))
-        session.execute(insert(TaskInstance).values(**task, pool="default_pool"))
-        if page is not None:
-            session.execute(insert(XComModel).values(**task, dag_run_id=run_key, key="_link_RayJobLink", value=page))
+        session.execute(insert(TaskInstance).values(**task, pool="default_pool", state=states[0]))
+        stored = {**({} if page is None else {"_link_RayJobLink": page}), **(xcoms or {})}
+        for key, value in stored.items():
+            session.execute(insert(XComModel).values(**task, dag_run_id=run_key, key=key, value=value))
         if fields is not None:
             session.execute(insert(RenderedTaskInstanceFields).values(**task, rendered_fields=fields))

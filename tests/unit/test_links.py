@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from airflow_provider_rayjobs import links
-from airflow_provider_rayjobs.links import JOB_PAGE_XCOM, RayJobLink, store_job_page
+from airflow_provider_rayjobs.links import (
+    HISTORY_PAGE_XCOM,
+    JOB_PAGE_XCOM,
+    RayJobLink,
+    link_to_history,
+    store_job_page,
+)
 from tests.support.connections import read
 from tests.support.tries import TaskInstance
 
@@ -22,6 +28,29 @@ def test_the_page_of_a_job_is_stored_before_the_job_is_there() -> None:
     context: Any = {"ti": ti}
     store_job_page(context, read(host="head"), "a b")
     assert ti.xcoms == {JOB_PAGE_XCOM: "http://head:8265/#/jobs/a%20b"}
+
+
+def test_the_link_leads_to_the_history_server_once_the_cluster_ends() -> None:
+    ti = TaskInstance("run", 1, 0)
+    context: Any = {"ti": ti}
+    store_job_page(
+        context, read({"history_url": "https://history/{session}/{submission_id}"}, host="head"), "a b", "s1"
+    )
+    assert ti.xcoms == {
+        JOB_PAGE_XCOM: "http://head:8265/#/jobs/a%20b",
+        HISTORY_PAGE_XCOM: "https://history/s1/a%20b",
+    }
+    link_to_history(context)
+    assert ti.xcoms[JOB_PAGE_XCOM] == "https://history/s1/a%20b"
+
+
+@pytest.mark.parametrize("stored", [None, 7, "javascript:alert(1)", "file:///etc/passwd"])
+def test_no_other_link_is_taken_for_a_history_page(stored: Any) -> None:
+    ti = TaskInstance("run", 1, 0)
+    ti.xcoms = {JOB_PAGE_XCOM: "http://head", HISTORY_PAGE_XCOM: stored}
+    context: Any = {"ti": ti}
+    link_to_history(context)
+    assert ti.xcoms[JOB_PAGE_XCOM] == "http://head"
 
 
 @pytest.mark.parametrize(("kept", "url"), [("http://head:8265/#/jobs/a", "http://head:8265/#/jobs/a"), (None, "")])

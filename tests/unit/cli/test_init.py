@@ -98,5 +98,7 @@ def test_airflow_knows_the_commands() -> None:
     assert get_provider_info()["cli"] == ["airflow_provider_rayjobs.cli.get_ray_jobs_cli_commands"]
     (group,) = cli.get_ray_jobs_cli_commands()
     assert group.name == "ray-jobs"
-    assert [command.name for command in group.subcommands] == ["submit", "list", "status", "logs", "stop", "delete"]
-    assert all("130  interrupted" in command.epilog for command in group.subcommands)
+    *of_jobs, migrate = group.subcommands
+    assert [command.name for command in of_jobs] == ["submit", "list", "status", "logs", "stop", "delete"]
+    assert all("130  interrupted" in command.epilog for command in of_jobs)
+    assert (migrate.name, "left to do by hand" in migrate.epilog) == ("migrate", True)

@@ -44,6 +44,7 @@ def test_everything_that_can_be_said(private_ca: PrivateCA) -> None:
         "max_upload_size": 512,
         "deployment": " prod ",
         "dashboard_url": "https://ray.example.com/dash/",
+        "history_url": "https://history.example.com/{session}/jobs/{submission_id}",
         "client_cert": str(private_ca.client_cert),
         "client_key": str(private_ca.client_key),
         "create_cluster_if_needed": "False",
@@ -64,6 +65,7 @@ def test_everything_that_can_be_said(private_ca: PrivateCA) -> None:
         max_upload_size=512.0,
         deployment="prod",
         dashboard_url="https://ray.example.com/dash",
+        history_url="https://history.example.com/{session}/jobs/{submission_id}",
     )
     assert set(cluster.secrets) == {"a", "Bearer tok", "tok", "s"}
 

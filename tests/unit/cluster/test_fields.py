@@ -157,6 +157,32 @@ def test_a_dashboard_that_no_browser_opens_is_refused(monkeypatch: pytest.Monkey
     assert "secret" not in said
 
 
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("javascript:alert('{submission_id}')", "must be a URL that begins with http:// or https://"),
+        ("data:text/html,{submission_id}", "must be a URL that begins with http:// or https://"),
+        ("//history/{submission_id}", "must be a URL that begins with http:// or https://"),
+        ("https://me:secret@history/{submission_id}", "without a login"),
+        ("https://{submission_id}.example.com/", "must not have a placeholder in its host"),
+        ("https://history/{dag_id}", "has the placeholder {dag_id}; allowed are {submission_id}, {session}"),
+        ("https://history/{cluster}", "has the placeholder {cluster}; allowed are {submission_id}, {session}"),
+        ("https://history/{submission_id.x}", "may contain braces only around {submission_id}, {session}"),
+        ("https://history/}{", "write %7B and %7D"),
+    ],
+)
+def test_a_history_server_that_no_browser_opens_is_refused(
+    monkeypatch: pytest.MonkeyPatch, url: str, problem: str
+) -> None:
+    connection = {"conn_type": "ray_jobs", "host": "head", "extra": {"history_url": url}}
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_X", json.dumps(connection))
+    good, said = RayJobHook("ray_x").test_connection()
+    assert not good
+    assert "'history_url'" in said
+    assert problem in said
+    assert "secret" not in said
+
+
 def test_the_job_page_is_where_people_reach_the_dashboard(monkeypatch: pytest.MonkeyPatch) -> None:
     connection: dict[str, Any] = {"conn_type": "ray_jobs", "host": "https://api.example.com/ray"}
     monkeypatch.setenv("AIRFLOW_CONN_RAY_X", json.dumps(connection))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -104,6 +105,22 @@ def test_the_address(access: str, status: dict[str, str], address: str) -> None:
     assert connection_to(ref(access), head(**status)).address == address
     headers = connection_to(ref(access), head("t0ken", **status)).request_headers()
     assert headers == dict.fromkeys(("Authorization", "X-Ray-Authorization"), "Bearer t0ken")
+
+
+def test_the_history_server_is_told_the_clusters_names() -> None:
+    given = replace(ref(), history_url="https://history/{namespace}/{cluster}/{session}/{submission_id}")
+    cluster = connection_to(given, head())
+    assert cluster.history_page("job 1", "s1") == "https://history/ray/etl-abcde/s1/job%201"
+    proxy = SimpleNamespace(
+        host="https://kube", ssl_ca_cert=None, verify_ssl=True, cert_file=None, get_api_key_with_prefix=lambda _: None
+    )
+    assert connection_to(replace(given, access="proxy"), head(), proxy).history_url == cluster.history_url
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "https://h/{other}", "https://{cluster}/"])
+def test_a_wrong_history_url_is_refused(url: str) -> None:
+    with pytest.raises(RayKubernetesRefusedError, match="history_url "):
+        connection_to(replace(ref(), history_url=url), head())
 
 
 def test_a_wrong_template_of_a_url_is_refused() -> None:

@@ -45,6 +45,9 @@ def test_ways_to_the_head(access: str) -> None:
         ({"spec": SPEC, "access": "ingress"}, "access must be 'service', 'proxy', or a URL"),
         ({"spec": SPEC, "access": "https://{name}"}, "{namespace}, {cluster}, {service} only"),
         ({"spec": SPEC, "access": "https://{cluster.real}"}, "only"),
+        ({"spec": SPEC, "history_url": "javascript:{cluster}"}, "history_url must be a URL that begins with http"),
+        ({"spec": SPEC, "history_url": "https://h/{node}"}, "history_url has the placeholder {node}"),
+        ({"spec": SPEC, "history_url": None}, "history_url must be a string, not NoneType"),
         ({"spec": SPEC, "access": None}, "access must be a string, not NoneType"),
     ],
 )
@@ -53,13 +56,20 @@ def test_what_is_wrong_is_told_when_the_dag_is_parsed(arguments: Any, problem: s
         KubeRayCluster(**arguments)
 
 
+@pytest.mark.parametrize(
+    "url", ["", "https://h/{namespace}/{cluster}/{session}/{submission_id}", "{{ var.value.history }}/{session}"]
+)
+def test_history_servers(url: str) -> None:
+    assert KubeRayCluster(SPEC, history_url=url).history_url == url
+
+
 def test_the_url_of_a_head() -> None:
     template = "https://rays.example.com/{namespace}/{cluster}/{service}/"
     assert head_url(template, namespace="n", cluster="c", service="s") == "https://rays.example.com/n/c/s"
 
 
 def test_a_reference_is_json() -> None:
-    ref = ClusterRef("kube", "ray", "name", "uid-1", "proxy", owned=True)
+    ref = ClusterRef("kube", "ray", "name", "uid-1", "proxy", "https://h/{cluster}", owned=True)
     assert ClusterRef.from_json(json.loads(json.dumps(ref.to_json()))) == ref
     assert str(ref) == "RayJob ray/name"
 

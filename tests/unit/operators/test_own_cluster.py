@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowTaskTimeout, TaskDeferred
 
 from airflow_provider_rayjobs.exceptions import (
     RayClusterStartError,
@@ -24,7 +26,9 @@ from airflow_provider_rayjobs.following.events import JobEvent, Outcome
 from airflow_provider_rayjobs.kubernetes import connect
 from airflow_provider_rayjobs.kubernetes.calls import RAYJOBS
 from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef, KubeRayCluster
+from airflow_provider_rayjobs.kubernetes.lease import Lease
 from airflow_provider_rayjobs.kubernetes.start_event import StartEvent
+from airflow_provider_rayjobs.links import HISTORY_PAGE_XCOM, JOB_PAGE_XCOM
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 from airflow_provider_rayjobs.operators.own_cluster import CLUSTER_XCOM
 from tests.support.kube_calls import Objects
@@ -241,6 +245,51 @@ def test_a_kill_after_the_deferral_ends_the_cluster(kube: Objects) -> None:
     operator()._stop_left_behind(given)
     assert not kube.of
     operator()._stop_left_behind(given)
+
+
+HISTORY = "https://history/ray/etl-abcde/s1/job"
+
+
+@pytest.mark.parametrize(
+    ("error", "link"),
+    [
+        (None, HISTORY),
+        (RayJobFailedError("failed"), HISTORY),
+        (AirflowTaskTimeout("late"), HISTORY),
+        (TaskDeferred(trigger=None, method_name="x"), "http://head"),
+    ],
+)
+def test_the_tasks_link_leads_to_the_history_server_once_it_has_ended(error: BaseException | None, link: str) -> None:
+    given = context()
+    given["ti"].xcoms = {JOB_PAGE_XCOM: "http://head", HISTORY_PAGE_XCOM: HISTORY}
+    with suppress(*([type(error)] if error else ())), operator()._linking_history(given):
+        if error:
+            raise error
+    assert given["ti"].xcoms[JOB_PAGE_XCOM] == link
+
+
+def test_the_link_stays_if_the_job_goes_on_or_the_cluster_does() -> None:
+    permanent = RaySubmitJobOperator(task_id="t", entrypoint="true")
+    for task in (operator(wait_for_completion=False), permanent):
+        given = context()
+        given["ti"].xcoms = {JOB_PAGE_XCOM: "http://head", HISTORY_PAGE_XCOM: HISTORY}
+        task._link_to_history(given)
+        assert given["ti"].xcoms[JOB_PAGE_XCOM] == "http://head"
+
+
+def test_a_link_that_can_not_be_stored_does_not_change_the_outcome(caplog: pytest.LogCaptureFixture) -> None:
+    given = context()
+    given["ti"].xcom_pull = lambda **_: 1 / 0
+    with patch.object(RaySubmitJobOperator, "log", logging.getLogger("t")), operator()._linking_history(given):
+        pass
+    assert "The link to the history server could not be stored: ZeroDivisionError" in caplog.text
+
+
+def test_the_job_that_kuberay_saw_succeed_has_a_history(kube: Objects) -> None:
+    given, task = context(), operator()
+    task._use_cluster(replace(REF, history_url="https://history/{namespace}/{cluster}/{submission_id}"))
+    assert task._earlier_success(given, 1, Lease(kube.of[RAYJOBS, "etl"]))
+    assert given["ti"].xcoms[HISTORY_PAGE_XCOM] == "https://history/ray/etl-abcde/job"
 
 
 def test_stop_on_kill_is_about_the_job_not_about_a_cluster_without_one() -> None:

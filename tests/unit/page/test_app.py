@@ -13,8 +13,11 @@ import pytest
 
 import airflow_provider_rayjobs
 from airflow_provider_rayjobs.compat import connections, masking
+from airflow_provider_rayjobs.kubernetes.calls import RAYJOBS
+from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
 from tests.support import airflow_app, answers
 from tests.support.airflow_app import PRIVATE_DAG, add_connection, add_task, client_of, remove_connection
+from tests.support.kube_calls import Objects
 from tests.support.ports import free_port
 from tests.support.scripted_server import ScriptedRay
 
@@ -71,7 +74,7 @@ JOB_ROUTE = "/api/connections/ray_one/jobs/job-1"
 TASK_ROUTE = "/api/dags/train/job?run_id=manual__1&task_id=fit"
 ROUTES = [
     *("/", "/task", "/page.js", "/task.js", "/common.js", "/page.css"),
-    *("/api/connections", "/api/connections/ray_one/jobs", JOB_ROUTE, TASK_ROUTE),
+    *("/api/kubernetes", "/api/connections", "/api/connections/ray_one/jobs", JOB_ROUTE, TASK_ROUTE),
 ]
 
 
@@ -94,6 +97,7 @@ def test_there_are_no_other_routes_and_none_that_changes_anything(olga: TestClie
         "/api/connections/{connection_id}/jobs",
         "/api/connections/{connection_id}/jobs/{submission_id}",
         "/api/dags/{dag_id}/job",
+        "/api/kubernetes/{connection_id}/clusters",
     }
     assert set(routes) == {*ROUTES[:-3], *by_name}
     assert set.union(*routes.values()) <= {"GET", "HEAD"}
@@ -433,3 +437,84 @@ def test_a_slow_cluster_is_given_up_and_holds_up_no_other(
     assert {answer.status_code for answer in gone} == {504}
     assert ray.url in gone[0].json()["detail"]
     assert len([request for request in ray.received if request.path == "/api/jobs/"]) == 1, "all share one request"
+
+
+# Clusters that KubeRay makes
+
+
+@pytest.fixture
+def kube(app: FastAPI, scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> Iterator[Objects]:
+    """A Kubernetes that the connection "kube" names, with the cluster of a task, whose head is the scripted server."""
+    objects = Objects()
+    status = {"jobDeploymentStatus": "Running", "rayClusterName": "etl-abcde", "dashboardURL": scripted_ray.url}
+    objects.add(
+        RAYJOBS, {"metadata": {"name": "etl", "namespace": "ray"}, "spec": {"jobId": "job-1"}, "status": status}
+    )
+    monkeypatch.setattr("airflow_provider_rayjobs.kubernetes.api.KubeApi", lambda *_, **__: objects)
+    monkeypatch.setattr("airflow_provider_rayjobs.kubernetes.connect.KubeApi", lambda *_, **__: objects)
+    add_connection("kube", conn_type="kubernetes")
+    yield objects
+    remove_connection("kube")
+
+
+REF = ClusterRef("kube", "ray", "etl", "uid-1", history_url="https://h/{cluster}/{submission_id}", owned=True)
+OF_TASK = {"submission_id": "job-1", "ray_cluster": REF.to_json(), "ray_job_history": "https://h/etl-abcde/job-1"}
+CLUSTERS = "/ray-jobs/api/kubernetes/kube/clusters"
+
+
+def clusters_of(client: TestClient) -> list[tuple[str, str]]:
+    answer = client.get(CLUSTERS)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["problem"] == ""
+    return [(row["dag_id"], row["state"]) for row in answer.json()["clusters"]]
+
+
+def test_the_cluster_of_a_running_task_is_shown_to_those_who_may_read_both(app: FastAPI, kube: Objects) -> None:
+    running: dict[str, Any] = {"xcoms": OF_TASK, "states": ("running", "running"), "run_id": "manual__2"}
+    add_task("kube_a", **running)
+    add_task(PRIVATE_DAG, **running)
+    olga, paul, vera = (client_of(app, name) for name in ("olga", "paul", "vera"))
+    assert olga.get("/ray-jobs/api/kubernetes").json() == ["kube"]
+    assert set(clusters_of(olga)) == {("kube_a", "runs its job"), (PRIVATE_DAG, "runs its job")}
+    assert clusters_of(paul) == [("kube_a", "runs its job")]
+    assert vera.get("/ray-jobs/api/kubernetes").json() == []
+    assert vera.get(CLUSTERS).status_code == 403
+    calls = len(kube.calls)
+    clusters_of(olga)
+    assert len(kube.calls) == calls, "what Kubernetes said is shared"
+
+
+def test_only_connections_to_kubernetes_are_used(olga: TestClient, kube: Objects) -> None:
+    add_connection("web", conn_type="http", host="127.0.0.1")
+    for conn_id in ("web", "nowhere"):
+        assert olga.get(f"/ray-jobs/api/kubernetes/{conn_id}/clusters").status_code == 404
+    assert olga.get("/ray-jobs/api/kubernetes/kubernetes_default/clusters").json() == {"clusters": [], "problem": ""}
+    assert not kube.calls
+
+
+def test_a_task_s_job_is_shown_while_its_cluster_lives_and_then_its_history(
+    app: FastAPI, kube: Objects, scripted_ray: ScriptedRay
+) -> None:
+    olga, vera = client_of(app, "olga"), client_of(app, "vera")
+    scripted_ray.add_job("job-1", metadata=origin("kube_b"))
+    add_task("kube_b", page=f"{scripted_ray.url}/#/jobs/job-1", xcoms=OF_TASK, fields={"ray_conn_id": "ray_default"})
+    found = job_of_task(olga, "kube_b")["job"]
+    assert (found["status"], found["cluster"], found["connection"]) == ("RUNNING", "RayJob ray/etl", "kube")
+    assert found["history_url"] == "https://h/etl-abcde/job-1"
+    assert "permission to read connection 'kube'" in job_of_task(vera, "kube_b")["problem"]
+
+    kube.of.clear()
+    add_task(
+        "kube_c", page=OF_TASK["ray_job_history"], xcoms={**OF_TASK, "ray_cluster": {**REF.to_json(), "uid": "u2"}}
+    )
+    gone = job_of_task(olga, "kube_c")
+    assert gone["problem"].startswith("RayJob ray/etl is gone, with its cluster")
+    assert gone["job"]["job_url"] == gone["job"]["history_url"] == "https://h/etl-abcde/job-1"
+
+
+def test_while_the_cluster_comes_up_the_task_says_what_it_waits_for(olga: TestClient, kube: Objects) -> None:
+    kube.of[RAYJOBS, "etl"]["status"] = {"jobDeploymentStatus": "Initializing"}
+    add_task("kube_d", xcoms={key: OF_TASK[key] for key in ("submission_id", "ray_cluster")})
+    found = job_of_task(olga, "kube_d")
+    assert found["job"]["waits"]["text"].startswith("The cluster: waits: KubeRay has made no RayCluster yet")
+    assert "problem" not in found

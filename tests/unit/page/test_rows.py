@@ -48,6 +48,14 @@ def row(metadata: dict[str, str] | None = None, **fields: Any) -> dict[str, Any]
     return found
 
 
+def test_a_history_server_is_linked_if_the_cluster_has_one() -> None:
+    assert row()["history_url"] == ""
+    job = JobDetails("SUBMISSION", JobStatus.RUNNING, submission_id="a/b")
+    cluster = cluster_at("http://ray:8265", history_url="https://history/{session}/{submission_id}")
+    assert rows([job], cluster, (), "s1")[0]["history_url"] == "https://history/s1/a%2Fb"
+    assert rows([job], cluster, ())[0]["history_url"] == "", "the session is not known"
+
+
 def table(server: ScriptedRay) -> JobTable:
     return asyncio.run(newest_jobs(cluster_at(server)))
 
@@ -132,6 +140,7 @@ def test_a_row_names_the_task_and_links_to_both_sides() -> None:
         "message": "done",
         "entrypoint": "python x.py",
         "job_url": "https://ray.example/#/jobs/a",
+        "history_url": "",
         "task_url": "../dags/train/runs/manual__1/tasks/fit",
     }
 

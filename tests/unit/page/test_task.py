@@ -10,6 +10,7 @@ import pytest
 if tuple(map(int, version("apache-airflow").split(".")[:2])) < (3, 1):
     pytest.skip("Airflow's UI takes no views before 3.1", allow_module_level=True)
 
+from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
 from airflow_provider_rayjobs.page.task import TaskJob, job_of_task
 from tests.support import airflow_app
 from tests.support.airflow_app import add_task
@@ -56,3 +57,25 @@ def test_a_task_without_a_job_has_none(number: int, page: Any) -> None:
 
 def test_a_task_that_does_not_exist_has_none() -> None:
     assert job("nowhere") is None
+
+
+REF = ClusterRef("kube", "ray", "etl", "uid-1", history_url="https://h/{submission_id}", owned=True)
+HISTORY = "https://history.example/job-1"
+
+
+def test_the_job_is_found_when_its_link_leads_to_the_history_server() -> None:
+    xcoms = {"ray_job_history": HISTORY, "submission_id": "job-1", "ray_cluster": REF.to_json()}
+    add_task("moved", page=HISTORY, xcoms=xcoms)
+    assert job("moved") == TaskJob("job-1", HISTORY, "", HISTORY, REF)
+
+
+def test_while_its_cluster_comes_up_the_task_has_no_page() -> None:
+    add_task("starts", xcoms={"submission_id": "job-1", "ray_cluster": REF.to_json()})
+    assert job("starts") == TaskJob("job-1", "", "", "", REF)
+
+
+def test_the_shared_cluster_of_a_task_is_in_its_arguments() -> None:
+    add_task("shared", page=PAGE, fields={"ray_conn_id": "ray_default", "cluster": REF.to_json()})
+    assert job("shared") == TaskJob("job-1", PAGE, "ray_default", "", REF)
+    add_task("text", page=PAGE, fields={"ray_conn_id": "ray_one", "cluster": "KubeRayCluster(…)"})
+    assert job("text") == TaskJob("job-1", PAGE, "ray_one")

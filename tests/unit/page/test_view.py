@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
 
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError
 from airflow_provider_rayjobs.page import view as view_module
@@ -27,6 +28,15 @@ LOG = r"/api/v0/logs/file\?.*"
 def view_of(server: ScriptedRay, submission_id: str = "job-1", *, whole: bool = True) -> dict[str, Any]:
     cluster = cluster_at(server)
     return shown(asyncio.run(read_view(cluster, submission_id, whole=whole)), cluster)
+
+
+def test_a_history_server_is_linked_with_the_heads_session(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("job-1")
+    cluster = cluster_at(scripted_ray, history_url="https://history/{session}/{submission_id}")
+    found = shown(asyncio.run(read_view(cluster, "job-1", whole=False)), cluster)
+    session = requests.get(f"{scripted_ray.url}/api/version", timeout=5).json()["session_name"]
+    assert found["history_url"] == f"https://history/{session}/job-1"
+    assert view_of(scripted_ray)["history_url"] == ""
 
 
 def listed(*rows: dict[str, Any]) -> dict[str, Any]:

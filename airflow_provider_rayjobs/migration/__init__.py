@@ -1,0 +1,1 @@
+"""Rewrites DAG files that use another provider."""
