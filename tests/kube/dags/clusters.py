@@ -27,6 +27,7 @@ def cluster(start_timeout: float = 120, **arguments) -> KubeRayCluster:
         access="proxy",
         annotations=annotations,
         start_timeout=start_timeout,
+        history_url="https://history.example/{namespace}/{cluster}/{session}/{submission_id}",
         **arguments,
     )
 
