@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_rayjobs.links import JOB_PAGE_XCOM
 from tests.kube.clusters import PLAY, UNSCHEDULABLE
 from tests.kube.dying_try import ROLE_OF_THE_DOCS
 from tests.support.airflow_env import AirflowEnv
@@ -84,6 +85,11 @@ def test_a_task_runs_on_its_own_cluster(
     assert "hello from the driver" in log
     assert "Made RayJob" in log
     assert "SUCCEEDED after" in log
+    (job,) = rayjobs(access)
+    names = f"{access.namespace}/{job['status']['rayClusterName']}/session_"
+    link = airflow.xcom(dag_id, "plain", "job", key=JOB_PAGE_XCOM)
+    assert link.startswith(f"https://history.example/{names}")
+    assert link.endswith(f"/{job['spec']['jobId']}")
 
 
 @BOTH

@@ -19,7 +19,7 @@ headGroupSpec:
 """
 
 
-def cluster(start_timeout: float = 120) -> KubeRayCluster:
+def cluster(start_timeout: float = 120, **arguments) -> KubeRayCluster:
     annotations = {"bench/play": "{{ dag_run.conf.get('play', '') }}"}
     return KubeRayCluster(
         SPEC,
@@ -27,6 +27,8 @@ def cluster(start_timeout: float = 120) -> KubeRayCluster:
         access="proxy",
         annotations=annotations,
         start_timeout=start_timeout,
+        history_url="https://history.example/{namespace}/{cluster}/{session}/{submission_id}",
+        **arguments,
     )
 
 
