@@ -3,7 +3,8 @@ The page "Ray jobs" and the view of one task's job: a web application in Airflow
 routes.
 
 All routes need an Airflow login and are read-only. A user sees the connections that they may read in Airflow. Of the
-jobs, a user sees those of the DAGs that they may read, and those that no DAG submitted.
+jobs, a user sees those of the DAGs that they may read, and those that no DAG submitted. Of a job, a user sees the log
+and Ray's message, which quotes the log, only if they may read the logs of its DAG.
 """
 
 import asyncio
@@ -17,7 +18,11 @@ from typing import Annotated, Any, TypeVar
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
-from airflow.api_fastapi.auth.managers.models.resource_details import ConnectionDetails, DagAccessEntity
+from airflow.api_fastapi.auth.managers.models.resource_details import (
+    ConnectionDetails,
+    DagAccessEntity,
+    DagDetails,
+)
 from airflow.api_fastapi.core_api.security import get_user, requires_access_connection, requires_access_dag
 from airflow.models.connection import Connection
 from airflow.models.dag import DagModel
@@ -176,7 +181,7 @@ def create_app() -> FastAPI:
     async def _job(connection_id: str, submission_id: str, user: User) -> dict[str, Any]:
         cluster = await run_in_threadpool(_cluster, connection_id)
         found = await answers.view(cluster, submission_id, whole=False)
-        return await run_in_threadpool(_shown_job, cluster.connection, found, user)
+        return await run_in_threadpool(_shown_job, cluster.connection, found, user, set())
 
     @app.get("/api/dags/{dag_id}/job", dependencies=[may_read_tasks])
     async def _job_of_task(dag_id: str, run_id: str, task_id: str, user: User, map_index: int = -1) -> dict[str, Any]:
@@ -185,7 +190,7 @@ def create_app() -> FastAPI:
             return {"job": None}
         job = _stored_job(named)
         try:
-            await _view_task(answers, named, user, job)
+            await _view_task(answers, dag_id, named, user, job)
         except HTTPException as e:
             return {"job": safe_value(job), "problem": e.detail}
         return {"job": safe_value(job)}
@@ -222,7 +227,7 @@ def _stored_job(named: task.TaskJob) -> dict[str, Any]:
     return job
 
 
-async def _view_task(answers: _Answers, named: task.TaskJob, user: BaseUser, job: dict[str, Any]) -> None:
+async def _view_task(answers: _Answers, dag_id: str, named: task.TaskJob, user: BaseUser, job: dict[str, Any]) -> None:
     """
     Add what can be read about a task's job.
 
@@ -240,7 +245,7 @@ async def _view_task(answers: _Answers, named: task.TaskJob, user: BaseUser, job
         cluster = await answers.head(named.cluster, kubernetes)
     job["connection"] = cluster.connection.conn_id
     found = await answers.view(cluster, named.submission_id, whole=True)
-    job |= await run_in_threadpool(_shown_job, cluster.connection, found, user)
+    job |= await run_in_threadpool(_shown_job, cluster.connection, found, user, {dag_id})
 
 
 def _file_route(name: str) -> Any:
@@ -353,6 +358,24 @@ def _readable(dag_ids: set[str], user: BaseUser) -> set[str]:
     return readable
 
 
+def _with_logs(dag_ids: set[str], user: BaseUser) -> set[str]:
+    """Return the DAGs whose logs the user may read. One request if these are all, which is the usual case."""
+    manager = get_auth_manager()
+
+    def may_read(ids: set[str]) -> bool:
+        requests: list[Any] = [
+            {
+                "method": "GET",
+                "access_entity": DagAccessEntity.TASK_LOGS,
+                "details": DagDetails(id=dag_id, team_name=_team(DagModel, dag_id)),
+            }
+            for dag_id in ids
+        ]
+        return manager.batch_is_authorized_dag(requests, user=user)
+
+    return set(dag_ids) if may_read(dag_ids) else {dag_id for dag_id in dag_ids if may_read({dag_id})}
+
+
 # Jobs
 
 
@@ -399,7 +422,7 @@ def _shown(cluster: ClusterConnection, table: rows.JobTable, user: BaseUser) -> 
         "on_record": table.number,
         "malformed": table.malformed,
         "limit": rows.MAX_JOBS,
-        "jobs": rows.rows(table.jobs, cluster, readable, session),
+        "jobs": rows.rows(table.jobs, cluster, readable, session, _with_logs(readable, user)),
     }
 
 
@@ -408,8 +431,17 @@ def _shown_clusters(clusters: list[made.MadeCluster], looked: made.Looked, user:
     return made.shown([one for one in clusters if one.dag_id in readable], looked, public)
 
 
-def _shown_job(cluster: ClusterConnection, found: view.JobView, user: BaseUser) -> dict[str, Any]:
+def _shown_job(
+    cluster: ClusterConnection, found: view.JobView, user: BaseUser, further_dags: set[str]
+) -> dict[str, Any]:
+    """
+    Return a job as JSON.
+
+    :param further_dags: DAGs whose logs the user must be allowed to read to see the job's, beside its own DAG.
+    :raises HTTPException: the user may not read the job's DAG.
+    """
     dags = rows.dag_ids([found.job])
     if not dags <= _readable(dags, user):
         raise HTTPException(403, "You don't have permission to read the DAG of this job.")
-    return view.shown(found, cluster)
+    dags |= further_dags
+    return view.shown(found, cluster, with_log=dags == _with_logs(dags, user))

@@ -165,6 +165,7 @@ def rows(
     cluster: ClusterConnection,
     readable_dags: Collection[str],
     session: str | None = None,
+    dags_with_logs: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """
     Return the page's data for each job. Call it in a thread: masking would block an event loop.
@@ -173,13 +174,20 @@ def rows(
     :param cluster: their cluster.
     :param readable_dags: DAGs whose jobs may be shown. Jobs without a DAG are always shown.
     :param session: name of the head's session, if it is known; for links to the history server.
+    :param dags_with_logs: DAGs whose logs may be shown, and so the messages of their jobs, which quote the logs.
     """
     deployment = cluster.deployment or derived_deployment()
-    readable = {"", *readable_dags}
-    return [_row(job, cluster, deployment, session) for job in jobs if job.metadata.get(keys.DAG_ID, "") in readable]
+    readable, with_logs = {"", *readable_dags}, {"", *dags_with_logs}
+    return [
+        _row(job, cluster, deployment, session, with_message=dag_id in with_logs)
+        for job in jobs
+        if (dag_id := job.metadata.get(keys.DAG_ID, "")) in readable
+    ]
 
 
-def _row(job: JobDetails, cluster: ClusterConnection, deployment: str, session: str | None) -> dict[str, Any]:
+def _row(
+    job: JobDetails, cluster: ClusterConnection, deployment: str, session: str | None, *, with_message: bool
+) -> dict[str, Any]:
     metadata = job.metadata
     dag_id, run_id, task_id = (metadata.get(key, "") for key in (keys.DAG_ID, keys.RUN_ID, keys.TASK_ID))
     digits = metadata.get(keys.MAP_INDEX, "")
@@ -195,8 +203,8 @@ def _row(job: JobDetails, cluster: ClusterConnection, deployment: str, session: 
         "try_number": metadata.get(keys.TRY_NUMBER, ""),
         "started": job.start_time,
         "ended": job.end_time,
-        "message": without_logins(public(job.message or ""))[:MAX_TEXT],
-        "entrypoint": public(job.entrypoint)[:MAX_TEXT],
+        "message": without_logins(public(job.message or ""))[:MAX_TEXT] if with_message else "",
+        "entrypoint": without_logins(public(job.entrypoint))[:MAX_TEXT],
         "job_url": cluster.job_page(str(job.submission_id)),
         "history_url": cluster.history_page(str(job.submission_id), session),
         "task_url": task_path(dag_id, run_id, task_id, map_index) if _is_here(job, deployment) else None,

@@ -45,6 +45,10 @@ TAIL_LIMIT = 2**20
 MAX_PROBLEM = 2000
 
 
+#: Replaces a log that the user may not read.
+NO_LOG = "You don't have permission to read the logs of this DAG."
+
+
 @dataclass
 class Part:
     """
@@ -163,8 +167,12 @@ def running_since(submission_id: str) -> Flow[int | None]:
     return started if started > 0 else None
 
 
-def shown(view: JobView, cluster: ClusterConnection) -> dict[str, Any]:
-    """Return a view as JSON, without secrets. Call it in a thread: masking would block an event loop."""
+def shown(view: JobView, cluster: ClusterConnection, *, with_log: bool = True) -> dict[str, Any]:
+    """
+    Return a view as JSON, without secrets. Call it in a thread: masking would block an event loop.
+
+    :param with_log: whether to show the log, and what quotes it: Ray's message, the errors of tasks and the progress.
+    """
     job, hide = view.job, public_for(view.job)
     pending = job.status is JobStatus.PENDING
     found: dict[str, Any] = {
@@ -189,6 +197,8 @@ def shown(view: JobView, cluster: ClusterConnection) -> dict[str, Any]:
         "failure": _told(view.failure, _failure_text),
         **_tail(view.log, hide),
     }
+    if not with_log:
+        found |= {"message": "", "failure": None, "log": {"problem": NO_LOG}, "progress": None}
     safe: dict[str, Any] = safe_value(found)
     return safe
 

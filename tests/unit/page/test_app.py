@@ -355,6 +355,31 @@ def test_the_view_is_for_those_who_may_read_the_task_the_connection_and_the_jobs
     assert "permission to read connection 'ray_one'" in job_of_task(vera, "view_f")["problem"]
 
 
+def test_logs_and_messages_are_for_those_who_may_read_task_logs(
+    app: FastAPI, olga: TestClient, ray: ScriptedRay
+) -> None:
+    add_task("view_g", page=f"{ray.url}/#/jobs/job-1", fields={"ray_conn_id": "ray_one"})
+    ray.add_job("job-1", "FAILED", message="hush", metadata=origin("view_g"), entrypoint="python x.py").log = ["hush\n"]
+    ray.add_job("by-hand", "FAILED", message="mine")
+    nora = client_of(app, "nora")
+    for client, shown in ((olga, True), (nora, False)):
+        job = job_of_task(client, "view_g")["job"]
+        assert (job["status"], job["entrypoint"]) == ("FAILED", "python x.py")
+        row = next(row for row in jobs_of(client) if row["submission_id"] == "job-1")
+        details = details_of(client, "job-1").json()
+        assert [one["message"] == "hush" for one in (job, row, details)] == [shown] * 3
+        assert ("hush" in json.dumps([job, row, details])) is shown
+        assert details_of(client, "by-hand").json()["message"] == "mine"
+    assert job["log"] == {"problem": "You don't have permission to read the logs of this DAG."}
+    assert (job["failure"], job["progress"]) == (None, None)
+
+
+def test_the_log_of_a_job_without_a_dag_is_for_those_who_may_read_the_task_s(app: FastAPI, ray: ScriptedRay) -> None:
+    add_task("view_h", page=f"{ray.url}/#/jobs/job-1", fields={"ray_conn_id": "ray_one"})
+    ray.add_job("job-1").log = ["hush\n"]
+    assert "hush" not in json.dumps(job_of_task(client_of(app, "nora"), "view_h"))
+
+
 def test_views_of_a_slow_cluster_are_bounded_and_shared(
     app: FastAPI, ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:

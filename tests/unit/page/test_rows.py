@@ -44,7 +44,7 @@ def row(metadata: dict[str, str] | None = None, **fields: Any) -> dict[str, Any]
     """Return the row of one job."""
     given = {"submission_id": "a", **fields}
     job = JobDetails("SUBMISSION", JobStatus.RUNNING, metadata=TASK if metadata is None else metadata, **given)
-    (found,) = rows([job], CLUSTER, {"train"})
+    (found,) = rows([job], CLUSTER, {"train"}, dags_with_logs={"train"})
     return found
 
 
@@ -123,6 +123,15 @@ def test_only_jobs_of_readable_dags_and_of_none_are_shown() -> None:
     assert [one["submission_id"] for one in rows(jobs, CLUSTER, set())] == ["by-hand"]
 
 
+def test_messages_of_a_dag_are_shown_only_with_its_logs() -> None:
+    jobs = [
+        JobDetails("SUBMISSION", JobStatus.FAILED, message="hush", metadata={"airflow_dag_id": dag} if dag else {})
+        for dag in ("train", "", "other")
+    ]
+    dags = {"train", "other"}
+    assert [one["message"] for one in rows(jobs, CLUSTER, dags, dags_with_logs={"other"})] == ["", "hush", "hush"]
+
+
 # What is told of each
 
 
@@ -179,6 +188,7 @@ def test_texts_are_cut_after_the_secrets_were_taken_out() -> None:
     )
     assert found["message"] == "m" * (MAX_TEXT - 5) + "***re"
     assert len(found["entrypoint"]) == MAX_TEXT
+    assert found["entrypoint"].startswith("see http://***@host ")
 
 
 def test_a_failed_job_tells_ray_s_word_and_the_error(scripted_ray: ScriptedRay) -> None:
