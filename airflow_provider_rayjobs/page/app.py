@@ -37,11 +37,11 @@ from sqlalchemy import select
 from airflow_provider_rayjobs.cluster.connection import ClusterConnection
 from airflow_provider_rayjobs.compat.connections import load_cluster
 from airflow_provider_rayjobs.compat.masking import public, register_cluster
-from airflow_provider_rayjobs.exceptions import RayJobsError
+from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayJobsError
 from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.kubernetes.cluster import DEFAULT_KUBERNETES_CONN_ID, ClusterRef
 from airflow_provider_rayjobs.page import made, rows, task, view
-from airflow_provider_rayjobs.page.shared import SharedReads
+from airflow_provider_rayjobs.page.shared import Cost, SharedReads
 from airflow_provider_rayjobs.text.safe_text import safe_value
 
 T = TypeVar("T")
@@ -60,6 +60,7 @@ FILES = {
 MAX_READERS = 2
 
 #: Maximum seconds to wait for a turn to read a job, and then to read it.
+TURN_TIMEOUT = 25.0
 VIEW_TIMEOUT = 25.0
 
 #: Type of the connections to Kubernetes.
@@ -118,7 +119,7 @@ class _Answers:
 
         :raises HTTPException: they can't be read.
         """
-        return _unless_failed(await self._tables.get(cluster.key, lambda: _newest_jobs(cluster.connection)))
+        return _unless_failed(await self._tables.get(cluster.key, partial(_newest_jobs, cluster.connection)))
 
     async def view(self, cluster: _Cluster, submission_id: str, *, whole: bool) -> view.JobView:
         """
@@ -128,7 +129,7 @@ class _Answers:
         """
         turn = self._turns[cluster.connection.conn_id]
         read = partial(_view, cluster.connection, turn, submission_id, whole=whole)
-        return _unless_failed(await self._views.get((cluster.key, submission_id, whole), read))
+        return _unless_failed(await self._views.get((cluster.key, submission_id, whole), read, cluster.key))
 
     async def head(self, ref: ClusterRef, kubernetes: _Kubernetes) -> _Cluster:
         """
@@ -141,7 +142,10 @@ class _Answers:
 
     async def made(self, refs: tuple[ClusterRef, ...], kubernetes: _Kubernetes) -> made.Looked:
         """Return what Kubernetes says of clusters."""
-        look = partial(run_in_threadpool, made.look_at, refs, kubernetes.connection)
+
+        async def look(_: Cost) -> made.Looked:
+            return await run_in_threadpool(made.look_at, refs, kubernetes.connection)
+
         return await self._made.get((kubernetes.key, refs), look)
 
 
@@ -379,36 +383,51 @@ def _with_logs(dag_ids: set[str], user: BaseUser) -> set[str]:
 # Jobs
 
 
-async def _newest_jobs(cluster: ClusterConnection) -> rows.JobTable | _Failure:
+async def _newest_jobs(cluster: ClusterConnection, cost: Cost) -> rows.JobTable | _Failure:
     try:
         return await rows.newest_jobs(cluster)
     except RayJobsError as e:
-        return _Failure(502, view.problem(str(e)))
+        return _failure(e, cost)
     except TimeoutError:
         return _Failure(504, f"{cluster.address}: no complete list of jobs within {rows.LIST_TIMEOUT:.0f} s")
 
 
-async def _head(ref: ClusterRef, kubernetes: _Kubernetes) -> _Cluster | _Failure:
+def _failure(e: RayJobsError | ValueError, cost: Cost) -> _Failure:
+    if isinstance(e, RayClusterUnreachableError) and not e.maybe_sent:
+        cost.drop()
+    return _Failure(502, view.problem(str(e)))
+
+
+async def _head(ref: ClusterRef, kubernetes: _Kubernetes, cost: Cost) -> _Cluster | _Failure:
     try:
         async with asyncio.timeout(VIEW_TIMEOUT):
             cluster = await run_in_threadpool(made.reach, ref, kubernetes.connection)
     except RayJobsError as e:
-        return _Failure(502, view.problem(str(e)))
+        return _failure(e, cost)
     except TimeoutError:
         return _Failure(504, f"{ref}: no answer within {VIEW_TIMEOUT:.0f} s")
     return _Cluster(cluster, f"{kubernetes.key} {ref.uid}")
 
 
 async def _view(
-    cluster: ClusterConnection, turn: asyncio.Semaphore, submission_id: str, *, whole: bool
+    cluster: ClusterConnection, turn: asyncio.Semaphore, submission_id: str, cost: Cost, *, whole: bool
 ) -> view.JobView | _Failure:
     try:
-        async with asyncio.timeout(VIEW_TIMEOUT), turn:
+        async with asyncio.timeout(TURN_TIMEOUT):
+            await turn.acquire()
+    except TimeoutError:
+        cost.drop()
+        return _Failure(503, f"{cluster.address}: too many jobs are being read; try again")
+    cost.begin()
+    try:
+        async with asyncio.timeout(VIEW_TIMEOUT):
             return await view.read_view(cluster, submission_id, whole=whole)
     except (RayJobsError, ValueError) as e:  # no job can have this id
-        return _Failure(502, view.problem(str(e)))
+        return _failure(e, cost)
     except TimeoutError:
         return _Failure(504, f"{cluster.address}: no answer within {VIEW_TIMEOUT:.0f} s")
+    finally:
+        turn.release()
 
 
 def _shown(cluster: ClusterConnection, table: rows.JobTable, user: BaseUser) -> dict[str, Any]:

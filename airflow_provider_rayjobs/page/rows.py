@@ -37,8 +37,10 @@ MAX_JOBS = 2000
 #: Maximum seconds to wait for a cluster's list.
 LIST_TIMEOUT = 20.0
 
-#: Maximum seconds to wait for what a cluster says of itself, while its list is read.
+#: Seconds to wait for what a cluster says of itself, at least, and after its list is complete: whoever waits for a slow
+#: list can wait for that, too.
 FACTS_TIMEOUT = 5.0
+FACTS_GRACE = 1.0
 
 #: Maximum number of characters of a message or an entrypoint in the table. The whole text is read on demand.
 MAX_TEXT = 300
@@ -98,30 +100,37 @@ async def newest_jobs(cluster: ClusterConnection) -> JobTable:
         if job.submission_id is None:  # a driver, which was not submitted as a job
             return
         table.number += 1
-        push = heapq.heappush if len(newest) < MAX_JOBS else heapq.heappushpop
-        push(newest, (job.start_time or 0, table.number, _shortened(job)))
+        place = (job.start_time or 0, table.number)
+        if len(newest) < MAX_JOBS:
+            heapq.heappush(newest, (*place, _shortened(job)))
+        elif place > newest[0][:2]:  # shortening costs more than all else, so the others are left as they are
+            heapq.heapreplace(newest, (*place, _shortened(job)))
 
     transport = AiohttpTransport(cluster)
-    facts = asyncio.gather(_known(transport, get_version()), _known(transport, cluster_resources()))
+    version = asyncio.ensure_future(_known(transport, get_version()))
+    resources = asyncio.ensure_future(_known(transport, cluster_resources()))
+    began = time.monotonic()
     try:
         async with asyncio.timeout(LIST_TIMEOUT):
             await transport.run(read_list(lambda: take, repeatable=False))
         table.read_at = int(time.time() * 1000)
-        table.version, table.resources = await facts
+        await asyncio.wait((version, resources), timeout=max(FACTS_GRACE, began + FACTS_TIMEOUT - time.monotonic()))
+        table.version = version.result() if version.done() else None
+        table.resources = resources.result() if resources.done() else None
     finally:
-        facts.cancel()
-        await asyncio.gather(facts, return_exceptions=True)
+        version.cancel()
+        resources.cancel()
+        await asyncio.gather(version, resources, return_exceptions=True)
         await transport.close()
     table.jobs = [job for _, _, job in sorted(newest, reverse=True)]
     return table
 
 
 async def _known(transport: AiohttpTransport, flow: Flow[T]) -> T | None:
-    """Return what a cluster says of itself; None if it does not say, in time."""
+    """Return what a cluster says of itself; None if it does not say."""
     try:
-        async with asyncio.timeout(FACTS_TIMEOUT):
-            return await transport.run(flow)
-    except (RayJobsError, TimeoutError):
+        return await transport.run(flow)
+    except RayJobsError:
         return None
 
 

@@ -396,6 +396,24 @@ def test_views_of_a_slow_cluster_are_bounded_and_shared(
     assert all(later - earlier > 1.0 for earlier, later in zip(times, times[MAX_READERS:], strict=False))
 
 
+def test_a_job_that_gets_no_turn_says_so_and_not_that_the_cluster_is_slow(
+    app: FastAPI, ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_rayjobs.page.app.TURN_TIMEOUT", 0.5)
+    monkeypatch.setattr("airflow_provider_rayjobs.page.shared.SHORTEST_HOLD", 0.1)
+    ray.add_job("job-3")
+    ray.script("GET", "/api/jobs/job-[12]", answers.default(delay=3), forever=True)
+    with client_of(app, "olga") as client, ThreadPoolExecutor() as threads:
+        slow = [threads.submit(details_of, client, name) for name in ("job-1", "job-2")]
+        ray.wait_for(lambda: len(ray.received) == 2)
+        refused = details_of(client, "job-3")
+        assert [one.result().status_code for one in slow] == [502, 502], "there are no such jobs"
+        again = details_of(client, "job-3")
+    assert refused.status_code == 503
+    assert refused.json()["detail"] == f"{ray.url}: too many jobs are being read; try again"
+    assert again.status_code == 200, "the refusal is not kept"
+
+
 def test_open_pages_cost_a_head_no_more_than_one(app: FastAPI, olga: TestClient, ray: ScriptedRay) -> None:
     ray.add_job("job-1")
     paul = client_of(app, "paul")

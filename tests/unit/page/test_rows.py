@@ -106,6 +106,26 @@ def test_a_cluster_that_says_nothing_of_itself_still_shows_its_jobs(
     assert amounts(found.resources) is None
 
 
+def test_who_waits_for_a_slow_list_waits_for_the_facts_too(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows_module, "FACTS_TIMEOUT", 0.2)
+    scripted_ray.script("GET", "/api/jobs/", answers.default(delay=0.8))
+    scripted_ray.script("GET", "/api/version", answers.default(delay=1))
+    found = table(scripted_ray)
+    assert found.version is not None
+    assert found.version.session_name == scripted_ray.session_name
+
+
+def test_only_jobs_that_are_kept_are_shortened(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    shortened = []
+    monkeypatch.setattr(rows_module, "MAX_JOBS", 2)
+    monkeypatch.setattr(rows_module, "_shortened", lambda job: shortened.append(job.submission_id) or job)
+    for number in range(10):
+        scripted_ray.add_job(f"j{number}", start_time=1000 - number)
+    assert [job.submission_id for job in table(scripted_ray).jobs] == ["j0", "j1"] == shortened
+
+
 @pytest.mark.parametrize("amount", [float("inf"), float("nan")])
 def test_an_amount_that_is_no_number_is_left_out(amount: float) -> None:
     found = amounts(ClusterResources(({"CPU": (amount, 1.0), "GPU": (0.0, 1.0)}, {})))
