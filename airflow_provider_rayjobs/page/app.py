@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from weakref import WeakValueDictionary
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
@@ -29,7 +30,7 @@ from airflow.models.dag import DagModel
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, conf
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow.utils.session import create_session
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from sqlalchemy import select
@@ -78,6 +79,9 @@ HEADERS = {
 
 User = Annotated[BaseUser, Depends(get_user)]
 
+#: Index of a task instance; Airflow's database takes no larger one.
+MapIndex = Annotated[int, Query(ge=-1, le=2**31 - 1)]
+
 
 @dataclass(frozen=True)
 class _Cluster:
@@ -111,7 +115,7 @@ class _Answers:
         self._views: SharedReads[view.JobView | _Failure] = SharedReads()
         self._heads: SharedReads[_Cluster | _Failure] = SharedReads()
         self._made: SharedReads[made.Looked] = SharedReads()
-        self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(MAX_READERS))
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by cluster, while it is read
 
     async def table(self, cluster: _Cluster) -> rows.JobTable:
         """
@@ -127,7 +131,7 @@ class _Answers:
 
         :raises HTTPException: it can't be read.
         """
-        turn = self._turns[cluster.connection.conn_id]
+        turn = self._turns.setdefault(cluster.key, asyncio.Semaphore(MAX_READERS))
         read = partial(_view, cluster.connection, turn, submission_id, whole=whole)
         return _unless_failed(await self._views.get((cluster.key, submission_id, whole), read, cluster.key))
 
@@ -188,10 +192,14 @@ def create_app() -> FastAPI:
         return await run_in_threadpool(_shown_job, cluster.connection, found, user, set())
 
     @app.get("/api/dags/{dag_id}/job", dependencies=[may_read_tasks])
-    async def _job_of_task(dag_id: str, run_id: str, task_id: str, user: User, map_index: int = -1) -> dict[str, Any]:
+    async def _job_of_task(
+        dag_id: str, run_id: str, task_id: str, user: User, map_index: MapIndex = -1, settled: str = ""
+    ) -> dict[str, Any]:
         named = await run_in_threadpool(task.job_of_task, dag_id, run_id, task_id, map_index)
         if named is None:
             return {"job": None}
+        if named.submission_id == settled:  # the viewer has all of it
+            return {"unchanged": True}
         job = _stored_job(named)
         try:
             await _view_task(answers, dag_id, named, user, job)

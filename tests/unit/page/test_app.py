@@ -322,6 +322,20 @@ def test_without_rendered_arguments_the_connection_is_found_by_the_page(olga: Te
     }
 
 
+def test_a_job_that_the_viewer_has_whole_is_not_read_again(olga: TestClient, ray: ScriptedRay) -> None:
+    add_task("view_i", page=f"{ray.url}/#/jobs/job-1", fields={"ray_conn_id": "ray_one"})
+    ray.add_job("job-1", "SUCCEEDED")
+    assert job_of_task(olga, "view_i", settled="job-1") == {"unchanged": True}
+    assert not ray.received
+    assert job_of_task(olga, "view_i", settled="an-earlier-try")["job"]["status"] == "SUCCEEDED"
+
+
+@pytest.mark.parametrize("index", [-2, 2**31, "x"])
+def test_a_map_index_that_no_task_has_is_refused(olga: TestClient, index: object) -> None:
+    query = {"run_id": "manual__1", "task_id": "fit", "map_index": str(index)}
+    assert olga.get("/ray-jobs/api/dags/train/job", params=query).status_code == 422
+
+
 def test_a_task_without_a_job_says_so(olga: TestClient) -> None:
     add_task("view_d")
     assert job_of_task(olga, "view_d") == {"job": None}
