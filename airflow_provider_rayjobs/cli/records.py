@@ -15,6 +15,7 @@ from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.client.runtime_env import public_runtime_env
 from airflow_provider_rayjobs.compat.masking import public_for
 from airflow_provider_rayjobs.jobs import JobStatus
+from airflow_provider_rayjobs.text.ray_messages import LOGS_FOLLOW
 from airflow_provider_rayjobs.text.safe_text import for_terminal, without_logins
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ LEAST_ROOM = 20
 
 #: The columns of ``list --output plain``. The last one may contain blanks.
 PLAIN = ("submission_id", "status", "start_time", "duration", "dag_id", "run_id", "task_id", "entrypoint")
-
-#: Ray writes this between the error of a failed job and up to 20,000 characters of its output.
-_LOGS_FOLLOW = ", last available logs"
 
 
 def record_of(job: JobDetails) -> dict[str, Any]:
@@ -98,7 +96,7 @@ def list_lines(jobs: Iterable[JobDetails], width: int | None) -> Iterator[str]:
         if record:
             yield f"  {_line(record['submission_id'])}"
         if record.get("message") and status == JobStatus.FAILED:
-            first = record["message"].strip().partition("\n")[0].partition(_LOGS_FOLLOW)[0]
+            first = record["message"].strip().partition("\n")[0].partition(LOGS_FOLLOW)[0]
             yield f"  {_cut(first, (width or LONGEST_TEXT) - 2)}"
 
 

@@ -19,6 +19,7 @@ from airflow_provider_rayjobs.compat.connections import derived_deployment
 from airflow_provider_rayjobs.compat.masking import public_for
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.jobs import JobDetails
+from airflow_provider_rayjobs.text.ray_messages import first_and_last_line
 from airflow_provider_rayjobs.text.safe_text import safe_value, without_logins
 
 if TYPE_CHECKING:
@@ -53,9 +54,6 @@ MAX_ENVIRONMENT = 20_000
 
 #: Replaces the texts of a job that has more.
 WITHHELD = "(not shown: this job's runtime_env is too large to search for secrets)"
-
-#: Ray writes this between a failed job's error and up to 20,000 characters of its output.
-_LOGS_FOLLOW = ", last available logs"
 
 
 @dataclass
@@ -152,16 +150,8 @@ def _shortened(job: JobDetails) -> JobDetails:
     if len(json.dumps([job.runtime_env, job.metadata])) > MAX_ENVIRONMENT:
         origin = {key: text for key, text in job.metadata.items() if key.startswith(keys.PREFIX) and len(text) < 1000}
         return replace(job, message=WITHHELD, entrypoint=WITHHELD, runtime_env={}, metadata=origin)
-    message = _first_and_last_line(job.message or "")[:MAX_SEARCHED_TEXT]
+    message = first_and_last_line(job.message or "")[:MAX_SEARCHED_TEXT]
     return replace(job, message=message, entrypoint=job.entrypoint[:MAX_SEARCHED_TEXT])
-
-
-def _first_and_last_line(message: str) -> str:
-    """Return the first and the last line of a message. For a failed job these are Ray's summary and the error."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    if len(lines) < 2:
-        return "".join(lines)
-    return f"{lines[0].partition(_LOGS_FOLLOW)[0]} … {lines[-1]}"
 
 
 def dag_ids(jobs: Collection[JobDetails]) -> set[str]:
