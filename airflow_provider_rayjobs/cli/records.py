@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from dataclasses import asdict
@@ -42,13 +43,14 @@ def record_of(job: JobDetails) -> dict[str, Any]:
     of a job that has not ended is its duration so far.
     """
     public = public_for(job)
-    end = job.end_time or time.time() * 1000
+    end = job.end_time or (None if job.status.is_terminal else time.time() * 1000)
+    duration = None if job.start_time is None or end is None else max(round((end - job.start_time) / 1000, 1), 0.0)
     return {
         "submission_id": job.submission_id,
         "status": str(job.status),
         "start_time": job.start_time,
         "end_time": job.end_time,
-        "duration": None if job.start_time is None else max(round((end - job.start_time) / 1000, 1), 0.0),
+        "duration": duration,
         "driver_exit_code": job.driver_exit_code,
         "error_type": job.error_type,
         "dag_id": job.metadata.get(keys.DAG_ID),
@@ -195,9 +197,18 @@ def span(seconds: float | None) -> str:
 def print_for_scripts(records: list[dict[str, Any]], output: str, out: TextIO) -> None:
     """Print records as ``json`` or ``yaml``; numbers stay numbers."""
     if output == "json":
-        json.dump(records, out, indent=2)
+        json.dump(_json_values(records), out, indent=2, allow_nan=False)
         out.write("\n")
         return
     from airflow.utils import yaml
 
     out.write(yaml.dump(records, sort_keys=False))
+
+
+def _json_values(value: Any) -> Any:
+    """Return a value without NaN and infinity, which JSON does not have, but Python's ``json`` reads and writes."""
+    if isinstance(value, dict):
+        return {key: _json_values(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_values(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -467,6 +467,8 @@ def _shown_job(
     :param further_dags: DAGs whose logs the user must be allowed to read to see the job's, beside its own DAG.
     :raises HTTPException: the user may not read the job's DAG.
     """
+    if found.job.submission_id is None:  # a driver, which Ray finds by its job id, but the table does not list
+        raise HTTPException(404, "This job was not submitted to Ray.")
     dags = rows.dag_ids([found.job])
     if not dags <= _readable(dags, user):
         raise HTTPException(403, "You don't have permission to read the DAG of this job.")

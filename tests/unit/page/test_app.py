@@ -330,6 +330,14 @@ def test_a_job_that_the_viewer_has_whole_is_not_read_again(olga: TestClient, ray
     assert job_of_task(olga, "view_i", settled="an-earlier-try")["job"]["status"] == "SUCCEEDED"
 
 
+def test_a_driver_that_was_not_submitted_has_no_details(olga: TestClient, ray: ScriptedRay) -> None:
+    driver = {"type": "DRIVER", "status": "RUNNING", "job_id": "01000000", "submission_id": None, "entrypoint": "hush"}
+    ray.script("GET", "/api/jobs/01000000", answers.as_json(driver))
+    refused = details_of(olga, "01000000")
+    assert refused.status_code == 404
+    assert "hush" not in refused.text
+
+
 @pytest.mark.parametrize("index", [-2, 2**31, "x"])
 def test_a_map_index_that_no_task_has_is_refused(olga: TestClient, index: object) -> None:
     query = {"run_id": "manual__1", "task_id": "fit", "map_index": str(index)}
