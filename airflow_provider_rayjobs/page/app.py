@@ -107,17 +107,26 @@ class _Failure:
     reason: str
 
 
+@dataclass(frozen=True)
+class _Table:
+    """A cluster's table, of which each user sees a part."""
+
+    head: dict[str, Any]
+    rows: list[rows.Row]
+    dag_ids: set[str]
+
+
 class _Answers:
     """What clusters have answered; shared by all users, so it is filtered before it is shown."""
 
     def __init__(self) -> None:
-        self._tables: SharedReads[rows.JobTable | _Failure] = SharedReads()
+        self._tables: SharedReads[_Table | _Failure] = SharedReads()
         self._views: SharedReads[view.JobView | _Failure] = SharedReads()
         self._heads: SharedReads[_Cluster | _Failure] = SharedReads()
         self._made: SharedReads[made.Looked] = SharedReads()
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by cluster, while it is read
 
-    async def table(self, cluster: _Cluster) -> rows.JobTable:
+    async def table(self, cluster: _Cluster) -> _Table:
         """
         Return the newest jobs of a cluster.
 
@@ -183,7 +192,7 @@ def create_app() -> FastAPI:
     async def _jobs(connection_id: str, user: User) -> dict[str, Any]:
         cluster = await run_in_threadpool(_cluster, connection_id)
         table = await answers.table(cluster)
-        return await run_in_threadpool(_shown, cluster.connection, table, user)
+        return await run_in_threadpool(_shown, table, user)
 
     @app.get("/api/connections/{connection_id}/jobs/{submission_id}", dependencies=may_read_jobs)
     async def _job(connection_id: str, submission_id: str, user: User) -> dict[str, Any]:
@@ -391,13 +400,15 @@ def _with_logs(dag_ids: set[str], user: BaseUser) -> set[str]:
 # Jobs
 
 
-async def _newest_jobs(cluster: ClusterConnection, cost: Cost) -> rows.JobTable | _Failure:
+async def _newest_jobs(cluster: ClusterConnection, cost: Cost) -> _Table | _Failure:
     try:
-        return await rows.newest_jobs(cluster)
+        table = await rows.newest_jobs(cluster)
     except RayJobsError as e:
         return _failure(e, cost)
     except TimeoutError:
         return _Failure(504, f"{cluster.address}: no complete list of jobs within {rows.LIST_TIMEOUT:.0f} s")
+    cost.end()
+    return await run_in_threadpool(_table, cluster, table)
 
 
 def _failure(e: RayJobsError | ValueError, cost: Cost) -> _Failure:
@@ -438,10 +449,9 @@ async def _view(
         turn.release()
 
 
-def _shown(cluster: ClusterConnection, table: rows.JobTable, user: BaseUser) -> dict[str, Any]:
-    readable = _readable(rows.dag_ids(table.jobs), user)
+def _table(cluster: ClusterConnection, table: rows.JobTable) -> _Table:
     session = table.version.session_name if table.version else None
-    return {
+    head = {
         "address": cluster.address,
         "session": session,
         "resources": rows.amounts(table.resources),
@@ -449,8 +459,13 @@ def _shown(cluster: ClusterConnection, table: rows.JobTable, user: BaseUser) -> 
         "on_record": table.number,
         "malformed": table.malformed,
         "limit": rows.MAX_JOBS,
-        "jobs": rows.rows(table.jobs, cluster, readable, session, _with_logs(readable, user)),
     }
+    return _Table(head, rows.masked_rows(table.jobs, cluster, session), rows.dag_ids(table.jobs))
+
+
+def _shown(table: _Table, user: BaseUser) -> dict[str, Any]:
+    readable = _readable(table.dag_ids, user)
+    return {**table.head, "jobs": rows.visible(table.rows, readable, _with_logs(readable, user))}
 
 
 def _shown_clusters(clusters: list[made.MadeCluster], looked: made.Looked, user: BaseUser) -> dict[str, Any]:

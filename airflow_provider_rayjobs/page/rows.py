@@ -23,7 +23,7 @@ from airflow_provider_rayjobs.text.ray_messages import first_and_last_line
 from airflow_provider_rayjobs.text.safe_text import safe_value, without_logins
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
     from airflow_provider_rayjobs.client.exchange import Flow
@@ -154,39 +154,52 @@ def _shortened(job: JobDetails) -> JobDetails:
     return replace(job, message=message, entrypoint=job.entrypoint[:MAX_SEARCHED_TEXT])
 
 
-def dag_ids(jobs: Collection[JobDetails]) -> set[str]:
+def dag_ids(jobs: Iterable[JobDetails]) -> set[str]:
     """Return the ids of the DAGs that submitted the jobs."""
     return {job.metadata[keys.DAG_ID] for job in jobs if job.metadata.get(keys.DAG_ID)}
 
 
-def rows(
-    jobs: Collection[JobDetails],
-    cluster: ClusterConnection,
-    readable_dags: Collection[str],
-    session: str | None = None,
-    dags_with_logs: Collection[str] = (),
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Row:
     """
-    Return the page's data for each job. Call it in a thread: masking would block an event loop.
+    A row of the table, without secrets.
+
+    :param dag_id: the DAG that submitted the job; empty if none did.
+    :param data: what the page shows of it, as JSON.
+    """
+
+    dag_id: str
+    data: dict[str, Any]
+
+
+def masked_rows(jobs: Iterable[JobDetails], cluster: ClusterConnection, session: str | None = None) -> list[Row]:
+    """
+    Return the rows of jobs, for all users. Call it in a thread: masking would block an event loop.
 
     :param jobs: jobs that :func:`newest_jobs` has returned.
     :param cluster: their cluster.
-    :param readable_dags: DAGs whose jobs may be shown. Jobs without a DAG are always shown.
     :param session: name of the head's session, if it is known; for links to the history server.
-    :param dags_with_logs: DAGs whose logs may be shown, and so the messages of their jobs, which quote the logs.
     """
     deployment = cluster.deployment or derived_deployment()
+    return [Row(job.metadata.get(keys.DAG_ID, ""), _row(job, cluster, deployment, session)) for job in jobs]
+
+
+def visible(
+    rows: Iterable[Row], readable_dags: Collection[str], dags_with_logs: Collection[str]
+) -> list[dict[str, Any]]:
+    """
+    Return what a user may see of rows.
+
+    :param readable_dags: DAGs whose jobs may be shown. Jobs without a DAG are always shown.
+    :param dags_with_logs: DAGs whose logs may be shown, and so the messages of their jobs, which quote the logs.
+    """
     readable, with_logs = {"", *readable_dags}, {"", *dags_with_logs}
     return [
-        _row(job, cluster, deployment, session, with_message=dag_id in with_logs)
-        for job in jobs
-        if (dag_id := job.metadata.get(keys.DAG_ID, "")) in readable
+        row.data if row.dag_id in with_logs else {**row.data, "message": ""} for row in rows if row.dag_id in readable
     ]
 
 
-def _row(
-    job: JobDetails, cluster: ClusterConnection, deployment: str, session: str | None, *, with_message: bool
-) -> dict[str, Any]:
+def _row(job: JobDetails, cluster: ClusterConnection, deployment: str, session: str | None) -> dict[str, Any]:
     metadata = job.metadata
     dag_id, run_id, task_id = (metadata.get(key, "") for key in (keys.DAG_ID, keys.RUN_ID, keys.TASK_ID))
     digits = metadata.get(keys.MAP_INDEX, "")
@@ -202,7 +215,7 @@ def _row(
         "try_number": metadata.get(keys.TRY_NUMBER, ""),
         "started": job.start_time,
         "ended": job.end_time,
-        "message": without_logins(public(job.message or ""))[:MAX_TEXT] if with_message else "",
+        "message": without_logins(public(job.message or ""))[:MAX_TEXT],
         "entrypoint": without_logins(public(job.entrypoint))[:MAX_TEXT],
         "job_url": cluster.job_page(str(job.submission_id)),
         "history_url": cluster.history_page(str(job.submission_id), session),

@@ -34,18 +34,25 @@ class Cost:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._since: float | None = clock()
+        self._until: float | None = None
 
     def begin(self) -> None:
         """Say that the other side is asked only now."""
         self._since = self._clock()
+
+    def end(self) -> None:
+        """Say that the other side has answered: what follows costs it nothing."""
+        self._until = self._clock()
 
     def drop(self) -> None:
         """Say that the other side was not asked."""
         self._since = None
 
     def seconds(self) -> float:
-        """Return the seconds until now."""
-        return 0.0 if self._since is None else self._clock() - self._since
+        """Return the seconds until the end, or until now."""
+        if self._since is None:
+            return 0.0
+        return (self._clock() if self._until is None else self._until) - self._since
 
 
 @dataclass

@@ -15,6 +15,7 @@ import airflow_provider_rayjobs
 from airflow_provider_rayjobs.compat import connections, masking
 from airflow_provider_rayjobs.kubernetes.calls import RAYJOBS
 from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
+from airflow_provider_rayjobs.page import rows
 from tests.support import airflow_app, answers
 from tests.support.airflow_app import PRIVATE_DAG, add_connection, add_task, client_of, remove_connection
 from tests.support.kube_calls import Objects
@@ -445,6 +446,17 @@ def test_open_pages_cost_a_head_no_more_than_one(app: FastAPI, olga: TestClient,
     add_connection("ray_one", conn_type="ray_jobs", host=ray.url, password="another-token")
     jobs_of(olga)
     assert len([request for request in ray.received if request.path == "/api/jobs/"]) == 2, "with other credentials"
+
+
+def test_rows_are_masked_once_for_all_users(
+    app: FastAPI, olga: TestClient, ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masked = []
+    monkeypatch.setattr(rows, "public_for", lambda job: masked.append(job.submission_id) or str)
+    ray.add_job("job-1", metadata=origin())
+    ray.add_job("job-2", metadata=origin(PRIVATE_DAG))
+    assert [len(jobs_of(client)) for client in (olga, client_of(app, "paul"), olga)] == [2, 1, 2]
+    assert sorted(masked) == ["job-1", "job-2"]
 
 
 def test_a_cluster_is_told_by_its_session_and_shows_what_is_free(olga: TestClient, ray: ScriptedRay) -> None:

@@ -20,8 +20,9 @@ from airflow_provider_rayjobs.page.rows import (
     JobTable,
     amounts,
     dag_ids,
+    masked_rows,
     newest_jobs,
-    rows,
+    visible,
 )
 from tests.support import answers
 from tests.support.clients import cluster_at
@@ -44,16 +45,16 @@ def row(metadata: dict[str, str] | None = None, **fields: Any) -> dict[str, Any]
     """Return the row of one job."""
     given = {"submission_id": "a", **fields}
     job = JobDetails("SUBMISSION", JobStatus.RUNNING, metadata=TASK if metadata is None else metadata, **given)
-    (found,) = rows([job], CLUSTER, {"train"}, dags_with_logs={"train"})
-    return found
+    (found,) = masked_rows([job], CLUSTER)
+    return found.data
 
 
 def test_a_history_server_is_linked_if_the_cluster_has_one() -> None:
     assert row()["history_url"] == ""
     job = JobDetails("SUBMISSION", JobStatus.RUNNING, submission_id="a/b")
     cluster = cluster_at("http://ray:8265", history_url="https://history/{session}/{submission_id}")
-    assert rows([job], cluster, (), "s1")[0]["history_url"] == "https://history/s1/a%2Fb"
-    assert rows([job], cluster, ())[0]["history_url"] == "", "the session is not known"
+    assert masked_rows([job], cluster, "s1")[0].data["history_url"] == "https://history/s1/a%2Fb"
+    assert masked_rows([job], cluster)[0].data["history_url"] == "", "the session is not known"
 
 
 def table(server: ScriptedRay) -> JobTable:
@@ -139,8 +140,8 @@ def test_only_jobs_of_readable_dags_and_of_none_are_shown() -> None:
         for name, dag in {"open": "train", "closed": "secret", "by-hand": "", "other": "x"}.items()
     ]
     assert dag_ids(jobs) == {"train", "secret", "x"}
-    assert [one["submission_id"] for one in rows(jobs, CLUSTER, {"train"})] == ["open", "by-hand"]
-    assert [one["submission_id"] for one in rows(jobs, CLUSTER, set())] == ["by-hand"]
+    assert [one["submission_id"] for one in visible(masked_rows(jobs, CLUSTER), {"train"}, ())] == ["open", "by-hand"]
+    assert [one["submission_id"] for one in visible(masked_rows(jobs, CLUSTER), (), ())] == ["by-hand"]
 
 
 def test_messages_of_a_dag_are_shown_only_with_its_logs() -> None:
@@ -148,8 +149,10 @@ def test_messages_of_a_dag_are_shown_only_with_its_logs() -> None:
         JobDetails("SUBMISSION", JobStatus.FAILED, message="hush", metadata={"airflow_dag_id": dag} if dag else {})
         for dag in ("train", "", "other")
     ]
-    dags = {"train", "other"}
-    assert [one["message"] for one in rows(jobs, CLUSTER, dags, dags_with_logs={"other"})] == ["", "hush", "hush"]
+    shared = masked_rows(jobs, CLUSTER)
+    for _ in range(2):
+        assert [one["message"] for one in visible(shared, ("train", "other"), ["other"])] == ["", "hush", "hush"]
+    assert [one["message"] for one in visible(shared, ("train",), ["train"])] == ["hush", "hush"]
 
 
 # What is told of each

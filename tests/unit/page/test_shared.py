@@ -128,6 +128,8 @@ def test_only_the_time_since_the_other_side_is_asked_counts() -> None:
         if began:
             cost.begin()
             time.sleep(1)
+            cost.end()
+            time.sleep(3)  # work of this side
         else:
             cost.drop()
         return "x"
