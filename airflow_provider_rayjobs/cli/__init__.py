@@ -65,6 +65,7 @@ class _Arg(Arg):
     def add_to_parser(self, parser: argparse.ArgumentParser) -> None:
         """Add this argument to a parser."""
         parser.__class__ = CommandParser
+        parser.allow_abbrev = False  # in `stop --no X`, X would be stopped with --no-wait
         super().add_to_parser(parser)
 
 

@@ -30,6 +30,7 @@ from airflow_provider_rayjobs.following.lines import LineWriter
 from airflow_provider_rayjobs.following.poller import Poller
 from airflow_provider_rayjobs.following.watcher import JobWatcher, Watch, poll_delay
 from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
+from airflow_provider_rayjobs.text.ray_messages import first_and_last_line
 from airflow_provider_rayjobs.text.safe_text import for_terminal, without_logins
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def follow(hook: RayJobHook, args: Namespace, out: TextIO, submission_id: str, s
             watched = Watch(submission_id, submitted_at)
             return await JobWatcher(poller, watched, log, public_for, write).run()
 
-    return _followed(out, work, args, submission_id, "logs --follow")
+    return _followed(out, work, args, submission_id, "logs --follow", shows_log=True)
 
 
 def watch(hook: RayJobHook, args: Namespace, out: TextIO, job: JobDetails) -> int:
@@ -99,7 +100,7 @@ def watch(hook: RayJobHook, args: Namespace, out: TextIO, job: JobDetails) -> in
         async with Poller(AiohttpTransport(hook.cluster)) as poller:
             return await _watch(poller, args.submission_id, job, write)
 
-    return _followed(out, work, args, args.submission_id, "status --watch")
+    return _followed(out, work, args, args.submission_id, "status --watch", shows_log=False)
 
 
 async def _watch(poller: Poller, submission_id: str, job: JobDetails, write: Callable[[str], None]) -> JobEvent:
@@ -121,8 +122,9 @@ async def _watch(poller: Poller, submission_id: str, job: JobDetails, write: Cal
                 write(f"{now} UTC  {job.status:9}  {for_terminal(about)}".rstrip())
             if job.status.is_terminal:
                 event = event_of_job(job, poller.cluster.address)
-                message = event.message and without_logins(public(event.message))
-                return replace(event, submission_id=submission_id, message=message)
+                message = event.message and first_and_last_line(without_logins(public(event.message)))
+                failure = await poller.why_failed(job, public) if event.outcome is Outcome.FAILED else None
+                return replace(event, submission_id=submission_id, message=message, failure=failure)
             within = min(contact.left, next(pauses) if waits else math.inf)
             news = await subscription.news(None if within == math.inf else within)
             if isinstance(news, JobDetails):
@@ -154,12 +156,15 @@ def _followed(
     args: Namespace,
     submission_id: str,
     verb: str,
+    *,
+    shows_log: bool,
 ) -> int:
     """
     Follow a job to its end, and return the exit code for its outcome.
 
     :param work: follows the job; its argument writes a line to ``out``.
     :param verb: the command that follows the job again.
+    :param shows_log: whether the job's log is among the lines.
     """
     try:
         event = _run_writing(out, work)
@@ -173,7 +178,10 @@ def _followed(
         return BROKEN_PIPE if isinstance(e, BrokenPipeError) else INTERRUPTED
     if event.outcome is not Outcome.SUCCEEDED:
         log.error("%s", _describe(event))
-        for line in failure_lines(event.failure) if event.failure else ():
+        lines = failure_lines(event.failure) if event.failure else ()
+        # Of a job with an exit code, Ray's message only repeats that and the end of the log.
+        ray = [f"Ray: {event.message}"] if not shows_log and event.exit_code is not None and event.message else []
+        for line in (*lines, *ray):
             log.error("%s", for_terminal(line))
     return _EXIT_CODES.get(event.outcome, ERROR)
 
@@ -220,6 +228,6 @@ def _describe(event: JobEvent) -> str:
         timeout = "the cluster was unreachable for the connection's unreachable_timeout"
         return f"Lost contact with {job}, which may still run: {timeout}"
     ended = f"{job} ended {str(event.outcome).upper()}"
-    if event.exit_code is not None:  # Ray's message only repeats the exit code and the end of the log
+    if event.exit_code is not None:
         return f"{ended} with exit code {event.exit_code}"
     return f"{ended}: {for_terminal(' '.join((event.message or 'no message').split()))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.client.runtime_env import public_runtime_env
 from airflow_provider_rayjobs.compat.masking import public_for
 from airflow_provider_rayjobs.jobs import JobStatus
+from airflow_provider_rayjobs.text.ray_messages import LOGS_FOLLOW
 from airflow_provider_rayjobs.text.safe_text import for_terminal, without_logins
 
 if TYPE_CHECKING:
@@ -32,9 +34,6 @@ LEAST_ROOM = 20
 #: The columns of ``list --output plain``. The last one may contain blanks.
 PLAIN = ("submission_id", "status", "start_time", "duration", "dag_id", "run_id", "task_id", "entrypoint")
 
-#: Ray writes this between the error of a failed job and up to 20,000 characters of its output.
-_LOGS_FOLLOW = ", last available logs"
-
 
 def record_of(job: JobDetails) -> dict[str, Any]:
     """
@@ -44,13 +43,14 @@ def record_of(job: JobDetails) -> dict[str, Any]:
     of a job that has not ended is its duration so far.
     """
     public = public_for(job)
-    end = job.end_time or time.time() * 1000
+    end = job.end_time or (None if job.status.is_terminal else time.time() * 1000)
+    duration = None if job.start_time is None or end is None else max(round((end - job.start_time) / 1000, 1), 0.0)
     return {
         "submission_id": job.submission_id,
         "status": str(job.status),
         "start_time": job.start_time,
         "end_time": job.end_time,
-        "duration": None if job.start_time is None else max(round((end - job.start_time) / 1000, 1), 0.0),
+        "duration": duration,
         "driver_exit_code": job.driver_exit_code,
         "error_type": job.error_type,
         "dag_id": job.metadata.get(keys.DAG_ID),
@@ -98,7 +98,7 @@ def list_lines(jobs: Iterable[JobDetails], width: int | None) -> Iterator[str]:
         if record:
             yield f"  {_line(record['submission_id'])}"
         if record.get("message") and status == JobStatus.FAILED:
-            first = record["message"].strip().partition("\n")[0].partition(_LOGS_FOLLOW)[0]
+            first = record["message"].strip().partition("\n")[0].partition(LOGS_FOLLOW)[0]
             yield f"  {_cut(first, (width or LONGEST_TEXT) - 2)}"
 
 
@@ -197,9 +197,18 @@ def span(seconds: float | None) -> str:
 def print_for_scripts(records: list[dict[str, Any]], output: str, out: TextIO) -> None:
     """Print records as ``json`` or ``yaml``; numbers stay numbers."""
     if output == "json":
-        json.dump(records, out, indent=2)
+        json.dump(_json_values(records), out, indent=2, allow_nan=False)
         out.write("\n")
         return
     from airflow.utils import yaml
 
     out.write(yaml.dump(records, sort_keys=False))
+
+
+def _json_values(value: Any) -> Any:
+    """Return a value without NaN and infinity, which JSON does not have, but Python's ``json`` reads and writes."""
+    if isinstance(value, dict):
+        return {key: _json_values(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_values(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

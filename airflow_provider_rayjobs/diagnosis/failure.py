@@ -75,13 +75,15 @@ class Findings:
     What Ray's State API says of a job that FAILED; empty until :meth:`read` has read it.
 
     :param job: the job.
+    :param known: number of its tasks that Ray knows, if they were counted already; otherwise they are counted.
     """
 
-    def __init__(self, job: JobDetails) -> None:
+    def __init__(self, job: JobDetails, known: int | None = None) -> None:
         self._job = job
         self._tasks = self._actors = self._nodes = Listed((), 0)
         self._numbers: dict[str, int] = {}  # of failed tasks, by cause
-        self._known = 0
+        self._known = known or 0
+        self._is_counted = known is not None
         self._retried: set[str] = set()  # ids of tasks of which a later attempt did not fail
         self._driver_node_died = False
 
@@ -98,7 +100,7 @@ class Findings:
             if self._job.job_id:
                 yield from self._read_tasks(self._job.job_id)
             self._nodes = yield from _listed(NODES, [("state", "=", "DEAD")], MOST_DEAD)
-            if self._tasks.number and self._job.job_id:
+            if self._tasks.number and self._job.job_id and not self._is_counted:
                 self._known = yield from _known_tasks(self._job.job_id)
         except RayClusterUnreachableError:
             pass
@@ -213,17 +215,6 @@ class Findings:
             if ended >= begin and (end is None or ended <= end + 60_000) and not _NORMAL_END.search(said[:MOST_READ]):
                 found.append(f"{row.get('node_ip')}{f' ({said})' if said else ''}")
         return found[:MOST_NAMED]
-
-
-def why_failed(job: JobDetails, public: Callable[[str], str] = str) -> Flow[JobFailure]:
-    """
-    Find out why a job FAILED; for callers that need no part of it after a timeout.
-
-    :param public: removes the job's secrets from text.
-    """
-    findings = Findings(job)
-    yield from findings.read()
-    return findings.failure(public)
 
 
 def _listed(route: str, filters: Sequence[Filter], limit: int) -> Flow[Listed]:

@@ -3,7 +3,8 @@ The page "Ray jobs" and the view of one task's job: a web application in Airflow
 routes.
 
 All routes need an Airflow login and are read-only. A user sees the connections that they may read in Airflow. Of the
-jobs, a user sees those of the DAGs that they may read, and those that no DAG submitted.
+jobs, a user sees those of the DAGs that they may read, and those that no DAG submitted. Of a job, a user sees the log
+and Ray's message, which quotes the log, only if they may read the logs of its DAG.
 """
 
 import asyncio
@@ -14,17 +15,22 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+from weakref import WeakValueDictionary
 
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
-from airflow.api_fastapi.auth.managers.models.resource_details import ConnectionDetails, DagAccessEntity
+from airflow.api_fastapi.auth.managers.models.resource_details import (
+    ConnectionDetails,
+    DagAccessEntity,
+    DagDetails,
+)
 from airflow.api_fastapi.core_api.security import get_user, requires_access_connection, requires_access_dag
 from airflow.models.connection import Connection
 from airflow.models.dag import DagModel
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, conf
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_2_PLUS
 from airflow.utils.session import create_session
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse
 from sqlalchemy import select
@@ -32,11 +38,11 @@ from sqlalchemy import select
 from airflow_provider_rayjobs.cluster.connection import ClusterConnection
 from airflow_provider_rayjobs.compat.connections import load_cluster
 from airflow_provider_rayjobs.compat.masking import public, register_cluster
-from airflow_provider_rayjobs.exceptions import RayJobsError
+from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayJobsError
 from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.kubernetes.cluster import DEFAULT_KUBERNETES_CONN_ID, ClusterRef
 from airflow_provider_rayjobs.page import made, rows, task, view
-from airflow_provider_rayjobs.page.shared import SharedReads
+from airflow_provider_rayjobs.page.shared import Cost, SharedReads
 from airflow_provider_rayjobs.text.safe_text import safe_value
 
 T = TypeVar("T")
@@ -55,6 +61,7 @@ FILES = {
 MAX_READERS = 2
 
 #: Maximum seconds to wait for a turn to read a job, and then to read it.
+TURN_TIMEOUT = 25.0
 VIEW_TIMEOUT = 25.0
 
 #: Type of the connections to Kubernetes.
@@ -71,6 +78,9 @@ HEADERS = {
 }
 
 User = Annotated[BaseUser, Depends(get_user)]
+
+#: Index of a task instance; Airflow's database takes no larger one.
+MapIndex = Annotated[int, Query(ge=-1, le=2**31 - 1)]
 
 
 @dataclass(frozen=True)
@@ -97,23 +107,32 @@ class _Failure:
     reason: str
 
 
+@dataclass(frozen=True)
+class _Table:
+    """A cluster's table, of which each user sees a part."""
+
+    head: dict[str, Any]
+    rows: list[rows.Row]
+    dag_ids: set[str]
+
+
 class _Answers:
     """What clusters have answered; shared by all users, so it is filtered before it is shown."""
 
     def __init__(self) -> None:
-        self._tables: SharedReads[rows.JobTable | _Failure] = SharedReads()
+        self._tables: SharedReads[_Table | _Failure] = SharedReads()
         self._views: SharedReads[view.JobView | _Failure] = SharedReads()
         self._heads: SharedReads[_Cluster | _Failure] = SharedReads()
         self._made: SharedReads[made.Looked] = SharedReads()
-        self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(MAX_READERS))
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by cluster, while it is read
 
-    async def table(self, cluster: _Cluster) -> rows.JobTable:
+    async def table(self, cluster: _Cluster) -> _Table:
         """
         Return the newest jobs of a cluster.
 
         :raises HTTPException: they can't be read.
         """
-        return _unless_failed(await self._tables.get(cluster.key, lambda: _newest_jobs(cluster.connection)))
+        return _unless_failed(await self._tables.get(cluster.key, partial(_newest_jobs, cluster.connection)))
 
     async def view(self, cluster: _Cluster, submission_id: str, *, whole: bool) -> view.JobView:
         """
@@ -121,9 +140,9 @@ class _Answers:
 
         :raises HTTPException: it can't be read.
         """
-        turn = self._turns[cluster.connection.conn_id]
+        turn = self._turns.setdefault(cluster.key, asyncio.Semaphore(MAX_READERS))
         read = partial(_view, cluster.connection, turn, submission_id, whole=whole)
-        return _unless_failed(await self._views.get((cluster.key, submission_id, whole), read))
+        return _unless_failed(await self._views.get((cluster.key, submission_id, whole), read, cluster.key))
 
     async def head(self, ref: ClusterRef, kubernetes: _Kubernetes) -> _Cluster:
         """
@@ -136,7 +155,10 @@ class _Answers:
 
     async def made(self, refs: tuple[ClusterRef, ...], kubernetes: _Kubernetes) -> made.Looked:
         """Return what Kubernetes says of clusters."""
-        look = partial(run_in_threadpool, made.look_at, refs, kubernetes.connection)
+
+        async def look(_: Cost) -> made.Looked:
+            return await run_in_threadpool(made.look_at, refs, kubernetes.connection)
+
         return await self._made.get((kubernetes.key, refs), look)
 
 
@@ -170,22 +192,26 @@ def create_app() -> FastAPI:
     async def _jobs(connection_id: str, user: User) -> dict[str, Any]:
         cluster = await run_in_threadpool(_cluster, connection_id)
         table = await answers.table(cluster)
-        return await run_in_threadpool(_shown, cluster.connection, table, user)
+        return await run_in_threadpool(_shown, table, user)
 
     @app.get("/api/connections/{connection_id}/jobs/{submission_id}", dependencies=may_read_jobs)
     async def _job(connection_id: str, submission_id: str, user: User) -> dict[str, Any]:
         cluster = await run_in_threadpool(_cluster, connection_id)
         found = await answers.view(cluster, submission_id, whole=False)
-        return await run_in_threadpool(_shown_job, cluster.connection, found, user)
+        return await run_in_threadpool(_shown_job, cluster.connection, found, user, set())
 
     @app.get("/api/dags/{dag_id}/job", dependencies=[may_read_tasks])
-    async def _job_of_task(dag_id: str, run_id: str, task_id: str, user: User, map_index: int = -1) -> dict[str, Any]:
+    async def _job_of_task(
+        dag_id: str, run_id: str, task_id: str, user: User, map_index: MapIndex = -1, settled: str = ""
+    ) -> dict[str, Any]:
         named = await run_in_threadpool(task.job_of_task, dag_id, run_id, task_id, map_index)
         if named is None:
             return {"job": None}
+        if named.submission_id == settled:  # the viewer has all of it
+            return {"unchanged": True}
         job = _stored_job(named)
         try:
-            await _view_task(answers, named, user, job)
+            await _view_task(answers, dag_id, named, user, job)
         except HTTPException as e:
             return {"job": safe_value(job), "problem": e.detail}
         return {"job": safe_value(job)}
@@ -222,7 +248,7 @@ def _stored_job(named: task.TaskJob) -> dict[str, Any]:
     return job
 
 
-async def _view_task(answers: _Answers, named: task.TaskJob, user: BaseUser, job: dict[str, Any]) -> None:
+async def _view_task(answers: _Answers, dag_id: str, named: task.TaskJob, user: BaseUser, job: dict[str, Any]) -> None:
     """
     Add what can be read about a task's job.
 
@@ -240,7 +266,7 @@ async def _view_task(answers: _Answers, named: task.TaskJob, user: BaseUser, job
         cluster = await answers.head(named.cluster, kubernetes)
     job["connection"] = cluster.connection.conn_id
     found = await answers.view(cluster, named.submission_id, whole=True)
-    job |= await run_in_threadpool(_shown_job, cluster.connection, found, user)
+    job |= await run_in_threadpool(_shown_job, cluster.connection, found, user, {dag_id})
 
 
 def _file_route(name: str) -> Any:
@@ -353,45 +379,79 @@ def _readable(dag_ids: set[str], user: BaseUser) -> set[str]:
     return readable
 
 
+def _with_logs(dag_ids: set[str], user: BaseUser) -> set[str]:
+    """Return the DAGs whose logs the user may read. One request if these are all, which is the usual case."""
+    manager = get_auth_manager()
+
+    def may_read(ids: set[str]) -> bool:
+        requests: list[Any] = [
+            {
+                "method": "GET",
+                "access_entity": DagAccessEntity.TASK_LOGS,
+                "details": DagDetails(id=dag_id, team_name=_team(DagModel, dag_id)),
+            }
+            for dag_id in ids
+        ]
+        return manager.batch_is_authorized_dag(requests, user=user)
+
+    return set(dag_ids) if may_read(dag_ids) else {dag_id for dag_id in dag_ids if may_read({dag_id})}
+
+
 # Jobs
 
 
-async def _newest_jobs(cluster: ClusterConnection) -> rows.JobTable | _Failure:
+async def _newest_jobs(cluster: ClusterConnection, cost: Cost) -> _Table | _Failure:
     try:
-        return await rows.newest_jobs(cluster)
+        table = await rows.newest_jobs(cluster)
     except RayJobsError as e:
-        return _Failure(502, view.problem(str(e)))
+        return _failure(e, cost)
     except TimeoutError:
         return _Failure(504, f"{cluster.address}: no complete list of jobs within {rows.LIST_TIMEOUT:.0f} s")
+    cost.end()
+    return await run_in_threadpool(_table, cluster, table)
 
 
-async def _head(ref: ClusterRef, kubernetes: _Kubernetes) -> _Cluster | _Failure:
+def _failure(e: RayJobsError | ValueError, cost: Cost) -> _Failure:
+    if isinstance(e, RayClusterUnreachableError) and not e.maybe_sent:
+        cost.drop()
+    return _Failure(502, view.problem(str(e)))
+
+
+async def _head(ref: ClusterRef, kubernetes: _Kubernetes, cost: Cost) -> _Cluster | _Failure:
     try:
         async with asyncio.timeout(VIEW_TIMEOUT):
             cluster = await run_in_threadpool(made.reach, ref, kubernetes.connection)
     except RayJobsError as e:
-        return _Failure(502, view.problem(str(e)))
+        return _failure(e, cost)
     except TimeoutError:
         return _Failure(504, f"{ref}: no answer within {VIEW_TIMEOUT:.0f} s")
     return _Cluster(cluster, f"{kubernetes.key} {ref.uid}")
 
 
 async def _view(
-    cluster: ClusterConnection, turn: asyncio.Semaphore, submission_id: str, *, whole: bool
+    cluster: ClusterConnection, turn: asyncio.Semaphore, submission_id: str, cost: Cost, *, whole: bool
 ) -> view.JobView | _Failure:
     try:
-        async with asyncio.timeout(VIEW_TIMEOUT), turn:
+        async with asyncio.timeout(TURN_TIMEOUT):
+            await turn.acquire()
+    except TimeoutError:
+        cost.drop()
+        return _Failure(503, f"{cluster.address}: too many jobs are being read; try again")
+    cost.begin()
+    try:
+        async with asyncio.timeout(VIEW_TIMEOUT):
             return await view.read_view(cluster, submission_id, whole=whole)
     except (RayJobsError, ValueError) as e:  # no job can have this id
-        return _Failure(502, view.problem(str(e)))
+        return _failure(e, cost)
     except TimeoutError:
         return _Failure(504, f"{cluster.address}: no answer within {VIEW_TIMEOUT:.0f} s")
+    finally:
+        turn.release()
 
 
-def _shown(cluster: ClusterConnection, table: rows.JobTable, user: BaseUser) -> dict[str, Any]:
-    readable = _readable(rows.dag_ids(table.jobs), user)
+def _table(cluster: ClusterConnection, table: rows.JobTable) -> _Table:
     session = table.version.session_name if table.version else None
-    return {
+    head = {
         "address": cluster.address,
         "session": session,
         "resources": rows.amounts(table.resources),
@@ -399,8 +459,13 @@ def _shown(cluster: ClusterConnection, table: rows.JobTable, user: BaseUser) -> 
         "on_record": table.number,
         "malformed": table.malformed,
         "limit": rows.MAX_JOBS,
-        "jobs": rows.rows(table.jobs, cluster, readable, session),
     }
+    return _Table(head, rows.masked_rows(table.jobs, cluster, session), rows.dag_ids(table.jobs))
+
+
+def _shown(table: _Table, user: BaseUser) -> dict[str, Any]:
+    readable = _readable(table.dag_ids, user)
+    return {**table.head, "jobs": rows.visible(table.rows, readable, _with_logs(readable, user))}
 
 
 def _shown_clusters(clusters: list[made.MadeCluster], looked: made.Looked, user: BaseUser) -> dict[str, Any]:
@@ -408,8 +473,19 @@ def _shown_clusters(clusters: list[made.MadeCluster], looked: made.Looked, user:
     return made.shown([one for one in clusters if one.dag_id in readable], looked, public)
 
 
-def _shown_job(cluster: ClusterConnection, found: view.JobView, user: BaseUser) -> dict[str, Any]:
+def _shown_job(
+    cluster: ClusterConnection, found: view.JobView, user: BaseUser, further_dags: set[str]
+) -> dict[str, Any]:
+    """
+    Return a job as JSON.
+
+    :param further_dags: DAGs whose logs the user must be allowed to read to see the job's, beside its own DAG.
+    :raises HTTPException: the user may not read the job's DAG.
+    """
+    if found.job.submission_id is None:  # a driver, which Ray finds by its job id, but the table does not list
+        raise HTTPException(404, "This job was not submitted to Ray.")
     dags = rows.dag_ids([found.job])
     if not dags <= _readable(dags, user):
         raise HTTPException(403, "You don't have permission to read the DAG of this job.")
-    return view.shown(found, cluster)
+    dags |= further_dags
+    return view.shown(found, cluster, with_log=dags == _with_logs(dags, user))

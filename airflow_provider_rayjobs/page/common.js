@@ -20,6 +20,21 @@ export function element(tag, text = "", attributes = {}) {
   return made;
 }
 
+/** Set an element's text only if it changes: a screen reader reads it again, and a selection in it is lost. */
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/** Return a value as text, without the times at which it was read. */
+export function signatureOf(value) {
+  return JSON.stringify(value, (name, part) => (name === "read_at" ? undefined : part));
+}
+
+/** Whether one answer is older than another: the API server's processes each keep answers of their own for a while. */
+export function isOlder(answer, shown) {
+  return Boolean(answer?.read_at && shown?.read_at && answer.read_at < shown.read_at);
+}
+
 export function statusMark(status) {
   return element("span", status, { class: "status", "data-status": status });
 }
@@ -61,6 +76,11 @@ function follow(event) {
 
 // Requests
 
+/**
+ * Read JSON from Airflow.
+ *
+ * @throws an Error, which is `refused` if asking again can't help, such as without permission.
+ */
 export async function request(path) {
   let response;
   try {
@@ -70,13 +90,14 @@ export async function request(path) {
     throw new Error("Airflow does not respond.");
   }
   if (response.ok) return response.json();
-  if (response.status === 401) throw new Error("Your Airflow session has expired. Reload the whole page to log in again.");
-  const error = await response.json().catch(() => ({}));
-  if (response.status === 403) {
-    const detail = error.detail === "Forbidden" ? "" : error.detail;
-    throw new Error(detail || "You don't have permission to read this connection.");
+  if (response.status === 401) {
+    throw Object.assign(new Error("Your Airflow session has expired. Reload the whole page to log in again."), { refused: true });
   }
-  throw new Error(typeof error.detail === "string" ? error.detail : `Airflow responded with HTTP ${response.status}.`);
+  const { detail } = await response.json().catch(() => ({}));
+  const refused = response.status === 403 && (!detail || detail === "Forbidden");
+  let text = typeof detail === "string" ? detail : `Airflow responded with HTTP ${response.status}.`;
+  if (refused) text = "You don't have permission to read this connection.";
+  throw Object.assign(new Error(text), { refused: response.status < 500 });
 }
 
 /**

@@ -1,7 +1,7 @@
 // The page "Ray jobs": reads the jobs of each connection, filters and sorts them, and shows them page by page.
 // What is shown is kept in the address, after "#", so that it can be shared.
 import * as common from "./common.js";
-import { $, element } from "./common.js";
+import { $, element, setText, signatureOf } from "./common.js";
 
 const PAGE_SIZE = 50;
 const READERS = 4; // connections that are read at the same time
@@ -25,7 +25,7 @@ const DEFAULTS = {
 };
 
 const state = {
-  connections: new Map(), // id → { jobs, answer, problem }
+  connections: new Map(), // id → { jobs, answer, problem, since }, where since is when it could first not be read
   open: new Map(), // key of a job → its details, as far as they are read
   filters: { ...DEFAULTS },
   made: new Map(), // id of a Kubernetes connection → { clusters, problem }
@@ -106,6 +106,7 @@ function readNext() {
 }
 
 async function read(id) {
+  const known = state.connections.get(id);
   let found;
   try {
     const { jobs, ...answer } = await common.request(`api/connections/${encodeURIComponent(id)}/jobs`);
@@ -113,7 +114,9 @@ async function read(id) {
     found = { jobs: jobs.map((job) => ({ ...job, read_at, words: words(job) })), answer: { ...answer, number: jobs.length } };
   } catch (error) {
     found = { jobs: [], problem: error.message };
+    if (known?.answer && !error.refused) found = { ...known, ...found, jobs: known.jobs, since: known.since ?? Date.now() };
   }
+  if (common.isOlder(found.answer, known?.answer)) found = { jobs: known.jobs, answer: known.answer };
   if (!state.connections.has(id)) return; // it was removed meanwhile
   state.connections.set(id, found);
   draw();
@@ -138,19 +141,32 @@ function clusterOf(answer) {
   return answer.session ?? answer.address;
 }
 
-/** Return each job once, with the connections through which it is seen. */
+/**
+ * Return each job once, with the connections through which it is seen.
+ *
+ * A cluster itself says which session it is, so a row never replaces a different one of another connection.
+ */
 function merged() {
   const jobs = new Map();
   for (const [id, { jobs: seen, answer }] of state.connections) {
     for (const job of seen) {
-      const key = `${clusterOf(answer)}\n${job.submission_id}`;
-      const known = jobs.get(key);
-      const [newer, older] = known && known.read_at > job.read_at ? [known, job] : [job, known];
-      const task_url = newer.task_url ?? older?.task_url ?? null;
-      jobs.set(key, { ...newer, task_url, key, connections: [...(known?.connections ?? []), id] });
+      let key = `${clusterOf(answer)}\n${job.submission_id}`;
+      if (jobs.has(key) && saidOf(jobs.get(key)) !== saidOf(job)) key += `\n${id}`;
+      const first = jobs.get(key) ?? { ...job, key, connections: [] };
+      jobs.set(key, {
+        ...first,
+        task_url: first.task_url ?? job.task_url,
+        read_at: Math.max(first.read_at, job.read_at),
+        connections: [...first.connections, id],
+      });
     }
   }
   return [...jobs.values()];
+}
+
+/** Return what a cluster says of a job, as text; the links are of the connection. */
+function saidOf({ status, started, ended, dag_id, run_id, task_id, map_index, try_number, message, entrypoint }) {
+  return JSON.stringify([status, started, ended, dag_id, run_id, task_id, map_index, try_number, message, entrypoint]);
 }
 
 // What is shown, and the address that says so
@@ -275,10 +291,6 @@ function draw() {
   $("trouble").hidden = !state.problem;
 }
 
-function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-
 /** Put new children into an element, unless they would be the same. */
 function fill(node, signature, make) {
   if (node.dataset.signature === signature) return;
@@ -286,11 +298,6 @@ function fill(node, signature, make) {
   node.dataset.signature = signature;
   node.replaceChildren(...make());
   if (focused >= 0) node.querySelectorAll("a, button")[focused]?.focus({ preventScroll: true });
-}
-
-/** Return a value as text, without the times at which it was read. */
-function signatureOf(value) {
-  return JSON.stringify(value, (name, part) => (name === "read_at" ? undefined : part));
 }
 
 function emptyMessage(jobs) {
@@ -305,7 +312,7 @@ function emptyMessage(jobs) {
 function drawClusters() {
   const clusters = new Map();
   for (const [id, { answer, problem }] of state.connections) {
-    const key = answer ? clusterOf(answer) : `\n${id}`;
+    const key = answer && !problem ? clusterOf(answer) : `\n${id}`;
     const known = clusters.get(key);
     clusters.set(key, { ids: [...(known?.ids ?? []), id], answer, problem });
   }
@@ -422,11 +429,15 @@ function drawHeadings() {
 function drawProblems() {
   const { connection } = state.filters;
   const problems = [...state.connections].filter(([id, { problem }]) => problem && (!connection || connection === id));
-  fill($("problems"), JSON.stringify(problems), () =>
-    problems.map(([id, { problem }]) => {
+  fill($("problems"), JSON.stringify([problems.map(([id, { problem, since, answer }]) => [id, problem, since, answer?.read_at]), common.zone()]), () =>
+    problems.map(([id, { problem, answer, since }]) => {
       const row = element("tr", "", { role: "row", class: "problem" });
       const cell = element("td", "", { role: "cell", colspan: Object.keys(COLUMNS).length + 1 });
-      cell.append(element("strong", id), ` The jobs of this connection can't be read: ${problem}`);
+      const clock = (milliseconds) => common.timeText(milliseconds).slice(11);
+      const told = answer
+        ? ` The jobs of this connection are as of ${clock(answer.read_at)}, and can't be read since ${clock(since)}: ${problem}`
+        : ` The jobs of this connection can't be read: ${problem}`;
+      cell.append(element("strong", id), told);
       row.append(cell);
       return row;
     }),
@@ -557,7 +568,7 @@ async function readDetails(key) {
     opened = { problem: error.message };
   }
   reading.delete(key);
-  if (!state.open.has(key)) return;
+  if (!state.open.has(key) || common.isOlder(opened.found, state.open.get(key).found)) return;
   state.open.set(key, opened);
   draw();
 }

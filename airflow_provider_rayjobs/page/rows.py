@@ -19,10 +19,11 @@ from airflow_provider_rayjobs.compat.connections import derived_deployment
 from airflow_provider_rayjobs.compat.masking import public_for
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.jobs import JobDetails
+from airflow_provider_rayjobs.text.ray_messages import first_and_last_line
 from airflow_provider_rayjobs.text.safe_text import safe_value, without_logins
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
     from airflow_provider_rayjobs.client.exchange import Flow
@@ -37,8 +38,10 @@ MAX_JOBS = 2000
 #: Maximum seconds to wait for a cluster's list.
 LIST_TIMEOUT = 20.0
 
-#: Maximum seconds to wait for what a cluster says of itself, while its list is read.
+#: Seconds to wait for what a cluster says of itself, at least, and after its list is complete: whoever waits for a slow
+#: list can wait for that, too.
 FACTS_TIMEOUT = 5.0
+FACTS_GRACE = 1.0
 
 #: Maximum number of characters of a message or an entrypoint in the table. The whole text is read on demand.
 MAX_TEXT = 300
@@ -51,9 +54,6 @@ MAX_ENVIRONMENT = 20_000
 
 #: Replaces the texts of a job that has more.
 WITHHELD = "(not shown: this job's runtime_env is too large to search for secrets)"
-
-#: Ray writes this between a failed job's error and up to 20,000 characters of its output.
-_LOGS_FOLLOW = ", last available logs"
 
 
 @dataclass
@@ -98,30 +98,37 @@ async def newest_jobs(cluster: ClusterConnection) -> JobTable:
         if job.submission_id is None:  # a driver, which was not submitted as a job
             return
         table.number += 1
-        push = heapq.heappush if len(newest) < MAX_JOBS else heapq.heappushpop
-        push(newest, (job.start_time or 0, table.number, _shortened(job)))
+        place = (job.start_time or 0, table.number)
+        if len(newest) < MAX_JOBS:
+            heapq.heappush(newest, (*place, _shortened(job)))
+        elif place > newest[0][:2]:  # shortening costs more than all else, so the others are left as they are
+            heapq.heapreplace(newest, (*place, _shortened(job)))
 
     transport = AiohttpTransport(cluster)
-    facts = asyncio.gather(_known(transport, get_version()), _known(transport, cluster_resources()))
+    version = asyncio.ensure_future(_known(transport, get_version()))
+    resources = asyncio.ensure_future(_known(transport, cluster_resources()))
+    began = time.monotonic()
     try:
         async with asyncio.timeout(LIST_TIMEOUT):
             await transport.run(read_list(lambda: take, repeatable=False))
         table.read_at = int(time.time() * 1000)
-        table.version, table.resources = await facts
+        await asyncio.wait((version, resources), timeout=max(FACTS_GRACE, began + FACTS_TIMEOUT - time.monotonic()))
+        table.version = version.result() if version.done() else None
+        table.resources = resources.result() if resources.done() else None
     finally:
-        facts.cancel()
-        await asyncio.gather(facts, return_exceptions=True)
+        version.cancel()
+        resources.cancel()
+        await asyncio.gather(version, resources, return_exceptions=True)
         await transport.close()
     table.jobs = [job for _, _, job in sorted(newest, reverse=True)]
     return table
 
 
 async def _known(transport: AiohttpTransport, flow: Flow[T]) -> T | None:
-    """Return what a cluster says of itself; None if it does not say, in time."""
+    """Return what a cluster says of itself; None if it does not say."""
     try:
-        async with asyncio.timeout(FACTS_TIMEOUT):
-            return await transport.run(flow)
-    except (RayJobsError, TimeoutError):
+        return await transport.run(flow)
+    except RayJobsError:
         return None
 
 
@@ -143,40 +150,53 @@ def _shortened(job: JobDetails) -> JobDetails:
     if len(json.dumps([job.runtime_env, job.metadata])) > MAX_ENVIRONMENT:
         origin = {key: text for key, text in job.metadata.items() if key.startswith(keys.PREFIX) and len(text) < 1000}
         return replace(job, message=WITHHELD, entrypoint=WITHHELD, runtime_env={}, metadata=origin)
-    message = _first_and_last_line(job.message or "")[:MAX_SEARCHED_TEXT]
+    message = first_and_last_line(job.message or "")[:MAX_SEARCHED_TEXT]
     return replace(job, message=message, entrypoint=job.entrypoint[:MAX_SEARCHED_TEXT])
 
 
-def _first_and_last_line(message: str) -> str:
-    """Return the first and the last line of a message. For a failed job these are Ray's summary and the error."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    if len(lines) < 2:
-        return "".join(lines)
-    return f"{lines[0].partition(_LOGS_FOLLOW)[0]} … {lines[-1]}"
-
-
-def dag_ids(jobs: Collection[JobDetails]) -> set[str]:
+def dag_ids(jobs: Iterable[JobDetails]) -> set[str]:
     """Return the ids of the DAGs that submitted the jobs."""
     return {job.metadata[keys.DAG_ID] for job in jobs if job.metadata.get(keys.DAG_ID)}
 
 
-def rows(
-    jobs: Collection[JobDetails],
-    cluster: ClusterConnection,
-    readable_dags: Collection[str],
-    session: str | None = None,
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Row:
     """
-    Return the page's data for each job. Call it in a thread: masking would block an event loop.
+    A row of the table, without secrets.
+
+    :param dag_id: the DAG that submitted the job; empty if none did.
+    :param data: what the page shows of it, as JSON.
+    """
+
+    dag_id: str
+    data: dict[str, Any]
+
+
+def masked_rows(jobs: Iterable[JobDetails], cluster: ClusterConnection, session: str | None = None) -> list[Row]:
+    """
+    Return the rows of jobs, for all users. Call it in a thread: masking would block an event loop.
 
     :param jobs: jobs that :func:`newest_jobs` has returned.
     :param cluster: their cluster.
-    :param readable_dags: DAGs whose jobs may be shown. Jobs without a DAG are always shown.
     :param session: name of the head's session, if it is known; for links to the history server.
     """
     deployment = cluster.deployment or derived_deployment()
-    readable = {"", *readable_dags}
-    return [_row(job, cluster, deployment, session) for job in jobs if job.metadata.get(keys.DAG_ID, "") in readable]
+    return [Row(job.metadata.get(keys.DAG_ID, ""), _row(job, cluster, deployment, session)) for job in jobs]
+
+
+def visible(
+    rows: Iterable[Row], readable_dags: Collection[str], dags_with_logs: Collection[str]
+) -> list[dict[str, Any]]:
+    """
+    Return what a user may see of rows.
+
+    :param readable_dags: DAGs whose jobs may be shown. Jobs without a DAG are always shown.
+    :param dags_with_logs: DAGs whose logs may be shown, and so the messages of their jobs, which quote the logs.
+    """
+    readable, with_logs = {"", *readable_dags}, {"", *dags_with_logs}
+    return [
+        row.data if row.dag_id in with_logs else {**row.data, "message": ""} for row in rows if row.dag_id in readable
+    ]
 
 
 def _row(job: JobDetails, cluster: ClusterConnection, deployment: str, session: str | None) -> dict[str, Any]:
@@ -196,7 +216,7 @@ def _row(job: JobDetails, cluster: ClusterConnection, deployment: str, session: 
         "started": job.start_time,
         "ended": job.end_time,
         "message": without_logins(public(job.message or ""))[:MAX_TEXT],
-        "entrypoint": public(job.entrypoint)[:MAX_TEXT],
+        "entrypoint": without_logins(public(job.entrypoint))[:MAX_TEXT],
         "job_url": cluster.job_page(str(job.submission_id)),
         "history_url": cluster.history_page(str(job.submission_id), session),
         "task_url": task_path(dag_id, run_id, task_id, map_index) if _is_here(job, deployment) else None,

@@ -1,6 +1,9 @@
 // The view of one task's Ray job, on the task instance's page in Airflow.
 import * as common from "./common.js";
-import { $, element } from "./common.js";
+import { $, element, setText } from "./common.js";
+
+/** Milliseconds after a job's end until all is known of it: Ray learns of failed tasks and dead nodes a little later. */
+const SETTLING = 30_000;
 
 const state = { answer: null, problem: "" };
 const task = fromAddress(window.location.search);
@@ -21,13 +24,29 @@ function fromAddress(search) {
 
 let reading = false;
 
-async function refresh() {
+/** Return the id of the job that is shown, if nothing changes of it any more. */
+function settledJob() {
+  const job = state.problem || state.answer?.problem ? null : state.answer?.job;
+  if (!job?.status || common.LIVE.includes(job.status)) return "";
+  return job.ended && job.read_at - job.ended < SETTLING ? "" : job.submission_id;
+}
+
+/**
+ * Read the task's job.
+ *
+ * @param anew whether to read a job again that has ended, and not only whether the task has another one by now.
+ */
+async function refresh(anew = false) {
   if (reading) return; // not answered yet
   reading = true;
   try {
     if (!task) throw new Error("This page belongs to a task instance. Open it from there.");
     const { dag_id, ...rest } = task;
-    state.answer = await common.request(`api/dags/${encodeURIComponent(dag_id)}/job?${new URLSearchParams(rest)}`);
+    const query = new URLSearchParams({ ...rest, settled: anew ? "" : settledJob() });
+    const answer = await common.request(`api/dags/${encodeURIComponent(dag_id)}/job?${query}`);
+    const [job, shown] = [answer.job, state.answer?.job];
+    const older = job?.submission_id === shown?.submission_id && common.isOlder(job, shown);
+    if (!answer.unchanged && !older) state.answer = answer;
     state.problem = "";
   } catch (error) {
     state.problem = error.message;
@@ -43,23 +62,36 @@ let drawn = "";
 function draw() {
   const { answer, problem } = state;
   const trouble = problem || answer?.problem || "";
-  $("trouble").textContent = trouble;
+  setText($("trouble"), trouble);
   $("trouble").hidden = !trouble;
-  $("as-of").textContent = answer?.job?.read_at ? `as of ${common.timeText(answer.job.read_at).slice(11)}, times in ${common.zone()}` : "";
+  setText($("summary"), answer?.job?.status ?? "");
+  const { read_at } = answer?.job ?? {};
+  setText($("as-of"), read_at ? `as of ${common.timeText(read_at).slice(11)}, times in ${common.zone()}` : "");
   $("none").hidden = Boolean(trouble) || Boolean(answer?.job);
-  if (answer && !answer.job) $("none").textContent = "This task has no Ray job: its latest try has submitted none.";
+  if (answer && !answer.job) setText($("none"), "This task has no Ray job: its latest try has submitted none.");
   $("job").hidden = !answer?.job;
   if (!answer?.job) return;
-  const signature = JSON.stringify([answer.job, common.zone()]);
+  const shownUntil = common.LIVE.includes(answer.job.status) ? answer.job.read_at : null; // the end of its bar
+  const signature = common.signatureOf([answer.job, shownUntil, common.zone()]);
   if (signature === drawn) return;
   drawn = signature;
   const log = $("log");
   const follows = !log || log.scrollTop + log.clientHeight >= log.scrollHeight - 4;
   const scrolled = log?.scrollTop ?? 0;
   const focused = [...$("job").querySelectorAll("a, pre")].indexOf(document.activeElement);
-  $("job").replaceChildren(...sections(answer.job));
+  replaceChanged($("job"), sections(answer.job));
   if (focused >= 0) $("job").querySelectorAll("a, pre")[focused]?.focus({ preventScroll: true });
-  if ($("log")) $("log").scrollTop = follows ? $("log").scrollHeight : scrolled;
+  if ($("log") && $("log") !== log) $("log").scrollTop = follows ? $("log").scrollHeight : scrolled;
+}
+
+/** Replace only the children that differ, so that text stays selected and scrolled in the others. */
+function replaceChanged(node, wanted) {
+  wanted.forEach((child, index) => {
+    const old = node.children[index];
+    if (!old) node.append(child);
+    else if (!old.isEqualNode(child)) old.replaceWith(child);
+  });
+  while (node.children.length > wanted.length) node.lastChild.remove();
 }
 
 function sections(job) {
@@ -135,5 +167,5 @@ function timeline({ submitted, running, ended, status, read_at }) {
 }
 
 common.onZoneChange(draw);
-const refreshNow = common.refreshRegularly(refresh, $("auto"));
-$("refresh").addEventListener("click", refreshNow);
+common.refreshRegularly(() => refresh(), $("auto"));
+$("refresh").addEventListener("click", () => refresh(true));

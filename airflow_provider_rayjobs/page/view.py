@@ -15,7 +15,7 @@ from airflow_provider_rayjobs.client.log_files import read_file
 from airflow_provider_rayjobs.client.state_api import ACTORS, list_state
 from airflow_provider_rayjobs.client.verbs import get_job_info, get_version
 from airflow_provider_rayjobs.compat.masking import public, public_for
-from airflow_provider_rayjobs.diagnosis.failure import failure_lines, in_words, why_failed
+from airflow_provider_rayjobs.diagnosis.failure import Findings, failure_lines, in_words
 from airflow_provider_rayjobs.diagnosis.pending import why_pending
 from airflow_provider_rayjobs.diagnosis.tasks import job_tasks, progress_line
 from airflow_provider_rayjobs.exceptions import RayJobsError
@@ -45,6 +45,10 @@ TAIL_LIMIT = 2**20
 MAX_PROBLEM = 2000
 
 
+#: Replaces a log that the user may not read.
+NO_LOG = "You don't have permission to read the logs of this DAG."
+
+
 @dataclass
 class Part:
     """
@@ -67,7 +71,7 @@ class JobView:
     :param waits: the cluster's resources, if the job is PENDING.
     :param running_since: when its process started, in Unix milliseconds; None if that is not known.
     :param tasks: the Ray tasks that it has started.
-    :param failure: why it FAILED, already without secrets.
+    :param failure: what Ray says of why it FAILED.
     :param log: text of the last lines of its log.
     :param session: the head's version and session, for the link to the history server.
     :param read_at: in Unix milliseconds.
@@ -108,10 +112,12 @@ async def read_view(cluster: ClusterConnection, submission_id: str, *, whole: bo
             parts["log"] = _log(transport, submission_id, job.driver_node_id or "")
             if job.job_id:
                 parts["tasks"] = _part(transport, job_tasks(job.job_id))
-            if job.status is JobStatus.FAILED:
-                parts["failure"] = _part(transport, why_failed(job, public_for(job)))
         for name, part in zip(parts, await asyncio.gather(*parts.values()), strict=True):
             setattr(view, name, part)
+        if whole and job.status is JobStatus.FAILED:
+            # Last, because it needs the number of tasks: a head counts them at the cost of all of its tasks.
+            tasks = view.tasks.value
+            view.failure = await _part(transport, _findings(Findings(job, tasks.counts.total if tasks else 0)))
     finally:
         await transport.close()
     view.read_at = int(time.time() * 1000)
@@ -127,6 +133,11 @@ async def _part(transport: AiohttpTransport, flow: Flow[T]) -> Part:
         return Part(problem=str(e))
     except TimeoutError:
         return Part(problem=f"no answer within {PART_TIMEOUT:.0f} s")
+
+
+def _findings(findings: Findings) -> Flow[Findings]:
+    yield from findings.read()
+    return findings
 
 
 async def _log(transport: AiohttpTransport, submission_id: str, node_id: str) -> Part:
@@ -163,8 +174,12 @@ def running_since(submission_id: str) -> Flow[int | None]:
     return started if started > 0 else None
 
 
-def shown(view: JobView, cluster: ClusterConnection) -> dict[str, Any]:
-    """Return a view as JSON, without secrets. Call it in a thread: masking would block an event loop."""
+def shown(view: JobView, cluster: ClusterConnection, *, with_log: bool = True) -> dict[str, Any]:
+    """
+    Return a view as JSON, without secrets. Call it in a thread: masking would block an event loop.
+
+    :param with_log: whether to show the log, and what quotes it: Ray's message, the errors of tasks and the progress.
+    """
     job, hide = view.job, public_for(view.job)
     pending = job.status is JobStatus.PENDING
     found: dict[str, Any] = {
@@ -186,9 +201,11 @@ def shown(view: JobView, cluster: ClusterConnection) -> dict[str, Any]:
         "entrypoint": without_logins(hide(job.entrypoint)),
         "waits": _told(view.waits, lambda resources: why_pending(job, resources, hide), always=pending),
         "tasks": _told(view.tasks, lambda tasks: progress_line(tasks, hide)),
-        "failure": _told(view.failure, _failure_text),
+        "failure": _told(view.failure, lambda findings: _failure_text(findings.failure(hide))),
         **_tail(view.log, hide),
     }
+    if not with_log:
+        found |= {"message": "", "failure": None, "log": {"problem": NO_LOG}, "progress": None}
     safe: dict[str, Any] = safe_value(found)
     return safe
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from fastapi.testclient import TestClient
 
-USERS = {"olga": "op", "paul": "op", "vera": "viewer"}
+#: Nora may not read task logs.
+USERS = {"olga": "op", "paul": "op", "nora": "op", "vera": "viewer"}
 
 #: Only olga may see this DAG.
 PRIVATE_DAG = "private"

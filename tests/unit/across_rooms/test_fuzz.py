@@ -167,8 +167,8 @@ def test_what_is_made_of_a_job_can_be_shown_and_stored(data: dict[str, Any]) -> 
     for text in (job.entrypoint, job.message or ""):
         public(text)
     kept = rows._shortened(job)
-    (row,) = rows.rows([kept], ClusterConnection("c", "http://head"), rows.dag_ids([kept]))
-    json.dumps(row, ensure_ascii=False).encode()
+    (row,) = rows.masked_rows([kept], ClusterConnection("c", "http://head"))
+    json.dumps(row.data, ensure_ascii=False).encode()
 
 
 @FUZZ

@@ -119,7 +119,12 @@ def test_watching_says_when_the_reason_of_pending_changes(
     ("status", "fields", "code", "said"),
     [
         ("SUCCEEDED", {}, 0, ""),
-        ("FAILED", {"driver_exit_code": 3}, 1, "Ray job a ended FAILED with exit code 3\n"),
+        (
+            "FAILED",
+            {"driver_exit_code": 3, "message": "failed"},
+            1,
+            "Ray job a ended FAILED with exit code 3\nRay: failed\n",
+        ),
         (
             "FAILED",
             {
@@ -128,7 +133,7 @@ def test_watching_says_when_the_reason_of_pending_changes(
                 "runtime_env": {"env_vars": {"T_TOKEN": "t0ken-value"}},
             },
             1,
-            "Ray job a ended FAILED: no ***\n",
+            "Ray job a ended FAILED: no … ***\n",
         ),
     ],
 )
@@ -139,6 +144,23 @@ def test_watching_ends_as_the_job_ends(
     scripted_ray.add_job("a", status, **times, **fields)
     done = run("status", "--watch", "a")
     assert (done.code, changes(done.out), done.err) == (code, [f"{status:9}  after 2m13s"], said)
+
+
+def test_watching_tells_why_the_job_failed(run: Run, scripted_ray: ScriptedRay) -> None:
+    said = "Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):\n"
+    traceback = "".join(f"line {number}\n" for number in range(100)) + "ValueError: t0ken-value \x1b[2J\n"
+    secret = {"env_vars": {"T_TOKEN": "t0ken-value"}}
+    scripted_ray.add_job(
+        "a", "FAILED", driver_exit_code=1, job_id="02000000", message=said + traceback, runtime_env=secret
+    )
+    row = failed_task("OUT_OF_MEMORY", "7 of 8 GB")
+    scripted_ray.script("GET", "/api/v0/tasks[?].*", answers.Answer(body=listed(row)), forever=True)
+    assert run("status", "--watch", "a").err.splitlines() == [
+        "Ray job a ended FAILED with exit code 1",
+        "1 Ray task failed (a retry counts again):",
+        "  1 out of memory in train: 7 of 8 GB",
+        r"Ray: Job entrypoint command failed with exit code 1 … ValueError: *** \x1b[2J",
+    ]
 
 
 def test_a_watched_job_that_vanishes_is_said_to_be_gone(run: Run, scripted_ray: ScriptedRay) -> None:

@@ -58,6 +58,7 @@ def test_wrong_arguments_are_told_and_nothing_is_sent(
         (["--bogus"], "unrecognized arguments: --bogus"),
         (["--status", "x"], "argument --status: invalid choice: 'X'"),
         (["extra", "words"], "unrecognized arguments: extra words"),
+        (["--lim", "1"], "unrecognized arguments: --lim 1"),
     ],
 )
 def test_wrong_usage_shows_the_help_of_the_command_on_stderr(run: Run, args: list[str], said: str) -> None:

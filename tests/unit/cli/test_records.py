@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -13,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_rayjobs.cli.records import column_lines, details_of, list_lines, property_lines, span
+from airflow_provider_rayjobs.cli.records import (
+    column_lines,
+    details_of,
+    list_lines,
+    print_for_scripts,
+    property_lines,
+    record_of,
+    span,
+)
 from airflow_provider_rayjobs.jobs import JobDetails
 from tests.support.command_line import finish, start
 
@@ -183,3 +192,21 @@ def test_a_list_is_as_wide_as_the_terminal(scripted_ray: ScriptedRay, width: int
 )
 def test_durations_have_two_units(seconds: float | None, text: str) -> None:
     assert span(seconds) == text
+
+
+def test_json_has_only_what_json_allows() -> None:
+    out = io.StringIO()
+    print_for_scripts(
+        [details_of(job(runtime_env={"config": {"a": float("nan"), "b": [float("inf"), 1.5]}}))], "json", out
+    )
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    (record,) = json.loads(out.getvalue(), parse_constant=refuse)
+    assert record["runtime_env"] == {"config": {"a": None, "b": [None, 1.5]}}
+
+
+def test_the_duration_of_a_job_without_a_known_end_is_not_known() -> None:
+    assert record_of(job("FAILED", end_time=None))["duration"] is None
+    assert record_of(job("RUNNING", end_time=None))["duration"] > 0

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_rayjobs.client.exchange import Request
-from airflow_provider_rayjobs.diagnosis.failure import failure_lines, in_words, why_failed
+from airflow_provider_rayjobs.diagnosis.failure import Findings, failure_lines, in_words
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError
 from airflow_provider_rayjobs.jobs import FailedTasks, JobDetails, JobFailure
 from tests.support.flows import answer_to
@@ -18,6 +18,8 @@ from tests.support.state_answers import counted, dead_actor, failed_task, listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from airflow_provider_rayjobs.client.exchange import Flow
 
 #: The end of the job, in milliseconds: nodes that died before its start have nothing to do with it.
 START = 1_000_000
@@ -73,6 +75,12 @@ def found(
         except StopIteration as end:
             failure: JobFailure = end.value
             return failure
+
+
+def why_failed(details: JobDetails, public: Callable[[str], str] = str) -> Flow[JobFailure]:
+    findings = Findings(details)
+    yield from findings.read()
+    return findings.failure(public)
 
 
 def test_failed_tasks_are_grouped_by_cause() -> None:
@@ -256,6 +264,21 @@ def test_what_is_not_told_is_left_out() -> None:
     assert found(tasks=b"<html>", actors=b"{}", nodes=b"[]", summary=b"") == JobFailure(
         "JOB_ENTRYPOINT_COMMAND_ERROR", 1
     )
+
+
+def test_tasks_that_were_counted_are_not_counted_again() -> None:
+    findings = Findings(job(), 9)
+    flow, paths = findings.read(), []
+    step: Any = next(flow)
+    while step is not None:
+        paths.append(step.path)
+        try:
+            step = flow.send(answer_to(step, listed(failed_task("OUT_OF_MEMORY"))))
+        except StopIteration:
+            step = None
+    assert paths
+    assert not any("summarize" in path for path in paths)
+    assert findings.failure().tasks == 9
 
 
 def test_a_cluster_that_does_not_answer_is_asked_once() -> None:

@@ -15,6 +15,7 @@ import airflow_provider_rayjobs
 from airflow_provider_rayjobs.compat import connections, masking
 from airflow_provider_rayjobs.kubernetes.calls import RAYJOBS
 from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
+from airflow_provider_rayjobs.page import rows
 from tests.support import airflow_app, answers
 from tests.support.airflow_app import PRIVATE_DAG, add_connection, add_task, client_of, remove_connection
 from tests.support.kube_calls import Objects
@@ -322,6 +323,28 @@ def test_without_rendered_arguments_the_connection_is_found_by_the_page(olga: Te
     }
 
 
+def test_a_job_that_the_viewer_has_whole_is_not_read_again(olga: TestClient, ray: ScriptedRay) -> None:
+    add_task("view_i", page=f"{ray.url}/#/jobs/job-1", fields={"ray_conn_id": "ray_one"})
+    ray.add_job("job-1", "SUCCEEDED")
+    assert job_of_task(olga, "view_i", settled="job-1") == {"unchanged": True}
+    assert not ray.received
+    assert job_of_task(olga, "view_i", settled="an-earlier-try")["job"]["status"] == "SUCCEEDED"
+
+
+def test_a_driver_that_was_not_submitted_has_no_details(olga: TestClient, ray: ScriptedRay) -> None:
+    driver = {"type": "DRIVER", "status": "RUNNING", "job_id": "01000000", "submission_id": None, "entrypoint": "hush"}
+    ray.script("GET", "/api/jobs/01000000", answers.as_json(driver))
+    refused = details_of(olga, "01000000")
+    assert refused.status_code == 404
+    assert "hush" not in refused.text
+
+
+@pytest.mark.parametrize("index", [-2, 2**31, "x"])
+def test_a_map_index_that_no_task_has_is_refused(olga: TestClient, index: object) -> None:
+    query = {"run_id": "manual__1", "task_id": "fit", "map_index": str(index)}
+    assert olga.get("/ray-jobs/api/dags/train/job", params=query).status_code == 422
+
+
 def test_a_task_without_a_job_says_so(olga: TestClient) -> None:
     add_task("view_d")
     assert job_of_task(olga, "view_d") == {"job": None}
@@ -355,6 +378,31 @@ def test_the_view_is_for_those_who_may_read_the_task_the_connection_and_the_jobs
     assert "permission to read connection 'ray_one'" in job_of_task(vera, "view_f")["problem"]
 
 
+def test_logs_and_messages_are_for_those_who_may_read_task_logs(
+    app: FastAPI, olga: TestClient, ray: ScriptedRay
+) -> None:
+    add_task("view_g", page=f"{ray.url}/#/jobs/job-1", fields={"ray_conn_id": "ray_one"})
+    ray.add_job("job-1", "FAILED", message="hush", metadata=origin("view_g"), entrypoint="python x.py").log = ["hush\n"]
+    ray.add_job("by-hand", "FAILED", message="mine")
+    nora = client_of(app, "nora")
+    for client, shown in ((olga, True), (nora, False)):
+        job = job_of_task(client, "view_g")["job"]
+        assert (job["status"], job["entrypoint"]) == ("FAILED", "python x.py")
+        row = next(row for row in jobs_of(client) if row["submission_id"] == "job-1")
+        details = details_of(client, "job-1").json()
+        assert [one["message"] == "hush" for one in (job, row, details)] == [shown] * 3
+        assert ("hush" in json.dumps([job, row, details])) is shown
+        assert details_of(client, "by-hand").json()["message"] == "mine"
+    assert job["log"] == {"problem": "You don't have permission to read the logs of this DAG."}
+    assert (job["failure"], job["progress"]) == (None, None)
+
+
+def test_the_log_of_a_job_without_a_dag_is_for_those_who_may_read_the_task_s(app: FastAPI, ray: ScriptedRay) -> None:
+    add_task("view_h", page=f"{ray.url}/#/jobs/job-1", fields={"ray_conn_id": "ray_one"})
+    ray.add_job("job-1").log = ["hush\n"]
+    assert "hush" not in json.dumps(job_of_task(client_of(app, "nora"), "view_h"))
+
+
 def test_views_of_a_slow_cluster_are_bounded_and_shared(
     app: FastAPI, ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,6 +419,24 @@ def test_views_of_a_slow_cluster_are_bounded_and_shared(
     assert all(later - earlier > 1.0 for earlier, later in zip(times, times[MAX_READERS:], strict=False))
 
 
+def test_a_job_that_gets_no_turn_says_so_and_not_that_the_cluster_is_slow(
+    app: FastAPI, ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_provider_rayjobs.page.app.TURN_TIMEOUT", 0.5)
+    monkeypatch.setattr("airflow_provider_rayjobs.page.shared.SHORTEST_HOLD", 0.1)
+    ray.add_job("job-3")
+    ray.script("GET", "/api/jobs/job-[12]", answers.default(delay=3), forever=True)
+    with client_of(app, "olga") as client, ThreadPoolExecutor() as threads:
+        slow = [threads.submit(details_of, client, name) for name in ("job-1", "job-2")]
+        ray.wait_for(lambda: len(ray.received) == 2)
+        refused = details_of(client, "job-3")
+        assert [one.result().status_code for one in slow] == [502, 502], "there are no such jobs"
+        again = details_of(client, "job-3")
+    assert refused.status_code == 503
+    assert refused.json()["detail"] == f"{ray.url}: too many jobs are being read; try again"
+    assert again.status_code == 200, "the refusal is not kept"
+
+
 def test_open_pages_cost_a_head_no_more_than_one(app: FastAPI, olga: TestClient, ray: ScriptedRay) -> None:
     ray.add_job("job-1")
     paul = client_of(app, "paul")
@@ -380,6 +446,17 @@ def test_open_pages_cost_a_head_no_more_than_one(app: FastAPI, olga: TestClient,
     add_connection("ray_one", conn_type="ray_jobs", host=ray.url, password="another-token")
     jobs_of(olga)
     assert len([request for request in ray.received if request.path == "/api/jobs/"]) == 2, "with other credentials"
+
+
+def test_rows_are_masked_once_for_all_users(
+    app: FastAPI, olga: TestClient, ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masked = []
+    monkeypatch.setattr(rows, "public_for", lambda job: masked.append(job.submission_id) or str)
+    ray.add_job("job-1", metadata=origin())
+    ray.add_job("job-2", metadata=origin(PRIVATE_DAG))
+    assert [len(jobs_of(client)) for client in (olga, client_of(app, "paul"), olga)] == [2, 1, 2]
+    assert sorted(masked) == ["job-1", "job-2"]
 
 
 def test_a_cluster_is_told_by_its_session_and_shows_what_is_free(olga: TestClient, ray: ScriptedRay) -> None:

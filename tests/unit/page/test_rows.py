@@ -20,8 +20,9 @@ from airflow_provider_rayjobs.page.rows import (
     JobTable,
     amounts,
     dag_ids,
+    masked_rows,
     newest_jobs,
-    rows,
+    visible,
 )
 from tests.support import answers
 from tests.support.clients import cluster_at
@@ -44,16 +45,16 @@ def row(metadata: dict[str, str] | None = None, **fields: Any) -> dict[str, Any]
     """Return the row of one job."""
     given = {"submission_id": "a", **fields}
     job = JobDetails("SUBMISSION", JobStatus.RUNNING, metadata=TASK if metadata is None else metadata, **given)
-    (found,) = rows([job], CLUSTER, {"train"})
-    return found
+    (found,) = masked_rows([job], CLUSTER)
+    return found.data
 
 
 def test_a_history_server_is_linked_if_the_cluster_has_one() -> None:
     assert row()["history_url"] == ""
     job = JobDetails("SUBMISSION", JobStatus.RUNNING, submission_id="a/b")
     cluster = cluster_at("http://ray:8265", history_url="https://history/{session}/{submission_id}")
-    assert rows([job], cluster, (), "s1")[0]["history_url"] == "https://history/s1/a%2Fb"
-    assert rows([job], cluster, ())[0]["history_url"] == "", "the session is not known"
+    assert masked_rows([job], cluster, "s1")[0].data["history_url"] == "https://history/s1/a%2Fb"
+    assert masked_rows([job], cluster)[0].data["history_url"] == "", "the session is not known"
 
 
 def table(server: ScriptedRay) -> JobTable:
@@ -106,6 +107,26 @@ def test_a_cluster_that_says_nothing_of_itself_still_shows_its_jobs(
     assert amounts(found.resources) is None
 
 
+def test_who_waits_for_a_slow_list_waits_for_the_facts_too(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows_module, "FACTS_TIMEOUT", 0.2)
+    scripted_ray.script("GET", "/api/jobs/", answers.default(delay=0.8))
+    scripted_ray.script("GET", "/api/version", answers.default(delay=1))
+    found = table(scripted_ray)
+    assert found.version is not None
+    assert found.version.session_name == scripted_ray.session_name
+
+
+def test_only_jobs_that_are_kept_are_shortened(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    shortened = []
+    monkeypatch.setattr(rows_module, "MAX_JOBS", 2)
+    monkeypatch.setattr(rows_module, "_shortened", lambda job: shortened.append(job.submission_id) or job)
+    for number in range(10):
+        scripted_ray.add_job(f"j{number}", start_time=1000 - number)
+    assert [job.submission_id for job in table(scripted_ray).jobs] == ["j0", "j1"] == shortened
+
+
 @pytest.mark.parametrize("amount", [float("inf"), float("nan")])
 def test_an_amount_that_is_no_number_is_left_out(amount: float) -> None:
     found = amounts(ClusterResources(({"CPU": (amount, 1.0), "GPU": (0.0, 1.0)}, {})))
@@ -119,8 +140,19 @@ def test_only_jobs_of_readable_dags_and_of_none_are_shown() -> None:
         for name, dag in {"open": "train", "closed": "secret", "by-hand": "", "other": "x"}.items()
     ]
     assert dag_ids(jobs) == {"train", "secret", "x"}
-    assert [one["submission_id"] for one in rows(jobs, CLUSTER, {"train"})] == ["open", "by-hand"]
-    assert [one["submission_id"] for one in rows(jobs, CLUSTER, set())] == ["by-hand"]
+    assert [one["submission_id"] for one in visible(masked_rows(jobs, CLUSTER), {"train"}, ())] == ["open", "by-hand"]
+    assert [one["submission_id"] for one in visible(masked_rows(jobs, CLUSTER), (), ())] == ["by-hand"]
+
+
+def test_messages_of_a_dag_are_shown_only_with_its_logs() -> None:
+    jobs = [
+        JobDetails("SUBMISSION", JobStatus.FAILED, message="hush", metadata={"airflow_dag_id": dag} if dag else {})
+        for dag in ("train", "", "other")
+    ]
+    shared = masked_rows(jobs, CLUSTER)
+    for _ in range(2):
+        assert [one["message"] for one in visible(shared, ("train", "other"), ["other"])] == ["", "hush", "hush"]
+    assert [one["message"] for one in visible(shared, ("train",), ["train"])] == ["hush", "hush"]
 
 
 # What is told of each
@@ -179,6 +211,7 @@ def test_texts_are_cut_after_the_secrets_were_taken_out() -> None:
     )
     assert found["message"] == "m" * (MAX_TEXT - 5) + "***re"
     assert len(found["entrypoint"]) == MAX_TEXT
+    assert found["entrypoint"].startswith("see http://***@host ")
 
 
 def test_a_failed_job_tells_ray_s_word_and_the_error(scripted_ray: ScriptedRay) -> None:

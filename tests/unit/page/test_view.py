@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
+from airflow_provider_rayjobs.diagnosis.failure import Findings
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError
 from airflow_provider_rayjobs.page import view as view_module
 from airflow_provider_rayjobs.page.view import MAX_PROBLEM, TAIL_LIMIT, problem, read_view, running_since, shown
@@ -118,7 +119,10 @@ def test_a_failed_job_says_why_and_how_far_it_came(scripted_ray: ScriptedRay) ->
     summary = {"fit": {"state_counts": {"FINISHED": 7, "FAILED": 2}}}
     counted = {"data": {"result": {"result": {"node_id_to_summary": {"cluster": {"summary": summary}}}}}}
     scripted_ray.script("GET", "/api/v0/tasks/summarize.*", answers.as_json(counted), forever=True)
-    found = view_of(scripted_ray)
+    view = asyncio.run(read_view(cluster_at(scripted_ray), "job-1", whole=True))
+    assert isinstance(view.failure.value, Findings), "texts are masked in a thread, and not on the event loop"
+    found = shown(view, cluster_at(scripted_ray))
+    assert len([one for one in scripted_ray.received if "/summarize" in one.path]) == 1
     assert found["tasks"] == {"text": "Ray tasks: 7 of 9 done, 0 running, 2 failed (fit 7 of 9)"}
     assert found["failure"]["text"].splitlines() == [
         "out of memory, exit code 1",
