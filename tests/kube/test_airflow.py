@@ -12,6 +12,7 @@ import pytest
 
 from tests.kube.clusters import PLAY, UNSCHEDULABLE
 from tests.kube.dying_try import ROLE_OF_THE_DOCS
+from tests.kube.heads import SharedHeads
 from tests.support.airflow_env import AirflowEnv
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tests.kube.bench import Access, Kube
     from tests.kube.controller import KubeRay
     from tests.support.databases import Database
+    from tests.support.ray_head import RayHead
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -171,14 +173,15 @@ def test_several_tasks_share_a_cluster_and_runs_do_not_meet(
 
 
 def test_twenty_runs_side_by_side_do_not_meet(
-    airflow: AirflowEnv, cheap_kuberay: KubeRay, access: Access, tmp_path: Path
+    airflow: AirflowEnv, new_kuberay: Callable[..., KubeRay], ray_head: RayHead, access: Access, tmp_path: Path
 ) -> None:
     """Each run has a cluster of its own name; one real head stands for all of them."""
+    kuberay = new_kuberay(SharedHeads(ray_head, seconds=10))
     gate, traces = tmp_path / "gate", {f"many-{number:02}": tmp_path / f"trace-{number}" for number in range(20)}
     for run_id, trace in traces.items():
         airflow.trigger("kc_many", run_id, {"command": f"echo this is '{run_id}'; {command(trace, gate)}"})
     wait_for(lambda: all(trace.exists() for trace in traces.values()), timeout=400)
-    assert len(cheap_kuberay.left()) == len(set(cheap_kuberay.made)) == 20
+    assert len(kuberay.left()) == len(set(kuberay.made)) == 20
     gate.touch()
     for run_id, trace in traces.items():
         airflow.wait_task("kc_many", run_id, "job", "success", timeout=400)
@@ -188,8 +191,8 @@ def test_twenty_runs_side_by_side_do_not_meet(
     jobs = rayjobs(access)
     assert sorted(job["metadata"]["annotations"]["airflow-provider-rayjobs/run-id"] for job in jobs) == list(traces)
     assert len({job["spec"]["jobId"] for job in jobs}) == 20
-    cheap_kuberay.wait(lambda: not cheap_kuberay.left(), timeout=30)
-    assert len(cheap_kuberay.made) == 20
+    kuberay.wait(lambda: not kuberay.left(), timeout=30)
+    assert len(kuberay.made) == 20
 
 
 def test_the_teardown_runs_when_a_task_fails(airflow: AirflowEnv, kuberay: KubeRay, kube: Kube, access: Access) -> None:
