@@ -161,8 +161,9 @@ def _refused_pods(sight: Sight) -> Reason | None:
 
 
 def _refusal(message: str) -> Reason:
-    if "exceeded quota" in message:
-        return Reason(f"the namespace's quota does not allow its pods: {_shown(message)}")
+    _, exceeded, rest = message.partition("exceeded quota")
+    if exceeded:  # what is before names the pod, by a new name each time that KubeRay tries
+        return Reason(f"the namespace's quota does not allow its pods: {_shown(exceeded + rest)}")
     return Reason(f"its pods can't be made: {_shown(message)}", fatal="is forbidden" in message)
 
 

@@ -37,7 +37,9 @@ for name, deferrable in (("kc_sync", False), ("kc_deferred", True)):
         RaySubmitJobOperator(task_id="job", entrypoint=COMMAND, cluster=cluster(), deferrable=deferrable, **RETRIED)
 
 with DAG("kc_many", schedule=None, max_active_runs=20, max_active_tasks=20):
-    RaySubmitJobOperator(task_id="job", entrypoint=COMMAND, cluster=cluster(600), deferrable=True, poll_interval=5.0)
+    # Airflow's scheduler may fail a task whose trigger fires before it has seen the deferral. The retry takes over.
+    more = RETRIED | {"retries": 2}
+    RaySubmitJobOperator(task_id="job", entrypoint=COMMAND, cluster=cluster(600), deferrable=True, **more)
 
 with DAG("kc_shared", schedule=None), ray_cluster(cluster(), lifetime=600, deferrable=True) as shared:
     ready = RayClusterSensor(task_id="ready", cluster=shared, poke_interval=1, deferrable=True)
