@@ -38,6 +38,8 @@ class RayClusterUpOperator(MakesCluster, BaseOperator):
     template_fields: Sequence[str] = ("cluster",)
     ui_color = "#dcebff"
     _cluster_is_owned = False
+    #: Id of the task that ends the cluster.
+    _down_id = ""
 
     def __init__(
         self,
@@ -114,6 +116,17 @@ class RayClusterUpOperator(MakesCluster, BaseOperator):
             self._end_cluster()
         return super().resume_execution(next_method, next_kwargs, context)
 
+    def update_relative(self, other: Any, upstream: bool = True, edge_modifier: Any = None) -> None:
+        """
+        Have the teardown wait for each task that uses the cluster.
+
+        Airflow calls this for each task that takes this task's output. Its own setups and teardowns leave out mapped
+        tasks, and those after the block.
+        """
+        super().update_relative(other, upstream, edge_modifier)
+        if not upstream and self._down_id and getattr(other, "node_id", None) != self._down_id:
+            other.set_downstream(self.dag.get_task(self._down_id))
+
     def on_kill(self) -> None:
         """Note that the process is asked to end, and interrupt the wait; the cluster is ended if the task was."""
         self._killed = True
@@ -160,6 +173,7 @@ def ray_cluster(
     task_id: str = "ray_cluster",
     lifetime: float = LIFETIME,
     deferrable: bool | None = None,
+    on_failure_fail_dagrun: bool = False,
     **kwargs: Any,
 ) -> Iterator[Any]:
     """
@@ -179,11 +193,13 @@ def ray_cluster(
     :param task_id: id of the setup task; that of the teardown has ``_down`` appended.
     :param lifetime: seconds after which KubeRay ends the cluster, if no teardown has; with the time to start it.
     :param deferrable: whether the setup task waits in the triggerer, without holding a worker slot.
+    :param on_failure_fail_dagrun: whether the DAG run fails if the teardown fails.
     :param kwargs: other arguments of both tasks, such as ``retries``.
     :return: what the tasks of the block take as ``cluster``.
     """
     up = RayClusterUpOperator(task_id=task_id, cluster=cluster, lifetime=lifetime, deferrable=deferrable, **kwargs)
     up.as_setup()  # type: ignore[no-untyped-call]  # of Airflow
     down = RayClusterDownOperator(task_id=f"{task_id}_down", cluster=up.output, **kwargs)
-    with down.as_teardown(setups=up):
+    up._down_id = down.task_id
+    with down.as_teardown(setups=up, on_failure_fail_dagrun=on_failure_fail_dagrun):
         yield up.output

@@ -194,8 +194,11 @@ class ClusterRef:
         return f"RayJob {self.namespace}/{self.name}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the arguments as JSON."""
-        return asdict(self)
+        """Return the arguments as JSON; ``history_url``, which older versions do not know, only if there is one."""
+        arguments = asdict(self)
+        if not self.history_url:
+            del arguments["history_url"]
+        return arguments
 
     @classmethod
     def from_json(cls, value: Any) -> ClusterRef:

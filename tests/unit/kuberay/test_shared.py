@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskGroup, task
 
 from airflow_provider_rayjobs.kuberay import KubeRayCluster, RayClusterDownOperator, RayClusterUpOperator, ray_cluster
 from airflow_provider_rayjobs.kubernetes import connect
@@ -43,6 +43,34 @@ def test_two_clusters_in_a_dag() -> None:
                 RaySubmitJobOperator(task_id=f"{name}_job", entrypoint="true", cluster=cluster)
     assert set(dag.task_ids) == {"small", "small_job", "small_down", "large", "large_job", "large_down"}
     assert dag.get_task("small_job").downstream_task_ids == {"small_down"}
+
+
+def test_the_teardown_waits_for_each_task_that_uses_the_cluster() -> None:
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+        with ray_cluster(KubeRayCluster(SPEC)) as cluster:
+            RaySubmitJobOperator.partial(task_id="mapped", cluster=cluster).expand(entrypoint=["a", "b"])
+
+            @task.ray_job(cluster=cluster)
+            def function(x: int) -> int:
+                return x
+
+            function.expand(x=[1, 2])
+            with TaskGroup("group"):
+                RaySubmitJobOperator(task_id="job", entrypoint="true", cluster=cluster)
+        RaySubmitJobOperator(task_id="after", entrypoint="true", cluster=cluster)
+    users = {"mapped", "function", "group.job", "after"}
+    assert dag.get_task("ray_cluster_down").upstream_task_ids == {"ray_cluster", *users}
+    assert dag.get_task("ray_cluster").downstream_task_ids == {"ray_cluster_down", *users}
+
+
+def test_a_teardown_that_fails_may_fail_the_run() -> None:
+    with DAG("d", schedule=None, start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+        with ray_cluster(KubeRayCluster(SPEC), task_id="a"):
+            pass
+        with ray_cluster(KubeRayCluster(SPEC), task_id="b", on_failure_fail_dagrun=True):
+            pass
+    fails = [dag.get_task(name).on_failure_fail_dagrun for name in ("a_down", "b_down")]
+    assert fails == [False, True]
 
 
 @pytest.mark.parametrize(
