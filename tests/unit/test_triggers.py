@@ -16,12 +16,12 @@ from airflow.providers.common.compat.sdk import redact
 from airflow_provider_rayjobs import triggers
 from airflow_provider_rayjobs.following.conditions import ClusterRunsJobs, JobReaches
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
-from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
 from airflow_provider_rayjobs.triggers import RayClusterStartTrigger, RayConditionTrigger, RayJobTrigger
 
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
+    from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
     from tests.support.scripted_server import ScriptedRay
 
 JOB = {
