@@ -19,6 +19,9 @@ DEFAULT_KUBERNETES_CONN_ID = "kubernetes_default"
 #: Default of ``start_timeout``, in seconds.
 START_TIMEOUT = 1200.0
 
+#: Default of ``lifetime``: a day, in seconds.
+LIFETIME = 86_400.0
+
 #: The ways in which a head is reached; all others are templates of a URL.
 SERVICE, PROXY = "service", "proxy"
 
@@ -59,6 +62,8 @@ class KubeRayCluster:
     :param start_timeout: seconds within which the cluster must be ready.
     :param keep_seconds: seconds for which the cluster stays after the job's end. If the task does not see the end, two
         minutes are added.
+    :param lifetime: seconds after its creation when KubeRay ends the cluster in any case, also under a running job; so
+        nothing stays for ever when all of Airflow is lost. A job with a ``job_timeout`` has this limit instead.
     :param access: how the head is reached: ``service`` (its Kubernetes service, from within Kubernetes), ``proxy`` (the
         Kubernetes API server's proxy to this service), or a URL with ``{namespace}``, ``{cluster}`` (the RayCluster's
         name) and ``{service}``.
@@ -75,6 +80,7 @@ class KubeRayCluster:
         "annotations",
         "start_timeout",
         "keep_seconds",
+        "lifetime",
         "access",
         "history_url",
     )
@@ -89,6 +95,7 @@ class KubeRayCluster:
         annotations: Mapping[str, str] | None = None,
         start_timeout: float | str = START_TIMEOUT,
         keep_seconds: int | str = 0,
+        lifetime: float | str = LIFETIME,
         access: str = SERVICE,
         history_url: str = "",
     ) -> None:
@@ -104,6 +111,7 @@ class KubeRayCluster:
         self.annotations: Any = annotations
         self.start_timeout = start_timeout
         self.keep_seconds = keep_seconds
+        self.lifetime = lifetime
         self.access = access
         self.history_url = history_url
         check_access(access)

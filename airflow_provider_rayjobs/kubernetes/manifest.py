@@ -23,8 +23,8 @@ API_VERSION = f"{GROUP}/{VERSION}"
 LONGEST_NAME = 47
 
 #: KubeRay's deadline for a cluster without a job: the part of ``start_timeout``, and the least seconds, that are added
-#: to ``start_timeout`` for the submission.
-SUBMISSION_SHARE, SUBMISSION_LEAST = 0.5, 30.0
+#: to ``start_timeout`` for the submission. A deferred task also waits for a free worker slot in this time.
+SUBMISSION_SHARE, SUBMISSION_LEAST = 0.5, 600.0
 
 #: Seconds that KubeRay's limit for the whole RayJob is longer than all limits of the task, which end it earlier.
 ACTIVE_MARGIN = 600
@@ -119,7 +119,7 @@ def _refuse_rayjob_fields(spec: Mapping[str, Any]) -> None:
         "entrypointResources": "the task's entrypoint_resources",
         "ttlSecondsAfterFinished": "keep_seconds",
         "preRunningDeadlineSeconds": "start_timeout",
-        "activeDeadlineSeconds": "the task's job_timeout",
+        "activeDeadlineSeconds": "lifetime, or the task's job_timeout",
         "backoffLimit": "the task's retries",
         "clusterSelector": "a connection to that cluster (ray_conn_id)",
     }
@@ -217,6 +217,7 @@ def rayjob(
     labels: Mapping[str, str],
     annotations: Mapping[str, str],
     deadline: int,
+    lifetime: float,
     job_timeout: float | None = None,
 ) -> dict[str, Any]:
     """
@@ -226,9 +227,11 @@ def rayjob(
     :param labels: labels beside those of the manifest, over which they prevail.
     :param annotations: annotations, likewise.
     :param deadline: seconds after which KubeRay ends the cluster if it has no job.
-    :param job_timeout: seconds after which the task stops the job, if it has such a limit.
+    :param lifetime: seconds after which KubeRay ends the cluster in any case.
+    :param job_timeout: seconds after which the task stops the job, if it has such a limit: then ``lifetime`` follows
+        from it.
     """
-    limit = {} if job_timeout is None else {"activeDeadlineSeconds": math.ceil(deadline + job_timeout + ACTIVE_MARGIN)}
+    longest = lifetime if job_timeout is None else deadline + job_timeout + ACTIVE_MARGIN
     return {
         "apiVersion": API_VERSION,
         "kind": "RayJob",
@@ -243,7 +246,7 @@ def rayjob(
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": 0,  # for a cluster that never gets a job
             "preRunningDeadlineSeconds": deadline,
-            **limit,
+            "activeDeadlineSeconds": math.ceil(longest),
             **cluster.rayjob,
             "rayClusterSpec": cluster.spec,
         },

@@ -245,7 +245,8 @@ class MakesCluster(RendersTexts, Operator):
 
         if not self.makes_cluster or (ref := self._cluster_ref) is None:
             return
-        flow = set_job(ref.namespace, ref.name, ref.uid, submission_id, self._keep_seconds)
+        keep, reads = self._keep_seconds, self._reads_result
+        flow = set_job(ref.namespace, ref.name, ref.uid, submission_id, keep, reads_result=reads)
         lease = self._kube_api(ref).run(flow)
         if lease.is_deleting or (not lease.is_live and lease.job_status not in _OUTCOMES):
             raise RayClusterStartError(f"{ref}: KubeRay has ended the cluster meanwhile: {lease.end_reason}")

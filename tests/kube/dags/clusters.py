@@ -39,7 +39,7 @@ for name, deferrable in (("kc_sync", False), ("kc_deferred", True)):
 with DAG("kc_many", schedule=None, max_active_runs=20, max_active_tasks=20):
     RaySubmitJobOperator(task_id="job", entrypoint=COMMAND, cluster=cluster(600), deferrable=True, poll_interval=5.0)
 
-with DAG("kc_shared", schedule=None), ray_cluster(cluster(), lifetime=600, deferrable=True) as shared:
+with DAG("kc_shared", schedule=None), ray_cluster(cluster(lifetime=600), deferrable=True) as shared:
     ready = RayClusterSensor(task_id="ready", cluster=shared, poke_interval=1, deferrable=True)
     first = RaySubmitJobOperator(task_id="first", entrypoint=COMMAND, cluster=shared)
     second = RaySubmitJobOperator(task_id="second", entrypoint=COMMAND, cluster=shared, deferrable=True)
