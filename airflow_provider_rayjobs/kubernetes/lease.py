@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.exceptions import RayClusterStartError, RayKubernetesError, RayKubernetesRefusedError
-from airflow_provider_rayjobs.kubernetes.calls import RAYJOBS, Call, Sleep, get, items_of, listed, part, text_at
+from airflow_provider_rayjobs.kubernetes.calls import RAYCLUSTERS, RAYJOBS, Call, Sleep, get, items_of, listed, part, text_at
 from airflow_provider_rayjobs.kubernetes.manifest import PREFIX
 
 if TYPE_CHECKING:
@@ -208,6 +208,17 @@ def read(namespace: str, name: str, uid: str = "") -> Flow[Lease | None]:
             return None
         raise
     return None if uid and lease.uid != uid else lease
+
+
+def has_cluster(lease: Lease) -> Flow[bool]:
+    """Return whether the RayCluster of a RayJob is there, which stays for some time after the job's end."""
+    try:
+        found = yield get(RAYCLUSTERS, lease.namespace, lease.ray_cluster)
+    except RayKubernetesError as e:
+        if e.status == 404:
+            return False
+        raise
+    return part(found, "metadata", "deletionTimestamp") is None
 
 
 def create(body: Mapping[str, Any], owner: Owner, patience: float) -> Flow[Lease]:
