@@ -8,7 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_rayjobs.cluster.urls import JOB_PLACEHOLDERS, KUBERAY_PLACEHOLDERS, history_problem
+from airflow_provider_rayjobs.cluster.urls import (
+    JOB_PLACEHOLDERS,
+    KUBERAY_PLACEHOLDERS,
+    history_problem,
+    is_web_address,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,7 +138,8 @@ def check_access(access: Any) -> None:
     """
     Check how the head is reached, as far as this is known: templates are skipped.
 
-    :raises ValueError: if it is neither ``service``, ``proxy`` nor a URL.
+    :raises ValueError: if it is neither ``service``, ``proxy`` nor a URL, or if it may have a secret: triggers and
+        XComs hold it.
     """
     if not isinstance(access, str):
         raise ValueError(f"access must be a string, not {type(access).__name__}")
@@ -141,7 +147,12 @@ def check_access(access: Any) -> None:
         return
     if not access.startswith(("http://", "https://")):
         raise ValueError(f"access must be {SERVICE!r}, {PROXY!r}, or a URL that begins with http:// or https://")
-    head_url(access, namespace="n", cluster="c", service="s")
+    url = head_url(access, namespace="n", cluster="c", service="s")
+    if not is_web_address(url) or set("?#") & set(url):
+        raise ValueError(
+            "access must be a URL without a login, and without '?' or '#': Airflow shows it. Ray's token comes from "
+            "KubeRay's Secret (authOptions)"
+        )
 
 
 def _is_template(text: str) -> bool:

@@ -13,7 +13,17 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.exceptions import RayClusterStartError, RayKubernetesError, RayKubernetesRefusedError
-from airflow_provider_rayjobs.kubernetes.calls import RAYCLUSTERS, RAYJOBS, Call, Sleep, get, items_of, listed, part, text_at
+from airflow_provider_rayjobs.kubernetes.calls import (
+    RAYCLUSTERS,
+    RAYJOBS,
+    Call,
+    Sleep,
+    get,
+    items_of,
+    listed,
+    part,
+    text_at,
+)
 from airflow_provider_rayjobs.kubernetes.manifest import PREFIX
 
 if TYPE_CHECKING:

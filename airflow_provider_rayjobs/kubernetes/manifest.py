@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_rayjobs.kubernetes.calls import GROUP, VERSION
+from airflow_provider_rayjobs.kubernetes.calls import GROUP, VERSION, items_of, text_at
 
 API_VERSION = f"{GROUP}/{VERSION}"
 
@@ -105,6 +105,33 @@ def _parsed(text: str) -> Any:
     if len(documents) != 1:
         raise ValueError(f"spec must be YAML of one object, but it has {len(documents)}")
     return documents[0]
+
+
+def env_vars_in(given: Any) -> list[dict[str, str]]:
+    """
+    Return the environment variables that a cluster's spec gives as plain text: a dict for each list of them.
+
+    :param given: as for :func:`read_spec`; anything else has none.
+    """
+    try:
+        value = _parsed(given) if isinstance(given, str) else given
+    except ValueError:
+        return []
+    found: list[dict[str, str]] = []
+    seen: set[int] = set()  # YAML's anchors may repeat a value, or put it into itself
+    left = [value]
+    while left:
+        value = left.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Mapping):
+            pairs = {text_at(item, "name"): text_at(item, "value") for item in items_of(value, "env")}
+            found += [pairs] if pairs else []
+            left += value.values()
+        elif isinstance(value, list | tuple):
+            left += value
+    return found
 
 
 def _refuse_rayjob_fields(spec: Mapping[str, Any]) -> None:
