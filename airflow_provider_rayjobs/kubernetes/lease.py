@@ -272,7 +272,7 @@ def create(body: Mapping[str, Any], owner: Owner, patience: float) -> Flow[Lease
 
 def _not_installed(error: RayKubernetesError) -> RayKubernetesRefusedError:
     if 'namespaces "' in str(error):  # the API server's words for a namespace that is missing
-        return RayKubernetesRefusedError(f"{error}; create the namespace, or correct `namespace`", status=404)
+        return RayKubernetesRefusedError(f"{error}; create the namespace, or name another one", status=404)
     return RayKubernetesRefusedError(
         f"{error}; install KubeRay 1.6 or later (its custom resources rayjobs.ray.io and rayclusters.ray.io)",
         status=404,
