@@ -76,8 +76,14 @@ class _StopsItsJob(BaseTrigger):
 
     @property
     def _target(self) -> dict[str, Any]:
-        """The arguments that name the cluster."""
-        return {"ray_conn_id": self.ray_conn_id, "cluster": None if self.ref is None else self.ref.to_json()}
+        """The arguments that name the cluster; triggers of older versions know no ``cluster``."""
+        cluster = {} if self.ref is None else {"cluster": self.ref.to_json()}
+        return {"ray_conn_id": self.ray_conn_id, **cluster}
+
+    @property
+    def _ends_cluster(self) -> bool:
+        """Whether the cluster is for this task alone, and ends with it."""
+        return self.ref is not None and self.ref.owned
 
     async def on_kill(self) -> None:
         """Stop the job of a task that a user marked or cleared (called by Airflow 3.3; older versions only cancel)."""
@@ -107,7 +113,8 @@ class _StopsItsJob(BaseTrigger):
             return
         self.log.warning("The task has ended in Airflow (marked, cleared, deleted, or its DAG run timed out)")
         await self._stop_job(submission_id)
-        await self._end_own_cluster()
+        if self.ref is not None and self._ends_cluster:
+            await self._end_cluster(self.ref)
 
     async def _stop_job(self, submission_id: str) -> None:
         self.log.warning("Stopping Ray job %s", submission_id)
@@ -119,14 +126,12 @@ class _StopsItsJob(BaseTrigger):
         except Exception as e:  # noqa: BLE001 - the trigger is cancelled: nothing would handle the exception
             self.log.error("Ray job %s could not be stopped: %s", submission_id, e)
 
-    async def _end_own_cluster(self) -> None:
-        if self.ref is None or not self.ref.owned:
-            return
+    async def _end_cluster(self, ref: ClusterRef) -> None:
         try:
-            await async_end(self.ref, self.log)
-            self.log.info("Ended the job's cluster: %s", self.ref)
+            await async_end(ref, self.log)
+            self.log.info("Ended the task's cluster: %s", ref)
         except Exception as e:  # noqa: BLE001 - as above; KubeRay ends the cluster when its job or deadline has ended
-            self.log.error("%s could not be ended: %s", self.ref, e)
+            self.log.error("%s could not be ended: %s", ref, e)
 
 
 class RayJobTrigger(_StopsItsJob):
@@ -265,6 +270,8 @@ class RayClusterStartTrigger(_StopsItsJob):
         return self.submission_id
 
     _stored_id = _own_job
+    #: Also one for several tasks: they have not begun, and the teardown is skipped if the setup task has failed.
+    _ends_cluster = True
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments of the constructor, as JSON values."""

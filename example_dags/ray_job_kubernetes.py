@@ -42,7 +42,7 @@ with DAG("ray_job_kubernetes", schedule=None, catchup=False, params={"ray": "2.6
     )
 
     # This cluster lives from the first to the last task of the block.
-    with ray_cluster(KubeRayCluster(SPEC, namespace="ray"), lifetime=2 * 3600, deferrable=True) as cluster:
+    with ray_cluster(KubeRayCluster(SPEC, namespace="ray", lifetime=2 * 3600), deferrable=True) as cluster:
         prepare = RaySubmitJobOperator(task_id="prepare", entrypoint="echo preparing", cluster=cluster)
         train = RaySubmitJobOperator(
             task_id="train", entrypoint="echo training", entrypoint_num_cpus=1, cluster=cluster, deferrable=True

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
 
+from airflow_provider_rayjobs.exceptions import RayClusterStartError, RayKubernetesError
 from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef, KubeRayCluster
 from airflow_provider_rayjobs.operators.own_cluster import MakesCluster
 
@@ -17,9 +19,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_rayjobs.tasks.guard import JobGuard
 
-#: Default of ``lifetime``: a day, in seconds.
-LIFETIME = 86_400.0
-
 
 class RayClusterUpOperator(MakesCluster, BaseOperator):
     """
@@ -29,7 +28,6 @@ class RayClusterUpOperator(MakesCluster, BaseOperator):
     new one. Killed before the cluster is ready, the task ends it.
 
     :param cluster: the cluster (templated).
-    :param lifetime: seconds after which KubeRay ends the cluster, if no teardown has.
     :param deferrable: whether to wait in the triggerer, without holding a worker slot.
     :return: what names the cluster, as XCom; it has no secret.
     :raises TypeError: if ``cluster`` is no :class:`KubeRayCluster`.
@@ -38,12 +36,13 @@ class RayClusterUpOperator(MakesCluster, BaseOperator):
     template_fields: Sequence[str] = ("cluster",)
     ui_color = "#dcebff"
     _cluster_is_owned = False
+    #: Id of the task that ends the cluster.
+    _down_id = ""
 
     def __init__(
         self,
         *,
         cluster: KubeRayCluster,
-        lifetime: float = LIFETIME,
         deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
@@ -51,11 +50,7 @@ class RayClusterUpOperator(MakesCluster, BaseOperator):
         given: Any = cluster
         if not isinstance(given, KubeRayCluster):
             raise TypeError(f"cluster must be a KubeRayCluster, not {type(given).__name__}")
-        from airflow_provider_rayjobs.client.checks import check_duration
-
-        check_duration("lifetime", lifetime)
         self.cluster = cluster
-        self.lifetime = lifetime
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
@@ -73,8 +68,8 @@ class RayClusterUpOperator(MakesCluster, BaseOperator):
             identity = task_context.task_identity(context, "")
             guard = self._new_guard(context)
             with guard.guarding():
-                self._bring_up(context, identity, guard, reattach=True, results=False, deadline=int(self.lifetime))
-            return self._result()
+                self._bring_up(context, identity, guard, reattach=True, results=False)
+                return self._hold()
 
     def execute_on_cluster(self, context: Context, event: Any = None) -> Any:
         """
@@ -86,12 +81,32 @@ class RayClusterUpOperator(MakesCluster, BaseOperator):
 
         with refused_for_good():
             self._started(context, event)
-            return self._result()
+            guard = self._new_guard(context)
+            guard.stop_earlier = self._end_cluster
+            with guard.guarding():
+                return self._hold()
 
-    def _result(self) -> dict[str, Any]:
-        assert self._cluster_ref is not None  # noqa: S101 - for mypy
-        self.log.info("KubeRay ends it after %.0f s, if no teardown has", self.lifetime)
-        return self._cluster_ref.to_json()
+    def _hold(self) -> dict[str, Any]:
+        """
+        Let the cluster live for its ``lifetime``, as it is ready; until then a nearer deadline ends it.
+
+        :return: what names the cluster.
+        """
+        from airflow_provider_rayjobs.kubernetes.lease import set_deadline
+        from airflow_provider_rayjobs.tasks.arguments import as_number
+
+        ref = self._cluster_ref
+        assert ref is not None  # noqa: S101 - for mypy
+        seconds = math.ceil(as_number(self.cluster.lifetime))
+        try:
+            lease = self._kube_api(ref).run(set_deadline(ref.namespace, ref.name, ref.uid, seconds))
+            if not lease.is_live:
+                raise RayClusterStartError(f"{ref}: KubeRay has ended the cluster meanwhile: {lease.end_reason}")
+        except RayKubernetesError:
+            self._end_cluster()
+            raise
+        self.log.info("KubeRay ends the cluster %d s after its start, if no teardown has", seconds)
+        return ref.to_json()
 
     def _new_guard(self, context: Context) -> JobGuard:
         from airflow_provider_rayjobs.hooks import RayJobHook
@@ -113,6 +128,17 @@ class RayClusterUpOperator(MakesCluster, BaseOperator):
             self._recall_cluster(context)
             self._end_cluster()
         return super().resume_execution(next_method, next_kwargs, context)
+
+    def update_relative(self, other: Any, upstream: bool = True, edge_modifier: Any = None) -> None:
+        """
+        Have the teardown wait for each task that uses the cluster.
+
+        Airflow calls this for each task that takes this task's output. Its own setups and teardowns leave out mapped
+        tasks, and those after the block.
+        """
+        super().update_relative(other, upstream, edge_modifier)
+        if not upstream and self._down_id and getattr(other, "node_id", None) != self._down_id:
+            other.set_downstream(self.dag.get_task(self._down_id))
 
     def on_kill(self) -> None:
         """Note that the process is asked to end, and interrupt the wait; the cluster is ended if the task was."""
@@ -158,15 +184,15 @@ def ray_cluster(
     cluster: KubeRayCluster,
     *,
     task_id: str = "ray_cluster",
-    lifetime: float = LIFETIME,
     deferrable: bool | None = None,
+    on_failure_fail_dagrun: bool = False,
     **kwargs: Any,
 ) -> Iterator[Any]:
     """
     Make a cluster for the tasks of the block: a setup task makes it, and a teardown task ends it.
 
     Each DAG run has its own cluster. The teardown runs however the tasks end. If it never runs, KubeRay ends the
-    cluster after ``lifetime``. If a task of the block is cleared, Airflow also clears the setup and the teardown.
+    cluster after its ``lifetime``. If a task of the block is cleared, Airflow also clears the setup and the teardown.
 
     Example::
 
@@ -177,13 +203,14 @@ def ray_cluster(
 
     :param cluster: the cluster. Its ``keep_seconds`` does not count: the teardown ends it.
     :param task_id: id of the setup task; that of the teardown has ``_down`` appended.
-    :param lifetime: seconds after which KubeRay ends the cluster, if no teardown has; with the time to start it.
     :param deferrable: whether the setup task waits in the triggerer, without holding a worker slot.
+    :param on_failure_fail_dagrun: whether the DAG run fails if the teardown fails.
     :param kwargs: other arguments of both tasks, such as ``retries``.
     :return: what the tasks of the block take as ``cluster``.
     """
-    up = RayClusterUpOperator(task_id=task_id, cluster=cluster, lifetime=lifetime, deferrable=deferrable, **kwargs)
+    up = RayClusterUpOperator(task_id=task_id, cluster=cluster, deferrable=deferrable, **kwargs)
     up.as_setup()  # type: ignore[no-untyped-call]  # of Airflow
     down = RayClusterDownOperator(task_id=f"{task_id}_down", cluster=up.output, **kwargs)
-    with down.as_teardown(setups=up):
+    up._down_id = down.task_id
+    with down.as_teardown(setups=up, on_failure_fail_dagrun=on_failure_fail_dagrun):
         yield up.output

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import json
 import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
-from airflow_provider_rayjobs.client.threads import in_airflows_thread
+from airflow_provider_rayjobs.client.threads import in_airflows_thread, in_own_thread
 from airflow_provider_rayjobs.exceptions import RayKubernetesError, RayKubernetesRefusedError
 from airflow_provider_rayjobs.kubernetes.calls import Call, Sleep
 from airflow_provider_rayjobs.text.safe_text import safe_text, without_logins
@@ -35,6 +37,12 @@ PATIENCE = 300.0
 
 #: Seconds before a call is repeated: at first, and at most.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0
+
+#: Seconds for which a client of an event loop is used: the connection may change, and a pod's token rotates.
+CLIENT_AGE = 60.0
+
+#: Seconds for which a client without users stays open.
+LINGER = 5.0
 
 #: Statuses that ask to come back later.
 _TRANSIENT = frozenset({429, 500, 502, 503, 504})
@@ -169,14 +177,12 @@ class AsyncKubeApi:
 
     :param conn_id: Airflow connection of type ``kubernetes``.
     :param log: logger for the loss of contact.
-    :param api_client: the hook's client.
     :param patience: seconds for which a call is repeated while the API server is not reached.
     """
 
-    def __init__(self, conn_id: str, log: Any, api_client: Any, patience: float = PATIENCE) -> None:
+    def __init__(self, conn_id: str, log: Any, patience: float = PATIENCE) -> None:
         self.conn_id = conn_id
         self._log = log
-        self._api_client = api_client
         self._patience = patience
 
     async def run(self, flow: Flow[T]) -> T:
@@ -201,36 +207,106 @@ class AsyncKubeApi:
             return None
         while True:
             try:
-                with _translated(self.conn_id, step):
-                    answer = await self._call(step)
+                async with _client_of(self.conn_id) as api_client:
+                    with _translated(self.conn_id, step):
+                        answer = await self._call(api_client, step)
             except RayKubernetesError as e:
                 await asyncio.sleep(patience.pause(e))
             else:
                 patience.back()
                 return answer
 
-    async def _call(self, call: Call) -> Any:
+    async def _call(self, api_client: Any, call: Call) -> Any:
         from kubernetes_asyncio import client
 
-        api = (client.CustomObjectsApi if call.is_custom else client.CoreV1Api)(self._api_client)
+        api = (client.CustomObjectsApi if call.is_custom else client.CoreV1Api)(api_client)
         # Else this client sends a merge patch as a list of operations; the other one does not know the argument.
         kind = {"_content_type": "application/merge-patch+json"} if call.verb == "patch" else {}
         async with asyncio.timeout(CALL_TIMEOUT):
             answer = await getattr(api, call.method)(**call.keywords, **kind)
-        return self._api_client.sanitize_for_serialization(answer)
+        return api_client.sanitize_for_serialization(answer)
 
 
 @contextlib.asynccontextmanager
 async def async_kube_api(conn_id: str, log: Any, patience: float = PATIENCE) -> AsyncIterator[AsyncKubeApi]:
     """
-    Open the client of a connection on this event loop; takes and raises what :class:`KubeApi` does.
+    Provide what runs flows on this event loop; takes and raises what :class:`KubeApi` does.
+
+    All users of a connection share a client: to make one takes some milliseconds for its certificates.
+    """
+    async with _client_of(conn_id):  # tells at once if the connection can't be used
+        pass
+    yield AsyncKubeApi(conn_id, log, patience)
+
+
+class _SharedClient:
+    """A client of one connection on one event loop, with the number of its users."""
+
+    def __init__(self, conn_id: str) -> None:
+        self._opened = contextlib.AsyncExitStack()
+        self.opening = asyncio.create_task(_open(conn_id, self._opened))
+        self.opened_at = self.idle_since = time.monotonic()
+        self.users = 0
+        self.closer: asyncio.Task[None] | None = None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether new users may have it."""
+        task = self.opening
+        failed = task.done() and (task.cancelled() or task.exception() is not None)
+        return not failed and time.monotonic() - self.opened_at < CLIENT_AGE
+
+    async def close_when_idle(self, clients: dict[str, _SharedClient], conn_id: str) -> None:
+        """Close the client some seconds after the last user has left, or when the event loop ends."""
+        try:
+            while self.users or time.monotonic() - self.idle_since < LINGER:  # noqa: ASYNC110 - closing is not urgent
+                await asyncio.sleep(LINGER)
+        finally:
+            if clients.get(conn_id) is self:
+                del clients[conn_id]
+            await self._opened.aclose()
+
+
+_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _SharedClient]] = WeakKeyDictionary()
+
+
+@contextlib.asynccontextmanager
+async def _client_of(conn_id: str) -> AsyncIterator[Any]:
+    """Provide the client of a connection on this event loop."""
+    clients = _clients.setdefault(asyncio.get_running_loop(), {})
+    shared = clients.get(conn_id)
+    if shared is None or not shared.is_usable:
+        shared = clients[conn_id] = _SharedClient(conn_id)
+        # Airflow assigns log records to a trigger by its context. This task outlives the trigger: it gets an empty one.
+        closing = shared.close_when_idle(clients, conn_id)
+        shared.closer = asyncio.get_running_loop().create_task(closing, context=contextvars.Context())
+    shared.users += 1
+    try:
+        # A trigger that is cancelled here must not cancel this for the other triggers.
+        yield await asyncio.shield(shared.opening)
+    finally:
+        shared.users -= 1
+        shared.idle_since = time.monotonic()
+
+
+def _import_clients() -> None:
+    """Import what :func:`_open` and :func:`_translated` need; this takes more than a second."""
+    with _extra_needed():
+        import kubernetes_asyncio.client  # noqa: F401
+
+
+async def _open(conn_id: str, opened: contextlib.AsyncExitStack) -> Any:
+    """
+    Open the client of a connection.
 
     ``AsyncKubernetesHook`` does not look for a pod's own credentials when the connection names none, as
     ``KubernetesHook`` does, and may not find the connection under ``airflow dags test``. So both are done here.
+
+    :param opened: what to close at the end.
     """
-    with _extra_needed():
-        from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
-        from kubernetes_asyncio.client import ApiClient, Configuration
+    await in_own_thread(_import_clients)
+    from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
+    from kubernetes_asyncio.client import ApiClient, Configuration
 
     class Hook(AsyncKubernetesHook):  # type: ignore[misc]
         async def get_conn_extras(self) -> dict[str, Any]:
@@ -243,13 +319,11 @@ async def async_kube_api(conn_id: str, log: Any, patience: float = PATIENCE) -> 
             configuration.verify_ssl = False
         in_cluster = _is_in_pod(extras) or bool(_field(extras, "in_cluster"))
         hook: Any = Hook(conn_id=conn_id, client_configuration=configuration, in_cluster=in_cluster or None)
-        opened = contextlib.AsyncExitStack()
         api_client = await opened.enter_async_context(hook.get_conn())
         if not in_cluster:
             # Older versions of the hook fill this configuration as well, but open a client without it.
             api_client = await opened.enter_async_context(ApiClient(configuration))
-    async with opened:
-        yield AsyncKubeApi(conn_id, log, api_client, patience)
+    return api_client
 
 
 def _field(extras: Mapping[str, Any], name: str) -> Any:

@@ -8,7 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_rayjobs.cluster.urls import JOB_PLACEHOLDERS, KUBERAY_PLACEHOLDERS, history_problem
+from airflow_provider_rayjobs.cluster.urls import (
+    JOB_PLACEHOLDERS,
+    KUBERAY_PLACEHOLDERS,
+    history_problem,
+    is_web_address,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +23,9 @@ DEFAULT_KUBERNETES_CONN_ID = "kubernetes_default"
 
 #: Default of ``start_timeout``, in seconds.
 START_TIMEOUT = 1200.0
+
+#: Default of ``lifetime``: a day, in seconds.
+LIFETIME = 86_400.0
 
 #: The ways in which a head is reached; all others are templates of a URL.
 SERVICE, PROXY = "service", "proxy"
@@ -59,6 +67,8 @@ class KubeRayCluster:
     :param start_timeout: seconds within which the cluster must be ready.
     :param keep_seconds: seconds for which the cluster stays after the job's end. If the task does not see the end, two
         minutes are added.
+    :param lifetime: seconds after its creation when KubeRay ends the cluster in any case, also under a running job; so
+        nothing stays for ever when all of Airflow is lost. A job with a ``job_timeout`` has this limit instead.
     :param access: how the head is reached: ``service`` (its Kubernetes service, from within Kubernetes), ``proxy`` (the
         Kubernetes API server's proxy to this service), or a URL with ``{namespace}``, ``{cluster}`` (the RayCluster's
         name) and ``{service}``.
@@ -75,6 +85,7 @@ class KubeRayCluster:
         "annotations",
         "start_timeout",
         "keep_seconds",
+        "lifetime",
         "access",
         "history_url",
     )
@@ -89,6 +100,7 @@ class KubeRayCluster:
         annotations: Mapping[str, str] | None = None,
         start_timeout: float | str = START_TIMEOUT,
         keep_seconds: int | str = 0,
+        lifetime: float | str = LIFETIME,
         access: str = SERVICE,
         history_url: str = "",
     ) -> None:
@@ -104,6 +116,7 @@ class KubeRayCluster:
         self.annotations: Any = annotations
         self.start_timeout = start_timeout
         self.keep_seconds = keep_seconds
+        self.lifetime = lifetime
         self.access = access
         self.history_url = history_url
         check_access(access)
@@ -125,7 +138,8 @@ def check_access(access: Any) -> None:
     """
     Check how the head is reached, as far as this is known: templates are skipped.
 
-    :raises ValueError: if it is neither ``service``, ``proxy`` nor a URL.
+    :raises ValueError: if it is neither ``service``, ``proxy`` nor a URL, or if it may have a secret: triggers and
+        XComs hold it.
     """
     if not isinstance(access, str):
         raise ValueError(f"access must be a string, not {type(access).__name__}")
@@ -133,7 +147,12 @@ def check_access(access: Any) -> None:
         return
     if not access.startswith(("http://", "https://")):
         raise ValueError(f"access must be {SERVICE!r}, {PROXY!r}, or a URL that begins with http:// or https://")
-    head_url(access, namespace="n", cluster="c", service="s")
+    url = head_url(access, namespace="n", cluster="c", service="s")
+    if not is_web_address(url) or set("?#") & set(url):
+        raise ValueError(
+            "access must be a URL without a login, and without '?' or '#': Airflow shows it. Ray's token comes from "
+            "KubeRay's Secret (authOptions)"
+        )
 
 
 def _is_template(text: str) -> bool:
@@ -194,8 +213,11 @@ class ClusterRef:
         return f"RayJob {self.namespace}/{self.name}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return the arguments as JSON."""
-        return asdict(self)
+        """Return the arguments as JSON; ``history_url``, which older versions do not know, only if there is one."""
+        arguments = asdict(self)
+        if not self.history_url:
+            del arguments["history_url"]
+        return arguments
 
     @classmethod
     def from_json(cls, value: Any) -> ClusterRef:

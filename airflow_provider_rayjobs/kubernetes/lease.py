@@ -13,7 +13,17 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.exceptions import RayClusterStartError, RayKubernetesError, RayKubernetesRefusedError
-from airflow_provider_rayjobs.kubernetes.calls import RAYJOBS, Call, Sleep, get, items_of, listed, part, text_at
+from airflow_provider_rayjobs.kubernetes.calls import (
+    RAYCLUSTERS,
+    RAYJOBS,
+    Call,
+    Sleep,
+    get,
+    items_of,
+    listed,
+    part,
+    text_at,
+)
 from airflow_provider_rayjobs.kubernetes.manifest import PREFIX
 
 if TYPE_CHECKING:
@@ -35,6 +45,12 @@ READY = frozenset({"Waiting", "Running"})
 #: Seconds for which the cluster stays after its job's end, until the task has seen that: the log's end and a function's
 #: value are on the head. Then the task shortens this to ``keep_seconds``.
 NOTICE_SECONDS = 120
+
+#: The same for a task that reads a function's value: it may have to wait for a free worker slot.
+RESULT_SECONDS = 1800
+
+#: How often a patch is tried that meets a conflict.
+CONFLICTS = 5
 
 #: Seconds between two looks at an object that is being deleted.
 GONE_INTERVAL = 1.0
@@ -182,7 +198,10 @@ def find(namespace: str, owner: Owner) -> Flow[list[Lease]]:
         answer = yield listed(RAYJOBS, namespace, label_selector=selector)
     except RayKubernetesError as e:
         raise (_not_installed(e) if e.status == 404 else e) from None
-    return sorted(map(Lease, items_of(answer, "items")), key=lambda lease: lease.try_number, reverse=True)
+    found = map(Lease, items_of(answer, "items"))
+    # A copy that somebody made by hand has the labels, too, but another name.
+    mine = [lease for lease in found if lease.label(ATTEMPT) and lease.name.endswith(lease.label(ATTEMPT))]
+    return sorted(mine, key=lambda lease: lease.try_number, reverse=True)
 
 
 def read(namespace: str, name: str, uid: str = "") -> Flow[Lease | None]:
@@ -201,6 +220,17 @@ def read(namespace: str, name: str, uid: str = "") -> Flow[Lease | None]:
     return None if uid and lease.uid != uid else lease
 
 
+def has_cluster(lease: Lease) -> Flow[bool]:
+    """Return whether the RayCluster of a RayJob is there, which stays for some time after the job's end."""
+    try:
+        found = yield get(RAYCLUSTERS, lease.namespace, lease.ray_cluster)
+    except RayKubernetesError as e:
+        if e.status == 404:
+            return False
+        raise
+    return part(found, "metadata", "deletionTimestamp") is None
+
+
 def create(body: Mapping[str, Any], owner: Owner, patience: float) -> Flow[Lease]:
     """
     Create a RayJob, or adopt it if this same submission has created it already.
@@ -210,6 +240,7 @@ def create(body: Mapping[str, Any], owner: Owner, patience: float) -> Flow[Lease
     :raises RayKubernetesRefusedError: somebody else's object has this name, or Kubernetes refuses the object.
     """
     namespace = body["metadata"]["namespace"]
+    left = patience
     while True:
         try:
             return Lease((yield Call("create", RAYJOBS, namespace, {"body": body})))
@@ -218,8 +249,13 @@ def create(body: Mapping[str, Any], owner: Owner, patience: float) -> Flow[Lease
                 raise _not_installed(e) from None
             if e.status != 409:
                 raise
+            refusal = e
         there = yield from read(namespace, owner.name)
-        if there is None:
+        if there is None:  # it was deleted meanwhile, or this is another conflict, such as one over a quota
+            if left <= 0:
+                raise refusal
+            yield Sleep(GONE_INTERVAL)
+            left -= GONE_INTERVAL
             continue
         if there.label(ATTEMPT) != owner.attempt:
             raise RayKubernetesRefusedError(
@@ -227,34 +263,64 @@ def create(body: Mapping[str, Any], owner: Owner, patience: float) -> Flow[Lease
                 f"rename the task: kubectl -n {namespace} delete rayjob {owner.name}",
                 status=409,
             )
-        if not there.is_deleting:
+        if there.is_live:
             return there
+        if not there.is_deleting:  # it has ended, and can't make a cluster again
+            yield from delete(namespace, there.name, there.uid)
         yield from wait_until_gone(there, patience)
 
 
 def _not_installed(error: RayKubernetesError) -> RayKubernetesRefusedError:
+    if 'namespaces "' in str(error):  # the API server's words for a namespace that is missing
+        return RayKubernetesRefusedError(f"{error}; create the namespace, or name another one", status=404)
     return RayKubernetesRefusedError(
         f"{error}; install KubeRay 1.6 or later (its custom resources rayjobs.ray.io and rayclusters.ray.io)",
         status=404,
     )
 
 
-def set_job(namespace: str, name: str, uid: str, submission_id: str, keep_seconds: int) -> Flow[Lease]:
+def set_job(
+    namespace: str, name: str, uid: str, submission_id: str, keep_seconds: int, *, reads_result: bool = False
+) -> Flow[Lease]:
     """
     Tell KubeRay which job the cluster is for. From then on KubeRay ends the cluster with the job.
 
     :param keep_seconds: seconds for which the cluster stays after the task has seen the job's end.
+    :param reads_result: whether the task reads a function's value from the head after the job's end.
     :raises RayClusterStartError: the object is gone, or another one has its name.
     """
-    spec = {"jobId": submission_id, "ttlSecondsAfterFinished": keep_seconds + NOTICE_SECONDS}
+    notice = max(NOTICE_SECONDS, RESULT_SECONDS if reads_result else 0)
+    spec = {"jobId": submission_id, "ttlSecondsAfterFinished": keep_seconds + notice}
+    return (yield from _patched(namespace, name, uid, spec))
+
+
+def set_deadline(namespace: str, name: str, uid: str, seconds: int) -> Flow[Lease]:
+    """
+    Tell KubeRay when to end a cluster that has no job of its own.
+
+    :param seconds: counted from the RayJob's start.
+    :raises RayClusterStartError: the object is gone, or another one has its name.
+    """
+    return (yield from _patched(namespace, name, uid, {"preRunningDeadlineSeconds": seconds}))
+
+
+def _patched(namespace: str, name: str, uid: str, spec: Mapping[str, Any]) -> Flow[Lease]:
     # The uid is a precondition: the API server refuses a patch that would change it.
-    patch = {"metadata": {"uid": uid}, "spec": spec}
-    try:
-        return Lease((yield Call("patch", RAYJOBS, namespace, {"name": name, "body": patch})))
-    except RayKubernetesError as e:
-        if e.status in (404, 409, 422):
-            raise RayClusterStartError(f"RayJob {namespace}/{name} is gone: its cluster has ended ({e})") from e
-        raise
+    call = Call("patch", RAYJOBS, namespace, {"name": name, "body": {"metadata": {"uid": uid}, "spec": spec}})
+    for left in reversed(range(CONFLICTS)):
+        try:
+            return Lease((yield call))
+        except RayKubernetesError as e:
+            if e.status not in (404, 409, 422):
+                raise
+            refusal = e
+        # Other conflicts and refusals have the same status: the object itself tells.
+        if refusal.status == 404 or (yield from read(namespace, name, uid)) is None:
+            raise RayClusterStartError(f"RayJob {namespace}/{name} is gone: its cluster has ended ({refusal})")
+        if refusal.status != 409 or not left:
+            break
+        yield Sleep(GONE_INTERVAL)
+    raise refusal
 
 
 def set_keep(namespace: str, name: str, uid: str, seconds: int) -> Flow[None]:

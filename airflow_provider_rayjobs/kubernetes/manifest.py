@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_rayjobs.kubernetes.calls import GROUP, VERSION
+from airflow_provider_rayjobs.kubernetes.calls import GROUP, VERSION, items_of, text_at
 
 API_VERSION = f"{GROUP}/{VERSION}"
 
@@ -23,8 +23,8 @@ API_VERSION = f"{GROUP}/{VERSION}"
 LONGEST_NAME = 47
 
 #: KubeRay's deadline for a cluster without a job: the part of ``start_timeout``, and the least seconds, that are added
-#: to ``start_timeout`` for the submission.
-SUBMISSION_SHARE, SUBMISSION_LEAST = 0.5, 30.0
+#: to ``start_timeout`` for the submission. A deferred task also waits for a free worker slot in this time.
+SUBMISSION_SHARE, SUBMISSION_LEAST = 0.5, 600.0
 
 #: Seconds that KubeRay's limit for the whole RayJob is longer than all limits of the task, which end it earlier.
 ACTIVE_MARGIN = 600
@@ -107,6 +107,33 @@ def _parsed(text: str) -> Any:
     return documents[0]
 
 
+def env_vars_in(given: Any) -> list[dict[str, str]]:
+    """
+    Return the environment variables that a cluster's spec gives as plain text: a dict for each list of them.
+
+    :param given: as for :func:`read_spec`; anything else has none.
+    """
+    try:
+        value = _parsed(given) if isinstance(given, str) else given
+    except ValueError:
+        return []
+    found: list[dict[str, str]] = []
+    seen: set[int] = set()  # YAML's anchors may repeat a value, or put it into itself
+    left = [value]
+    while left:
+        value = left.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Mapping):
+            pairs = {text_at(item, "name"): text_at(item, "value") for item in items_of(value, "env")}
+            found += [pairs] if pairs else []
+            left += value.values()
+        elif isinstance(value, list | tuple):
+            left += value
+    return found
+
+
 def _refuse_rayjob_fields(spec: Mapping[str, Any]) -> None:
     """Refuse those fields of a RayJob that the task's own arguments replace."""
     arguments = {
@@ -119,7 +146,7 @@ def _refuse_rayjob_fields(spec: Mapping[str, Any]) -> None:
         "entrypointResources": "the task's entrypoint_resources",
         "ttlSecondsAfterFinished": "keep_seconds",
         "preRunningDeadlineSeconds": "start_timeout",
-        "activeDeadlineSeconds": "the task's job_timeout",
+        "activeDeadlineSeconds": "lifetime, or the task's job_timeout",
         "backoffLimit": "the task's retries",
         "clusterSelector": "a connection to that cluster (ray_conn_id)",
     }
@@ -217,6 +244,7 @@ def rayjob(
     labels: Mapping[str, str],
     annotations: Mapping[str, str],
     deadline: int,
+    lifetime: float,
     job_timeout: float | None = None,
 ) -> dict[str, Any]:
     """
@@ -226,9 +254,11 @@ def rayjob(
     :param labels: labels beside those of the manifest, over which they prevail.
     :param annotations: annotations, likewise.
     :param deadline: seconds after which KubeRay ends the cluster if it has no job.
-    :param job_timeout: seconds after which the task stops the job, if it has such a limit.
+    :param lifetime: seconds after which KubeRay ends the cluster in any case.
+    :param job_timeout: seconds after which the task stops the job, if it has such a limit: then ``lifetime`` follows
+        from it.
     """
-    limit = {} if job_timeout is None else {"activeDeadlineSeconds": math.ceil(deadline + job_timeout + ACTIVE_MARGIN)}
+    longest = lifetime if job_timeout is None else deadline + job_timeout + ACTIVE_MARGIN
     return {
         "apiVersion": API_VERSION,
         "kind": "RayJob",
@@ -243,7 +273,7 @@ def rayjob(
             "shutdownAfterJobFinishes": True,
             "ttlSecondsAfterFinished": 0,  # for a cluster that never gets a job
             "preRunningDeadlineSeconds": deadline,
-            **limit,
+            "activeDeadlineSeconds": math.ceil(longest),
             **cluster.rayjob,
             "rayClusterSpec": cluster.spec,
         },

@@ -75,7 +75,19 @@ class MakesCluster(RendersTexts, Operator):
         """Render, and leave the DAG author's object as it is: mapped tasks may share it."""
         if parent is self and isinstance(self.cluster, KubeRayCluster):
             self.cluster = copy.copy(self.cluster)
+            self._register_cluster_env()
         super()._do_render_template_fields(parent, *args, **kwargs)
+        if parent is self:
+            self._register_cluster_env()
+
+    def _register_cluster_env(self) -> None:
+        """Have Airflow mask what the spec gives its pods as secret variables: it shows the rendered spec."""
+        from airflow_provider_rayjobs.compat import masking
+        from airflow_provider_rayjobs.kubernetes.manifest import env_vars_in
+
+        if isinstance(self.cluster, KubeRayCluster):
+            for env_vars in env_vars_in(self.cluster.spec):
+                masking.register_env_vars(env_vars)
 
     @property
     def makes_cluster(self) -> bool:
@@ -245,7 +257,8 @@ class MakesCluster(RendersTexts, Operator):
 
         if not self.makes_cluster or (ref := self._cluster_ref) is None:
             return
-        flow = set_job(ref.namespace, ref.name, ref.uid, submission_id, self._keep_seconds)
+        keep, reads = self._keep_seconds, self._reads_result
+        flow = set_job(ref.namespace, ref.name, ref.uid, submission_id, keep, reads_result=reads)
         lease = self._kube_api(ref).run(flow)
         if lease.is_deleting or (not lease.is_live and lease.job_status not in _OUTCOMES):
             raise RayClusterStartError(f"{ref}: KubeRay has ended the cluster meanwhile: {lease.end_reason}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_rayjobs.exceptions import RayKubernetesError
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
 from airflow_provider_rayjobs.kubernetes.api import async_kube_api
-from airflow_provider_rayjobs.kubernetes.lease import read
+from airflow_provider_rayjobs.kubernetes.lease import has_cluster, read
 
 if TYPE_CHECKING:
     from airflow_provider_rayjobs.following.watcher import JobWatcher
@@ -48,6 +48,9 @@ async def _ended(watcher: JobWatcher, submission_id: str, ref: ClusterRef, log: 
         try:
             async with async_kube_api(ref.kubernetes_conn_id, log, patience=0.0) as api:
                 lease = await api.run(read(ref.namespace, ref.name, ref.uid))
+                # KubeRay keeps the cluster for some time after the job's end, so the head may answer again.
+                if lease is not None and lease.is_spent and await api.run(has_cluster(lease)):
+                    continue
         except RayKubernetesError as e:
             log.debug("Kubernetes could not tell whether the cluster has ended: %s", e)
             continue

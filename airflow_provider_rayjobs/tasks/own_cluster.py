@@ -47,6 +47,7 @@ class Wish:
     namespace: str
     kubernetes_conn_id: str
     start_timeout: float
+    lifetime: float
     access: str
     history_url: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -62,11 +63,17 @@ def read_wish(cluster: KubeRayCluster, text: str | None = None) -> Wish:
     :raises ValueError: a value is wrong; the message names it.
     """
     start_timeout, keep_seconds = as_number(cluster.start_timeout), as_number(cluster.keep_seconds)
+    lifetime = as_number(cluster.lifetime)
     check_duration("start_timeout", start_timeout)
+    check_duration("lifetime", lifetime)
     if isinstance(keep_seconds, bool) or not isinstance(keep_seconds, int) or keep_seconds < 0:
         raise ValueError(f"keep_seconds must be a whole number of seconds, not {cluster.keep_seconds!r}")
     if start_timeout is None:
         raise ValueError("start_timeout must be a number of seconds")
+    if lifetime is None or lifetime <= start_timeout:
+        raise ValueError(
+            f"lifetime must be more seconds than start_timeout, {start_timeout:g}, not {cluster.lifetime!r}"
+        )
     check_access(cluster.access)
     check_history_url(cluster.history_url)
     spec = read_spec(cluster.spec if text is None else text)
@@ -75,6 +82,7 @@ def read_wish(cluster: KubeRayCluster, text: str | None = None) -> Wish:
         namespace=(cluster.namespace or spec.namespace or "").strip(),
         kubernetes_conn_id=cluster.kubernetes_conn_id,
         start_timeout=float(start_timeout),
+        lifetime=float(lifetime),
         access=cluster.access,
         history_url=cluster.history_url,
         labels=checked_pairs("labels", cluster.labels),
@@ -112,7 +120,6 @@ class OwnCluster:
     :param identity: this submission.
     :param log: the task's logger.
     :param owned: whether the cluster ends with the task's job; if not, it is for several tasks.
-    :param deadline: seconds after which KubeRay ends the cluster if it has no job.
     :param job_timeout: seconds after which the task stops its job, if it has such a limit.
     """
 
@@ -124,7 +131,6 @@ class OwnCluster:
         log: Any,
         *,
         owned: bool = True,
-        deadline: int | None = None,
         job_timeout: float | None = None,
     ) -> None:
         self._api = api
@@ -132,8 +138,9 @@ class OwnCluster:
         self._owner = owner_of(identity)
         self._log = log
         self._owned = owned
-        self._deadline = deadline or pre_running_deadline(wish.start_timeout)
         self._job_timeout = job_timeout
+        #: When this process made RayJobs, by their uid and this machine's clock.
+        self._began: dict[str, float] = {}
         self.namespace = wish.namespace or api.namespace() or DEFAULT_NAMESPACE
 
     def settle(self, *, reattach: bool, results: bool = True) -> Lease:
@@ -170,10 +177,13 @@ class OwnCluster:
             namespace=self.namespace,
             labels={**wish.labels, **self._owner.labels},
             annotations={**wish.annotations, **self._owner.annotations},
-            deadline=self._deadline,
+            deadline=pre_running_deadline(wish.start_timeout),
+            lifetime=wish.lifetime,
             job_timeout=self._job_timeout,
         )
+        began = time.time()
         lease = self._api.run(leases.create(body, self._owner, STOP_TIMEOUT))
+        self._began[lease.uid] = began
         self._log.info("Made %s; KubeRay starts its cluster", self.ref(lease))
         if not lease.has_deadline:
             self._log.warning(
@@ -213,4 +223,4 @@ class OwnCluster:
 
     def start_deadline(self, lease: Lease) -> float:
         """Return the Unix seconds by which the cluster must be ready."""
-        return min(lease.created_at, time.time()) + self._wish.start_timeout
+        return self._began.get(lease.uid, min(lease.created_at, time.time())) + self._wish.start_timeout

@@ -107,7 +107,7 @@ CLUSTER_SCHEMAS = {
     "spec": Schema("any"),
     "labels": STRING_DICT,
     "annotations": STRING_DICT,
-    **dict.fromkeys(("namespace", "kubernetes_conn_id", "start_timeout", "keep_seconds", "access"), STRING),
+    **dict.fromkeys(("namespace", "kubernetes_conn_id", "start_timeout", "keep_seconds", "lifetime", "access"), STRING),
 }
 
 

@@ -48,6 +48,7 @@ def tries_of(entrypoint: str, cluster: dict[str, Any], run_id: str, **arguments:
 
 if __name__ == "__main__":
     lease.NOTICE_SECONDS = 5  # a cluster whose task has died stays for this time
+    lease.RESULT_SECONDS = 5
     given = json.loads(sys.argv[1])
     die_at(given.pop("target"), given.pop("when"))
     tries_of(**given).run()

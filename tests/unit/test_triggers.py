@@ -21,11 +21,11 @@ from airflow_provider_rayjobs.triggers import RayClusterStartTrigger, RayConditi
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
+    from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
     from tests.support.scripted_server import ScriptedRay
 
 JOB = {
     "ray_conn_id": "other",
-    "cluster": None,
     "submission_id": "j1",
     "submitted_at": 1700000000.25,
     "session_name": "session_1",
@@ -49,7 +49,6 @@ CLUSTER = {
 START = {"cluster": CLUSTER, "deadlines": {"start_timeout": 1700000000.0}, "submission_id": "j1", "number": 2}
 CONDITION = {
     "ray_conn_id": "other",
-    "cluster": None,
     "kind": "cluster",
     "condition": {"submission_id": "p1", "resources": {"entrypoint_num_cpus": 1.5}, "metadata": {"a": "b"}},
     "poke_interval": 3.0,
@@ -113,6 +112,37 @@ def test_an_argument_that_an_older_triggerer_does_not_know_is_sent_only_if_it_ma
     arguments = {"ray_conn_id": "c", "submission_id": "j1", "submitted_at": 1.0}
     assert "log_progress" not in RayJobTrigger(**arguments).serialize()[1]
     assert RayJobTrigger(**arguments, log_progress=False).serialize()[1]["log_progress"] is False
+    assert "cluster" not in RayJobTrigger(**arguments).serialize()[1]
+
+
+@pytest.mark.parametrize(("kind", "ends"), [("start", True), ("job", False)])
+def test_a_user_who_ends_the_setup_task_of_a_shared_cluster_ends_the_cluster(
+    monkeypatch: pytest.MonkeyPatch, kind: str, ends: bool
+) -> None:
+    """Its teardown is skipped. A task that only uses the cluster leaves it."""
+    ended: list[str] = []
+
+    async def killed(*_: object) -> bool:
+        return True
+
+    async def end(ref: ClusterRef, *_: object) -> bool:
+        ended.append(ref.name)
+        return True
+
+    async def stop_job(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr(triggers, "was_killed", killed)
+    monkeypatch.setattr(triggers, "async_end", end)
+    monkeypatch.setattr(RayJobTrigger, "_stop_job", stop_job)
+    shared = {**CLUSTER, "owned": False}
+    trigger = {
+        "start": lambda: RayClusterStartTrigger(**{**START, "cluster": shared}),
+        "job": lambda: RayJobTrigger(ray_conn_id="", submission_id="j1", submitted_at=1.0, cluster=shared),
+    }[kind]()
+    trigger.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1, try_number=1)
+    asyncio.run(trigger._stop_if_killed())
+    assert ended == (["etl-1"] if ends else [])
 
 
 def trigger_of(conn_id: str, **kwargs: Any) -> RayJobTrigger:

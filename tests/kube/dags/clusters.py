@@ -41,7 +41,7 @@ with DAG("kc_many", schedule=None, max_active_runs=20, max_active_tasks=20):
     more = RETRIED | {"retries": 2}
     RaySubmitJobOperator(task_id="job", entrypoint=COMMAND, cluster=cluster(600), deferrable=True, **more)
 
-with DAG("kc_shared", schedule=None), ray_cluster(cluster(), lifetime=600, deferrable=True) as shared:
+with DAG("kc_shared", schedule=None), ray_cluster(cluster(lifetime=600), deferrable=True) as shared:
     ready = RayClusterSensor(task_id="ready", cluster=shared, poke_interval=1, deferrable=True)
     first = RaySubmitJobOperator(task_id="first", entrypoint=COMMAND, cluster=shared)
     second = RaySubmitJobOperator(task_id="second", entrypoint=COMMAND, cluster=shared, deferrable=True)

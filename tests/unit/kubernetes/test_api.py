@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import logging
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from airflow_provider_rayjobs.exceptions import RayKubernetesError, RayKubernetesRefusedError
 from airflow_provider_rayjobs.kubernetes import api
 from airflow_provider_rayjobs.kubernetes.api import FIRST_PAUSE, LONGEST_PAUSE, KubeApi, _Patience, async_kube_api
+from airflow_provider_rayjobs.kubernetes.calls import Sleep, get
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +43,99 @@ def test_without_the_extra_the_command_is_told() -> None:
 
     with pytest.raises(RayKubernetesRefusedError, match=r"pip install 'airflow-provider-rayjobs\[kubernetes\]'"):
         asyncio.run(opened())
+
+
+@pytest.fixture
+def clients(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which clients were opened, and closed."""
+    events: list[str] = []
+
+    async def opened(conn_id: str, stack: contextlib.AsyncExitStack) -> Any:
+        number = len(events)
+        events.append(f"open {conn_id} {number}")
+        stack.callback(lambda: events.append(f"close {number}"))
+        await asyncio.sleep(0.01)
+        if conn_id == "wrong":
+            raise RayKubernetesRefusedError("wrong")
+        return number
+
+    async def call(self: Any, api_client: Any, _: Any) -> Any:
+        await asyncio.sleep(0.01)
+        return api_client
+
+    monkeypatch.setattr(api, "_open", opened)
+    monkeypatch.setattr(api.AsyncKubeApi, "_call", call)
+    monkeypatch.setattr(api, "_translated", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(api, "LINGER", 0.1)
+    return events
+
+
+async def used_client(conn_id: str = "kube") -> int:
+    async with async_kube_api(conn_id, logging.getLogger()) as kube:
+
+        def flow() -> Any:
+            return (yield get("pods", "ray", "x"))
+
+        number: int = await kube.run(flow())
+        return number
+
+
+def test_the_users_of_a_connection_share_a_client_until_some_time_after_the_last(clients: list[str]) -> None:
+    async def main() -> None:
+        cancelled = asyncio.create_task(used_client())
+        await asyncio.sleep(0.005)
+        cancelled.cancel()
+        assert set(await asyncio.gather(*[used_client() for _ in range(100)])) == {0}
+        await used_client("other")
+        await asyncio.sleep(0.5)
+        assert len(asyncio.all_tasks()) == 1
+        assert await used_client() == 4
+
+    asyncio.run(main())
+    assert clients == ["open kube 0", "open other 1", "close 0", "close 1", "open kube 4", "close 4"]
+
+
+def test_a_client_is_renewed_after_some_time(clients: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long wait would otherwise outlive the token of a pod."""
+    monkeypatch.setattr(api, "CLIENT_AGE", 0.2)
+
+    async def main() -> None:
+        async with async_kube_api("kube", logging.getLogger()) as kube:
+
+            def flow() -> Any:
+                first = yield get("pods", "ray", "x")
+                yield Sleep(0.3)
+                return first, (yield get("pods", "ray", "x"))
+
+            first, second = await kube.run(flow())
+            assert first != second
+
+    asyncio.run(main())
+    assert sum(event.startswith("open") for event in clients) == 2
+
+
+def test_a_connection_that_could_not_be_used_is_tried_again(clients: list[str]) -> None:
+    async def main() -> None:
+        for _ in range(2):
+            with pytest.raises(RayKubernetesRefusedError, match="wrong"):
+                await used_client("wrong")
+
+    asyncio.run(main())
+    assert sum(event.startswith("open") for event in clients) == 2
+
+
+def test_the_clients_are_not_imported_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    importing: list[threading.Thread] = []
+
+    def imported() -> None:
+        importing.append(threading.current_thread())
+        raise RayKubernetesRefusedError("enough")
+
+    monkeypatch.setattr(api, "_import_clients", imported)
+    with pytest.raises(RayKubernetesRefusedError, match="enough"):
+        asyncio.run(used_client())
+    assert importing
+    assert threading.main_thread() not in importing
 
 
 def patience(seconds: float = 300.0) -> _Patience:

@@ -48,12 +48,16 @@ def test_ways_to_the_head(access: str) -> None:
         ({"spec": SPEC, "history_url": "javascript:{cluster}"}, "history_url must be a URL that begins with http"),
         ({"spec": SPEC, "history_url": "https://h/{node}"}, "history_url has the placeholder {node}"),
         ({"spec": SPEC, "history_url": None}, "history_url must be a string, not NoneType"),
+        ({"spec": SPEC, "access": "https://user:pw@rays/{cluster}"}, "access must be a URL without a login"),
+        ({"spec": SPEC, "access": "https://rays/{cluster}?token=s3cret"}, "without '[?]' or '#'"),
+        ({"spec": SPEC, "access": "https://rays/{cluster}#s3cret"}, "without '[?]' or '#'"),
         ({"spec": SPEC, "access": None}, "access must be a string, not NoneType"),
     ],
 )
 def test_what_is_wrong_is_told_when_the_dag_is_parsed(arguments: Any, problem: str) -> None:
-    with pytest.raises(ValueError, match=problem):
+    with pytest.raises(ValueError, match=problem) as caught:
         KubeRayCluster(**arguments)
+    assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from airflow_provider_rayjobs.kubernetes.calls import RAYJOBS, Call
 from airflow_provider_rayjobs.kubernetes.lease import Lease, Owner
 from tests.support.kube_calls import Objects
 
-OWNER = Owner(name="etl-1", task="t", attempt="a1", generation="g1", number=1, try_number=1)
+OWNER = Owner(name="etl-a1", task="t", attempt="a1", generation="g1", number=1, try_number=1)
 
 
 def body_of(owner: Owner = OWNER, **status: Any) -> dict[str, Any]:
@@ -51,6 +51,35 @@ def test_a_missing_kuberay_is_named(verb: str) -> None:
         kube.run(flow)
 
 
+@pytest.mark.parametrize("state", ["Complete", "Failed"])
+def test_an_object_that_has_ended_is_replaced(state: str) -> None:
+    kube = Objects()
+    old = kube.add(RAYJOBS, body_of(jobDeploymentStatus=state))
+    made = kube.run(leases.create(body_of(), OWNER, 5))
+    assert made.is_live
+    assert made.uid != old["metadata"]["uid"]
+
+
+def test_a_conflict_without_an_object_is_tried_again_for_some_time() -> None:
+    kube = Objects()
+    kube.errors["create", RAYJOBS] = 409
+    with pytest.raises(RayKubernetesError, match="create rayjobs"):
+        kube.run(leases.create(body_of(), OWNER, 5))
+    assert kube.slept == 5
+
+
+def test_a_missing_namespace_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    kube = Objects()
+
+    def answer(_: object) -> None:
+        raise RayKubernetesError('create rayjobs failed: 404 namespaces "ray" not found', status=404)
+
+    monkeypatch.setattr(kube, "answer", answer)
+    with pytest.raises(RayKubernetesRefusedError, match="create the namespace") as caught:
+        kube.run(leases.create(body_of(), OWNER, 5))
+    assert "KubeRay" not in str(caught.value)
+
+
 def test_other_errors_pass() -> None:
     kube = Objects()
     kube.errors["create", RAYJOBS] = 500
@@ -60,11 +89,12 @@ def test_other_errors_pass() -> None:
 
 def test_the_objects_of_a_task_are_found_the_latest_try_first() -> None:
     kube = Objects()
-    for number, name in ((9, "x-9"), (10, "x-10")):
+    for number, name in ((9, "x-a9"), (10, "x-a10")):
         kube.add(RAYJOBS, body_of(Owner(name, "t", f"a{number}", "g1", 1, number)))
-    kube.add(RAYJOBS, body_of(Owner("other", "t2", "b", "g1", 1, 1)))
-    kube.add(RAYJOBS, body_of(Owner("second", "t", "c", "g1", 2, 1)))
-    assert [lease.name for lease in kube.run(leases.find("ray", OWNER))] == ["x-10", "x-9"]
+    kube.add(RAYJOBS, body_of(Owner("other-b", "t2", "b", "g1", 1, 1)))
+    kube.add(RAYJOBS, body_of(Owner("copy-by-hand", "t", "a7", "g1", 1, 7)))
+    kube.add(RAYJOBS, body_of(Owner("second-c", "t", "c", "g1", 2, 1)))
+    assert [lease.name for lease in kube.run(leases.find("ray", OWNER))] == ["x-a10", "x-a9"]
 
 
 def test_the_job_is_patched_in_by_uid() -> None:
@@ -76,6 +106,24 @@ def test_the_job_is_patched_in_by_uid() -> None:
         kube.run(leases.set_job("ray", lease.name, "another", "job", 0))
     with pytest.raises(RayClusterStartError, match="is gone"):
         kube.run(leases.set_job("ray", "none", lease.uid, "job", 0))
+
+
+def test_a_function_whose_value_is_read_later_keeps_the_head_longer() -> None:
+    kube = Objects()
+    lease = Lease(kube.add(RAYJOBS, body_of()))
+    kube.run(leases.set_job("ray", lease.name, lease.uid, "job", 7, reads_result=True))
+    assert kube.of[RAYJOBS, lease.name]["spec"]["ttlSecondsAfterFinished"] == 7 + leases.RESULT_SECONDS
+
+
+@pytest.mark.parametrize(("status", "slept"), [(409, leases.CONFLICTS - 1), (422, 0)])
+def test_a_refused_patch_of_an_object_that_is_there_does_not_count_as_its_end(status: int, slept: int) -> None:
+    kube = Objects()
+    lease = Lease(kube.add(RAYJOBS, body_of()))
+    kube.errors["patch", RAYJOBS] = status
+    with pytest.raises(RayKubernetesError) as caught:
+        kube.run(leases.set_job("ray", lease.name, lease.uid, "job", 7))
+    assert not isinstance(caught.value, RayClusterStartError)
+    assert kube.slept == slept
 
 
 def test_how_long_the_cluster_stays_is_patched_in() -> None:

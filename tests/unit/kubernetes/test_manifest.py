@@ -110,18 +110,18 @@ def test_a_name_is_a_dns_label_that_kuberay_accepts(dag: str, task: str) -> None
 
 def rayjob(cluster: manifest.ClusterSpec, **options: Any) -> dict[str, Any]:
     names = {"name": "n", "namespace": "ray", "labels": {}, "annotations": {}}
-    return manifest.rayjob(cluster, **{**names, "deadline": 90, **options})
+    return manifest.rayjob(cluster, **{**names, "deadline": 90, "lifetime": 3000.5, **options})
 
 
 def test_the_object_makes_a_cluster_that_ends_by_itself() -> None:
     spec = rayjob(manifest.ClusterSpec(HEAD))["spec"]
     assert "jobId" not in spec, "KubeRay would take the cluster for used, and wait for this job for ever"
-    assert "activeDeadlineSeconds" not in spec
     assert spec == {
         "submissionMode": "InteractiveMode",
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": 0,
         "preRunningDeadlineSeconds": 90,
+        "activeDeadlineSeconds": 3001,
         "rayClusterSpec": HEAD,
     }
 
@@ -131,6 +131,6 @@ def test_a_limit_of_the_job_bounds_the_whole_object() -> None:
     assert spec["activeDeadlineSeconds"] > 90 + 100.5
 
 
-@pytest.mark.parametrize(("start_timeout", "deadline"), [(10, 40), (1200, 1800), (0.1, 31)])
+@pytest.mark.parametrize(("start_timeout", "deadline"), [(10, 610), (2000, 3000), (0.1, 601)])
 def test_the_deadline_leaves_time_for_the_submission(start_timeout: float, deadline: int) -> None:
     assert manifest.pre_running_deadline(start_timeout) == deadline

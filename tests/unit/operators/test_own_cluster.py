@@ -13,6 +13,7 @@ from unittest.mock import patch
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowTaskTimeout, TaskDeferred
 
+from airflow_provider_rayjobs.compat import masking
 from airflow_provider_rayjobs.exceptions import (
     RayClusterStartError,
     RayClusterUnreachableError,
@@ -60,6 +61,20 @@ def test_templates_are_rendered_in_a_copy() -> None:
     assert (task.cluster.namespace, task.cluster.labels) == ("x", {"team": "x"})
     assert task._wish(context()).spec.spec["workerGroupSpecs"] == [{"replicas": 3}]
     assert given.namespace == "{{ params.ns }}", "mapped tasks share the author's object"
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_secret_variables_of_the_pods_are_masked(monkeypatch: pytest.MonkeyPatch, as_text: bool) -> None:
+    masked: list[Any] = []
+    monkeypatch.setattr(masking, "mask_secret", masked.append)
+    names = {"DB_PASSWORD": "{{ params.ns }}-hunter2222", "LEVEL": "debugging"}
+    env = [*({"name": name, "value": value} for name, value in names.items()), {"name": "API_TOKEN", "valueFrom": {}}]
+    spec = {"headGroupSpec": {"template": {"spec": {"containers": [{"env": env}]}}}}
+    operator(KubeRayCluster(json.dumps(spec) if as_text else spec)).render_template_fields(context())
+    assert "x-hunter2222" in masked
+    assert "debugging" not in masked
+    for text in ("{ not: valid", "a: &a [*a]"):
+        operator(KubeRayCluster(text)).render_template_fields(context())
 
 
 def test_a_file_is_a_template(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_rayjobs.exceptions import RayKubernetesError
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
-from airflow_provider_rayjobs.kubernetes.calls import RAYJOBS
+from airflow_provider_rayjobs.kubernetes.calls import RAYCLUSTERS, RAYJOBS
 from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
 from airflow_provider_rayjobs.tasks import ended_cluster
 from tests.support.kube_calls import Objects
@@ -76,6 +76,16 @@ def test_a_cluster_that_has_ended_is_told_at_once(kube: Objects, gone: bool) -> 
     assert (event.outcome, event.may_run) == (Outcome.LOST, False)
     assert ("it was deleted" if gone else "DeadlineExceeded") in event.detail
     assert watcher.cancelled
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_after_the_jobs_end_the_head_is_asked_as_long_as_it_may_be_there(kube: Objects, there: bool) -> None:
+    body = kube.of[RAYJOBS, "etl"]
+    body["spec"]["jobId"] = "job"
+    body["status"] = {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED", "rayClusterName": "etl-c"}
+    if there:
+        kube.add(RAYCLUSTERS, {"metadata": {"name": "etl-c"}})
+    assert (follow(Watcher()) is SUCCEEDED) is there
 
 
 def test_a_head_that_only_does_not_answer_is_waited_for(kube: Objects) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -139,8 +141,37 @@ def test_the_object_has_the_authors_labels_and_where_it_comes_from() -> None:
     assert body["metadata"]["labels"]["team"] == "a"
     assert body["metadata"]["annotations"]["note"] == "x"
     assert body["metadata"]["annotations"]["airflow-provider-rayjobs/run-id"] == "run"
-    assert body["spec"]["preRunningDeadlineSeconds"] == 150
-    assert body["spec"]["activeDeadlineSeconds"] > 200
+    assert body["spec"]["preRunningDeadlineSeconds"] == 700
+    assert body["spec"]["activeDeadlineSeconds"] > 750
+
+
+@pytest.mark.parametrize(("arguments", "seconds"), [({}, 86400), ({"lifetime": "4000"}, 4000)])
+def test_a_job_without_a_limit_ends_with_the_clusters_lifetime(arguments: dict[str, Any], seconds: int) -> None:
+    kube = Objects()
+    own(kube, cluster=KubeRayCluster(HEAD, **arguments)).settle(reattach=True)
+    assert kube.of[RAYJOBS, name_of(IDENTITY)]["spec"]["activeDeadlineSeconds"] == seconds
+
+
+@pytest.mark.parametrize(("job_status", "state"), [("SUCCEEDED", "Complete"), ("FAILED", "Failed")])
+def test_a_try_that_is_executed_again_gets_a_new_cluster_after_its_jobs_end(job_status: str, state: str) -> None:
+    kube = Objects()
+    first = own(kube).settle(reattach=True)
+    end_as(kube, IDENTITY, job_status, state)
+    second = own(kube).settle(reattach=False)
+    assert second.is_live
+    assert second.uid != first.uid
+    assert made(kube) == [name_of(IDENTITY)]
+
+
+def test_a_copy_that_somebody_made_by_hand_stays() -> None:
+    kube = Objects()
+    own(kube).settle(reattach=True)
+    copied = copy.deepcopy(kube.of[RAYJOBS, name_of(IDENTITY)])
+    copied["metadata"]["name"] = "copied"
+    kube.add(RAYJOBS, copied)
+    own(kube, try_of(3, clears=1)).settle(reattach=True)
+    own(kube, try_of(3, clears=1)).end_all()
+    assert made(kube) == ["copied"]
 
 
 def test_a_dropped_deadline_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
@@ -174,9 +205,14 @@ def test_which_namespace_counts(argument: Any, manifest: Any, connection: str, n
 
 def test_the_start_counts_from_the_creation() -> None:
     kube = Objects()
-    found = own(kube)
-    lease = found.settle(reattach=True)
-    assert found.start_deadline(lease) == lease.created_at + 1200
+    lease = own(kube).settle(reattach=True)
+    assert own(kube, try_of(2)).start_deadline(lease) == lease.created_at + 1200
+
+
+def test_a_wrong_clock_of_the_worker_does_not_shorten_the_start_of_its_own_cluster() -> None:
+    found = own(Objects())
+    lease = found.settle(reattach=True)  # by Kubernetes' clock it was created long ago
+    assert found.start_deadline(lease) == pytest.approx(time.time() + 1200, abs=60)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +221,9 @@ def test_the_start_counts_from_the_creation() -> None:
         ({"start_timeout": "soon"}, "start_timeout"),
         ({"start_timeout": 0}, "must be a positive number"),
         ({"start_timeout": ""}, "must be a number of seconds"),
+        ({"lifetime": "soon"}, "lifetime"),
+        ({"lifetime": ""}, "lifetime must be more seconds than start_timeout, 1200, not ''"),
+        ({"lifetime": 1200}, "lifetime must be more seconds than start_timeout, 1200, not 1200"),
         ({"keep_seconds": -1}, "keep_seconds must be a whole number of seconds, not -1"),
         ({"keep_seconds": "1.5"}, "keep_seconds must be a whole number"),
         ({"labels": {"a": 1}}, "labels"),
