@@ -25,7 +25,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_rayjobs.cluster.fields import DEFAULT_CONN_ID
-from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobsError, RayPackageError
+from airflow_provider_rayjobs.exceptions import RayClusterStartError, RayJobFailedError, RayJobsError, RayPackageError
 from airflow_provider_rayjobs.links import RayJobLink
 from airflow_provider_rayjobs.operators.own_cluster import MakesCluster
 
@@ -297,17 +297,45 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
             guard.guarding(),
             self._ending_cluster_of_failure(self._end_cluster, guard),
         ):
+            known = self._read_cluster_job()
             with self._waiting_for_cluster():
                 session = self.hook.get_version_info().session_name
-                found = settle(self.reattach)
+                found = self._usable_job(known) if known else settle(self.reattach)
+            if found is None and known:
+                return self._replace_cluster(context, number, guard)
             if found is None:
-                self._check_cluster_is_new()
                 watch = self._submit(context, identity, session)
             else:
                 watch = self._take_over(context, found, session)
             if not self.wait_for_completion:
                 return watch.submission_id
             return self._conclude(context, self._follow(context, watch))
+
+    def _usable_job(self, submission_id: str) -> JobDetails | None:
+        """Return the job that the cluster was made for, if it runs or has SUCCEEDED."""
+        from airflow_provider_rayjobs.jobs import JobStatus
+        from airflow_provider_rayjobs.tasks.stopping import find_job
+
+        job = find_job(self.hook, submission_id)
+        return job if job and (not job.status.is_terminal or job.status is JobStatus.SUCCEEDED) else None
+
+    def _replace_cluster(self, context: Context, number: int, guard: JobGuard) -> Any:
+        """
+        Run the job on a new cluster, because the one that is there had its job: KubeRay follows only that one.
+
+        :raises RayClusterStartError: another process may use the cluster.
+        """
+        if not guard.still_runs_task():
+            raise RayClusterStartError(
+                f"{self._cluster_ref} has Ray job {self._cluster_job} of another try, and Airflow does not say that "
+                "this process still runs the task; nothing was submitted"
+            )
+        self.log.info(
+            "Ray job %s of an earlier try has failed, or the head has restarted; making a new cluster",
+            self._cluster_job,
+        )
+        self._start_cluster(context, number, reattach=False)
+        return self._run(context, number)
 
     def _start_cluster(self, context: Context, number: int, reattach: bool) -> JobEvent | None:
         """
@@ -575,7 +603,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
 
         checked = JobEvent.from_json(event)
         self._recall_cluster(context)
-        self._has_own_job = True  # it was handed over before the deferral
+        self._cluster_job = checked.submission_id  # it was handed over before the deferral
         with refused_for_good():
             guard = self._new_guard(context)
             with (
@@ -625,7 +653,6 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
             pass
         if self.makes_cluster:  # KubeRay ends this one, whose job has ended
             self._end_cluster()
-            self._has_own_job = False
             number = self._identity.number if self._identity else 1
             self._start_cluster(context, number, reattach=False)
             return self._run(context, number)

@@ -190,11 +190,15 @@ class OwnCluster:
         if wait:
             self._api.run(leases.wait_until_gone(lease, STOP_TIMEOUT))
 
-    def end_all(self) -> None:
-        """End all clusters that any try of this task has left; errors are logged."""
+    def end_all(self, *, with_jobs: bool = True) -> None:
+        """
+        End all clusters that any try of this task has left; errors are logged.
+
+        :param with_jobs: whether also those that have a job.
+        """
         try:
             for lease in self._api.run(leases.find(self.namespace, self._owner)):
-                if not lease.is_spent:
+                if not lease.is_spent and (with_jobs or not lease.job_id):
                     self._end(lease, wait=False)
         except RayJobsError as e:
             self._log.error("The task's cluster could not be ended: %s", e)
