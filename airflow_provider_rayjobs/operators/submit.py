@@ -355,6 +355,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
                 reattach=reattach,
                 results=reattach,
                 job_timeout=as_number(self.job_timeout),
+                entrypoint=self._checked_job()["entrypoint"],
             )
         return None if lease.is_ready else self._earlier_success(context, number, lease)
 

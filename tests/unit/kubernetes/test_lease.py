@@ -64,7 +64,7 @@ def test_the_objects_of_a_task_are_found_the_latest_try_first() -> None:
         kube.add(RAYJOBS, body_of(Owner(name, "t", f"a{number}", "g1", 1, number)))
     kube.add(RAYJOBS, body_of(Owner("other", "t2", "b", "g1", 1, 1)))
     kube.add(RAYJOBS, body_of(Owner("second", "t", "c", "g1", 2, 1)))
-    assert [lease.name for lease in kube.run(leases.find("ray", OWNER))] == ["x-10", "x-9"]
+    assert [lease.name for lease in kube.run(leases.find("ray", OWNER))] == ["x-10", "x-9", "second"]
 
 
 def test_the_job_is_patched_in_by_uid() -> None:

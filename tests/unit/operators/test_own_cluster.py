@@ -462,3 +462,15 @@ def test_stop_on_kill_is_about_the_job_not_about_a_cluster_without_one() -> None
     task = operator(stop_on_kill=False)
     assert task._new_guard(context(), has_job=False)._enabled
     assert not task._new_guard(context())._enabled
+
+
+def test_a_function_whose_value_is_gone_runs_again_on_a_new_cluster(
+    kube: Objects, monkeypatch: pytest.MonkeyPatch, head: dict[str, JobStatus]
+) -> None:
+    lost_try(kube, monkeypatch, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+    task = operator(deferrable=True)
+    task._reads_result = True
+    with pytest.raises(TaskDeferred):
+        task.execute(try_of(1))  # the same try, once more
+    (new,) = kube.of.values()
+    assert "jobId" not in new["spec"]
