@@ -26,6 +26,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_rayjobs.cluster.fields import DEFAULT_CONN_ID
 from airflow_provider_rayjobs.exceptions import RayClusterStartError, RayJobFailedError, RayJobsError, RayPackageError
+from airflow_provider_rayjobs.kubernetes.given import check_one_cluster, known_cluster
 from airflow_provider_rayjobs.links import RayJobLink
 from airflow_provider_rayjobs.operators.own_cluster import MakesCluster
 
@@ -153,6 +154,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_one_cluster(ray_conn_id, cluster)
         self.entrypoint = entrypoint
         self.runtime_env = runtime_env
         self.secret_env_vars = secret_env_vars
@@ -165,6 +167,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         self.entrypoint_label_selector = entrypoint_label_selector
         self.ray_conn_id = ray_conn_id
         self.cluster = cluster
+        self._cluster_is_given = cluster is not None
         self.wait_for_completion = wait_for_completion
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
@@ -183,10 +186,23 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
 
     @cached_property
     def hook(self) -> RayJobHook:
-        """The hook of the task's connection."""
+        """
+        The hook of the task's cluster.
+
+        :raises RayKubernetesRefusedError: the cluster is not known.
+        """
         from airflow_provider_rayjobs.hooks import RayJobHook
 
-        return RayJobHook(self.ray_conn_id, cluster=self._cluster_ref if self.makes_cluster else self.cluster)
+        cluster = self._cluster_ref if self.makes_cluster else self.cluster
+        hook = RayJobHook(self.ray_conn_id, cluster=known_cluster(cluster, is_given=self._cluster_is_given))
+        hook.kubernetes_options = self._kubernetes_options
+        return hook
+
+    def _kubernetes_options(self) -> dict[str, Any]:
+        """Return how Kubernetes is asked for the way to the cluster: a kill interrupts this, or leaves no time."""
+        if (guard := self._guard) is None:
+            return {}
+        return {"patience": 0.0} if guard.killed else {"breakable": guard.breakable}
 
     def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
         """
@@ -394,7 +410,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
     def _identity_of(self, context: Context, number: int = 1) -> TaskIdentity:
         from airflow_provider_rayjobs.tasks import context as task_context
 
-        deployment = "" if self.makes_cluster else self.hook.cluster.deployment
+        deployment = "" if self._cluster_is_given else self.hook.cluster.deployment
         return task_context.task_identity(context, deployment, number)
 
     def _new_guard(self, context: Context, *, has_job: bool = True) -> JobGuard:
@@ -403,10 +419,13 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
 
         :param has_job: whether there may be a job, which ``stop_on_kill`` is about. A cluster without one is ended.
         """
+        from airflow_provider_rayjobs.hooks import RayJobHook
         from airflow_provider_rayjobs.tasks.guard import JobGuard
         from airflow_provider_rayjobs.tasks.killed import TaskProcess
 
-        guard = JobGuard(self.hook, self.log, TaskProcess(context["ti"]), enabled=self.stop_on_kill or not has_job)
+        # Without its cluster there is no hook yet, and nothing to be stopped on it.
+        hook = RayJobHook() if self.makes_cluster and self._cluster_ref is None else self.hook
+        guard = JobGuard(hook, self.log, TaskProcess(context["ti"]), enabled=self.stop_on_kill or not has_job)
         guard.killed = self._killed  # a kill that came before there was a guard
         guard.end_cluster = self._end_cluster if self.makes_cluster else None
         self._guard = guard
