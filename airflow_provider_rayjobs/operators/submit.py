@@ -25,7 +25,13 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_rayjobs.cluster.fields import DEFAULT_CONN_ID
-from airflow_provider_rayjobs.exceptions import RayClusterStartError, RayJobFailedError, RayJobsError, RayPackageError
+from airflow_provider_rayjobs.exceptions import (
+    RayClusterStartError,
+    RayJobFailedError,
+    RayJobInterruptedError,
+    RayJobsError,
+    RayPackageError,
+)
 from airflow_provider_rayjobs.kubernetes.given import check_one_cluster, known_cluster
 from airflow_provider_rayjobs.links import RayJobLink
 from airflow_provider_rayjobs.operators.own_cluster import MakesCluster
@@ -316,7 +322,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
             known = self._read_cluster_job()
             with self._waiting_for_cluster():
                 session = self.hook.get_version_info().session_name
-                found = self._usable_job(known) if known else settle(self.reattach)
+                found = self._usable_job(known, identity) if known else settle(self.reattach)
             if found is None and known:
                 return self._replace_cluster(context, number, guard)
             if found is None:
@@ -327,12 +333,20 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
                 return watch.submission_id
             return self._conclude(context, self._follow(context, watch))
 
-    def _usable_job(self, submission_id: str) -> JobDetails | None:
-        """Return the job that the cluster was made for, if it runs or has SUCCEEDED."""
+    def _usable_job(self, submission_id: str, identity: TaskIdentity) -> JobDetails | None:
+        """
+        Return the job that the cluster was made for, if it runs or has SUCCEEDED.
+
+        :raises RayJobInterruptedError: a later try has submitted it, so this process is left over.
+        """
         from airflow_provider_rayjobs.jobs import JobStatus
         from airflow_provider_rayjobs.tasks.stopping import find_job
 
         job = find_job(self.hook, submission_id)
+        if job and identity.is_before(job):
+            raise RayJobInterruptedError(
+                "Nothing was submitted: a later try of the task runs now", submission_id=submission_id
+            )
         return job if job and (not job.status.is_terminal or job.status is JobStatus.SUCCEEDED) else None
 
     def _replace_cluster(self, context: Context, number: int, guard: JobGuard) -> Any:

@@ -91,7 +91,7 @@ class TaskProcess:
 
     def still_runs_task(self) -> bool:
         """Return whether Airflow says, asked now, that this process runs the task; no answer is no."""
-        return getattr(self._ti, "test_mode", False) or self.reason(None) is Reason.PROCESS_ENDS
+        return getattr(self._ti, "test_mode", False) or self._ask(None) is Reason.PROCESS_ENDS
 
     def reason(self, submission_id: str | None) -> Reason:
         """

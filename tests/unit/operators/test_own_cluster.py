@@ -202,12 +202,13 @@ def lost_try(kube: Objects, monkeypatch: pytest.MonkeyPatch, **status: str) -> d
 
 
 @pytest.fixture
-def head(monkeypatch: pytest.MonkeyPatch) -> dict[str, JobStatus]:
-    """The jobs on the head, by id."""
-    jobs: dict[str, JobStatus] = {}
+def head(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The status of each job on the head, by id, and the number of the ``try`` that made them."""
+    jobs: dict[str, Any] = {"try": 1}
 
     def job(_: Any, submission_id: str) -> Any:
-        return SimpleNamespace(status=jobs[submission_id]) if submission_id in jobs else None
+        made = task_identity(try_of(jobs["try"]), "").metadata()
+        return SimpleNamespace(status=jobs[submission_id], metadata=made) if submission_id in jobs else None
 
     monkeypatch.setattr(RayJobHook, "get_version_info", lambda _: SimpleNamespace(session_name="s"))
     monkeypatch.setattr(stopping, "find_job", job)
@@ -250,7 +251,7 @@ def test_an_error_of_kubernetes_at_the_begin_ends_no_cluster_with_a_job(
 
 @pytest.mark.parametrize("status", [JobStatus.FAILED, None])
 def test_a_cluster_whose_job_has_failed_or_is_forgotten_is_replaced(
-    kube: Objects, monkeypatch: pytest.MonkeyPatch, head: dict[str, JobStatus], status: JobStatus | None
+    kube: Objects, monkeypatch: pytest.MonkeyPatch, head: dict[str, Any], status: JobStatus | None
 ) -> None:
     body = lost_try(kube, monkeypatch)  # KubeRay has not seen the end yet
     if status is not None:
@@ -263,7 +264,7 @@ def test_a_cluster_whose_job_has_failed_or_is_forgotten_is_replaced(
 
 @pytest.mark.parametrize("status", [JobStatus.RUNNING, JobStatus.SUCCEEDED])
 def test_the_job_that_kuberay_knows_is_taken_over(
-    kube: Objects, monkeypatch: pytest.MonkeyPatch, head: dict[str, JobStatus], status: JobStatus
+    kube: Objects, monkeypatch: pytest.MonkeyPatch, head: dict[str, Any], status: JobStatus
 ) -> None:
     body = lost_try(kube, monkeypatch)
     head[body["spec"]["jobId"]] = status
@@ -276,7 +277,7 @@ def test_the_job_that_kuberay_knows_is_taken_over(
 
 @pytest.mark.parametrize("reason", [Reason.UNKNOWN, Reason.REPLACED])
 def test_a_process_that_airflow_has_given_up_leaves_the_next_trys_cluster(
-    kube: Objects, monkeypatch: pytest.MonkeyPatch, head: dict[str, JobStatus], reason: Reason
+    kube: Objects, monkeypatch: pytest.MonkeyPatch, head: dict[str, Any], reason: Reason
 ) -> None:
     body = lost_try(kube, monkeypatch)  # the next try has taken it over, and submitted
     monkeypatch.setattr(TaskProcess, "_ask", lambda *_: reason)
@@ -285,6 +286,16 @@ def test_a_process_that_airflow_has_given_up_leaves_the_next_trys_cluster(
     task._use_cluster(ClusterRef("kube", "ray", body["metadata"]["name"], body["metadata"]["uid"], owned=True))
     with pytest.raises(RayClusterStartError, match="does not say that this process still runs the task; nothing was"):
         task._run(given, 1)
+    assert list(kube.of.values()) == [body]
+
+
+def test_a_process_that_is_left_over_does_not_follow_the_next_trys_job(
+    kube: Objects, monkeypatch: pytest.MonkeyPatch, head: dict[str, Any]
+) -> None:
+    body = lost_try(kube, monkeypatch)
+    head |= {"try": 2, body["spec"]["jobId"]: JobStatus.RUNNING}
+    with pytest.raises(RayJobInterruptedError, match="Nothing was submitted: a later try of the task runs now"):
+        operator().execute(try_of(1))
     assert list(kube.of.values()) == [body]
 
 
@@ -465,7 +476,7 @@ def test_stop_on_kill_is_about_the_job_not_about_a_cluster_without_one() -> None
 
 
 def test_a_function_whose_value_is_gone_runs_again_on_a_new_cluster(
-    kube: Objects, monkeypatch: pytest.MonkeyPatch, head: dict[str, JobStatus]
+    kube: Objects, monkeypatch: pytest.MonkeyPatch, head: dict[str, Any]
 ) -> None:
     lost_try(kube, monkeypatch, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
     task = operator(deferrable=True)
