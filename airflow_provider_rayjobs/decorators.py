@@ -146,8 +146,8 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
 
     @property
     def _upload_limit(self) -> int:
-        """Maximum size of the package, in bytes. A cluster that is still to be made has the default."""
-        return DEFAULT_UPLOAD_LIMIT if self.makes_cluster else self.hook.cluster.upload_limit
+        """Maximum size of the package, in bytes. A cluster that KubeRay makes has the default."""
+        return DEFAULT_UPLOAD_LIMIT if self._cluster_is_given else self.hook.cluster.upload_limit
 
     def _keywords(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Return the keyword arguments, and the parts of the context for which the function has parameters."""

@@ -268,4 +268,14 @@ class RayJobResultError(RayJobError):
 
 
 class RayJobTimeoutError(RayJobError, TimeoutError):
-    """The job was stopped because it passed ``job_timeout``, ``pending_timeout`` or ``execution_timeout``."""
+    """
+    The job was stopped because it passed ``job_timeout``, ``pending_timeout`` or ``execution_timeout``.
+
+    :param message: the full message.
+    :param submission_id: the job's submission id.
+    :param may_run: whether it may still run: it was asked to stop, and its end was not seen.
+    """
+
+    def __init__(self, message: str, *, submission_id: str = "", may_run: bool = True) -> None:
+        super().__init__(message, submission_id=submission_id)
+        self.may_run = may_run

@@ -18,9 +18,10 @@ from airflow_provider_rayjobs.cluster.fields import CONN_TYPE, DEFAULT_CONN_ID, 
 from airflow_provider_rayjobs.compat.connections import load_cluster, read_cluster
 from airflow_provider_rayjobs.compat.masking import register_cluster, register_env_vars
 from airflow_provider_rayjobs.exceptions import RayJobsError, RayKubernetesRefusedError
+from airflow_provider_rayjobs.kubernetes.given import check_one_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
 
     from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
     from airflow_provider_rayjobs.client.exchange import Flow
@@ -50,6 +51,7 @@ class RayJobHook(BaseHook):
 
     :param ray_conn_id: Airflow connection of type ``ray_jobs``, which is read at the first request.
     :param cluster: instead of it: a cluster that KubeRay made, as ``with ray_cluster(…) as cluster`` gives it to tasks.
+    :raises ValueError: if both are given.
     """
 
     conn_name_attr = "ray_conn_id"
@@ -66,8 +68,11 @@ class RayJobHook(BaseHook):
     ) -> None:
         super().__init__(**kwargs)
         self.ray_conn_id = ray_conn_id
+        check_one_cluster(ray_conn_id, cluster)
         self.cluster_ref = _ref(cluster)
         self._create_cluster = True  # only if the connection asks for it
+        #: Returns the options with which Kubernetes is asked for the way to a cluster that KubeRay made.
+        self.kubernetes_options: Callable[[], dict[str, Any]] = dict
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
@@ -90,7 +95,7 @@ class RayJobHook(BaseHook):
         if self.cluster_ref is not None:
             from airflow_provider_rayjobs.kubernetes.connect import connect
 
-            return connect(self.cluster_ref, self.log)
+            return connect(self.cluster_ref, self.log, **self.kubernetes_options())
         cluster = load_cluster(self.ray_conn_id, self.get_connection(self.ray_conn_id), create=self._create_cluster)
         register_cluster(cluster)
         return cluster
@@ -311,6 +316,7 @@ class RayJobAsyncHook(BaseHook):
     :param ray_conn_id: Airflow connection of type ``ray_jobs``, which is read at the first request, without blocking
         the event loop.
     :param cluster: instead of it: a cluster that KubeRay made.
+    :raises ValueError: if both are given.
     """
 
     def __init__(
@@ -320,6 +326,7 @@ class RayJobAsyncHook(BaseHook):
         cluster: ClusterRef | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        check_one_cluster(ray_conn_id, cluster)
         self.ray_conn_id = ray_conn_id
         self.cluster_ref = _ref(cluster)
         self._cluster: ClusterConnection | None = None

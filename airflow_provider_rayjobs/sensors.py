@@ -32,6 +32,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayRequestRefusedError,
 )
 from airflow_provider_rayjobs.kubernetes.cluster import KubeRayCluster
+from airflow_provider_rayjobs.kubernetes.given import check_one_cluster, known_cluster
 from airflow_provider_rayjobs.tasks.rendering import RendersTexts
 
 if TYPE_CHECKING:
@@ -55,8 +56,10 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
 
     def __init__(self, *, ray_conn_id: str, cluster: Any, deferrable: bool | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_one_cluster(ray_conn_id, cluster)
         self.ray_conn_id = ray_conn_id
         self.cluster = cluster
+        self._cluster_is_given = cluster is not None
         if isinstance(cluster, KubeRayCluster):
             raise TypeError("a sensor makes no cluster: give it the cluster of `with ray_cluster(…) as cluster`")
         if deferrable is None:
@@ -73,10 +76,14 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
 
     @cached_property
     def hook(self) -> RayJobHook:
-        """The hook for the task's connection."""
+        """
+        The hook of the task's cluster.
+
+        :raises RayKubernetesRefusedError: the cluster is not known.
+        """
         from airflow_provider_rayjobs.hooks import RayJobHook
 
-        return RayJobHook(self.ray_conn_id, cluster=self.cluster)
+        return RayJobHook(self.ray_conn_id, cluster=known_cluster(self.cluster, is_given=self._cluster_is_given))
 
     @cached_property
     def _contact(self) -> Contact:

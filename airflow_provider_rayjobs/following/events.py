@@ -71,7 +71,7 @@ class JobEvent:
     :param reattached_at: Unix seconds at which a later try took over an earlier try's job, else None.
     :param ended_at: Unix seconds at which the end was noticed.
     :param progress: the function's last progress report that the followed log contained.
-    :param may_run: for LOST: whether the job's process may still run.
+    :param may_run: for LOST and TIMEOUT: whether the job's process may still run.
     :param node_id: for LOST: Ray's id of the node that ran the job's process, where known.
     :param node_ip: for LOST: this node's address, where known.
     """
@@ -244,7 +244,7 @@ def _raise(event: JobEvent) -> NoReturn:
             submission_id=event.submission_id,
         )
     if event.outcome is Outcome.TIMEOUT:
-        raise RayJobTimeoutError(f"{job} {event.detail}", submission_id=event.submission_id)
+        raise RayJobTimeoutError(f"{job} {event.detail}", submission_id=event.submission_id, may_run=event.may_run)
     if event.outcome is Outcome.LOST:
         raise RayJobLostError(
             f"{job} {event.detail}",

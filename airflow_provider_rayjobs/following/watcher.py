@@ -380,7 +380,7 @@ class JobWatcher:
         self._report(job.status)
         self._ended_at = time.time() if job.end_time is None else job.end_time / 1000
         if job.status is JobStatus.STOPPED and (passed := self._passed or self._passed_before(job)):
-            return self._event(Outcome.TIMEOUT, f"{passed}; it was stopped")
+            return replace(self._event(Outcome.TIMEOUT, f"{passed}; it was stopped"), may_run=False)
         event = event_of_job(job, self._transport.cluster.address, reattached_at=self._watch.reattached_at)
         return replace(event, submission_id=self._watch.submission_id)
 

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_rayjobs.kubernetes.calls import Flow
 
-#: Labels of a RayJob: the task instance, the submission by one try, the generation, and the try's number.
-TASK, ATTEMPT, GENERATION, NUMBER, TRY = (
-    PREFIX + name for name in ("task", "attempt", "generation", "submission-number", "try-number")
+#: Labels of a RayJob: the task instance, the submission by one try, the generation, numbers, and the job's entrypoint.
+TASK, ATTEMPT, GENERATION, NUMBER, TRY, ENTRYPOINT = (
+    PREFIX + name for name in ("task", "attempt", "generation", "submission-number", "try-number", "entrypoint")
 )
 
 #: The states (``status.jobDeploymentStatus``) that a RayJob never leaves.
@@ -68,6 +68,7 @@ class Owner:
     :param number: number of the submission within its try.
     :param try_number: number of the try.
     :param annotations: where the object comes from, for people.
+    :param entrypoint: digest of the job's entrypoint.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Owner:
     number: int
     try_number: int
     annotations: Mapping[str, str] = field(default_factory=dict)
+    entrypoint: str = ""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -87,6 +89,7 @@ class Owner:
             GENERATION: self.generation,
             NUMBER: str(self.number),
             TRY: str(self.try_number),
+            ENTRYPOINT: self.entrypoint,
         }
 
 
@@ -192,8 +195,8 @@ class Lease:
 
 
 def find(namespace: str, owner: Owner) -> Flow[list[Lease]]:
-    """Return the RayJobs that any try of a task instance made for this submission, the latest try first."""
-    selector = f"{TASK}={owner.task},{NUMBER}={owner.number}"
+    """Return the RayJobs that any try of a task instance made, the latest try first."""
+    selector = f"{TASK}={owner.task}"
     try:
         answer = yield listed(RAYJOBS, namespace, label_selector=selector)
     except RayKubernetesError as e:

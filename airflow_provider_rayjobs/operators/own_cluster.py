@@ -20,10 +20,12 @@ from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferr
 from airflow_provider_rayjobs.exceptions import (
     RayClusterStartError,
     RayClusterUnreachableError,
+    RayJobError,
     RayJobInterruptedError,
     RayJobLostError,
     RayJobResultError,
     RayJobsError,
+    RayJobTimeoutError,
     RayKubernetesError,
 )
 from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef, KubeRayCluster
@@ -61,8 +63,8 @@ class MakesCluster(RendersTexts, Operator):
     #: Whether the cluster ends with the task's job; if not, it is for several tasks.
     _cluster_is_owned = True
     _cluster_ref: ClusterRef | None = None
-    #: Whether KubeRay knows the cluster's job, and ends the cluster with it.
-    _has_own_job = False
+    #: The job that KubeRay knows, and with which it ends the cluster; empty if it knows none.
+    _cluster_job = ""
     #: Whether the task needs the head after the job's end.
     _reads_result = False
     _guard: JobGuard | None
@@ -94,8 +96,13 @@ class MakesCluster(RendersTexts, Operator):
         """Whether a cluster is made for this task."""
         return isinstance(self.cluster, KubeRayCluster)
 
-    def _use_cluster(self, ref: ClusterRef) -> None:
-        self._cluster_ref = ref
+    def _use_cluster(self, ref: ClusterRef | None, job_id: str = "") -> None:
+        """
+        Use a cluster from now on.
+
+        :param job_id: the job that KubeRay knows.
+        """
+        self._cluster_ref, self._cluster_job = ref, job_id
         self.__dict__.pop("hook", None)
 
     def _recall_cluster(self, context: Context) -> ClusterRef | None:
@@ -166,11 +173,13 @@ class MakesCluster(RendersTexts, Operator):
         from airflow_provider_rayjobs.compat import masking
         from airflow_provider_rayjobs.kubernetes.waiting import WaitLog, until_ready
 
+        self._use_cluster(None)  # that of an earlier `execute` of this try is another one
         own = self._own_cluster(context, identity, guard, **options)
-        with self._ending_cluster_of_failure(own.end_all, guard):
+        with self._ending_cluster_of_failure(lambda: own.end_all(with_jobs=False), guard):
             guard.before_submission()
             lease = own.settle(reattach=reattach, results=results)
             ref = own.ref(lease)
+            self._use_cluster(ref, lease.job_id)
             self._note_cluster(context, ref, identity)
             if lease.is_ready or lease.has_succeeded:
                 return lease
@@ -186,7 +195,6 @@ class MakesCluster(RendersTexts, Operator):
         """Store what names the cluster, and who waits for it: a trigger that is cancelled asks for that."""
         from airflow_provider_rayjobs.tasks import context as task_context
 
-        self._use_cluster(ref)
         task_context.push_xcom(context, CLUSTER_XCOM, ref.to_json())
         task_context.push_xcom(context, task_context.SUBMISSION_ID_XCOM, identity.submission_id())
 
@@ -236,20 +244,21 @@ class MakesCluster(RendersTexts, Operator):
         self.log.info("The cluster takes jobs")
         return started.number
 
-    def _check_cluster_is_new(self) -> None:
+    def _read_cluster_job(self) -> str:
         """
-        Check that the cluster has had no job yet, before the first one is submitted.
+        Ask which job KubeRay knows: another process of the task may have submitted it.
 
-        :raises RayClusterStartError: it had one, which its head has forgotten; KubeRay would ask for it for ever.
+        :raises RayClusterStartError: the cluster's RayJob is gone.
         """
         from airflow_provider_rayjobs.kubernetes.lease import read
 
         if not self.makes_cluster or (ref := self._cluster_ref) is None:
-            return
+            return ""
         lease = self._kube_api(ref).run(read(ref.namespace, ref.name, ref.uid))
-        if lease is None or lease.job_id:
-            job = lease.job_id if lease else "its RayJob"
-            raise RayClusterStartError(f"{ref}: {job} is gone, so the head has restarted; a retry gets a new cluster")
+        self._cluster_job = lease.job_id if lease else ""
+        if lease is None:
+            raise RayClusterStartError(f"{ref} is gone, with its cluster; a retry gets a new cluster")
+        return self._cluster_job
 
     def _hand_over(self, submission_id: str) -> None:
         """Tell KubeRay which job the cluster is for: from then on it ends the cluster with the job."""
@@ -262,7 +271,7 @@ class MakesCluster(RendersTexts, Operator):
         lease = self._kube_api(ref).run(flow)
         if lease.is_deleting or (not lease.is_live and lease.job_status not in _OUTCOMES):
             raise RayClusterStartError(f"{ref}: KubeRay has ended the cluster meanwhile: {lease.end_reason}")
-        self._has_own_job = True
+        self._cluster_job = submission_id
 
     @property
     def _keep_seconds(self) -> int:
@@ -274,7 +283,7 @@ class MakesCluster(RendersTexts, Operator):
         from airflow_provider_rayjobs.kubernetes.api import KubeApi
 
         breakable = nullcontext if self._guard is None else self._guard.breakable
-        return KubeApi(ref.kubernetes_conn_id, self.log, breakable=breakable, **options)
+        return KubeApi(ref.kubernetes_conn_id, self.log, **{"breakable": breakable, **options})
 
     def _as_kuberay_saw(self, event: JobEvent) -> JobEvent:
         """Return a job's event; if the cluster is gone, KubeRay may have seen the job's end before it ended that."""
@@ -311,7 +320,7 @@ class MakesCluster(RendersTexts, Operator):
     @contextmanager
     def _ending_cluster_of_failure(self, end: Callable[[], object], guard: JobGuard) -> Iterator[None]:
         """
-        End the cluster if the block fails before KubeRay knows the job, or if the job is lost.
+        End the cluster if the block fails and nothing else would end it soon.
 
         A deferral, and a process that is asked to end, leave it to the trigger, the next try or the guard.
         """
@@ -320,23 +329,33 @@ class MakesCluster(RendersTexts, Operator):
         except (TaskDeferred, RayJobInterruptedError):
             raise
         except Exception as e:
-            left_behind = self.makes_cluster and (not self._has_own_job or isinstance(e, RayJobLostError))
-            if left_behind and not guard.is_replaced():
-                end()
-            elif not isinstance(e, RayClusterUnreachableError):
+            if self.makes_cluster and self._is_left_behind(e, guard):
+                if guard.still_runs_task():  # else another process may use it, or KubeRay's deadline ends it
+                    end()
+            elif isinstance(e, RayJobError):  # the task has seen the job's end
                 self._keep_cluster()
             raise
         self._keep_cluster()
+
+    def _is_left_behind(self, error: Exception, guard: JobGuard) -> bool:
+        """Whether a task that fails leaves a cluster that KubeRay does not end together with its job."""
+        if not self._cluster_job or isinstance(error, RayJobLostError):
+            return True
+        if isinstance(error, RayJobTimeoutError):
+            return error.may_run
+        # The job goes on, but nobody follows it any more.
+        return isinstance(error, RayClusterUnreachableError | RayKubernetesError) and not guard.has_next_try
 
     def _keep_cluster(self) -> None:
         """Let KubeRay end the cluster ``keep_seconds`` after the job's end: the task has read all that it needs."""
         from airflow_provider_rayjobs.kubernetes.lease import set_keep
 
         ref = self._cluster_ref
-        if not self.makes_cluster or not self._has_own_job or ref is None:
+        if not self.makes_cluster or not self._cluster_job or ref is None:
             return
         try:
             flow = set_keep(ref.namespace, ref.name, ref.uid, self._keep_seconds)
-            self._kube_api(ref, patience=10.0).run(flow)
+            # A kill must not interrupt this: the task has its result.
+            self._kube_api(ref, patience=10.0, breakable=nullcontext).run(flow)
         except RayKubernetesError as e:
             self.log.warning("%s: its cluster stays a little longer than keep_seconds: %s", ref, e)

@@ -25,7 +25,14 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_rayjobs.cluster.fields import DEFAULT_CONN_ID
-from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobsError, RayPackageError
+from airflow_provider_rayjobs.exceptions import (
+    RayClusterStartError,
+    RayJobFailedError,
+    RayJobInterruptedError,
+    RayJobsError,
+    RayPackageError,
+)
+from airflow_provider_rayjobs.kubernetes.given import check_one_cluster, known_cluster
 from airflow_provider_rayjobs.links import RayJobLink
 from airflow_provider_rayjobs.operators.own_cluster import MakesCluster
 
@@ -153,6 +160,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_one_cluster(ray_conn_id, cluster)
         self.entrypoint = entrypoint
         self.runtime_env = runtime_env
         self.secret_env_vars = secret_env_vars
@@ -165,6 +173,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         self.entrypoint_label_selector = entrypoint_label_selector
         self.ray_conn_id = ray_conn_id
         self.cluster = cluster
+        self._cluster_is_given = cluster is not None
         self.wait_for_completion = wait_for_completion
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
@@ -183,10 +192,23 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
 
     @cached_property
     def hook(self) -> RayJobHook:
-        """The hook of the task's connection."""
+        """
+        The hook of the task's cluster.
+
+        :raises RayKubernetesRefusedError: the cluster is not known.
+        """
         from airflow_provider_rayjobs.hooks import RayJobHook
 
-        return RayJobHook(self.ray_conn_id, cluster=self._cluster_ref if self.makes_cluster else self.cluster)
+        cluster = self._cluster_ref if self.makes_cluster else self.cluster
+        hook = RayJobHook(self.ray_conn_id, cluster=known_cluster(cluster, is_given=self._cluster_is_given))
+        hook.kubernetes_options = self._kubernetes_options
+        return hook
+
+    def _kubernetes_options(self) -> dict[str, Any]:
+        """Return how Kubernetes is asked for the way to the cluster: a kill interrupts this, or leaves no time."""
+        if (guard := self._guard) is None:
+            return {}
+        return {"patience": 0.0} if guard.killed else {"breakable": guard.breakable}
 
     def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
         """
@@ -297,17 +319,53 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
             guard.guarding(),
             self._ending_cluster_of_failure(self._end_cluster, guard),
         ):
+            known = self._read_cluster_job()
             with self._waiting_for_cluster():
                 session = self.hook.get_version_info().session_name
-                found = settle(self.reattach)
+                found = self._usable_job(known, identity) if known else settle(self.reattach)
+            if found is None and known:
+                return self._replace_cluster(context, number, guard)
             if found is None:
-                self._check_cluster_is_new()
                 watch = self._submit(context, identity, session)
             else:
                 watch = self._take_over(context, found, session)
             if not self.wait_for_completion:
                 return watch.submission_id
             return self._conclude(context, self._follow(context, watch))
+
+    def _usable_job(self, submission_id: str, identity: TaskIdentity) -> JobDetails | None:
+        """
+        Return the job that the cluster was made for, if it runs or has SUCCEEDED.
+
+        :raises RayJobInterruptedError: a later try has submitted it, so this process is left over.
+        """
+        from airflow_provider_rayjobs.jobs import JobStatus
+        from airflow_provider_rayjobs.tasks.stopping import find_job
+
+        job = find_job(self.hook, submission_id)
+        if job and identity.is_before(job):
+            raise RayJobInterruptedError(
+                "Nothing was submitted: a later try of the task runs now", submission_id=submission_id
+            )
+        return job if job and (not job.status.is_terminal or job.status is JobStatus.SUCCEEDED) else None
+
+    def _replace_cluster(self, context: Context, number: int, guard: JobGuard) -> Any:
+        """
+        Run the job on a new cluster, because the one that is there had its job: KubeRay follows only that one.
+
+        :raises RayClusterStartError: another process may use the cluster.
+        """
+        if not guard.still_runs_task():
+            raise RayClusterStartError(
+                f"{self._cluster_ref} has Ray job {self._cluster_job} of another try, and Airflow does not say that "
+                "this process still runs the task; nothing was submitted"
+            )
+        self.log.info(
+            "Ray job %s of an earlier try has failed, or the head has restarted; making a new cluster",
+            self._cluster_job,
+        )
+        self._start_cluster(context, number, reattach=False)
+        return self._run(context, number)
 
     def _start_cluster(self, context: Context, number: int, reattach: bool) -> JobEvent | None:
         """
@@ -327,6 +385,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
                 reattach=reattach,
                 results=reattach,
                 job_timeout=as_number(self.job_timeout),
+                entrypoint=self._checked_job()["entrypoint"],
             )
         return None if lease.is_ready else self._earlier_success(context, number, lease)
 
@@ -365,7 +424,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
     def _identity_of(self, context: Context, number: int = 1) -> TaskIdentity:
         from airflow_provider_rayjobs.tasks import context as task_context
 
-        deployment = "" if self.makes_cluster else self.hook.cluster.deployment
+        deployment = "" if self._cluster_is_given else self.hook.cluster.deployment
         return task_context.task_identity(context, deployment, number)
 
     def _new_guard(self, context: Context, *, has_job: bool = True) -> JobGuard:
@@ -374,10 +433,13 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
 
         :param has_job: whether there may be a job, which ``stop_on_kill`` is about. A cluster without one is ended.
         """
+        from airflow_provider_rayjobs.hooks import RayJobHook
         from airflow_provider_rayjobs.tasks.guard import JobGuard
         from airflow_provider_rayjobs.tasks.killed import TaskProcess
 
-        guard = JobGuard(self.hook, self.log, TaskProcess(context["ti"]), enabled=self.stop_on_kill or not has_job)
+        # Without its cluster there is no hook yet, and nothing to be stopped on it.
+        hook = RayJobHook() if self.makes_cluster and self._cluster_ref is None else self.hook
+        guard = JobGuard(hook, self.log, TaskProcess(context["ti"]), enabled=self.stop_on_kill or not has_job)
         guard.killed = self._killed  # a kill that came before there was a guard
         guard.end_cluster = self._end_cluster if self.makes_cluster else None
         self._guard = guard
@@ -575,7 +637,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
 
         checked = JobEvent.from_json(event)
         self._recall_cluster(context)
-        self._has_own_job = True  # it was handed over before the deferral
+        self._cluster_job = checked.submission_id  # it was handed over before the deferral
         with refused_for_good():
             guard = self._new_guard(context)
             with (
@@ -625,7 +687,6 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
             pass
         if self.makes_cluster:  # KubeRay ends this one, whose job has ended
             self._end_cluster()
-            self._has_own_job = False
             number = self._identity.number if self._identity else 1
             self._start_cluster(context, number, reattach=False)
             return self._run(context, number)

@@ -126,6 +126,15 @@ class JobGuard:
         """Whether the task has ended, or another process runs it."""
         return self._process.is_replaced()
 
+    def still_runs_task(self) -> bool:
+        """Whether this process certainly runs the task: nothing that another one may use is ended without that."""
+        return self._process.still_runs_task()
+
+    @property
+    def has_next_try(self) -> bool:
+        """Whether Airflow starts another try if this one fails."""
+        return self._process.has_next_try
+
     @contextlib.contextmanager
     def breakable(self) -> Iterator[None]:
         """

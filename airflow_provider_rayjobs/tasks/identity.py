@@ -121,6 +121,11 @@ class TaskIdentity:
         """Whether a job is not the first submission of its try."""
         return keys.NUMBER in job.metadata
 
+    def is_before(self, job: JobDetails) -> bool:
+        """Whether a later try of this task instance submitted a job: then this one is over."""
+        number = job.metadata.get(keys.TRY_NUMBER, "")
+        return self.owns(job) and self.same_run(job) and number.isdecimal() and int(number) > self.try_number
+
     def same_try(self, job: JobDetails) -> bool:
         """Whether a job of this task instance was submitted by this try."""
         return self.same_run(job) and job.metadata.get(keys.TRY_NUMBER) == str(self.try_number)

@@ -89,6 +89,10 @@ class TaskProcess:
             self._checked_at = asked_at
         return reason not in (Reason.PROCESS_ENDS, Reason.UNKNOWN)
 
+    def still_runs_task(self) -> bool:
+        """Return whether Airflow says, asked now, that this process runs the task; no answer is no."""
+        return getattr(self._ti, "test_mode", False) or self._ask(None) is Reason.PROCESS_ENDS
+
     def reason(self, submission_id: str | None) -> Reason:
         """
         Return why this process must end, or UNKNOWN if Airflow does not answer within :data:`ANSWER_TIMEOUT` seconds.

@@ -7,6 +7,7 @@ worker's try is taken over, together with its job. That of an earlier generation
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,7 @@ def read_wish(cluster: KubeRayCluster, text: str | None = None) -> Wish:
     )
 
 
-def owner_of(identity: TaskIdentity) -> Owner:
+def owner_of(identity: TaskIdentity, entrypoint: str = "") -> Owner:
     """Return the marks of the RayJob that a submission makes."""
     where = {
         "deployment": identity.deployment,
@@ -108,6 +109,7 @@ def owner_of(identity: TaskIdentity) -> Owner:
         number=identity.number,
         try_number=identity.try_number,
         annotations={PREFIX + name: value for name, value in where.items()},
+        entrypoint=hashlib.blake2b(entrypoint.encode(), digest_size=10).hexdigest(),
     )
 
 
@@ -121,6 +123,7 @@ class OwnCluster:
     :param log: the task's logger.
     :param owned: whether the cluster ends with the task's job; if not, it is for several tasks.
     :param job_timeout: seconds after which the task stops its job, if it has such a limit.
+    :param entrypoint: the job's entrypoint.
     """
 
     def __init__(
@@ -132,10 +135,11 @@ class OwnCluster:
         *,
         owned: bool = True,
         job_timeout: float | None = None,
+        entrypoint: str = "",
     ) -> None:
         self._api = api
         self._wish = wish
-        self._owner = owner_of(identity)
+        self._owner = owner_of(identity, entrypoint)
         self._log = log
         self._owned = owned
         self._job_timeout = job_timeout
@@ -152,11 +156,10 @@ class OwnCluster:
         :raises RayKubernetesError: Kubernetes can't be asked, or refuses.
         """
         found = self._api.run(leases.find(self.namespace, self._owner))
-        chosen = self._chosen(found, results=results) if reattach else None
+        several = self._owner.number > 1 or any(lease.label(leases.NUMBER) != "1" for lease in found)
+        chosen = self._chosen(found, several=several, results=results) if reattach else None
         for lease in found:
-            mine = lease.label(leases.GENERATION) == self._owner.generation
-            # One of this generation whose job has ended stays for `keep_seconds`, and as a record.
-            if lease is not chosen and not (mine and lease.is_spent):
+            if lease is not chosen and not self._stays(lease, usable=several and chosen is not None):
                 self._end(lease, wait=True)
         if chosen is None:
             return self._create()
@@ -164,10 +167,49 @@ class OwnCluster:
             self._log.info("Took over the cluster of an earlier try: %s", self.ref(chosen))
         return chosen
 
-    def _chosen(self, found: list[Lease], *, results: bool) -> Lease | None:
-        mine = [lease for lease in found if lease.label(leases.GENERATION) == self._owner.generation]
-        live = next((lease for lease in mine if lease.is_live), None)
-        return live or next((lease for lease in mine if results and lease.has_succeeded), None)
+    def _chosen(self, found: list[Lease], *, several: bool, results: bool) -> Lease | None:
+        """
+        Return the RayJob of this generation that does the same work.
+
+        A task that submits several times may do so in another order in each try. So the entrypoints are compared then,
+        as for the jobs themselves; else it may contain the try's number.
+        """
+        mine = [lease for lease in found if self._is_of_generation(lease)]
+        numbered = [lease for lease in mine if self._has_same_number(lease)]
+        # If not, a loop may submit the same entrypoint several times: only the number counts then.
+        reordered = several and not all(map(self._has_same_entrypoint, numbered))
+        usable = [
+            lease
+            for lease in mine
+            if (lease.is_live or (results and lease.has_succeeded))
+            and (not several or self._has_same_entrypoint(lease))
+            and (self._has_same_number(lease) or (reordered and self._is_job_of_earlier_try(lease)))
+        ]
+        return max(usable, key=lambda lease: (self._has_same_number(lease), lease.is_live), default=None)
+
+    def _stays(self, lease: Lease, *, usable: bool) -> bool:
+        """
+        Whether a RayJob that is not taken over is left alone.
+
+        :param usable: whether another submission of this try may take it over, although it has the same number.
+        """
+        if not self._is_of_generation(lease):
+            return False
+        if lease.is_spent:  # for `keep_seconds`, and as a record; but a new one of this same try needs its name
+            return lease.label(leases.ATTEMPT) != self._owner.attempt
+        return usable or not self._has_same_number(lease)
+
+    def _is_job_of_earlier_try(self, lease: Lease) -> bool:
+        return bool(lease.job_id) and lease.try_number < self._owner.try_number
+
+    def _has_same_entrypoint(self, lease: Lease) -> bool:
+        return lease.label(leases.ENTRYPOINT) == self._owner.entrypoint
+
+    def _is_of_generation(self, lease: Lease) -> bool:
+        return lease.label(leases.GENERATION) == self._owner.generation
+
+    def _has_same_number(self, lease: Lease) -> bool:
+        return lease.label(leases.NUMBER) == str(self._owner.number)
 
     def _create(self) -> Lease:
         wish = self._wish
@@ -200,11 +242,17 @@ class OwnCluster:
         if wait:
             self._api.run(leases.wait_until_gone(lease, STOP_TIMEOUT))
 
-    def end_all(self) -> None:
-        """End all clusters that any try of this task has left; errors are logged."""
+    def end_all(self, *, with_jobs: bool = True) -> None:
+        """
+        End all clusters that any try of this task has left; errors are logged.
+
+        :param with_jobs: whether also those that have a job.
+        """
         try:
             for lease in self._api.run(leases.find(self.namespace, self._owner)):
-                if not lease.is_spent:
+                # Another submission of this same try is not over with this one.
+                mine = self._has_same_number(lease) or lease.try_number < self._owner.try_number
+                if mine and not lease.is_spent and (with_jobs or not lease.job_id):
                     self._end(lease, wait=False)
         except RayJobsError as e:
             self._log.error("The task's cluster could not be ended: %s", e)

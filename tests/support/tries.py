@@ -28,6 +28,7 @@ class TaskInstance:
         self.task = SimpleNamespace(retries=retries)
         self.start_date = datetime.now(UTC)
         self.hostname, self.pid = "here", 1
+        self.test_mode = True  # there is no Airflow that can be asked who runs the task
         self.xcoms: dict[str, Any] = {}
 
     def xcom_push(self, key: str, value: Any) -> None:

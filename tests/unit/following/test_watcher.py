@@ -291,6 +291,7 @@ def test_a_deadline_stops_the_job(name: str, scripted_ray: ScriptedRay, caplog: 
     assert event.outcome is Outcome.TIMEOUT
     assert event.detail.startswith(f"exceeded its {name}: it was submitted 0 s ago")
     assert event.detail.endswith("; it was stopped")
+    assert not event.may_run
     assert scripted_ray.jobs["a"].status == "STOPPED"
     assert any("exceeded its" in line and "stopping it" in line for line in messages(caplog))
     assert re.fullmatch(r"STOPPED after \d\.\d s \(PENDING and RUNNING \d\.\d s\)", messages(caplog)[-1])
@@ -315,6 +316,7 @@ def test_a_job_that_does_not_heed_the_stop_is_a_timeout_that_says_so(
     event = run(scripted_ray, deadlines={"job_timeout": time.time()})
     assert event.outcome is Outcome.TIMEOUT
     assert "it is still RUNNING" in event.detail
+    assert event.may_run
 
 
 @pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED"])

@@ -94,7 +94,7 @@ def test_the_objects_of_a_task_are_found_the_latest_try_first() -> None:
     kube.add(RAYJOBS, body_of(Owner("other-b", "t2", "b", "g1", 1, 1)))
     kube.add(RAYJOBS, body_of(Owner("copy-by-hand", "t", "a7", "g1", 1, 7)))
     kube.add(RAYJOBS, body_of(Owner("second-c", "t", "c", "g1", 2, 1)))
-    assert [lease.name for lease in kube.run(leases.find("ray", OWNER))] == ["x-a10", "x-a9"]
+    assert [lease.name for lease in kube.run(leases.find("ray", OWNER))] == ["x-a10", "x-a9", "second-c"]
 
 
 def test_the_job_is_patched_in_by_uid() -> None:

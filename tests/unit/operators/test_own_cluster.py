@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,14 @@ from airflow_provider_rayjobs.exceptions import (
     RayJobInterruptedError,
     RayJobLostError,
     RayJobResultError,
+    RayJobTimeoutError,
+    RayKubernetesError,
     RayKubernetesRefusedError,
 )
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
-from airflow_provider_rayjobs.kubernetes import connect
+from airflow_provider_rayjobs.hooks import RayJobHook
+from airflow_provider_rayjobs.jobs import JobStatus
+from airflow_provider_rayjobs.kubernetes import api, connect, waiting
 from airflow_provider_rayjobs.kubernetes.calls import RAYJOBS
 from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef, KubeRayCluster
 from airflow_provider_rayjobs.kubernetes.lease import Lease
@@ -32,6 +36,11 @@ from airflow_provider_rayjobs.kubernetes.start_event import StartEvent
 from airflow_provider_rayjobs.links import HISTORY_PAGE_XCOM, JOB_PAGE_XCOM
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 from airflow_provider_rayjobs.operators.own_cluster import CLUSTER_XCOM
+from airflow_provider_rayjobs.tasks import earlier_tries, stopping
+from airflow_provider_rayjobs.tasks.context import task_identity
+from airflow_provider_rayjobs.tasks.guard import JobGuard
+from airflow_provider_rayjobs.tasks.killed import Reason, TaskProcess
+from airflow_provider_rayjobs.tasks.own_cluster import OwnCluster, read_wish
 from tests.support.kube_calls import Objects
 from tests.support.tries import TaskInstance
 
@@ -126,63 +135,231 @@ def kube(monkeypatch: pytest.MonkeyPatch) -> Objects:
 
 def with_cluster(*, has_job: bool = True, **options: Any) -> RaySubmitJobOperator:
     task = operator(**options)
-    task._use_cluster(REF)
-    task._has_own_job = has_job
+    task._use_cluster(REF, "job" if has_job else "")
     return task
 
 
-def fail_with(task: RaySubmitJobOperator, error: BaseException, *, replaced: bool = False) -> None:
-    guard: Any = SimpleNamespace(is_replaced=lambda: replaced)
+def fail_with(task: RaySubmitJobOperator, error: BaseException, *, current: bool = True, next_try: bool = True) -> None:
+    guard: Any = SimpleNamespace(still_runs_task=lambda: current, has_next_try=next_try)
     with pytest.raises(type(error)), task._ending_cluster_of_failure(task._end_cluster, guard):
         raise error
 
 
 @pytest.mark.parametrize(
-    ("has_job", "error", "stays"),
+    ("has_job", "error", "next_try", "stays"),
     [
-        (False, RayClusterStartError("late"), False),
-        (False, AirflowFailException("wrong"), False),
-        (False, RayJobInterruptedError("the process ends"), True),
-        (False, TaskDeferred(trigger=None, method_name="x"), True),
-        (True, RayJobFailedError("failed"), True),
-        (True, RayClusterUnreachableError("no contact"), True),
-        (True, RayJobLostError("lost"), False),
+        (False, RayClusterStartError("late"), True, False),
+        (False, AirflowFailException("wrong"), True, False),
+        (False, RayJobInterruptedError("the process ends"), True, True),
+        (False, TaskDeferred(trigger=None, method_name="x"), True, True),
+        (True, RayJobFailedError("failed"), False, True),
+        (True, RayClusterUnreachableError("no contact"), True, True),
+        (True, RayClusterUnreachableError("no contact"), False, False),
+        (True, RayKubernetesError("no contact with the API server"), True, True),
+        (True, RayKubernetesError("no contact with the API server"), False, False),
+        (True, RayJobLostError("lost"), True, False),
+        (True, RayJobTimeoutError("it was stopped", may_run=False), True, True),
+        (True, RayJobTimeoutError("still RUNNING 30 s after it was asked to stop"), True, False),
+        (True, RuntimeError("Airflow's API server is away"), True, True),
     ],
 )
 def test_what_becomes_of_the_cluster_when_the_task_fails(
-    kube: Objects, has_job: bool, error: BaseException, stays: bool
+    kube: Objects, has_job: bool, error: BaseException, next_try: bool, stays: bool
 ) -> None:
-    fail_with(with_cluster(has_job=has_job), error)
+    fail_with(with_cluster(has_job=has_job), error, next_try=next_try)
     assert ((RAYJOBS, "etl") in kube.of) is stays
 
 
-def test_a_process_that_was_replaced_leaves_the_cluster_to_the_other_one(kube: Objects) -> None:
-    fail_with(with_cluster(has_job=False), RayClusterStartError("late"), replaced=True)
-    assert (RAYJOBS, "etl") in kube.of
+def test_only_a_process_that_certainly_runs_the_task_ends_the_cluster(kube: Objects) -> None:
+    for task, error in (
+        (with_cluster(has_job=False), RayClusterStartError("late")),
+        (with_cluster(), RayJobLostError("l")),
+    ):
+        fail_with(task, error, current=False)
+        assert (RAYJOBS, "etl") in kube.of
 
 
 def test_the_cluster_stays_for_keep_seconds_only_after_the_task_saw_the_end(kube: Objects) -> None:
     task = with_cluster(cluster=KubeRayCluster(SPEC, keep_seconds="7"))
-    fail_with(task, RayClusterUnreachableError("no contact"))
-    assert "ttlSecondsAfterFinished" not in kube.of[RAYJOBS, "etl"]["spec"]
+    for error in (RayClusterUnreachableError("no"), RayKubernetesError("no"), RuntimeError("no")):
+        fail_with(task, error)
+        assert "ttlSecondsAfterFinished" not in kube.of[RAYJOBS, "etl"]["spec"]
     fail_with(task, RayJobFailedError("failed"))
     assert kube.of[RAYJOBS, "etl"]["spec"]["ttlSecondsAfterFinished"] == 7
     kube.errors["patch", RAYJOBS] = 500
     fail_with(task, RayJobFailedError("failed"))
 
 
-def test_a_cluster_whose_job_is_not_on_its_head_is_not_used_again(kube: Objects) -> None:
-    with pytest.raises(RayClusterStartError, match="job is gone, so the head has restarted; a retry gets a new"):
-        with_cluster()._check_cluster_is_new()
-    kube.of[RAYJOBS, "etl"]["spec"] = {}
-    with_cluster()._check_cluster_is_new()
+def test_it_is_asked_which_job_the_cluster_has(kube: Objects) -> None:
+    task = with_cluster(has_job=False)
+    assert task._read_cluster_job() == task._cluster_job == "job"
+    del kube.of[RAYJOBS, "etl"]
+    with pytest.raises(RayClusterStartError, match="is gone, with its cluster; a retry gets a new"):
+        task._read_cluster_job()
+    assert not RaySubmitJobOperator(task_id="t", entrypoint="true")._read_cluster_job()
+
+
+def try_of(number: int) -> Any:
+    return {**context(), "ti": TaskInstance("run", number, 3)}
+
+
+def lost_try(kube: Objects, monkeypatch: pytest.MonkeyPatch, **status: str) -> dict[str, Any]:
+    """Return the RayJob that a first try has left, whose job was handed over."""
+    monkeypatch.setattr(api, "KubeApi", lambda *_, **__: kube)
+    monkeypatch.setattr(RaySubmitJobOperator, "_waiting_for_cluster", lambda _: nullcontext())
+    kube.of.clear()
+    identity = task_identity(try_of(1), "")
+    own = OwnCluster(kube, read_wish(operator().cluster), identity, logging.getLogger("own"))  # type: ignore[arg-type]
+    body = kube.of[RAYJOBS, own.settle(reattach=True).name]
+    body["spec"]["jobId"] = identity.submission_id()
+    body["status"] = {"jobDeploymentStatus": "Running", "rayClusterName": "etl-abcde", **status}
+    return body
+
+
+@pytest.fixture
+def head(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The status of each job on the head, by id, and the number of the ``try`` that made them."""
+    jobs: dict[str, Any] = {"try": 1}
+
+    def job(_: Any, submission_id: str) -> Any:
+        made = task_identity(try_of(jobs["try"]), "").metadata()
+        return SimpleNamespace(status=jobs[submission_id], metadata=made) if submission_id in jobs else None
+
+    monkeypatch.setattr(RayJobHook, "get_version_info", lambda _: SimpleNamespace(session_name="s"))
+    monkeypatch.setattr(stopping, "find_job", job)
+    monkeypatch.setattr(earlier_tries, "find_job", job)
+    return jobs
+
+
+@pytest.mark.parametrize("where", ["head", "xcom"])
+def test_a_retry_that_fails_keeps_the_cluster_of_the_running_job(
+    kube: Objects, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    lost_try(kube, monkeypatch)
+
+    def away(*_: Any, **__: Any) -> Any:
+        raise RayClusterUnreachableError("no answer")
+
+    given = try_of(2)
+    if where == "head":
+        monkeypatch.setattr(RayJobHook, "get_version_info", away)
+    else:
+        given["ti"].xcom_push = away
+    with pytest.raises(RayClusterUnreachableError):
+        operator().execute(given)
+    assert len(kube.of) == 1
+
+
+def test_an_error_of_kubernetes_at_the_begin_ends_no_cluster_with_a_job(
+    kube: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost_try(kube, monkeypatch)
+
+    def away(*_: Any, **__: Any) -> Any:
+        raise RayKubernetesError("no answer")
+
+    monkeypatch.setattr(OwnCluster, "settle", away)
+    with pytest.raises(RayKubernetesError):
+        operator().execute(try_of(2))
+    assert len(kube.of) == 1
+
+
+@pytest.mark.parametrize("status", [JobStatus.FAILED, None])
+def test_a_cluster_whose_job_has_failed_or_is_forgotten_is_replaced(
+    kube: Objects, monkeypatch: pytest.MonkeyPatch, head: dict[str, Any], status: JobStatus | None
+) -> None:
+    body = lost_try(kube, monkeypatch)  # KubeRay has not seen the end yet
+    if status is not None:
+        head[body["spec"]["jobId"]] = status
+    with pytest.raises(TaskDeferred):
+        operator(deferrable=True).execute(try_of(2))
+    (new,) = kube.of.values()
+    assert new["metadata"]["name"] != body["metadata"]["name"]
+
+
+@pytest.mark.parametrize("status", [JobStatus.RUNNING, JobStatus.SUCCEEDED])
+def test_the_job_that_kuberay_knows_is_taken_over(
+    kube: Objects, monkeypatch: pytest.MonkeyPatch, head: dict[str, Any], status: JobStatus
+) -> None:
+    body = lost_try(kube, monkeypatch)
+    head[body["spec"]["jobId"]] = status
+    taken = []
+    monkeypatch.setattr(RaySubmitJobOperator, "_take_over", lambda _self, _c, found, _s: taken.append(found.status))
+    monkeypatch.setattr(RaySubmitJobOperator, "_follow", lambda *_: JobEvent("job", "a", Outcome.SUCCEEDED))
+    operator().execute(try_of(2))
+    assert taken == [status]
+
+
+@pytest.mark.parametrize("reason", [Reason.UNKNOWN, Reason.REPLACED])
+def test_a_process_that_airflow_has_given_up_leaves_the_next_trys_cluster(
+    kube: Objects, monkeypatch: pytest.MonkeyPatch, head: dict[str, Any], reason: Reason
+) -> None:
+    body = lost_try(kube, monkeypatch)  # the next try has taken it over, and submitted
+    monkeypatch.setattr(TaskProcess, "_ask", lambda *_: reason)
+    given, task = try_of(2), operator()
+    given["ti"].test_mode = False
+    task._use_cluster(ClusterRef("kube", "ray", body["metadata"]["name"], body["metadata"]["uid"], owned=True))
+    with pytest.raises(RayClusterStartError, match="does not say that this process still runs the task; nothing was"):
+        task._run(given, 1)
+    assert list(kube.of.values()) == [body]
+
+
+def test_a_process_that_is_left_over_does_not_follow_the_next_trys_job(
+    kube: Objects, monkeypatch: pytest.MonkeyPatch, head: dict[str, Any]
+) -> None:
+    body = lost_try(kube, monkeypatch)
+    head |= {"try": 2, body["spec"]["jobId"]: JobStatus.RUNNING}
+    with pytest.raises(RayJobInterruptedError, match="Nothing was submitted: a later try of the task runs now"):
+        operator().execute(try_of(1))
+    assert list(kube.of.values()) == [body]
+
+
+def test_each_execute_of_a_try_begins_without_a_job(kube: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost_try(kube, monkeypatch)
+    kube.of.clear()
+    task = with_cluster()
+
+    def late(*_: Any) -> Any:
+        raise RayClusterStartError("late")
+
+    monkeypatch.setattr(waiting, "until_ready", late)
+    with pytest.raises(RayClusterStartError):
+        task.execute(try_of(2))
+    assert not kube.of
+
+
+def test_a_kill_does_not_interrupt_the_end_of_a_task_that_has_its_result(
+    kube: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class BreakableApi:
+        def __init__(self, *_: Any, breakable: Any, **__: Any) -> None:
+            self.breakable = breakable
+
+        def run(self, flow: Any) -> Any:
+            with self.breakable():
+                return kube.run(flow)
+
+    monkeypatch.undo()
+    monkeypatch.setattr(api, "KubeApi", BreakableApi)
+    task = with_cluster()
+    process: Any = SimpleNamespace(has_next_try=True, reason=lambda _: Reason.PROCESS_ENDS)
+    guard = task._guard = JobGuard(task.hook, logging.getLogger("guard"), process, enabled=True)
+
+    def block() -> str:
+        with guard.guarding(), task._ending_cluster_of_failure(task._end_cluster, guard):
+            guard.announce("job", exists=True)
+            task.on_kill()
+            return "value"
+
+    assert block() == "value"
+    assert kube.of[RAYJOBS, "etl"]["spec"]["ttlSecondsAfterFinished"] == 0
 
 
 def test_the_job_is_handed_over(kube: Objects) -> None:
     task = with_cluster(has_job=False)
     task._hand_over("j2")
     assert kube.of[RAYJOBS, "etl"]["spec"]["jobId"] == "j2"
-    assert task._has_own_job
+    assert task._cluster_job == "j2"
 
 
 def test_a_cluster_that_has_ended_meanwhile_is_not_used(kube: Objects) -> None:
@@ -191,7 +368,7 @@ def test_a_cluster_that_has_ended_meanwhile_is_not_used(kube: Objects) -> None:
     task = with_cluster(has_job=False)
     with pytest.raises(RayClusterStartError, match="ended the cluster meanwhile: PreRunningDeadlineExceeded"):
         task._hand_over("j2")
-    assert not task._has_own_job
+    assert not task._cluster_job
 
 
 def event(outcome: Outcome) -> JobEvent:
@@ -311,3 +488,15 @@ def test_stop_on_kill_is_about_the_job_not_about_a_cluster_without_one() -> None
     task = operator(stop_on_kill=False)
     assert task._new_guard(context(), has_job=False)._enabled
     assert not task._new_guard(context())._enabled
+
+
+def test_a_function_whose_value_is_gone_runs_again_on_a_new_cluster(
+    kube: Objects, monkeypatch: pytest.MonkeyPatch, head: dict[str, Any]
+) -> None:
+    lost_try(kube, monkeypatch, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+    task = operator(deferrable=True)
+    task._reads_result = True
+    with pytest.raises(TaskDeferred):
+        task.execute(try_of(1))  # the same try, once more
+    (new,) = kube.of.values()
+    assert "jobId" not in new["spec"]

@@ -159,3 +159,14 @@ def test_a_trigger_of_airflow_2_as_well(airflow_2: SimpleNamespace) -> None:
     ]:
         vars(airflow_2).update(now)
         assert asyncio.run(was_killed(instance(), "j1")) is killed, now
+
+
+def test_only_airflows_word_makes_it_certain_that_a_process_runs_its_task(
+    airflow_3: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert TaskProcess(instance()).still_runs_task()
+    airflow_3.current = False
+    assert not TaskProcess(instance()).still_runs_task(), "it is asked at once, also in a young process"
+    assert TaskProcess(instance(test_mode=True)).still_runs_task()
+    monkeypatch.setattr(killed_module, "_state_3", lambda _: 1 / 0)
+    assert not TaskProcess(instance()).still_runs_task()

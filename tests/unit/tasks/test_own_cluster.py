@@ -112,6 +112,76 @@ def test_several_submissions_of_a_try_have_a_cluster_each() -> None:
     assert len(made(kube)) == 2
 
 
+def run_job(kube: Objects, name: str) -> None:
+    kube.of[RAYJOBS, name]["spec"]["jobId"] = "job"
+    kube.of[RAYJOBS, name]["status"] = {"jobDeploymentStatus": "Running", "rayClusterName": "c"}
+
+
+def test_a_task_that_submits_several_times_may_do_so_in_another_order() -> None:
+    kube = Objects()
+    own(kube, entrypoint="a").settle(reattach=True)
+    end_as(kube, IDENTITY, "SUCCEEDED")
+    of_b = own(kube, try_of(1, submission=2), entrypoint="b").settle(reattach=True)
+    run_job(kube, of_b.name)
+    assert own(kube, try_of(2), entrypoint="b").settle(reattach=True).name == of_b.name
+    assert own(kube, try_of(2, submission=2), entrypoint="a").settle(reattach=True).has_succeeded
+    new = own(kube, try_of(2, submission=3), entrypoint="c").settle(reattach=True)
+    assert made(kube) == [name_of(IDENTITY), of_b.name, new.name]
+
+
+def test_of_several_equal_submissions_each_try_takes_over_its_own() -> None:
+    kube = Objects()
+    names = [own(kube, try_of(1, submission=number), entrypoint="a").settle(reattach=True).name for number in (1, 2)]
+    for name in names:
+        run_job(kube, name)
+    end_as(kube, IDENTITY, "SUCCEEDED")
+    for number in (1, 2):
+        assert own(kube, try_of(2, submission=number), entrypoint="a").settle(reattach=True).name == names[number - 1]
+
+
+def test_a_loop_gets_a_cluster_for_each_round() -> None:
+    kube = Objects()
+    own(kube, entrypoint="a").settle(reattach=True)
+    end_as(kube, IDENTITY, "SUCCEEDED")
+    assert own(kube, try_of(2), entrypoint="a").settle(reattach=True).has_succeeded
+    for number in (2, 3):
+        lease = own(kube, try_of(2, submission=number), entrypoint="a").settle(reattach=True)
+        assert lease.name == name_of(try_of(2, submission=number))
+        run_job(kube, lease.name)
+
+
+def test_a_cluster_without_a_job_is_for_the_submission_that_made_it() -> None:
+    kube = Objects()
+    for number, entrypoint in ((1, "a"), (2, "b")):
+        own(kube, try_of(1, submission=number), entrypoint=entrypoint).settle(reattach=True)
+    assert own(kube, try_of(2), entrypoint="b").settle(reattach=True).name == name_of(try_of(2))
+
+
+def test_a_clear_ends_the_clusters_of_all_submissions() -> None:
+    kube = Objects()
+    for number in (1, 2):
+        own(kube, try_of(1, submission=number)).settle(reattach=True)
+    cleared = try_of(2, clears=1)
+    own(kube, cleared).settle(reattach=True)
+    assert made(kube) == [name_of(cleared)]
+
+
+def test_a_kill_leaves_other_submissions_of_the_same_try() -> None:
+    kube = Objects()
+    for number in (1, 2):
+        own(kube, try_of(2, submission=number)).settle(reattach=True)
+    own(kube, try_of(2, submission=2)).end_all()
+    assert made(kube) == [name_of(try_of(2))]
+
+
+def test_a_try_that_is_executed_again_replaces_its_own_record() -> None:
+    kube = Objects()
+    own(kube).settle(reattach=True)
+    end_as(kube, IDENTITY, "SUCCEEDED")
+    assert own(kube).settle(reattach=False).is_live
+    assert made(kube) == [name_of(IDENTITY)]
+
+
 def test_the_next_cluster_waits_until_the_old_one_is_gone() -> None:
     kube = Objects()
     own(kube).settle(reattach=True)
