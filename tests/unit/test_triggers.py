@@ -43,7 +43,6 @@ CLUSTER = {
     "name": "etl-1",
     "uid": "uid-1",
     "access": "proxy",
-    "history_url": "",
     "owned": True,
 }
 START = {"cluster": CLUSTER, "deadlines": {"start_timeout": 1700000000.0}, "submission_id": "j1", "number": 2}
