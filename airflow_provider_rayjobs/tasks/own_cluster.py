@@ -91,7 +91,7 @@ def read_wish(cluster: KubeRayCluster, text: str | None = None) -> Wish:
     )
 
 
-def owner_of(identity: TaskIdentity, entrypoint: str = "") -> Owner:
+def owner_of(identity: TaskIdentity, entrypoint: str | list[str] = "") -> Owner:
     """Return the marks of the RayJob that a submission makes."""
     where = {
         "deployment": identity.deployment,
@@ -109,7 +109,7 @@ def owner_of(identity: TaskIdentity, entrypoint: str = "") -> Owner:
         number=identity.number,
         try_number=identity.try_number,
         annotations={PREFIX + name: value for name, value in where.items()},
-        entrypoint=hashlib.blake2b(entrypoint.encode(), digest_size=10).hexdigest(),
+        entrypoint=hashlib.blake2b(repr(entrypoint).encode(), digest_size=10).hexdigest(),
     )
 
 
@@ -135,7 +135,7 @@ class OwnCluster:
         *,
         owned: bool = True,
         job_timeout: float | None = None,
-        entrypoint: str = "",
+        entrypoint: str | list[str] = "",
     ) -> None:
         self._api = api
         self._wish = wish

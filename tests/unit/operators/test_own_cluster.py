@@ -495,6 +495,7 @@ def test_a_function_whose_value_is_gone_runs_again_on_a_new_cluster(
 ) -> None:
     lost_try(kube, monkeypatch, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
     task = operator(deferrable=True)
+    task.entrypoint = ["python", "-m", "launcher"]  # as that of a function
     task._reads_result = True
     with pytest.raises(TaskDeferred):
         task.execute(try_of(1))  # the same try, once more
