@@ -22,7 +22,7 @@ NAME = "airflow-provider-rayjobs"
 AIRFLOW = tuple(map(int, version("apache-airflow").split(".")[:2]))
 
 #: The first Airflow that supports a module. (On older ones, nothing imports it.)
-NEEDS = {f"{PACKAGE}.page.app": (3, 1), f"{PACKAGE}.page.task": (3, 1)}
+NEEDS = {f"{PACKAGE}.page.{name}": (3, 1) for name in ("app", "made", "task")}
 
 
 def modules() -> list[str]:
