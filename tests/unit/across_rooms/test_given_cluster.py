@@ -75,7 +75,7 @@ def test_a_resumed_task_whose_cluster_is_not_known_asks_no_other_one() -> None:
         task.execute_complete(context(), JobEvent("job", "http://head", Outcome.SUCCEEDED).to_json())
 
 
-@pytest.mark.skipif(versions.TERMINATED is not None, reason="Airflow 2 itself raises, after on_kill")
+@pytest.mark.skipif(bool(versions.TERMINATED), reason="Airflow 2 itself raises, after on_kill")
 def test_a_kill_interrupts_the_way_to_a_shared_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kubernetes may be away for minutes, and Airflow kills the process some seconds after it asked it to end."""
     task = submit(cluster=REF)
