@@ -91,7 +91,7 @@ def test_a_killed_sensor_stops_its_trivial_job(airflow_env: AirflowEnv, sensors:
     airflow_env.wait_log("rj_killed_sensor", "killed-sensor", "job", "Waiting for the trivial Ray job")
     wait_statuses(ray_head, "killed-sensor", ["PENDING"], 30)
     airflow_env.set_task_state("rj_killed_sensor", "killed-sensor", "job", "failed")
-    airflow_env.wait_log("rj_killed_sensor", "killed-sensor", "job", "stopping Ray job probe-rj_killed_sensor")
+    airflow_env.wait_log("rj_killed_sensor", "killed-sensor", "job", "Stopping Ray job probe-rj_killed_sensor")
     ray_head.stop_job(blocking)
     (probe,) = jobs_of(ray_head, "killed-sensor")
     # The job is so short that the stop, which Ray delays until it runs, may come too late.
