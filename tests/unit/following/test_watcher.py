@@ -471,7 +471,7 @@ def test_why_a_job_waits_is_logged_at_growing_intervals(
         scripted_ray.set_status("a", "SUCCEEDED")
 
     run(scripted_ray, end, lambda: len(reasons()) == 2, stream_logs=False)
-    assert reasons() == [f"PENDING for 0 s: {WAITS}"] * 2
+    assert [text.partition(": ")[2] for text in reasons()] == [WAITS] * 2
     assert len(scripted_ray.received_on("GET", "/api/cluster_status")) == 1, "all followers share what was read"
 
 
@@ -510,8 +510,10 @@ def test_a_cluster_that_does_not_show_its_resources_leaves_what_the_job_needs(
     def end() -> None:
         scripted_ray.set_status("a", "SUCCEEDED")
 
-    wanted = "PENDING for 0 s: needs 4 CPU on one node; Ray: said"
-    assert run(scripted_ray, end, lambda: wanted in messages(caplog), stream_logs=False).outcome is Outcome.SUCCEEDED
+    def told() -> bool:
+        return any(text.endswith(" s: needs 4 CPU on one node; Ray: said") for text in messages(caplog))
+
+    assert run(scripted_ray, end, told, stream_logs=False).outcome is Outcome.SUCCEEDED
 
 
 def test_an_alarm_that_is_raised_while_a_wait_is_explained_ends_it(
