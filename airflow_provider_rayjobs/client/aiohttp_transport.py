@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from airflow_provider_rayjobs.client.answer_body import ACCEPTED_ENCODINGS, AnswerBody, AnswerBodyError
 from airflow_provider_rayjobs.client.answers import response_of, unusable_body
 from airflow_provider_rayjobs.client.exchange import NO_RESPONSE, Flow, Pause, Request, Response
+from airflow_provider_rayjobs.client.flows import run_flow_async
 from airflow_provider_rayjobs.client.foreign_errors import answer_timeout, translating_aiohttp, unreachable
 from airflow_provider_rayjobs.client.retries import TOKEN_PAUSE, drop_outdated_token, retry_policy, settled
 from airflow_provider_rayjobs.client.threads import in_own_thread
@@ -73,18 +74,7 @@ class AiohttpTransport:
         :return: what the flow returns.
         :raises RayJobsError: what the flow raises.
         """
-        step = next(flow)
-        try:
-            while True:
-                try:
-                    answer = await self._perform(step)
-                except RayJobsError as e:
-                    step = flow.throw(e)
-                else:
-                    step = flow.send(answer)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+        return await run_flow_async(flow, self._perform, RayJobsError)
 
     async def _perform(self, step: Request | Pause) -> Response:
         if isinstance(step, Pause):

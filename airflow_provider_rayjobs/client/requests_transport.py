@@ -18,6 +18,7 @@ from airflow_provider_rayjobs.client.answer_body import ACCEPTED_ENCODINGS, Answ
 from airflow_provider_rayjobs.client.answers import response_of, unusable_body
 from airflow_provider_rayjobs.client.contact import Contact
 from airflow_provider_rayjobs.client.exchange import NO_RESPONSE, Flow, Pause, Request, Response
+from airflow_provider_rayjobs.client.flows import run_flow
 from airflow_provider_rayjobs.client.foreign_errors import answer_timeout, translate_requests
 from airflow_provider_rayjobs.client.retries import (
     TOKEN_PAUSE,
@@ -136,21 +137,10 @@ class RequestsTransport:
         :return: what the flow returns.
         :raises RayJobsError: what the flow raises.
         """
-        step = next(flow)
-        try:
-            while True:
-                try:
-                    answer = self._perform(step)
-                except RayJobsError as e:
-                    if self._contact is not None and self._contact.given_up():
-                        flow.close()  # the flow would treat the error as that of a single attempt
-                        raise
-                    step = flow.throw(e)
-                else:
-                    step = flow.send(answer)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+        return run_flow(flow, self._perform, RayJobsError, self._has_given_up)
+
+    def _has_given_up(self) -> bool:
+        return self._contact is not None and self._contact.given_up() is not None
 
     def _perform(self, step: Request | Pause) -> Response:
         if isinstance(step, Pause):
@@ -190,7 +180,11 @@ class RequestsTransport:
 
     @contextlib.contextmanager
     def _noting_silence(self, request: Request, contact: Contact) -> Iterator[None]:
-        """Log soon that the cluster does not answer: a connection attempt may hang for ``connect_timeout``."""
+        """
+        Log soon that the cluster does not answer: a connection attempt may hang for ``connect_timeout``.
+
+        Not in the thread that cuts a connection which takes too long: that must not depend on a logger.
+        """
         if request.upload is not None:
             yield
             return

@@ -12,10 +12,12 @@ import contextvars
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from airflow_provider_rayjobs.client.flows import run_flow, run_flow_async
 from airflow_provider_rayjobs.client.threads import in_airflows_thread, in_own_thread
 from airflow_provider_rayjobs.exceptions import RayKubernetesError, RayKubernetesRefusedError
 from airflow_provider_rayjobs.kubernetes.calls import Call, Sleep
@@ -130,20 +132,9 @@ class KubeApi:
         :raises RayKubernetesError: what the flow raises.
         """
         patience = _Patience(self.conn_id, self._log, self._patience)
-        try:
-            step = next(flow)
-            while True:
-                try:
-                    answer = self._perform(step, patience)
-                except RayKubernetesError as e:
-                    step = flow.throw(e)
-                else:
-                    step = flow.send(answer)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+        return run_flow(flow, partial(self._perform, patience), RayKubernetesError)
 
-    def _perform(self, step: Call | Sleep, patience: _Patience) -> Any:
+    def _perform(self, patience: _Patience, step: Call | Sleep) -> Any:
         if isinstance(step, Sleep):
             self._pause(step.seconds)
             return None
@@ -188,20 +179,9 @@ class AsyncKubeApi:
     async def run(self, flow: Flow[T]) -> T:
         """Run a flow to its end; returns and raises what :meth:`KubeApi.run` does."""
         patience = _Patience(self.conn_id, self._log, self._patience)
-        try:
-            step = next(flow)
-            while True:
-                try:
-                    answer = await self._perform(step, patience)
-                except RayKubernetesError as e:
-                    step = flow.throw(e)
-                else:
-                    step = flow.send(answer)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+        return await run_flow_async(flow, partial(self._perform, patience), RayKubernetesError)
 
-    async def _perform(self, step: Call | Sleep, patience: _Patience) -> Any:
+    async def _perform(self, patience: _Patience, step: Call | Sleep) -> Any:
         if isinstance(step, Sleep):
             await asyncio.sleep(step.seconds)
             return None

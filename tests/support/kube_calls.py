@@ -6,6 +6,7 @@ import copy
 import itertools
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_provider_rayjobs.client.flows import run_flow
 from airflow_provider_rayjobs.exceptions import RayKubernetesError
 from airflow_provider_rayjobs.kubernetes.calls import Call, Sleep
 
@@ -34,18 +35,7 @@ class Objects:
 
     def run(self, flow: Flow[T]) -> T:
         """Run a flow to its end."""
-        try:
-            step = next(flow)
-            while True:
-                try:
-                    answer = self.answer(step)
-                except RayKubernetesError as e:
-                    step = flow.throw(e)
-                else:
-                    step = flow.send(answer)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+        return run_flow(flow, self.answer, RayKubernetesError)
 
     def add(self, resource: str, body: dict[str, Any]) -> dict[str, Any]:
         """Add an object."""
