@@ -14,7 +14,7 @@ from airflow_provider_rayjobs.client.answers import cause_line
 from airflow_provider_rayjobs.client.state_api import ACTORS, NODES, TASKS, Listed, count_tasks, list_state
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayJobsError
 from airflow_provider_rayjobs.jobs import FailedTasks, JobFailure
-from airflow_provider_rayjobs.text.safe_text import safe_text, without_logins
+from airflow_provider_rayjobs.text.safe_text import one_line, safe_text, without_logins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -82,8 +82,7 @@ class Findings:
         self._job = job
         self._tasks = self._actors = self._nodes = Listed((), 0)
         self._numbers: dict[str, int] = {}  # of failed tasks, by cause
-        self._known = known or 0
-        self._is_counted = known is not None
+        self._known = known
         self._retried: set[str] = set()  # ids of tasks of which a later attempt did not fail
         self._driver_node_died = False
 
@@ -100,7 +99,7 @@ class Findings:
             if self._job.job_id:
                 yield from self._read_tasks(self._job.job_id)
             self._nodes = yield from _listed(NODES, [("state", "=", "DEAD")], MOST_DEAD)
-            if self._tasks.number and self._job.job_id and not self._is_counted:
+            if self._tasks.number and self._job.job_id and self._known is None:
                 self._known = yield from _known_tasks(self._job.job_id)
         except RayClusterUnreachableError:
             pass
@@ -148,8 +147,7 @@ class Findings:
             return safe_text(without_logins(public(text)))
 
         def shown(text: object, longest: int = LONGEST_TEXT) -> str:
-            # Cut last: the beginning of a secret would not be recognized.
-            return " ".join(masked(str(text)[:MOST_READ]).split())[:longest]
+            return one_line(public(str(text)[:MOST_READ]), longest)
 
         def line_of(cause: str, text: str) -> str:
             return " ".join(_said(cause, text, masked).split())[:LONGEST_TEXT]
@@ -161,7 +159,7 @@ class Findings:
             cause=shown(self._cause(failed, groups, deaths), LONGEST_NAME),
             exit_code=self._job.driver_exit_code,
             failed_tasks=groups,
-            tasks=self._known,
+            tasks=self._known or 0,
             dead_nodes=tuple(map(shown, self._dead_nodes())),
             dead_actors=tuple(_dead_actors(self._actors.rows, deaths, shown, line_of)),
         )

@@ -12,7 +12,7 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 from airflow_provider_rayjobs import metadata as keys
-from airflow_provider_rayjobs.text.safe_text import safe_text, without_logins
+from airflow_provider_rayjobs.text.safe_text import one_line, safe_text, without_logins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -55,8 +55,7 @@ def why_pending(job: JobDetails, cluster: ClusterResources | None, public: Calla
         return safe_text(without_logins(public(text)))
 
     reason = _reason(wanted_resources(job), cluster, sets_up=any(job.runtime_env.get(key) for key in _SET_UP))
-    # Cut last: the beginning of a secret would not be recognized.
-    said = " ".join(shown(job.message or "").split())[:MAX_MESSAGE]
+    said = one_line(public(job.message or ""), MAX_MESSAGE)
     return "; ".join(part for part in (shown(reason), f"Ray: {said}" if said else "") if part)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_rayjobs.client.state_api import MOST_LISTED, count_tasks
 from airflow_provider_rayjobs.exceptions import RayJobsError
-from airflow_provider_rayjobs.text.safe_text import safe_text, without_logins
+from airflow_provider_rayjobs.text.safe_text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -89,4 +89,4 @@ def progress_line(tasks: JobTasks, public: Callable[[str], str] = str) -> str:
 
 
 def _name(name: str, public: Callable[[str], str]) -> str:
-    return " ".join(safe_text(without_logins(public(name[:MOST_READ]))).split())[:LONGEST_NAME]
+    return one_line(public(name[:MOST_READ]), LONGEST_NAME)

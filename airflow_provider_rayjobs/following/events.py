@@ -23,6 +23,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayJobTimeoutError,
 )
 from airflow_provider_rayjobs.jobs import JobFailure
+from airflow_provider_rayjobs.text.ray_messages import LOGS_FOLLOW
 from airflow_provider_rayjobs.text.safe_text import safe_value
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def _message_without_log(event: JobEvent) -> str:
     For an entrypoint that failed, nothing is left: the message only repeats the exit code (``job_manager.py`` of Ray
     2.60: "Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):").
     """
-    said, quotes, log = (event.message or "").strip().partition(", last available logs")
+    said, quotes, log = (event.message or "").strip().partition(LOGS_FOLLOW)
     if not quotes:
         return said
     log = log.partition("\n")[2].strip()

@@ -21,7 +21,7 @@ from airflow_provider_rayjobs.client.flows import run_flow, run_flow_async
 from airflow_provider_rayjobs.client.threads import in_airflows_thread, in_own_thread
 from airflow_provider_rayjobs.exceptions import RayKubernetesError, RayKubernetesRefusedError
 from airflow_provider_rayjobs.kubernetes.calls import Call, Sleep
-from airflow_provider_rayjobs.text.safe_text import safe_text, without_logins
+from airflow_provider_rayjobs.text.safe_text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -406,4 +406,4 @@ def _message_in(error: Any) -> str:
 
 
 def _shown(text: object) -> str:
-    return " ".join(safe_text(without_logins(str(text))).split())[:_MOST_SHOWN]
+    return one_line(str(text), _MOST_SHOWN)

@@ -25,7 +25,7 @@ from airflow_provider_rayjobs.kubernetes.calls import (
     text_at,
 )
 from airflow_provider_rayjobs.kubernetes.lease import Lease, read
-from airflow_provider_rayjobs.text.safe_text import safe_text, without_logins
+from airflow_provider_rayjobs.text.safe_text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -230,7 +230,7 @@ def _is_running(pod: Mapping[str, Any]) -> bool:
 
 
 def _shown(text: str) -> str:
-    shown = " ".join(safe_text(without_logins(text)).split())
+    shown = one_line(text)
     return shown if len(shown) <= MOST_MESSAGE else f"{shown[:MOST_MESSAGE]}…"
 
 

@@ -328,7 +328,7 @@ class MakesCluster(RendersTexts, Operator):
             yield
         except (TaskDeferred, RayJobInterruptedError):
             raise
-        except Exception as e:
+        except Exception as e:  # raised again: whatever it is, the cluster must not stay
             if self.makes_cluster and self._is_left_behind(e, guard):
                 if guard.still_runs_task():  # else another process may use it, or KubeRay's deadline ends it
                     end()

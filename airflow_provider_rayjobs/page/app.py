@@ -312,7 +312,7 @@ def _cluster(conn_id: str) -> _Cluster:
     except RayJobsError as e:
         raise HTTPException(502, view.problem(str(e))) from e
     register_cluster(cluster)
-    return _Cluster(cluster, f"{conn_id} {hashlib.sha256(connection.get_uri().encode()).hexdigest()}")
+    return _Cluster(cluster, _key_of(conn_id, connection))
 
 
 def _cluster_of(job: task.TaskJob, user: BaseUser) -> _Cluster:
@@ -349,7 +349,12 @@ def _kubernetes(conn_id: str, user: BaseUser) -> _Kubernetes:
         connection = Connection(conn_id=conn_id, conn_type=KUBERNETES_TYPE)
     if connection is None or connection.conn_type != KUBERNETES_TYPE:
         raise HTTPException(404, f"Connection {conn_id!r} of type {KUBERNETES_TYPE} not found.")
-    return _Kubernetes(connection, f"{conn_id} {hashlib.sha256(connection.get_uri().encode()).hexdigest()}")
+    return _Kubernetes(connection, _key_of(conn_id, connection))
+
+
+def _key_of(conn_id: str, connection: Connection) -> str:
+    """Return the key by which answers are shared; it changes with the connection."""
+    return f"{conn_id} {hashlib.sha256(connection.get_uri().encode()).hexdigest()}"
 
 
 # Permissions

@@ -22,7 +22,7 @@ from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.following.lines import TAIL_LINES, LineWriter
 from airflow_provider_rayjobs.jobs import JobStatus
 from airflow_provider_rayjobs.progress import ProgressLines, describe
-from airflow_provider_rayjobs.text.safe_text import safe_text, safe_value, without_logins
+from airflow_provider_rayjobs.text.safe_text import one_line, safe_text, safe_value, without_logins
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -242,4 +242,4 @@ def _tail(part: Part, hide: Callable[[str], str]) -> dict[str, Any]:
 
 def problem(text: str) -> str:
     """Return an error as one line without secrets."""
-    return " ".join(safe_text(without_logins(public(text))).split())[:MAX_PROBLEM]
+    return one_line(public(text), MAX_PROBLEM)

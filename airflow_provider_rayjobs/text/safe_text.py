@@ -58,6 +58,16 @@ def for_terminal(text: str) -> str:
     return _CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", safe_text(text))
 
 
+def one_line(text: str, longest: int | None = None) -> str:
+    """
+    Return a cluster's text as one safe line, without the logins of its URLs.
+
+    :param longest: maximum length, in characters. The text is cut last: the beginning of a login would not be
+        recognized. For the same reason, other secrets must be removed before.
+    """
+    return " ".join(safe_text(without_logins(text)).split())[:longest]
+
+
 def without_credentials(value: Any) -> Any:
     """Return a JSON value without the logins and queries of its URLs."""
     if isinstance(value, str):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_rayjobs.text.safe_text import (
     for_terminal,
     is_safe,
+    one_line,
     safe_text,
     safe_value,
     without_credentials,
@@ -102,3 +103,9 @@ def test_no_text_takes_long(text: str) -> None:
 def test_logins_and_queries_are_taken_out_of_values() -> None:
     value = {"pip": ["--find-links=https://a:b@h/?sig=abc", "x"], "n": 1}
     assert without_credentials(value) == {"pip": ["--find-links=https://***@h/?***", "x"], "n": 1}
+
+
+def test_a_clusters_text_becomes_one_line_that_is_cut_last() -> None:
+    assert one_line(" a\n\n b\0 ") == r"a b\x00"
+    assert one_line("see http://ada:secret@host/x", 16) == "see http://***@h"
+    assert one_line("x" * 9, 3) == "xxx"
