@@ -8,7 +8,6 @@ to them through this HTTP CONNECT proxy, which knows where each head really is.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import re
 import shutil
@@ -17,7 +16,8 @@ import time
 from pathlib import Path
 
 from tests.support import environment, faults, guard, wire
-from tests.support.exchange import Exchange, LoggedRequest, end
+from tests.support.carrier import Carrier, carry_on
+from tests.support.exchange import Exchange, LoggedRequest
 from tests.support.faults import Fault
 from tests.support.faulty_proxy import FaultyProxy
 from tests.support.loop_thread import LoopThread
@@ -25,10 +25,11 @@ from tests.support.loop_thread import LoopThread
 _BELOW_A_SERVICE = re.compile(r"/(?P<namespace>[^/]+)/(?P<service>[^/]+)(?P<rest>/.*)")
 
 
-class PodNetwork:
+class PodNetwork(Carrier):
     """A proxy on a UNIX socket, as kube-apiserver's option for egress wants it; a context manager."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._folder = Path(tempfile.mkdtemp(prefix="rjpods", dir=environment.SHORT_TMP))
         guard.remove(self._folder)
         self.socket = self._folder / "proxy"
@@ -39,8 +40,6 @@ class PodNetwork:
         #: Where the API server has connected to.
         self.carried: list[tuple[str, int]] = []
         self._numbers = itertools.count(256)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
 
     def __enter__(self) -> PodNetwork:
         self._thread = LoopThread("pod-network")
@@ -60,28 +59,8 @@ class PodNetwork:
     async def _listen(self) -> None:
         self._server = await asyncio.start_unix_server(self._serve, self.socket, limit=wire.HEAD_LIMIT)
 
-    async def _close(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                head = await wire.read_head(reader)
-                if head is not None:
-                    await self._carry(head.first[1], reader, writer)
-        finally:
-            await end(writer)
-            self._tasks.discard(task)
-
-    async def _carry(self, target: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        address, _, port = target.rpartition(":")
+    async def _carry(self, head: wire.Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        address, _, port = head.first[1].rpartition(":")
         self.carried.append((address, int(port)))
         real = self.routes.get((address, int(port)))
         try:
@@ -93,14 +72,7 @@ class PodNetwork:
             await writer.drain()
             return
         writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
-        pumps = [asyncio.ensure_future(_pump(*pair)) for pair in ((reader, up_writer), (up_reader, writer))]
-        try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for pump in pumps:
-                pump.cancel()
-            await end(up_writer)
-            await asyncio.gather(*pumps, return_exceptions=True)
+        await carry_on(reader, writer, up_reader, up_writer)
 
 
 class Ingress(FaultyProxy):
@@ -137,10 +109,3 @@ class Ingress(FaultyProxy):
             return await Exchange(("127.0.0.1", port or 0), fault, entry, head, reader, writer).run()
         finally:
             entry.done = True
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        async for piece in wire.until_eof(reader):
-            writer.write(piece)
-            await writer.drain()

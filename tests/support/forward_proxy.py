@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tests.support import wire
-from tests.support.exchange import end
+from tests.support.carrier import Carrier, carry_on
 from tests.support.loop_thread import LoopThread
 from tests.support.ports import free_port
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     import ssl
 
 
-class ForwardProxy:
+class ForwardProxy(Carrier):
     """Listens on the loopback address.
 
     :param login: ``user:password`` that clients must send, or an empty string.
@@ -27,6 +26,7 @@ class ForwardProxy:
     host = "127.0.0.1"
 
     def __init__(self, login: str = "", tls: ssl.SSLContext | None = None) -> None:
+        super().__init__()
         self.port = free_port()
         self.login = login
         shown = f"{login}@" if login else ""
@@ -35,8 +35,6 @@ class ForwardProxy:
         #: The method and target of each forwarded request, such as ``CONNECT host:port``.
         self.carried: list[str] = []
         self._thread = LoopThread("forward-proxy")
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def __enter__(self) -> ForwardProxy:
         self._thread.call(self._listen())
@@ -50,26 +48,6 @@ class ForwardProxy:
         self._server = await asyncio.start_server(
             self._serve, self.host, self.port, limit=wire.HEAD_LIMIT, ssl=self._tls
         )
-
-    async def _close(self) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                head = await wire.read_head(reader)
-                if head is not None:
-                    await self._carry(head, reader, writer)
-        finally:
-            await end(writer)
-            self._tasks.discard(task)
 
     async def _carry(self, head: wire.Head, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         shown = head.headers.get("proxy-authorization", "")
@@ -87,19 +65,4 @@ class ForwardProxy:
             # One request per connection is enough for the tests.
             path = target.partition(url.netloc)[2].encode()
             up_writer.write(head.raw.replace(target.encode(), path, 1))
-        pumps = [asyncio.ensure_future(_pump(*pair)) for pair in ((reader, up_writer), (up_reader, writer))]
-        try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for pump in pumps:
-                pump.cancel()
-            # First, because the end of the proxy may interrupt any wait here.
-            await end(up_writer)
-            await asyncio.gather(*pumps, return_exceptions=True)
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        async for piece in wire.until_eof(reader):
-            writer.write(piece)
-            await writer.drain()
+        await carry_on(reader, writer, up_reader, up_writer)
