@@ -31,8 +31,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayKubernetesRefusedError,
     RayRequestRefusedError,
 )
-from airflow_provider_rayjobs.kubernetes.cluster import KubeRayCluster
-from airflow_provider_rayjobs.kubernetes.given import check_one_cluster, known_cluster
+from airflow_provider_rayjobs.kubernetes.given import check_makes_none, known_cluster
 from airflow_provider_rayjobs.tasks.rendering import RendersTexts
 
 if TYPE_CHECKING:
@@ -56,12 +55,10 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
 
     def __init__(self, *, ray_conn_id: str, cluster: Any, deferrable: bool | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_one_cluster(ray_conn_id, cluster)
+        check_makes_none(ray_conn_id, cluster)
         self.ray_conn_id = ray_conn_id
         self.cluster = cluster
         self._cluster_is_given = cluster is not None
-        if isinstance(cluster, KubeRayCluster):
-            raise TypeError("a sensor makes no cluster: give it the cluster of `with ray_cluster(…) as cluster`")
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable

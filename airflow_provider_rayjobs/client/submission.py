@@ -49,6 +49,11 @@ class Submission:
         return Request("POST", "/api/jobs/", json=body, repeatable=False, secrets=secrets)
 
 
+def command_line(entrypoint: str | Sequence[str]) -> str:
+    """Return an entrypoint as Ray runs it in a shell, and reports it; the words of a list are quoted."""
+    return entrypoint if isinstance(entrypoint, str) else shlex.join(entrypoint)
+
+
 def make_submission(
     cluster: ClusterConnection,
     *,
@@ -74,7 +79,7 @@ def make_submission(
         check_strings("metadata", metadata)
     key = submission_key or secrets.token_hex(8)
     submission = Submission(
-        entrypoint=entrypoint if isinstance(entrypoint, str) else shlex.join(entrypoint),
+        entrypoint=command_line(entrypoint),
         submission_id=submission_id or new_submission_id(),
         metadata={**(metadata or {}), **cluster.metadata, keys.SUBMISSION: key},
         **fields,

@@ -6,6 +6,7 @@ from typing import Any
 
 from airflow_provider_rayjobs.cluster.fields import DEFAULT_CONN_ID
 from airflow_provider_rayjobs.exceptions import RayKubernetesRefusedError
+from airflow_provider_rayjobs.kubernetes.cluster import KubeRayCluster
 
 
 def check_one_cluster(ray_conn_id: Any, cluster: Any) -> None:
@@ -18,6 +19,21 @@ def check_one_cluster(ray_conn_id: Any, cluster: Any) -> None:
         raise ValueError(
             f"ray_conn_id={ray_conn_id!r} is not used beside cluster; give one of them (ray_conn_id may come from "
             "default_args)"
+        )
+
+
+def check_makes_none(ray_conn_id: Any, cluster: Any) -> None:
+    """
+    Check the cluster of a task that uses one, and makes none.
+
+    :raises ValueError: if there is a ``cluster`` and another connection than the default.
+    :raises TypeError: if ``cluster`` describes a cluster to make.
+    """
+    check_one_cluster(ray_conn_id, cluster)
+    if isinstance(cluster, KubeRayCluster):
+        raise TypeError(
+            "only a task that submits a job makes a cluster; give this one the cluster of `with ray_cluster(…) as "
+            "cluster`"
         )
 
 

@@ -39,6 +39,9 @@ FIRST_LOOK, LONGEST_LOOK = 1.0, 10.0
 #: Longest message of Kubernetes, and most different reasons, in one line.
 MOST_MESSAGE, MOST_REASONS = 400, 3
 
+#: Seconds that KubeRay's operator needs at most to take up a RayJob; later it may not be there.
+USUAL_DELAY = 15.0
+
 #: Reasons of a container that waits which no time mends.
 _FATAL_WAITS = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 
@@ -132,6 +135,8 @@ def why_not_ready(sight: Sight) -> Reason:
     if part(lease.body, "spec", "suspend") is True or lease.state in ("Suspending", "Suspended"):
         return Reason("it is suspended: no queue (Kueue) has admitted it yet")
     if not lease.ray_cluster:
+        if time.time() - lease.created_at < USUAL_DELAY:
+            return Reason("KubeRay has not made its RayCluster yet")
         return Reason("KubeRay has made no RayCluster yet; does its operator run, and watch this namespace?")
     reasons = list(_reasons(sight))
     fatal = [reason for reason in reasons if reason.fatal]

@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_rayjobs.cluster.fields import DEFAULT_CONN_ID
 from airflow_provider_rayjobs.compat import versions
 from airflow_provider_rayjobs.exceptions import RayJobNotFoundError
+from airflow_provider_rayjobs.kubernetes.given import check_makes_none, known_cluster
 from airflow_provider_rayjobs.tasks.rendering import RendersTexts
 
 if TYPE_CHECKING:
@@ -34,18 +35,21 @@ __all__ = ["RayDeleteJobOperator", "RayStopJobOperator"]
 class _JobOperator(RendersTexts, BaseOperator):
     """Base of the operators that act on an existing job, which may never have been submitted."""
 
-    template_fields: Sequence[str] = ("submission_id", "ray_conn_id")
+    template_fields: Sequence[str] = ("submission_id", "ray_conn_id", "cluster")
     ui_color = "#dcebff"
 
     #: What the operator does to the job, for messages.
     _verb: str
 
-    def __init__(self, *, submission_id: str, ray_conn_id: str, **kwargs: Any) -> None:
+    def __init__(self, *, submission_id: str, ray_conn_id: str, cluster: Any, **kwargs: Any) -> None:
         from airflow_provider_rayjobs.tasks import arguments
 
         super().__init__(**kwargs)
+        check_makes_none(ray_conn_id, cluster)
         self.submission_id = submission_id
         self.ray_conn_id = ray_conn_id
+        self.cluster = cluster
+        self._cluster_is_given = cluster is not None
         if not versions.is_mapped(self):  # the id of a mapped task may come from another task
             arguments.check_known_id(submission_id)
 
@@ -62,6 +66,7 @@ class _JobOperator(RendersTexts, BaseOperator):
 
         :raises AirflowSkipException: if there is no submission id.
         :raises AirflowFailException: if the submission id is invalid.
+        :raises RayKubernetesRefusedError: if the cluster is not known.
         """
         from airflow_provider_rayjobs.client.ids import check_submission_id, names_no_job
         from airflow_provider_rayjobs.hooks import RayJobHook
@@ -72,7 +77,7 @@ class _JobOperator(RendersTexts, BaseOperator):
             check_submission_id(self.submission_id)
         except (TypeError, ValueError) as e:
             raise AirflowFailException(str(e)) from None
-        return RayJobHook(self.ray_conn_id)
+        return RayJobHook(self.ray_conn_id, cluster=known_cluster(self.cluster, is_given=self._cluster_is_given))
 
 
 def _check_duration(name: str, value: float) -> None:
@@ -96,6 +101,7 @@ class RayStopJobOperator(_JobOperator):
     :param submission_id: the job (templated). If it renders to nothing, because no job was submitted, the task is
         skipped.
     :param ray_conn_id: Airflow connection of type ``ray_jobs``.
+    :param cluster: instead of ``ray_conn_id``: the cluster of ``with ray_cluster(…) as cluster`` (templated).
     :param stop_timeout: seconds to wait for the job's end after the request.
     :return: the job's last status, as XCom.
     """
@@ -107,10 +113,11 @@ class RayStopJobOperator(_JobOperator):
         *,
         submission_id: str,
         ray_conn_id: str = DEFAULT_CONN_ID,
+        cluster: Any = None,
         stop_timeout: float = 60.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(submission_id=submission_id, ray_conn_id=ray_conn_id, **kwargs)
+        super().__init__(submission_id=submission_id, ray_conn_id=ray_conn_id, cluster=cluster, **kwargs)
         self.stop_timeout = stop_timeout
         _check_duration("stop_timeout", stop_timeout)
 
@@ -151,6 +158,7 @@ class RayDeleteJobOperator(_JobOperator):
     :param submission_id: the job (templated). If it renders to nothing, because no job was submitted, the task is
         skipped.
     :param ray_conn_id: Airflow connection of type ``ray_jobs``.
+    :param cluster: instead of ``ray_conn_id``: the cluster of ``with ray_cluster(…) as cluster`` (templated).
     :param end_timeout: seconds to wait for the job's end, without which Ray refuses the deletion. The job is not
         stopped.
     """
@@ -162,10 +170,11 @@ class RayDeleteJobOperator(_JobOperator):
         *,
         submission_id: str,
         ray_conn_id: str = DEFAULT_CONN_ID,
+        cluster: Any = None,
         end_timeout: float = 60.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(submission_id=submission_id, ray_conn_id=ray_conn_id, **kwargs)
+        super().__init__(submission_id=submission_id, ray_conn_id=ray_conn_id, cluster=cluster, **kwargs)
         self.end_timeout = end_timeout
         _check_duration("end_timeout", end_timeout)
 

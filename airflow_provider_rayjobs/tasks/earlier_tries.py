@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.client.ids import is_submission_id
+from airflow_provider_rayjobs.client.submission import command_line
 from airflow_provider_rayjobs.exceptions import RayJobExistsError
 from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
 from airflow_provider_rayjobs.tasks.stopping import STOP_TIMEOUT, find_job, stop_job_and_wait
@@ -35,7 +36,7 @@ class NewJobNeededError(Exception):
 
 
 def settle_earlier_jobs(
-    hook: RayJobHook, identity: TaskIdentity, *, explicit_id: str | None, entrypoint: str, reattach: bool
+    hook: RayJobHook, identity: TaskIdentity, *, explicit_id: str | None, entrypoint: str | list[str], reattach: bool
 ) -> JobDetails | None:
     """
     Find the job that this try follows, and stop all other jobs that earlier tries left running.
@@ -50,7 +51,7 @@ def settle_earlier_jobs(
     """
     jobs = list(_earlier_jobs(hook, identity, explicit_id))
     several = identity.number > 1 or any(map(identity.is_of_several, jobs))
-    found = _job_to_follow(jobs, identity, entrypoint if several else None) if reattach else None
+    found = _job_to_follow(jobs, identity, command_line(entrypoint) if several else None) if reattach else None
     for job in jobs:
         # Another submission of this try may follow it.
         kept = reattach and several and identity.same_generation(job) and (found or not identity.same_number(job))

@@ -631,6 +631,7 @@ def test_twenty_clusters_with_scripted_heads(
 
 def test_nothing_is_left_when_pytest_is_killed(tmp_path: Path) -> None:
     """The API server and the heads end with the process that started them."""
+    server.require_programs()
     script = tmp_path / "holds.py"
     script.write_text(
         "import time\n"

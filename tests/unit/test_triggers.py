@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import json
 import time
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from airflow_provider_rayjobs.following.events import JobEvent, Outcome
 from airflow_provider_rayjobs.triggers import RayClusterStartTrigger, RayConditionTrigger, RayJobTrigger
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from airflow.triggers.base import BaseTrigger
 
     from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
@@ -96,6 +99,27 @@ def test_rows_of_earlier_releases_are_read(file: Path) -> None:
         if kind is RayConditionTrigger:
             condition = {"job": JobReaches, "cluster": ClusterRunsJobs}[now["kind"]](**now["condition"])
             assert condition.to_json() == now["condition"]
+
+
+def test_a_cluster_that_is_ready_at_once_is_told_a_little_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow fails a task whose trigger fires before the scheduler has seen the deferral."""
+
+    @asynccontextmanager
+    async def api(*_: Any) -> AsyncIterator[Any]:
+        async def run(flow: Any) -> None:
+            flow.close()
+
+        yield SimpleNamespace(run=run)
+
+    async def told() -> float:
+        began = time.monotonic()
+        async for event in RayClusterStartTrigger(**START).run():
+            assert event.payload["outcome"] == "ready"
+        return time.monotonic() - began
+
+    monkeypatch.setattr(triggers, "async_kube_api", api)
+    monkeypatch.setattr(RayClusterStartTrigger, "least_time", 0.2)
+    assert asyncio.run(told()) >= 0.2
 
 
 @pytest.mark.parametrize("kind", [RayJobTrigger, RayConditionTrigger, RayClusterStartTrigger])

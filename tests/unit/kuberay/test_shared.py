@@ -146,7 +146,7 @@ def test_a_cluster_whose_lifetime_can_not_be_set_is_ended(kube: Objects, monkeyp
 
 
 def test_a_sensor_makes_no_cluster() -> None:
-    with pytest.raises(TypeError, match="a sensor makes no cluster"):
+    with pytest.raises(TypeError, match="only a task that submits a job makes a cluster"):
         RayClusterSensor(task_id="t", cluster=KubeRayCluster(SPEC))
 
 

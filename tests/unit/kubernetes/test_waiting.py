@@ -21,7 +21,8 @@ POLICY = 'pods "x" is forbidden: violates PodSecurity "restricted:latest": privi
 
 
 def rayjob(state: str = "Initializing", **more: Any) -> dict[str, Any]:
-    metadata = {"name": "etl", "namespace": "ray", "labels": {}, "uid": "uid-1"}
+    created = {"creationTimestamp": "2026-01-01T00:00:00Z"}
+    metadata = {"name": "etl", "namespace": "ray", "labels": {}, "uid": "uid-1", **created}
     status = {"jobDeploymentStatus": state, "rayClusterName": "etl-abcde", **more.pop("status", {})}
     return {"metadata": {**metadata, **more.pop("metadata", {})}, "spec": more, "status": status}
 
@@ -93,7 +94,12 @@ def seen(*pods: Any, events: Any = (), job: Any = None, **status: Any) -> Reason
         (seen(events=[event("etl-abcde", "FailedToCreateHeadPod", POLICY)]), "its pods can't be made", True),
         (seen(job=rayjob("Suspended")), "no queue (Kueue) has admitted it yet", False),
         (seen(job=rayjob(suspend=True)), "is suspended", False),
-        (seen(job=rayjob("", status={"rayClusterName": ""})), "KubeRay has made no RayCluster yet", False),
+        (seen(job=rayjob("", status={"rayClusterName": ""})), "no RayCluster yet; does its operator run", False),
+        (
+            seen(job=rayjob("", status={"rayClusterName": ""}, metadata={"creationTimestamp": "2999-01-01T00:00:00Z"})),
+            "KubeRay has not made its RayCluster yet",
+            False,
+        ),
         (
             seen(job=rayjob("ValidationFailed", status={"message": "no name"})),
             "refuses the cluster's spec: no name",

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AirflowSkipException, XComArg
 
+from airflow_provider_rayjobs import hooks
 from airflow_provider_rayjobs.exceptions import RayJobTimeoutError
+from airflow_provider_rayjobs.hooks import RayJobHook
+from airflow_provider_rayjobs.kuberay import KubeRayCluster
 from airflow_provider_rayjobs.operators import (
     RayDeleteJobOperator,
     RayStopJobOperator,
@@ -106,6 +109,34 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     found: list[float] = []
     monkeypatch.setattr(stop_delete, "time", SimpleNamespace(sleep=found.append))
     return found
+
+
+@pytest.mark.parametrize("kind", [RayStopJobOperator, RayDeleteJobOperator])
+def test_the_cluster_may_be_one_that_kuberay_made(
+    kind: Any, conn_id: str, scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    scripted_ray.add_job("a", "SUCCEEDED")
+    given: list[Any] = []
+
+    def hook_of(_: str, *, cluster: Any) -> RayJobHook:
+        given.append(cluster)
+        return RayJobHook(conn_id)
+
+    monkeypatch.setattr(hooks, "RayJobHook", hook_of)
+    kind(task_id="t", submission_id="a", cluster={"name": "etl"}).execute({})
+    assert given == [{"name": "etl"}]
+
+
+@pytest.mark.parametrize("kind", [RayStopJobOperator, RayDeleteJobOperator])
+def test_no_other_cluster_is_used_in_place_of_one_that_is_not_known(kind: Any, scripted_ray: ScriptedRay) -> None:
+    task = kind(task_id="t", submission_id="a", cluster="{{ none }}")
+    task.cluster = None  # as rendered, natively
+    with pytest.raises(AirflowFailException, match="the task that makes the cluster was skipped or has failed"):
+        task.execute({})
+    with pytest.raises(TypeError, match="only a task that submits a job makes a cluster"):
+        kind(task_id="t", submission_id="a", cluster=KubeRayCluster("spec.yaml"))
+    with pytest.raises(ValueError, match="is not used beside cluster"):
+        kind(task_id="t", submission_id="a", cluster={"name": "etl"}, ray_conn_id="other")
 
 
 @pytest.mark.parametrize(("status", "last"), [("RUNNING", "STOPPED"), ("SUCCEEDED", "SUCCEEDED"), ("FAILED", "FAILED")])

@@ -340,6 +340,16 @@ def test_another_order_finds_each_submission_s_job(
     assert scripted_ray.jobs[second].status == "RUNNING"
 
 
+def test_the_words_of_an_entrypoint_are_compared_as_ray_reports_them(
+    scripted_ray: ScriptedRay, hook: RayJobHook
+) -> None:
+    left_by(scripted_ray, FIRST, "SUCCEEDED", entrypoint="echo 1")
+    second = left_by(scripted_ray, FIRST_2ND, "RUNNING", entrypoint="echo 'a b'")
+    found = settle(hook, SECOND, entrypoint=["echo", "a b"])
+    assert found is not None
+    assert found.submission_id == second
+
+
 @pytest.mark.parametrize("explicit", [None, "mine"])
 def test_a_later_submission_does_not_go_on_with_other_work(
     explicit: str | None, scripted_ray: ScriptedRay, hook: RayJobHook
