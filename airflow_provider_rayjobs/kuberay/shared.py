@@ -103,7 +103,8 @@ class RayClusterUpOperator(MakesCluster, BaseOperator):
             if not lease.is_live:
                 raise RayClusterStartError(f"{ref}: KubeRay has ended the cluster meanwhile: {lease.end_reason}")
         except RayKubernetesError:
-            self._end_cluster()
+            if self._guard is not None and self._guard.still_runs_task():  # else a next try may have taken it over
+                self._end_cluster()
             raise
         self.log.info("KubeRay ends the cluster %d s after its start, if no teardown has", seconds)
         return ref.to_json()

@@ -36,6 +36,9 @@ TASK, ATTEMPT, GENERATION, NUMBER, TRY, ENTRYPOINT = (
     PREFIX + name for name in ("task", "attempt", "generation", "submission-number", "try-number", "entrypoint")
 )
 
+#: Annotation: the start of the DAG run.
+RUN_STARTED = PREFIX + "run-started"
+
 #: The states (``status.jobDeploymentStatus``) that a RayJob never leaves.
 ENDED = frozenset({"Complete", "Failed", "ValidationFailed"})
 
@@ -67,6 +70,7 @@ class Owner:
     :param generation: digest that all tries since a user's clear share.
     :param number: number of the submission within its try.
     :param try_number: number of the try.
+    :param run_started: start of the DAG run, in ISO 8601 and UTC; a clear may begin a run anew.
     :param annotations: where the object comes from, for people.
     :param entrypoint: digest of the job's entrypoint.
     """
@@ -77,6 +81,7 @@ class Owner:
     generation: str
     number: int
     try_number: int
+    run_started: str = ""
     annotations: Mapping[str, str] = field(default_factory=dict)
     entrypoint: str = ""
 
@@ -159,6 +164,11 @@ class Lease:
         return not self.is_deleting and self.state in ENDED and bool(self.job_id)
 
     @property
+    def has_lost_job(self) -> bool:
+        """Whether the cluster that had its job is gone, while it may get another one: Kueue has evicted it."""
+        return not self.is_deleting and bool(self.job_id) and self.state not in READY | ENDED
+
+    @property
     def has_succeeded(self) -> bool:
         """Whether its job has SUCCEEDED."""
         return not self.is_deleting and self.state == "Complete" and self.job_status == "SUCCEEDED"
@@ -179,6 +189,11 @@ class Lease:
         """The number of the try that made it."""
         text = self.label(TRY)
         return int(text) if text.isdecimal() else 0
+
+    def is_after(self, owner: Owner) -> bool:
+        """Whether a later try than a submission's made it: then that one is over."""
+        mine = text_at(self.body, "metadata", "annotations", RUN_STARTED)
+        return bool(mine) and (mine, self.try_number) > (owner.run_started, owner.try_number)
 
     @property
     def created_at(self) -> float:

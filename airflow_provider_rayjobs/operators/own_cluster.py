@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,6 @@ from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferr
 
 from airflow_provider_rayjobs.exceptions import (
     RayClusterStartError,
-    RayClusterUnreachableError,
     RayJobError,
     RayJobInterruptedError,
     RayJobLostError,
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 else:
     Operator = object
 
+#: Seconds to wait for Kubernetes when a task that has failed ends its cluster.
+END_PATIENCE = 10.0
+
 #: XCom key of what names the task's cluster.
 CLUSTER_XCOM = "ray_cluster"
 
@@ -60,6 +63,7 @@ class MakesCluster(RendersTexts, Operator):
 
     cluster: Any
     deferrable: bool
+    stop_on_kill: bool = True
     #: Whether the cluster ends with the task's job; if not, it is for several tasks.
     _cluster_is_owned = True
     _cluster_ref: ClusterRef | None = None
@@ -140,7 +144,10 @@ class MakesCluster(RendersTexts, Operator):
                 raise ValueError(f"spec: the file {name!r} is not in the DAG's folders of templates") from e
         return "".join(map(str, rendered_pieces(template, context)))
 
-    def _own_cluster(self, context: Context, identity: TaskIdentity, guard: JobGuard, **options: Any) -> OwnCluster:
+    def _own_cluster(
+        self, context: Context, identity: TaskIdentity, guard: JobGuard, **options: Any
+    ) -> tuple[OwnCluster, Callable[[], None]]:
+        """Return the task's cluster, and what ends those of its clusters that have no job."""
         from airflow_provider_rayjobs.kubernetes.api import KubeApi
         from airflow_provider_rayjobs.tasks.own_cluster import OwnCluster
 
@@ -149,9 +156,12 @@ class MakesCluster(RendersTexts, Operator):
         def own(api: KubeApi) -> OwnCluster:
             return OwnCluster(api, wish, identity, self.log, owned=self._cluster_is_owned, **options)
 
-        quick = own(KubeApi(wish.kubernetes_conn_id, self.log, patience=0.0))
-        guard.stop_earlier = quick.end_all  # in a process that is asked to end
-        return own(KubeApi(wish.kubernetes_conn_id, self.log, breakable=guard.breakable))
+        def end_all(patience: float, *, with_jobs: bool) -> None:
+            own(KubeApi(wish.kubernetes_conn_id, self.log, patience=patience)).end_all(with_jobs=with_jobs)
+
+        guard.stop_earlier = partial(end_all, 0.0, with_jobs=self.stop_on_kill)  # in a process that is asked to end
+        made = own(KubeApi(wish.kubernetes_conn_id, self.log, breakable=guard.breakable))
+        return made, partial(end_all, END_PATIENCE, with_jobs=False)
 
     def _bring_up(
         self,
@@ -174,8 +184,8 @@ class MakesCluster(RendersTexts, Operator):
         from airflow_provider_rayjobs.kubernetes.waiting import WaitLog, until_ready
 
         self._use_cluster(None)  # that of an earlier `execute` of this try is another one
-        own = self._own_cluster(context, identity, guard, **options)
-        with self._ending_cluster_of_failure(lambda: own.end_all(with_jobs=False), guard):
+        own, end_all = self._own_cluster(context, identity, guard, **options)
+        with self._ending_cluster_of_failure(end_all, guard):
             guard.before_submission()
             lease = own.settle(reattach=reattach, results=results)
             ref = own.ref(lease)
@@ -268,10 +278,16 @@ class MakesCluster(RendersTexts, Operator):
             return
         keep, reads = self._keep_seconds, self._reads_result
         flow = set_job(ref.namespace, ref.name, ref.uid, submission_id, keep, reads_result=reads)
-        lease = self._kube_api(ref).run(flow)
-        if lease.is_deleting or (not lease.is_live and lease.job_status not in _OUTCOMES):
-            raise RayClusterStartError(f"{ref}: KubeRay has ended the cluster meanwhile: {lease.end_reason}")
+        # If Kubernetes can't be asked, a next try takes over the cluster with this job.
         self._cluster_job = submission_id
+        try:
+            lease = self._kube_api(ref).run(flow)
+            ended = not lease.is_live and lease.job_status not in _OUTCOMES
+            if lease.is_deleting or ended or lease.has_lost_job:
+                raise RayClusterStartError(f"{ref}: KubeRay has ended the cluster meanwhile: {lease.end_reason}")
+        except RayClusterStartError:
+            self._cluster_job = ""
+            raise
 
     @property
     def _keep_seconds(self) -> int:
@@ -289,6 +305,7 @@ class MakesCluster(RendersTexts, Operator):
         """Return a job's event; if the cluster is gone, KubeRay may have seen the job's end before it ended that."""
         from airflow_provider_rayjobs.following.events import Outcome
         from airflow_provider_rayjobs.kubernetes.lease import read
+        from airflow_provider_rayjobs.tasks.earlier_tries import NewJobNeededError
 
         ref = self._cluster_ref
         if not self.makes_cluster or ref is None or event.outcome not in (Outcome.UNREACHABLE, Outcome.LOST):
@@ -298,6 +315,8 @@ class MakesCluster(RendersTexts, Operator):
             return event
         self.log.info("%s has ended; KubeRay saw its job end %s", ref, lease.job_status)
         if lease.job_status == "SUCCEEDED" and self._reads_result:
+            if event.reattached_at:
+                raise NewJobNeededError
             raise RayJobResultError(
                 f"{ref}: Ray job {event.submission_id} has SUCCEEDED, but its cluster has ended before the task could "
                 "read the function's value; set a longer keep_seconds",
@@ -312,7 +331,7 @@ class MakesCluster(RendersTexts, Operator):
         if self._cluster_ref is None:
             return
         try:
-            if end(self._cluster_ref, self.log, patience=10.0):
+            if end(self._cluster_ref, self.log, patience=END_PATIENCE):
                 self.log.info("Ended the cluster")
         except RayJobsError as e:
             self.log.error("%s could not be ended: %s", self._cluster_ref, e)
@@ -335,16 +354,19 @@ class MakesCluster(RendersTexts, Operator):
             elif isinstance(e, RayJobError):  # the task has seen the job's end
                 self._keep_cluster()
             raise
-        self._keep_cluster()
 
     def _is_left_behind(self, error: Exception, guard: JobGuard) -> bool:
         """Whether a task that fails leaves a cluster that KubeRay does not end together with its job."""
+        from airflow_provider_rayjobs.tasks.guard import REFUSALS
+
         if not self._cluster_job or isinstance(error, RayJobLostError):
             return True
         if isinstance(error, RayJobTimeoutError):
             return error.may_run
+        if isinstance(error, RayJobError):  # the task has seen the job's end
+            return False
         # The job goes on, but nobody follows it any more.
-        return isinstance(error, RayClusterUnreachableError | RayKubernetesError) and not guard.has_next_try
+        return isinstance(error, (AirflowFailException, *REFUSALS)) or not guard.has_next_try
 
     def _keep_cluster(self) -> None:
         """Let KubeRay end the cluster ``keep_seconds`` after the job's end: the task has read all that it needs."""
@@ -356,6 +378,6 @@ class MakesCluster(RendersTexts, Operator):
         try:
             flow = set_keep(ref.namespace, ref.name, ref.uid, self._keep_seconds)
             # A kill must not interrupt this: the task has its result.
-            self._kube_api(ref, patience=10.0, breakable=nullcontext).run(flow)
+            self._kube_api(ref, patience=END_PATIENCE, breakable=nullcontext).run(flow)
         except RayKubernetesError as e:
             self.log.warning("%s: its cluster stays a little longer than keep_seconds: %s", ref, e)

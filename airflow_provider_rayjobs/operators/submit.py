@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.tasks.arguments import JobArguments
     from airflow_provider_rayjobs.tasks.guard import JobGuard
     from airflow_provider_rayjobs.tasks.identity import TaskIdentity
+    from airflow_provider_rayjobs.tasks.killed import TaskProcess
 
 __all__ = ["RaySubmitJobOperator"]
 
@@ -188,6 +189,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         self._arguments.check()
         self._guard: JobGuard | None = None
         self._identity: TaskIdentity | None = None
+        self._process: TaskProcess | None = None
         self._killed = False
 
     @cached_property
@@ -276,7 +278,9 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
             number = task_context.next_submission(context)
             if self.makes_cluster and (event := self._start_cluster(context, number, self.reattach)):
                 with self._linking_history(context):
-                    return self._conclude(context, event)
+                    result = self._conclude(context, event)
+                    self._keep_cluster()
+                    return result
             return self._run(context, number)
 
     def execute_on_cluster(self, context: Context, event: Any = None) -> Any:
@@ -313,7 +317,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
                 reattach=reattach,
             )
 
-        guard.stop_earlier = self._end_cluster if self.makes_cluster else lambda: settle(reattach=False)
+        guard.stop_earlier = self._end_unused_cluster if self.makes_cluster else lambda: settle(reattach=False)
         with (
             self._linking_history(context),
             guard.guarding(),
@@ -329,9 +333,17 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
                 watch = self._submit(context, identity, session)
             else:
                 watch = self._take_over(context, found, session)
-            if not self.wait_for_completion:
-                return watch.submission_id
-            return self._conclude(context, self._follow(context, watch))
+            if self.wait_for_completion:
+                result = self._conclude(context, self._follow(context, watch))
+            else:
+                result = watch.submission_id
+            self._keep_cluster()
+            return result
+
+    def _end_unused_cluster(self) -> None:
+        """End the task's cluster when a kill comes before this try has a job; an earlier try's job may go on."""
+        if self.stop_on_kill or not self._cluster_job:
+            self._end_cluster()
 
     def _usable_job(self, submission_id: str, identity: TaskIdentity) -> JobDetails | None:
         """
@@ -355,17 +367,20 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
 
         :raises RayClusterStartError: another process may use the cluster.
         """
-        if not guard.still_runs_task():
-            raise RayClusterStartError(
-                f"{self._cluster_ref} has Ray job {self._cluster_job} of another try, and Airflow does not say that "
-                "this process still runs the task; nothing was submitted"
-            )
+        self._check_still_runs(guard)
         self.log.info(
             "Ray job %s of an earlier try has failed, or the head has restarted; making a new cluster",
             self._cluster_job,
         )
         self._start_cluster(context, number, reattach=False)
         return self._run(context, number)
+
+    def _check_still_runs(self, guard: JobGuard) -> None:
+        if not guard.still_runs_task():
+            raise RayClusterStartError(
+                f"{self._cluster_ref} has Ray job {self._cluster_job} of another try, and Airflow does not say that "
+                "this process still runs the task; nothing was submitted"
+            )
 
     def _start_cluster(self, context: Context, number: int, reattach: bool) -> JobEvent | None:
         """
@@ -376,7 +391,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         """
         from airflow_provider_rayjobs.tasks.arguments import as_number
 
-        guard, identity = self._new_guard(context, has_job=False), self._identity_of(context, number)
+        guard, identity = self._new_guard(context), self._identity_of(context, number)
         with guard.guarding():
             lease = self._bring_up(
                 context,
@@ -389,15 +404,6 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
             )
         return None if lease.is_ready else self._earlier_success(context, number, lease)
 
-    def _is_there(self, submission_id: str) -> bool:
-        """Whether the head still answers, and has a job."""
-        from airflow_provider_rayjobs.tasks.stopping import find_job
-
-        try:
-            return find_job(self.hook, submission_id) is not None
-        except RayJobsError:
-            return False
-
     def _earlier_success(self, context: Context, number: int, lease: Lease) -> JobEvent | None:
         """
         Return the outcome of an earlier try's job, which KubeRay saw SUCCEED; its cluster may be gone.
@@ -406,20 +412,22 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         """
         from airflow_provider_rayjobs.following.events import JobEvent, Outcome
         from airflow_provider_rayjobs.kubernetes.access import history_template
+        from airflow_provider_rayjobs.kubernetes.lease import has_cluster
         from airflow_provider_rayjobs.links import store_history_page
         from airflow_provider_rayjobs.tasks import context as task_context
 
+        ref = self._cluster_ref
+        assert ref is not None  # noqa: S101 - for mypy
         if self._reads_result:
-            if not self._is_there(lease.job_id):
+            if not self._kube_api(ref).run(has_cluster(lease)):
                 self.log.info("The cluster of an earlier try has ended, with the function's value; making a new one")
                 self._start_cluster(context, number, reattach=False)
             return None
         self.log.info("Ray job %s of an earlier try has SUCCEEDED", lease.job_id)
         task_context.push_xcom(context, task_context.SUBMISSION_ID_XCOM, lease.job_id)
-        if self._cluster_ref is not None:
-            store_history_page(context, history_template(self._cluster_ref, lease.ray_cluster), lease.job_id)
+        store_history_page(context, history_template(ref, lease.ray_cluster), lease.job_id)
         now = time.time()
-        return JobEvent(lease.job_id, str(self._cluster_ref), Outcome.SUCCEEDED, reattached_at=now, ended_at=now)
+        return JobEvent(lease.job_id, str(ref), Outcome.SUCCEEDED, reattached_at=now, ended_at=now)
 
     def _identity_of(self, context: Context, number: int = 1) -> TaskIdentity:
         from airflow_provider_rayjobs.tasks import context as task_context
@@ -427,19 +435,19 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         deployment = "" if self._cluster_is_given else self.hook.cluster.deployment
         return task_context.task_identity(context, deployment, number)
 
-    def _new_guard(self, context: Context, *, has_job: bool = True) -> JobGuard:
-        """
-        Return the guard of the block that follows.
-
-        :param has_job: whether there may be a job, which ``stop_on_kill`` is about. A cluster without one is ended.
-        """
+    def _new_guard(self, context: Context) -> JobGuard:
+        """Return the guard of the next block. ``stop_on_kill`` is about jobs: a cluster without one is ended."""
         from airflow_provider_rayjobs.hooks import RayJobHook
         from airflow_provider_rayjobs.tasks.guard import JobGuard
         from airflow_provider_rayjobs.tasks.killed import TaskProcess
 
         # Without its cluster there is no hook yet, and nothing to be stopped on it.
         hook = RayJobHook() if self.makes_cluster and self._cluster_ref is None else self.hook
-        guard = JobGuard(hook, self.log, TaskProcess(context["ti"]), enabled=self.stop_on_kill or not has_job)
+        if self._process is None or not self._process.is_of(context["ti"]):
+            # One for all guards: what it last asked Airflow may be old after a long wait for a cluster.
+            self._process = TaskProcess(context["ti"])
+        enabled = {"enabled": self.stop_on_kill, "enabled_without_job": self.makes_cluster}
+        guard = JobGuard(hook, self.log, self._process, **enabled)
         guard.killed = self._killed  # a kill that came before there was a guard
         guard.end_cluster = self._end_cluster if self.makes_cluster else None
         self._guard = guard
@@ -646,7 +654,9 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
                 self._ending_cluster_of_failure(self._end_cluster, guard),
             ):
                 guard.announce(checked.submission_id, exists=True)
-                return self._conclude(context, checked)
+                result = self._conclude(context, checked)
+                self._keep_cluster()
+                return result
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral; if Airflow ended it by its own timeout, the job is stopped first."""
@@ -686,6 +696,8 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         except NewJobNeededError:  # only of a job that was taken over, so at most once
             pass
         if self.makes_cluster:  # KubeRay ends this one, whose job has ended
+            if self._guard is not None:
+                self._check_still_runs(self._guard)
             self._end_cluster()
             number = self._identity.number if self._identity else 1
             self._start_cluster(context, number, reattach=False)

@@ -54,7 +54,7 @@ async def _ended(watcher: JobWatcher, submission_id: str, ref: ClusterRef, log: 
         except RayKubernetesError as e:
             log.debug("Kubernetes could not tell whether the cluster has ended: %s", e)
             continue
-        if lease is None or not lease.is_live:
+        if lease is None or not lease.is_live or lease.has_lost_job:
             why = "it was deleted" if lease is None or lease.is_deleting else lease.end_reason
             detail = f"is lost: {ref} and its cluster have ended ({why})"
             return JobEvent(submission_id, str(ref), Outcome.LOST, detail, may_run=False)

@@ -77,13 +77,18 @@ class JobGuard:
     :param log: the task's logger.
     :param process: what this process runs, and why it is asked to end.
     :param enabled: whether the job is stopped at all.
+    :param enabled_without_job: whether :attr:`stop_earlier` is called, while there is no job, even if jobs are not
+        stopped.
     """
 
-    def __init__(self, hook: RayJobHook, log: Any, process: TaskProcess, *, enabled: bool) -> None:
+    def __init__(
+        self, hook: RayJobHook, log: Any, process: TaskProcess, *, enabled: bool, enabled_without_job: bool = False
+    ) -> None:
         self._hook = hook
         self._log = log
         self._process = process
         self._enabled = enabled
+        self._enabled_without_job = enabled_without_job
         self._phase = Phase.NO_JOB
         #: Interrupts what the process does now; None when a kill must not interrupt it.
         self._interrupt: Callable[[], object] | None = None
@@ -93,6 +98,10 @@ class JobGuard:
         self.end_cluster: Callable[[], object] | None = None
         self.killed = False
         self.submission_id = ""
+
+    @property
+    def _may_stop(self) -> bool:
+        return self._enabled or (self._enabled_without_job and self._phase is Phase.NO_JOB)
 
     def announce(self, submission_id: str, *, exists: bool = False) -> None:
         """
@@ -239,7 +248,7 @@ class JobGuard:
 
         :param needs_follower: whether the job goes on and this process followed it, or was about to submit it.
         """
-        if not self._enabled:
+        if not self._may_stop:
             return Verdict.LEAVE
         reason = self._process.reason(self.submission_id or None)
         if reason is Reason.TASK_CLEARED:
@@ -270,7 +279,7 @@ class JobGuard:
         :return: the job's last status, for a message.
         """
         status = "not seen to stop"
-        if not self._enabled:
+        if not self._may_stop:
             return status
         if self._phase is Phase.NO_JOB:
             try:
@@ -316,6 +325,16 @@ def ask_to_stop(hook: RayJobHook, submission_id: str) -> None:
         logging.disable(before)
 
 
+#: Errors that a retry can't mend.
+REFUSALS = (
+    RayRequestRefusedError,
+    RayConnectionConfigError,
+    RayJobExistsError,
+    RayPackageTooLargeError,
+    RayKubernetesRefusedError,
+)
+
+
 @contextlib.contextmanager
 def refused_for_good() -> Iterator[None]:
     """
@@ -327,11 +346,5 @@ def refused_for_good() -> Iterator[None]:
     """
     try:
         yield
-    except (
-        RayRequestRefusedError,
-        RayConnectionConfigError,
-        RayJobExistsError,
-        RayPackageTooLargeError,
-        RayKubernetesRefusedError,
-    ) as e:
+    except REFUSALS as e:
         raise AirflowFailException(str(e)) from None

@@ -70,6 +70,10 @@ class TaskProcess:
         self._host_and_pid = None if AIRFLOW_V_3_0_PLUS else (ti.hostname, ti.pid)
         self._checked_at = time.time()  # the monotonic clock may stop while a virtual machine is paused
 
+    def is_of(self, ti: Any) -> bool:
+        """Whether this is about a task instance's object."""
+        return self._ti is ti
+
     @property
     def has_next_try(self) -> bool:
         """Whether Airflow starts another try if this one fails."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.client.checks import check_duration
-from airflow_provider_rayjobs.exceptions import RayJobsError
+from airflow_provider_rayjobs.exceptions import RayJobInterruptedError, RayJobsError
 from airflow_provider_rayjobs.kubernetes import lease as leases
 from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef, check_access, check_history_url
 from airflow_provider_rayjobs.kubernetes.manifest import (
@@ -100,6 +100,7 @@ def owner_of(identity: TaskIdentity, entrypoint: str | list[str] = "") -> Owner:
         "task-id": identity.task_id,
         "map-index": str(identity.map_index),
         "max-tries": str(identity.max_tries),
+        "run-started": identity.run_started,
     }
     return leases.Owner(
         name=object_name(identity.dag_id, identity.task_id, identity.attempt_key),
@@ -108,6 +109,7 @@ def owner_of(identity: TaskIdentity, entrypoint: str | list[str] = "") -> Owner:
         generation=identity.generation,
         number=identity.number,
         try_number=identity.try_number,
+        run_started=identity.run_started,
         annotations={PREFIX + name: value for name, value in where.items()},
         entrypoint=hashlib.blake2b(repr(entrypoint).encode(), digest_size=10).hexdigest(),
     )
@@ -154,8 +156,11 @@ class OwnCluster:
         :param reattach: whether a cluster of an earlier try may be taken over.
         :param results: whether a RayJob whose job has SUCCEEDED may be returned, though its cluster may be gone.
         :raises RayKubernetesError: Kubernetes can't be asked, or refuses.
+        :raises RayJobInterruptedError: a later try runs, so this process is left over.
         """
         found = self._api.run(leases.find(self.namespace, self._owner))
+        if any(lease.is_after(self._owner) for lease in found):
+            raise RayJobInterruptedError("No cluster was made: a later try of the task runs now")
         several = self._owner.number > 1 or any(lease.label(leases.NUMBER) != "1" for lease in found)
         chosen = self._chosen(found, several=several, results=results) if reattach else None
         for lease in found:
@@ -181,7 +186,7 @@ class OwnCluster:
         usable = [
             lease
             for lease in mine
-            if (lease.is_live or (results and lease.has_succeeded))
+            if ((lease.is_live and not lease.has_lost_job) or (results and lease.has_succeeded))
             and (not several or self._has_same_entrypoint(lease))
             and (self._has_same_number(lease) or (reordered and self._is_job_of_earlier_try(lease)))
         ]
@@ -193,7 +198,7 @@ class OwnCluster:
 
         :param usable: whether another submission of this try may take it over, although it has the same number.
         """
-        if not self._is_of_generation(lease):
+        if not self._is_of_generation(lease) or lease.has_lost_job:
             return False
         if lease.is_spent:  # for `keep_seconds`, and as a record; but a new one of this same try needs its name
             return lease.label(leases.ATTEMPT) != self._owner.attempt
@@ -237,7 +242,7 @@ class OwnCluster:
 
     def _end(self, lease: Lease, *, wait: bool) -> None:
         if not lease.is_deleting:
-            self._log.info("Ending the cluster of an earlier try: %s", self.ref(lease))
+            self._log.info("Ending the cluster that try %d made: %s", lease.try_number, self.ref(lease))
             self._api.run(leases.delete(lease.namespace, lease.name, lease.uid))
         if wait:
             self._api.run(leases.wait_until_gone(lease, STOP_TIMEOUT))
@@ -250,8 +255,10 @@ class OwnCluster:
         """
         try:
             for lease in self._api.run(leases.find(self.namespace, self._owner)):
+                if lease.is_after(self._owner):  # this process is left over
+                    continue
                 # Another submission of this same try is not over with this one.
-                mine = self._has_same_number(lease) or lease.try_number < self._owner.try_number
+                mine = self._has_same_number(lease) or lease.try_number != self._owner.try_number
                 if mine and not lease.is_spent and (with_jobs or not lease.job_id):
                     self._end(lease, wait=False)
         except RayJobsError as e:

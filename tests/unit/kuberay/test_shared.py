@@ -17,6 +17,7 @@ from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
 from airflow_provider_rayjobs.kubernetes.start_event import StartEvent
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 from airflow_provider_rayjobs.sensors import RayClusterSensor
+from airflow_provider_rayjobs.tasks.killed import TaskProcess
 from tests.support.kube_calls import Objects
 from tests.support.tries import TaskInstance
 
@@ -143,6 +144,18 @@ def test_a_cluster_whose_lifetime_can_not_be_set_is_ended(kube: Objects, monkeyp
     with pytest.raises(RayKubernetesError):
         operator.execute(context)
     assert not kube.of
+
+
+def test_a_process_that_is_left_over_leaves_the_cluster_to_the_next_try(
+    kube: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    becomes_ready(kube, monkeypatch)
+    monkeypatch.setattr(TaskProcess, "still_runs_task", lambda _: False)
+    kube.errors["patch", RAYJOBS] = 500
+    operator, context = setup_of()
+    with pytest.raises(RayKubernetesError):
+        operator.execute(context)
+    assert kube.of
 
 
 def test_a_sensor_makes_no_cluster() -> None:

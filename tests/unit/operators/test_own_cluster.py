@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from types import SimpleNamespace
@@ -15,12 +16,14 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException, Airfl
 
 from airflow_provider_rayjobs.compat import masking
 from airflow_provider_rayjobs.exceptions import (
+    RayAuthError,
     RayClusterStartError,
     RayClusterUnreachableError,
     RayJobFailedError,
     RayJobInterruptedError,
     RayJobLostError,
     RayJobResultError,
+    RayJobStoppedError,
     RayJobTimeoutError,
     RayKubernetesError,
     RayKubernetesRefusedError,
@@ -29,14 +32,14 @@ from airflow_provider_rayjobs.following.events import JobEvent, Outcome
 from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.jobs import JobStatus
 from airflow_provider_rayjobs.kubernetes import api, connect, waiting
-from airflow_provider_rayjobs.kubernetes.calls import RAYJOBS
+from airflow_provider_rayjobs.kubernetes.calls import RAYCLUSTERS, RAYJOBS
 from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef, KubeRayCluster
 from airflow_provider_rayjobs.kubernetes.lease import Lease
 from airflow_provider_rayjobs.kubernetes.start_event import StartEvent
 from airflow_provider_rayjobs.links import HISTORY_PAGE_XCOM, JOB_PAGE_XCOM
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 from airflow_provider_rayjobs.operators.own_cluster import CLUSTER_XCOM
-from airflow_provider_rayjobs.tasks import earlier_tries, stopping
+from airflow_provider_rayjobs.tasks import earlier_tries, killed, stopping
 from airflow_provider_rayjobs.tasks.context import task_identity
 from airflow_provider_rayjobs.tasks.guard import JobGuard
 from airflow_provider_rayjobs.tasks.killed import Reason, TaskProcess
@@ -161,6 +164,10 @@ def fail_with(task: RaySubmitJobOperator, error: BaseException, *, current: bool
         (True, RayJobTimeoutError("it was stopped", may_run=False), True, True),
         (True, RayJobTimeoutError("still RUNNING 30 s after it was asked to stop"), True, False),
         (True, RuntimeError("Airflow's API server is away"), True, True),
+        (True, RuntimeError("Airflow's API server is away"), False, False),
+        (True, RayKubernetesRefusedError("no right to patch"), True, False),
+        (True, RayAuthError("the token has ended"), True, False),
+        (True, AirflowFailException("wrong"), True, False),
     ],
 )
 def test_what_becomes_of_the_cluster_when_the_task_fails(
@@ -188,6 +195,15 @@ def test_the_cluster_stays_for_keep_seconds_only_after_the_task_saw_the_end(kube
     assert kube.of[RAYJOBS, "etl"]["spec"]["ttlSecondsAfterFinished"] == 7
     kube.errors["patch", RAYJOBS] = 500
     fail_with(task, RayJobFailedError("failed"))
+
+
+def test_a_job_that_kuberay_could_not_be_told_of_is_left_to_the_next_try(kube: Objects) -> None:
+    task = with_cluster(has_job=False)
+    guard: Any = SimpleNamespace(still_runs_task=lambda: True, has_next_try=True)
+    kube.errors["patch", RAYJOBS] = 503
+    with pytest.raises(RayKubernetesError), task._ending_cluster_of_failure(task._end_cluster, guard):
+        task._hand_over("job")
+    assert (RAYJOBS, "etl") in kube.of
 
 
 def test_it_is_asked_which_job_the_cluster_has(kube: Objects) -> None:
@@ -290,6 +306,109 @@ def test_the_job_that_kuberay_knows_is_taken_over(
     assert taken == [status]
 
 
+@pytest.mark.parametrize("status", [{}, {"jobDeploymentStatus": "Complete", "jobStatus": "SUCCEEDED"}])
+def test_the_cluster_stays_until_the_try_that_took_it_over_has_the_value(
+    kube: Objects, monkeypatch: pytest.MonkeyPatch, head: dict[str, Any], status: dict[str, str]
+) -> None:
+    body = lost_try(kube, monkeypatch, **status)
+    kube.add(RAYCLUSTERS, {"metadata": {"name": "etl-abcde"}})
+    body["spec"]["ttlSecondsAfterFinished"] = 1800
+    head[body["spec"]["jobId"]] = JobStatus.SUCCEEDED if status else JobStatus.RUNNING
+    task, kept = operator(), []
+    task._reads_result = True
+
+    def followed(*_: Any) -> JobEvent:
+        kept.append(body["spec"]["ttlSecondsAfterFinished"])
+        return JobEvent("job", "a", Outcome.SUCCEEDED)
+
+    monkeypatch.setattr(RaySubmitJobOperator, "_take_over", lambda *_: None)
+    monkeypatch.setattr(RaySubmitJobOperator, "_follow", followed)
+    task.execute(try_of(2))
+    assert kept == [1800]
+    assert body["spec"]["ttlSecondsAfterFinished"] == 0
+
+
+def test_a_value_is_waited_for_while_its_cluster_is_there(
+    kube: Objects, monkeypatch: pytest.MonkeyPatch, head: dict[str, Any]
+) -> None:
+    """The head may not answer for a moment: the function must not run again for that."""
+    body = lost_try(kube, monkeypatch, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
+    kube.add(RAYCLUSTERS, {"metadata": {"name": "etl-abcde"}})
+
+    def away(*_: Any) -> Any:
+        raise RayClusterUnreachableError("503 for a moment")
+
+    monkeypatch.setattr(stopping, "find_job", away)
+    task = operator(deferrable=True)
+    task._reads_result = True
+    with pytest.raises(RayClusterUnreachableError):  # after the wait for the head
+        task.execute(try_of(2))
+    assert [name for resource, name in kube.of if resource == RAYJOBS] == [body["metadata"]["name"]]
+
+
+def test_a_process_asks_whether_it_still_runs_the_task_after_a_long_wait_for_the_cluster(
+    kube: Objects, monkeypatch: pytest.MonkeyPatch, head: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(api, "KubeApi", lambda *_, **__: kube)
+    monkeypatch.setattr(RaySubmitJobOperator, "_waiting_for_cluster", lambda _: nullcontext())
+    kube.of.clear()
+    monkeypatch.setattr(TaskProcess, "_ask", lambda *_: Reason.REPLACED)
+    clock = [time.time()]
+    monkeypatch.setattr(killed, "time", SimpleNamespace(time=lambda: clock[0]))
+
+    def ready(ref: ClusterRef, *_: Any) -> Any:
+        clock[0] += 1200
+        kube.of[RAYJOBS, ref.name]["status"] = {"jobDeploymentStatus": "Waiting", "rayClusterName": "etl-x"}
+        yield from ()
+        return Lease(kube.of[RAYJOBS, ref.name])
+
+    monkeypatch.setattr(waiting, "until_ready", ready)
+    given, task = try_of(1), operator()
+    given["ti"].test_mode = False
+    monkeypatch.setattr(RaySubmitJobOperator, "_submit", lambda task, *_: task._guard.before_submission())
+    with pytest.raises(RayJobInterruptedError, match="another process runs it now"):
+        task.execute(given)
+
+
+@pytest.mark.parametrize("stop_on_kill", [True, False])
+def test_a_kill_before_the_job_is_known_ends_an_earlier_trys_job_only_if_jobs_are_stopped(
+    kube: Objects, monkeypatch: pytest.MonkeyPatch, stop_on_kill: bool
+) -> None:
+    lost_try(kube, monkeypatch)
+    monkeypatch.setattr(TaskProcess, "reason", lambda *_: Reason.TASK_ENDED)
+    task = operator(stop_on_kill=stop_on_kill)
+    settle = OwnCluster.settle
+
+    def killed_there(self: OwnCluster, **options: Any) -> Any:
+        settle(self, **options)
+        task.on_kill()
+        raise RayJobInterruptedError("The process of the task was asked to end")
+
+    monkeypatch.setattr(OwnCluster, "settle", killed_there)
+    with pytest.raises((RayJobStoppedError, RayJobInterruptedError)):
+        task.execute(try_of(2))
+    assert bool(kube.of) is not stop_on_kill
+
+
+def test_a_kill_before_the_submission_ends_the_cluster_even_if_jobs_are_not_stopped(
+    kube: Objects, monkeypatch: pytest.MonkeyPatch, head: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(RaySubmitJobOperator, "_waiting_for_cluster", lambda _: nullcontext())
+    monkeypatch.setattr(TaskProcess, "reason", lambda *_: Reason.TASK_ENDED)
+    kube.of[RAYJOBS, "etl"]["spec"].pop("jobId")
+    task = operator(stop_on_kill=False)
+    task._use_cluster(REF)
+
+    def uploads(*_: Any) -> None:
+        task.on_kill()
+        raise RayJobInterruptedError("The process of the task was asked to end")
+
+    monkeypatch.setattr(RaySubmitJobOperator, "_submit", uploads)
+    with pytest.raises(RayJobStoppedError):
+        task._run(try_of(1), 1)
+    assert not kube.of
+
+
 @pytest.mark.parametrize("reason", [Reason.UNKNOWN, Reason.REPLACED])
 def test_a_process_that_airflow_has_given_up_leaves_the_next_trys_cluster(
     kube: Objects, monkeypatch: pytest.MonkeyPatch, head: dict[str, Any], reason: Reason
@@ -346,9 +465,10 @@ def test_a_kill_does_not_interrupt_the_end_of_a_task_that_has_its_result(
     guard = task._guard = JobGuard(task.hook, logging.getLogger("guard"), process, enabled=True)
 
     def block() -> str:
-        with guard.guarding(), task._ending_cluster_of_failure(task._end_cluster, guard):
+        with guard.guarding():
             guard.announce("job", exists=True)
             task.on_kill()
+            task._keep_cluster()
             return "value"
 
     assert block() == "value"
@@ -486,8 +606,10 @@ def test_the_job_that_kuberay_saw_succeed_has_a_history(kube: Objects) -> None:
 
 def test_stop_on_kill_is_about_the_job_not_about_a_cluster_without_one() -> None:
     task = operator(stop_on_kill=False)
-    assert task._new_guard(context(), has_job=False)._enabled
-    assert not task._new_guard(context())._enabled
+    guard = task._new_guard(context())
+    assert guard._may_stop
+    guard.announce("job")
+    assert not guard._may_stop
 
 
 def test_a_function_whose_value_is_gone_runs_again_on_a_new_cluster(

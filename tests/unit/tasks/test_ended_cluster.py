@@ -78,6 +78,13 @@ def test_a_cluster_that_has_ended_is_told_at_once(kube: Objects, gone: bool) -> 
     assert watcher.cancelled
 
 
+def test_a_cluster_that_kueue_has_evicted_has_lost_its_job(kube: Objects) -> None:
+    kube.of[RAYJOBS, "etl"] |= {"spec": {"jobId": "job"}, "status": {"jobDeploymentStatus": "Suspended"}}
+    event = follow(Watcher(seconds=60))
+    assert (event.outcome, event.may_run) == (Outcome.LOST, False)
+    assert "Suspended" in event.detail
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_after_the_jobs_end_the_head_is_asked_as_long_as_it_may_be_there(kube: Objects, there: bool) -> None:
     body = kube.of[RAYJOBS, "etl"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_rayjobs.exceptions import RayClusterStartError, RayKubernetesError
+from airflow_provider_rayjobs.exceptions import RayClusterStartError, RayJobInterruptedError, RayKubernetesError
 from airflow_provider_rayjobs.kubernetes.calls import RAYJOBS
 from airflow_provider_rayjobs.kubernetes.cluster import KubeRayCluster
 from airflow_provider_rayjobs.tasks.identity import TaskIdentity
@@ -171,6 +171,36 @@ def test_a_kill_leaves_other_submissions_of_the_same_try() -> None:
     for number in (1, 2):
         own(kube, try_of(2, submission=number)).settle(reattach=True)
     own(kube, try_of(2, submission=2)).end_all()
+    assert made(kube) == [name_of(try_of(2))]
+
+
+@pytest.mark.parametrize(
+    "later", [try_of(3), try_of(3, clears=1), replace(IDENTITY, try_number=1, run_started="2026-01-02")]
+)
+def test_a_process_that_is_left_over_leaves_the_cluster_of_a_later_try(later: TaskIdentity) -> None:
+    kube = Objects()
+    run_job(kube, own(kube, later).settle(reattach=True).name)
+    own(kube, try_of(2)).end_all()
+    with pytest.raises(RayJobInterruptedError, match="a later try of the task runs now"):
+        own(kube, try_of(2)).settle(reattach=True)
+    assert made(kube) == [name_of(later)]
+
+
+def test_a_run_that_was_deleted_and_made_again_begins_anew() -> None:
+    kube = Objects()
+    own(kube, try_of(3)).settle(reattach=True)
+    again = replace(IDENTITY, run_started="2026-01-02")
+    own(kube, again).settle(reattach=True)
+    assert made(kube) == [name_of(again)]
+
+
+@pytest.mark.parametrize("state", ["Suspending", "Suspended", "", "Initializing"])
+def test_a_cluster_that_lost_its_job_is_not_taken_over(state: str) -> None:
+    """Kueue evicts a cluster, and may admit it again: KubeRay then makes a new one, which knows no job."""
+    kube = Objects()
+    own(kube).settle(reattach=True)
+    end_as(kube, IDENTITY, "RUNNING", state)
+    own(kube, try_of(2)).settle(reattach=True)
     assert made(kube) == [name_of(try_of(2))]
 
 
