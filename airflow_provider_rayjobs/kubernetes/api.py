@@ -51,7 +51,7 @@ LINGER = 5.0
 _TRANSIENT = frozenset({429, 500, 502, 503, 504})
 
 #: Statuses that flows handle; all others are errors of the request.
-_EXPECTED = frozenset({404, 409})
+_EXPECTED = frozenset({404, 409, 410})
 
 #: How Kubernetes words a missing right. Other 403s come from admission: a quota, a policy, a namespace that is ending.
 _NO_RIGHT = re.compile(r'forbidden: User ".*" cannot ')
