@@ -40,7 +40,7 @@ class KubeRayCluster:
 
     The cluster lives as long as the job. A retry after a lost worker takes over cluster and job; a user's clear gets a
     new cluster, and ends the old one. KubeRay deletes the cluster ``keep_seconds`` after the job's end, and one that
-    never got a job at a deadline, which is half as long again as ``start_timeout``.
+    never got a job at a deadline: half of ``start_timeout`` after it, and at least 10 minutes.
 
     Example::
 
@@ -66,7 +66,7 @@ class KubeRayCluster:
     :param annotations: annotations of the RayJob.
     :param start_timeout: seconds within which the cluster must be ready.
     :param keep_seconds: seconds for which the cluster stays after the job's end. If the task does not see the end, two
-        minutes are added.
+        minutes are added; 30 minutes if it reads a function's value.
     :param lifetime: seconds after its creation when KubeRay ends the cluster in any case, also under a running job; so
         nothing stays for ever when all of Airflow is lost. A job with a ``job_timeout`` has this limit instead.
     :param access: how the head is reached: ``service`` (its Kubernetes service, from within Kubernetes), ``proxy`` (the
