@@ -193,7 +193,8 @@ def ray_cluster(
     Make a cluster for the tasks of the block: a setup task makes it, and a teardown task ends it.
 
     Each DAG run has its own cluster. The teardown runs however the tasks end. If it never runs, KubeRay ends the
-    cluster after its ``lifetime``. If a task of the block is cleared, Airflow also clears the setup and the teardown.
+    cluster after its ``lifetime``. If a task of the block is cleared with its downstream tasks, Airflow also clears the
+    setup and the teardown; cleared alone, the task finds no cluster.
 
     Example::
 

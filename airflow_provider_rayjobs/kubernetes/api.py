@@ -11,6 +11,7 @@ import contextlib
 import contextvars
 import json
 import os
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -50,7 +51,13 @@ LINGER = 5.0
 _TRANSIENT = frozenset({429, 500, 502, 503, 504})
 
 #: Statuses that flows handle; all others are errors of the request.
-_EXPECTED = frozenset({404, 409})
+_EXPECTED = frozenset({404, 409, 410})
+
+#: How Kubernetes words a missing right. Other 403s come from admission: a quota, a policy, a namespace that is ending.
+_NO_RIGHT = re.compile(r'forbidden: User ".*" cannot ')
+
+#: How its admission of new objects words a quota that is used up.
+_QUOTA = "is forbidden: exceeded quota: "
 
 #: Where a pod finds the credentials of its service account (``kubernetes.config.incluster_config``).
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
@@ -382,13 +389,15 @@ def _translated(conn_id: str, call: Call | None) -> Any:
 
 def _error_of(where: str, call: Call | None, error: Any) -> RayKubernetesError:
     status = int(error.status or 0)
-    said = f"{status} {_message_in(error)}".strip()
-    message = f"{where}: {call or 'the request'} failed: {said}"
+    said = _message_in(error)
+    message = f"{where}: {call or 'the request'} failed: {f'{status} {said}'.strip()}"
     if status in _TRANSIENT or status in _EXPECTED or not status:
         return RayKubernetesError(message, status=status or None)
     if status == 401:
         message += "; the connection's credentials are missing, wrong or expired"
-    elif status == 403 and call is not None:
+    elif status == 403 and _QUOTA in said:  # may become free, but not within the patience for one call
+        return RayKubernetesError(f"{message}; a retry may find room, or raise the quota", status=status)
+    elif status == 403 and call is not None and _NO_RIGHT.search(said):
         message += f"; give the connection's user a Role with the verb {call.verb!r} on {call.resource!r} there"
     return RayKubernetesRefusedError(message, status=status)
 

@@ -17,7 +17,7 @@ GROUP, VERSION = "ray.io", "v1"
 
 RAYJOBS, RAYCLUSTERS, SECRETS, PODS, EVENTS = "rayjobs", "rayclusters", "secrets", "pods", "events"
 
-#: Most objects that are read of a list.
+#: Most objects in one page of a list.
 MOST_LISTED = 200
 
 #: The methods of the clients' ``CustomObjectsApi``, and of their ``CoreV1Api``. Both clients have the same names.
@@ -90,7 +90,7 @@ def get(resource: str, namespace: str, name: str) -> Call:
 
 
 def listed(resource: str, namespace: str, **selectors: str) -> Call:
-    """Return the call that reads the objects with these labels or fields."""
+    """Return the call that reads the objects with these labels or fields: the first page, or that of ``_continue``."""
     return Call("list", resource, namespace, {"limit": MOST_LISTED, **selectors})
 
 

@@ -40,7 +40,7 @@ class KubeRayCluster:
 
     The cluster lives as long as the job. A retry after a lost worker takes over cluster and job; a user's clear gets a
     new cluster, and ends the old one. KubeRay deletes the cluster ``keep_seconds`` after the job's end, and one that
-    never got a job at a deadline, which is half as long again as ``start_timeout``.
+    never got a job at a deadline: half of ``start_timeout`` after it, and at least 10 minutes.
 
     Example::
 
@@ -66,7 +66,7 @@ class KubeRayCluster:
     :param annotations: annotations of the RayJob.
     :param start_timeout: seconds within which the cluster must be ready.
     :param keep_seconds: seconds for which the cluster stays after the job's end. If the task does not see the end, two
-        minutes are added.
+        minutes are added; 30 minutes if it reads a function's value.
     :param lifetime: seconds after its creation when KubeRay ends the cluster in any case, also under a running job; so
         nothing stays for ever when all of Airflow is lost. A job with a ``job_timeout`` has this limit instead.
     :param access: how the head is reached: ``service`` (its Kubernetes service, from within Kubernetes), ``proxy`` (the
@@ -123,8 +123,18 @@ class KubeRayCluster:
         check_history_url(history_url)
 
     def __repr__(self) -> str:
-        """Return the same text for the same cluster: Airflow stores it with the DAG, and shows it."""
+        """
+        Return the same text for the same cluster: Airflow stores it with the DAG, and shows it.
+
+        ``airflow tasks render`` prints it without masking, so secrets are hidden here.
+        """
+        from airflow_provider_rayjobs.compat.masking import sensitive_names
+        from airflow_provider_rayjobs.kubernetes.manifest import env_vars_in, shown_spec
+
         shown = {name: getattr(self, name) for name in self.template_fields}
+        if not self.file:
+            secret = sensitive_names({name for pairs in env_vars_in(self.spec) for name in pairs})
+            shown["spec"] = shown_spec(self.spec, secret)
         return f"KubeRayCluster({json.dumps(shown, default=str, sort_keys=True)})"
 
     @property
@@ -134,16 +144,17 @@ class KubeRayCluster:
         return text if text.endswith((".yaml", ".yml")) and "\n" not in text else ""
 
 
-def check_access(access: Any) -> None:
+def check_access(access: Any, *, rendered: bool = False) -> None:
     """
     Check how the head is reached, as far as this is known: templates are skipped.
 
+    :param rendered: whether it can't be a template any more.
     :raises ValueError: if it is neither ``service``, ``proxy`` nor a URL, or if it may have a secret: triggers and
         XComs hold it.
     """
     if not isinstance(access, str):
         raise ValueError(f"access must be a string, not {type(access).__name__}")
-    if access in (SERVICE, PROXY) or _is_template(access):
+    if access in (SERVICE, PROXY) or (not rendered and _is_template(access)):
         return
     if not access.startswith(("http://", "https://")):
         raise ValueError(f"access must be {SERVICE!r}, {PROXY!r}, or a URL that begins with http:// or https://")
@@ -181,9 +192,7 @@ def head_url(template: str, *, namespace: str, cluster: str, service: str) -> st
     try:
         return template.format(namespace=namespace, cluster=cluster, service=service).rstrip("/")
     except (AttributeError, IndexError, KeyError, ValueError) as e:
-        raise ValueError(
-            f"access: {template!r} may have the fields {{namespace}}, {{cluster}}, {{service}} only"
-        ) from e
+        raise ValueError("access may have the fields {namespace}, {cluster}, {service} only") from e
 
 
 @dataclass(frozen=True)
@@ -222,15 +231,17 @@ class ClusterRef:
     @classmethod
     def from_json(cls, value: Any) -> ClusterRef:
         """
-        Read what :meth:`to_json` returned.
+        Read what :meth:`to_json` returned. The cluster's uid is needed: else any object of its name would count.
 
-        :raises ValueError: if it is something else.
+        :raises ValueError: if it is something else, or its ``access`` is wrong: an XCom may come from anywhere.
         """
         texts = ("kubernetes_conn_id", "namespace", "name", "uid", "access", "history_url")
         known = {**dict.fromkeys(texts, str), "owned": bool}
         if isinstance(value, Mapping):
             given = {"history_url": "", **value}
-            if all(isinstance(given.get(key), kind) for key, kind in known.items()):
+            has_kinds = all(isinstance(given.get(key), kind) for key, kind in known.items())
+            if has_kinds and all(given[key] for key in ("namespace", "name", "uid")):
+                check_access(given["access"], rendered=True)
                 return cls(**{key: given[key] for key in known})
         raise ValueError(
             "cluster must be a KubeRayCluster, or the cluster of `with ray_cluster(…) as cluster`, not "

@@ -55,6 +55,9 @@ RESULT_SECONDS = 1800
 #: How often a patch is tried that meets a conflict.
 CONFLICTS = 5
 
+#: Most pages that are read of a list.
+MOST_PAGES = 50
+
 #: Seconds between two looks at an object that is being deleted.
 GONE_INTERVAL = 1.0
 
@@ -211,15 +214,36 @@ class Lease:
 
 def find(namespace: str, owner: Owner) -> Flow[list[Lease]]:
     """Return the RayJobs that any try of a task instance made, the latest try first."""
-    selector = f"{TASK}={owner.task}"
     try:
-        answer = yield listed(RAYJOBS, namespace, label_selector=selector)
+        found = yield from _all_of(namespace, f"{TASK}={owner.task}")
     except RayKubernetesError as e:
         raise (_not_installed(e) if e.status == 404 else e) from None
-    found = map(Lease, items_of(answer, "items"))
     # A copy that somebody made by hand has the labels, too, but another name.
     mine = [lease for lease in found if lease.label(ATTEMPT) and lease.name.endswith(lease.label(ATTEMPT))]
     return sorted(mine, key=lambda lease: lease.try_number, reverse=True)
+
+
+def _all_of(namespace: str, selector: str) -> Flow[list[Lease]]:
+    """Read all pages of the RayJobs with these labels. Their order says nothing: the live one may be on the last."""
+    found: list[Lease] = []
+    token, may_begin_again = "", True
+    for _ in range(MOST_PAGES):
+        more = {"_continue": token} if token else {}
+        try:
+            answer = yield listed(RAYJOBS, namespace, label_selector=selector, **more)
+        except RayKubernetesError as e:
+            if e.status != 410 or not token or not may_begin_again:
+                raise
+            found, token, may_begin_again = [], "", False  # the token has expired
+            continue
+        found += map(Lease, items_of(answer, "items"))
+        token = text_at(answer, "metadata", "continue")
+        if not token:
+            return found
+    raise RayKubernetesError(
+        f"Namespace {namespace!r} has more RayJobs of this task than {MOST_PAGES} pages; delete those that have ended: "
+        f"kubectl -n {namespace} delete rayjobs -l {selector}"
+    )
 
 
 def read(namespace: str, name: str, uid: str = "") -> Flow[Lease | None]:

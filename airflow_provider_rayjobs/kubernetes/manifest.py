@@ -9,9 +9,10 @@ the cluster when the job has ended.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +37,10 @@ _INTEGERS = frozenset({"replicas", "minReplicas", "maxReplicas", "numOfHosts", "
 _KEPT = ("suspend", "managedBy")
 _USED = frozenset({"rayClusterSpec", *_KEPT})
 _REPLACED = frozenset({"submissionMode", "shutdownAfterJobFinishes"})
+
+#: Where a spec may have secrets beside environment variables: the parameters of ``ray start``, and the password in
+#: ``gcsFaultToleranceOptions``.
+PARAMETERS, REDIS = "rayStartParams", "redisPassword"
 
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?")
 _LABEL_NAME = re.compile(r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
@@ -109,7 +114,8 @@ def _parsed(text: str) -> Any:
 
 def env_vars_in(given: Any) -> list[dict[str, str]]:
     """
-    Return the environment variables that a cluster's spec gives as plain text: a dict for each list of them.
+    Return what a cluster's spec gives as plain text and may be secret: a dict for each list of environment variables,
+    for the parameters of ``ray start`` (such as ``redis-password``), and for the password of its Redis.
 
     :param given: as for :func:`read_spec`; anything else has none.
     """
@@ -127,11 +133,40 @@ def env_vars_in(given: Any) -> list[dict[str, str]]:
         seen.add(id(value))
         if isinstance(value, Mapping):
             pairs = {text_at(item, "name"): text_at(item, "value") for item in items_of(value, "env")}
-            found += [pairs] if pairs else []
+            parameters = value.get(PARAMETERS)
+            start = {name: text_at(parameters, name) for name in parameters} if isinstance(parameters, Mapping) else {}
+            redis = {REDIS: text} if (text := text_at(value, REDIS, "value")) else {}
+            found += [one for one in (pairs, start, redis) if one]
             left += value.values()
         elif isinstance(value, list | tuple):
             left += value
     return found
+
+
+def shown_spec(given: Any, secret: Collection[str]) -> Any:
+    """
+    Return a spec without its secrets, to show it.
+
+    :param given: as for :func:`read_spec`.
+    :param secret: which names in :func:`env_vars_in` have secret values.
+    :return: a part of JSON. Text that is not valid YAML yet, because of its templates, is not shown.
+    """
+    try:
+        return _without(secret, _parsed(given) if isinstance(given, str) else given)
+    except (ValueError, RecursionError):
+        digest = hashlib.blake2b(str(given).encode(), digest_size=8).hexdigest()
+        return f"*** (not valid YAML before its templates are rendered; digest {digest})"
+
+
+def _without(secret: Collection[str], value: Any, within: str = "") -> Any:
+    if isinstance(value, list | tuple):
+        return [_without(secret, item, within) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    names = {"env": {"value"} if text_at(value, "name") in secret else set(), PARAMETERS: set(secret)}
+    names[REDIS] = {"value"} if REDIS in secret else set()
+    hidden = names.get(within, set())
+    return {key: "***" if key in hidden else _without(secret, item, str(key)) for key, item in value.items()}
 
 
 def _refuse_rayjob_fields(spec: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.diagnosis.pending import ExplainTimes
@@ -156,13 +156,19 @@ def _reasons(sight: Sight) -> Iterable[Reason]:
 
 
 def _refused_pods(sight: Sight) -> Reason | None:
-    """Return why Kubernetes refuses the cluster's pods: quota (which may become free), or a policy."""
+    """Return why Kubernetes refuses the cluster's pods: a quota (which may become free), or a policy."""
     for condition in items_of(sight.ray_cluster, "status", "conditions"):
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
             return _refusal(text_at(condition, "message"))
     name = text_at(sight.ray_cluster, "metadata", "name")
-    about = [event for event in sight.events if text_at(event, "involvedObject", "name") == name]
-    return _refusal(text_at(about[-1], "message")) if about else None
+    # An event stays for an hour, also when what it tells of has passed: the pods are there, or some of them.
+    newest = max((text_at(pod, "metadata", "creationTimestamp") for pod in sight.pods), default="")
+    has_none = not sight.pods and PODS not in sight.unseen
+    for event in reversed(sight.events):
+        if text_at(event, "involvedObject", "name") == name and (not newest or _event_time(event) > newest):
+            refusal = _refusal(text_at(event, "message"))
+            return replace(refusal, fatal=refusal.fatal and has_none)
+    return None
 
 
 def _refusal(message: str) -> Reason:

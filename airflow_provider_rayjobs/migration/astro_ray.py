@@ -15,6 +15,7 @@ from airflow_provider_rayjobs.migration.source import Item, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import TypeGuard
 
 #: The old provider's package.
 OLD = "ray_provider"
@@ -135,6 +136,7 @@ class Migration:
         self._parents = {child: node for node in ast.walk(self._tree) for child in ast.iter_child_nodes(node)}
         self._names = self._imported()
         self._setups = list(self._setup_calls())
+        self._defaults = self._default_names()
         self._configs: set[str] = set()
         self._kept: set[str] = set()
         self._rewrite()
@@ -168,12 +170,19 @@ class Migration:
         return names
 
     def _setup_calls(self) -> Iterator[ast.Call]:
-        """Yield the setups that can be rewritten."""
         for node in ast.walk(self._tree):
             if isinstance(node, ast.Call) and self._operator_of(node) == "SetupRayCluster":
-                is_plain = isinstance(node.func, ast.Name) and not node.args and all(k.arg for k in node.keywords)
-                if is_plain and _argument(node, "ray_cluster_yaml") is not None:
-                    yield node
+                yield node
+
+    def _default_names(self) -> set[str]:
+        """Return the names in the ``default_args`` of this file, as far as they are written out in it."""
+        values = [node.value for node in ast.walk(self._tree) if _is_default_args(node)]
+        variables = {value.id for value in values if isinstance(value, ast.Name)}
+        for node in ast.walk(self._tree):
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+                values += [node.value for one in targets if isinstance(one, ast.Name) and one.id in variables]
+        return {name for value in values for name in _names_in(value)}
 
     def _operator_of(self, call: ast.Call) -> str:
         """Return the old name of the operator that a call, or its ``partial``, makes; empty if it makes none."""
@@ -245,11 +254,39 @@ class Migration:
         if any(argument.name == "**" for argument in given):
             self._say(call, "rename the arguments that come with ** as in docs/migration")
         arguments = {"SubmitRayJob": self._job, "SetupRayCluster": self._setup, "DeleteRayCluster": self._delete}[old]
+        self._refuse_defaults(call, old)
         self._rewrite_call(call, arguments(call, given))
         self.source.replace(call.func.value if isinstance(call.func, ast.Attribute) else call.func, new)
         self._import(module, new)
         if is_partial:
             self._rewrite_expand(call)
+
+    def _refuse_defaults(self, call: ast.Call, old: str) -> None:
+        """
+        Refuse an operator with arguments from ``default_args``: their new names are others, so they would be ignored.
+
+        The old operators require ``conn_id``: if it is not written here, it comes from there.
+        """
+        given = {keyword.arg for keyword in (*call.keywords, *self._mapped(call))}
+        of_operator = {"SubmitRayJob": (*RENAMED, *OF_CLUSTER), "SetupRayCluster": ("conn_id",), "DeleteRayCluster": ()}
+        names = [name for name in of_operator[old] if name in self._defaults and name not in given]
+        if old != "DeleteRayCluster" and not {"conn_id", None} & given and "conn_id" not in names:
+            names.append("conn_id")
+        key = _argument(call, "xcom_task_key")
+        if key is not None and not _is_none(key):  # the connection is not used
+            names = [name for name in names if name != "conn_id"]
+        if names:
+            them = ", ".join(sorted(names))
+            raise _LeftError(f"from default_args it takes {them}: write that here, with its value, and run this again")
+
+    def _mapped(self, call: ast.Call) -> list[ast.keyword]:
+        """Return the arguments of ``.expand(…)`` after ``.partial(…)``; one without a name if they are not known."""
+        if not isinstance(call.func, ast.Attribute):
+            return []
+        method = self._parents[call]
+        expand = self._parents[method]
+        is_known = isinstance(method, ast.Attribute) and method.attr == "expand" and isinstance(expand, ast.Call)
+        return expand.keywords if is_known else [ast.keyword(None, call)]  # type: ignore[attr-defined]
 
     def _rewrite_call(self, call: ast.Call, arguments: Sequence[_Argument]) -> None:
         opened = self.source.text.index("(", self.source.end(call.func)) + 1
@@ -312,12 +349,23 @@ class Migration:
             return ""
         text = _literal(key.value)
         task_id = text.partition(".")[0] if isinstance(text, str) else ""
-        for setup in self._setups:
-            if task_id and _literal(_argument(setup, "task_id")) == task_id:
-                return self._output_of(call, setup)
-        raise _LeftError(
-            f"no SetupRayCluster of this file has the task_id of xcom_task_key={self.source.segment(key.value)}"
-        )
+        named_so = [setup for setup in self._setups if task_id and _literal(_argument(setup, "task_id")) == task_id]
+        key_text = self.source.segment(key.value)
+        if not named_so:
+            raise _LeftError(f"no SetupRayCluster of this file has the task_id of xcom_task_key={key_text}")
+        near = [setup for setup in named_so if self._scope(setup) is self._scope(call)]
+        # Also those whose task_id is not written out: it may be this one, in another DAG of the file.
+        others = [
+            setup
+            for setup in self._setups
+            if self._scope(setup) is self._scope(call) and not isinstance(_literal(_argument(setup, "task_id")), str)
+        ]
+        if len(near) + len(others) > 1:
+            raise _LeftError(
+                f"several SetupRayCluster here may have the task_id of xcom_task_key={key_text}; write "
+                "RaySubmitJobOperator(cluster=….output) by hand, with the one of this DAG"
+            )
+        return self._output_of(call, (near or named_so)[0])
 
     def _new_cluster(self, named: Mapping[str, _Given]) -> str:
         if "**" in named:
@@ -343,7 +391,26 @@ class Migration:
         is_before = setup.lineno < call.lineno  # type: ignore[attr-defined]
         if not is_before or self._scope(setup) is not self._scope(call):
             raise _LeftError("move the SetupRayCluster before this, into the same function, and run this again")
-        return f"{names[0].id}.output"
+        name = names[0].id
+        if self._is_assigned_again(name, setup):
+            raise _LeftError(
+                f"variable {name} of the SetupRayCluster is assigned more than once: give each SetupRayCluster a "
+                "variable of its own, and run this again"
+            )
+        is_plain = isinstance(setup.func, ast.Name) and not setup.args
+        if not is_plain or not {"conn_id", "ray_cluster_yaml"} <= {keyword.arg for keyword in setup.keywords}:
+            raise _LeftError("its SetupRayCluster can't be rewritten; mend that first, and run this again")
+        return f"{name}.output"
+
+    def _is_assigned_again(self, name: str, setup: ast.Call) -> bool:
+        """Whether the variable of a setup gets, or loses, a value elsewhere too."""
+        changes = 0
+        for node in ast.walk(self._tree):
+            if isinstance(node, ast.Name) and node.id == name and not isinstance(node.ctx, ast.Load):
+                changes += self._scope(node) is self._scope(setup)
+            elif isinstance(node, ast.Global | ast.Nonlocal) and name in node.names:
+                changes += 1
+        return changes != 1
 
     def _setup(self, call: ast.Call, given: Sequence[_Given]) -> list[_Argument]:
         named = {argument.name: argument for argument in given}
@@ -356,7 +423,8 @@ class Migration:
     def _delete(self, call: ast.Call, given: Sequence[_Given]) -> list[_Argument]:
         spec = _argument(call, "ray_cluster_yaml")
         near = [setup for setup in self._setups if self._scope(setup) is self._scope(call)]
-        same = [setup for setup in near if spec and _dump(_argument(setup, "ray_cluster_yaml")) == _dump(spec)]
+        # One that is not written out may be the same.
+        same = [setup for setup in near if spec and _dump(_argument(setup, "ray_cluster_yaml")) in ("", _dump(spec))]
         if len(same) != 1:
             raise _LeftError("no single SetupRayCluster near it has the same ray_cluster_yaml; rewrite this by hand")
         if ".as_teardown(" not in self.source.text:
@@ -504,6 +572,18 @@ def _place_of_cluster(given: Sequence[_Given]) -> str:
 
 def _argument(call: ast.Call, name: str) -> ast.expr | None:
     return next((keyword.value for keyword in call.keywords if keyword.arg == name), None)
+
+
+def _is_default_args(node: ast.AST) -> TypeGuard[ast.keyword]:
+    return isinstance(node, ast.keyword) and node.arg == "default_args"
+
+
+def _names_in(value: ast.expr) -> set[str]:
+    """Return the keys of a dict that is written out."""
+    if isinstance(value, ast.Dict):
+        return {key.value for key in value.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+    is_dict = isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "dict"
+    return {keyword.arg for keyword in value.keywords if keyword.arg} if is_dict else set()  # type: ignore[attr-defined]
 
 
 def _dump(node: ast.expr | None) -> str:

@@ -25,6 +25,8 @@ class Objects:
         self.slept = 0.0
         #: Errors to answer with, by verb and resource.
         self.errors: dict[tuple[str, str], int] = {}
+        #: How often the token of a list's next page has expired.
+        self.expired = 0
         #: Namespace of the connection.
         self.own_namespace = ""
         self._uids = itertools.count(1)
@@ -62,7 +64,12 @@ class Objects:
     def _get(self, resource: str, name: str) -> Any:
         return self._found(resource, name)
 
-    def _list(self, resource: str, *, limit: int, label_selector: str = "", field_selector: str = "") -> Any:
+    def _list(
+        self, resource: str, *, limit: int, label_selector: str = "", field_selector: str = "", _continue: str = ""
+    ) -> Any:
+        if _continue and self.expired:
+            self.expired -= 1
+            raise RayKubernetesError("The provided continue parameter is too old", status=410)
         wanted = dict(pair.split("=") for pair in label_selector.split(",") if pair)
         items = [
             body
@@ -70,9 +77,10 @@ class Objects:
             if kind == resource and wanted.items() <= body["metadata"].get("labels", {}).items()
         ]
         about = dict(pair.split("=") for pair in field_selector.split(",") if pair).get("involvedObject.name")
-        return {
-            "items": [item for item in items[:limit] if about in (None, item.get("involvedObject", {}).get("name"))]
-        }
+        items = [item for item in items if about in (None, item.get("involvedObject", {}).get("name"))]
+        end = int(_continue or 0) + limit
+        more = {"continue": str(end)} if end < len(items) else {}
+        return {"metadata": more, "items": items[end - limit : end]}
 
     def _create(self, resource: str, body: dict[str, Any]) -> Any:
         if (resource, body["metadata"]["name"]) in self.of:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextlib
+import json
 import logging
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from airflow_provider_rayjobs.exceptions import RayKubernetesError, RayKubernetesRefusedError
 from airflow_provider_rayjobs.kubernetes import api
 from airflow_provider_rayjobs.kubernetes.api import FIRST_PAUSE, LONGEST_PAUSE, KubeApi, _Patience, async_kube_api
-from airflow_provider_rayjobs.kubernetes.calls import Sleep, get
+from airflow_provider_rayjobs.kubernetes.calls import RAYJOBS, Call, Sleep, get
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,6 +178,40 @@ def test_what_stays_is_raised_at_once(error: RayKubernetesError) -> None:
     with pytest.raises(RayKubernetesError, match="no") as caught:
         patience().pause(error)
     assert caught.value is error
+
+
+NO_RIGHT = (
+    'rayjobs.ray.io is forbidden: User "system:serviceaccount:airflow:worker" cannot create resource "rayjobs" in API '
+    'group "ray.io" in the namespace "ray"'
+)
+QUOTA = (
+    'rayjobs.ray.io "etl" is forbidden: exceeded quota: objects, requested: count/rayjobs.ray.io=1, used: '
+    "count/rayjobs.ray.io=50, limited: count/rayjobs.ray.io=50"
+)
+ENDING = (
+    'rayjobs.ray.io "etl" is forbidden: unable to create new content in namespace ray because it is being terminated'
+)
+WEBHOOK = 'admission webhook "validation.gatekeeper.sh" denied the request: the User "x" cannot do this without a label'
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "advice"),
+    [
+        (NO_RIGHT, RayKubernetesRefusedError, "give the connection's user a Role with the verb 'create' on 'rayjobs'"),
+        (QUOTA, RayKubernetesError, "a retry may find room, or raise the quota"),
+        (ENDING, RayKubernetesRefusedError, ""),
+        (WEBHOOK, RayKubernetesRefusedError, ""),
+    ],
+)
+def test_a_refusal_is_told_by_its_words(said: str, kind: type, advice: str) -> None:
+    answer = SimpleNamespace(status=403, reason="Forbidden", body=json.dumps({"kind": "Status", "message": said}))
+    error = api._error_of("Kubernetes", Call("create", RAYJOBS, "ray"), answer)
+    assert type(error) is kind
+    assert said in str(error)
+    assert advice in str(error)
+    assert ("Role" in str(error)) is (said == NO_RIGHT)
+    with pytest.raises(RayKubernetesError, match="403"):  # not within the patience for one call
+        patience().pause(error)
 
 
 def test_a_pods_own_credentials_are_used_if_the_connection_names_none(

@@ -78,7 +78,44 @@ def test_a_reference_is_json() -> None:
     assert str(ref) == "RayJob ray/name"
 
 
-@pytest.mark.parametrize("value", [None, "text", {}, {**ClusterRef("k", "n", "x", "u").to_json(), "uid": 7}])
+REF = ClusterRef("k", "n", "x", "u").to_json()
+
+
+@pytest.mark.parametrize(
+    "value", [None, "text", {}, {**REF, "uid": 7}, {**REF, "uid": ""}, {**REF, "name": ""}, {**REF, "namespace": ""}]
+)
 def test_anything_else_is_no_reference(value: Any) -> None:
     with pytest.raises(ValueError, match=r"must be a KubeRayCluster, or the cluster of `with ray_cluster"):
         ClusterRef.from_json(value)
+
+
+@pytest.mark.parametrize(
+    "access", ["http://user:s3cret@rays/", "http://rays/?token=s3cret", "ftp://rays", "http://u:s3cret@{{ x }}/"]
+)
+def test_a_reference_from_anywhere_has_no_login_in_its_address(access: str) -> None:
+    with pytest.raises(ValueError, match=r"access must be|access may have") as caught:
+        ClusterRef.from_json({**REF, "access": access})
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_its_text_has_no_secret(as_text: bool) -> None:
+    env = [{"name": "DB_PASSWORD", "value": "hunter-1"}, {"name": "LEVEL", "value": "debugging"}]
+    head = {
+        "rayStartParams": {"redis-password": "hunter-2", "num-cpus": "4"},
+        "template": {"spec": {"containers": [{"env": env}]}},
+    }
+    spec = {"headGroupSpec": head, "gcsFaultToleranceOptions": {"redisPassword": {"value": "hunter-3"}}}
+    text = repr(KubeRayCluster(json.dumps(spec) if as_text else spec))
+    assert "hunter" not in text
+    assert '"name": "DB_PASSWORD", "value": "***"' in text
+    assert "debugging" in text
+    assert '"num-cpus": "4"' in text
+
+
+def test_text_that_is_no_yaml_yet_is_not_shown() -> None:
+    texts = [f"a: {{{{ x }}}}\nenv: [{{name: DB_PASSWORD, value: hunter-{number}}}]" for number in (1, 1, 2)]
+    first, same, other = (repr(KubeRayCluster(text)) for text in texts)
+    assert "hunter" not in first
+    assert first == same != other
+    assert "not valid YAML" in repr(KubeRayCluster("a: &a [*a]"))

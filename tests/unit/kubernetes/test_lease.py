@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_rayjobs.exceptions import RayClusterStartError, RayKubernetesError, RayKubernetesRefusedError
 from airflow_provider_rayjobs.kubernetes import lease as leases
-from airflow_provider_rayjobs.kubernetes.calls import RAYJOBS, Call
+from airflow_provider_rayjobs.kubernetes.calls import MOST_LISTED, RAYJOBS, Call
 from airflow_provider_rayjobs.kubernetes.lease import Lease, Owner
 from tests.support.kube_calls import Objects
 
@@ -95,6 +95,35 @@ def test_the_objects_of_a_task_are_found_the_latest_try_first() -> None:
     kube.add(RAYJOBS, body_of(Owner("copy-by-hand", "t", "a7", "g1", 1, 7)))
     kube.add(RAYJOBS, body_of(Owner("second-c", "t", "c", "g1", 2, 1)))
     assert [lease.name for lease in kube.run(leases.find("ray", OWNER))] == ["x-a10", "x-a9", "second-c"]
+
+
+def many(number: int) -> Objects:
+    kube = Objects()
+    for one in range(number):
+        kube.add(RAYJOBS, body_of(Owner(f"x-a{one}", "t", f"a{one}", "g1", 1, one)))
+    return kube
+
+
+@pytest.mark.parametrize("expired", [0, 1])
+def test_all_pages_are_read(expired: int) -> None:
+    kube = many(2 * MOST_LISTED + 1)
+    kube.expired = expired
+    found = kube.run(leases.find("ray", OWNER))
+    assert [lease.try_number for lease in found] == list(range(2 * MOST_LISTED, -1, -1))
+    assert len(kube.calls) == 3 + 2 * expired
+
+
+def test_a_list_does_not_begin_again_without_end() -> None:
+    kube = many(MOST_LISTED + 1)
+    kube.expired = 2
+    with pytest.raises(RayKubernetesError, match="too old"):
+        kube.run(leases.find("ray", OWNER))
+
+
+def test_too_many_pages_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "MOST_PAGES", 2)
+    with pytest.raises(RayKubernetesError, match=r"kubectl -n ray delete rayjobs -l airflow-provider-rayjobs/task=t$"):
+        many(2 * MOST_LISTED + 1).run(leases.find("ray", OWNER))
 
 
 def test_the_job_is_patched_in_by_uid() -> None:

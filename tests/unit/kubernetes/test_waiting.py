@@ -113,6 +113,26 @@ def test_the_reason_is_named(reason: Reason, text: str, fatal: bool) -> None:
     assert not reason.ended
 
 
+@pytest.mark.parametrize(("at", "told"), [("2026-01-01T00:00:00Z", False), ("2026-01-01T00:00:09Z", True)])
+def test_a_refusal_that_has_passed_is_not_fatal(at: str, told: bool) -> None:
+    """An event stays. When its service account came late, KubeRay has made the pods since."""
+    late = 'pods "x" is forbidden: error looking up service account ray/rays: serviceaccount "rays" not found'
+    head = pod("head")
+    head["metadata"]["creationTimestamp"] = "2026-01-01T00:00:05Z"
+    reason = seen(head, events=[event("etl-abcde", "FailedToCreateHeadPod", late, at)])
+    assert not reason.fatal
+    assert ("can't be made" in reason.text) is told  # later than the pod: about a worker
+    failure = {"type": "ReplicaFailure", "status": "True", "message": POLICY}
+    assert seen(head, conditions=[failure]).fatal
+
+
+def test_a_refusal_is_not_fatal_while_it_is_not_known_whether_there_are_pods() -> None:
+    events = [event("etl-abcde", "FailedToCreateHeadPod", POLICY)]
+    unseen = why_not_ready(Sight(Lease(rayjob()), cluster(), (), events, (PODS,)))
+    assert "its pods can't be made" in unseen.text
+    assert not unseen.fatal
+
+
 def test_a_crash_is_told_with_its_exit_code() -> None:
     crashed = pod("head", waits="CrashLoopBackOff")
     crashed["status"]["containerStatuses"][0]["lastState"] = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}

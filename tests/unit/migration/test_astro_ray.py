@@ -282,13 +282,14 @@ DECORATOR = "from ray_provider.decorators import ray\n"
         (OPERATORS + "SubmitRayJob(conn_id='c', xcom_task_key=KEY)\n", 2, "xcom_task_key=KEY"),
         (
             OPERATORS
-            + "SetupRayCluster(task_id='up', ray_cluster_yaml='/a.yaml')\nSubmitRayJob(xcom_task_key='up.d')\n",
+            + "SetupRayCluster(task_id='up', conn_id='c', ray_cluster_yaml='/a')\nSubmitRayJob(xcom_task_key='up.d')\n",
             3,
             "assign the SetupRayCluster to a variable",
         ),
         (
             OPERATORS
-            + "SubmitRayJob(xcom_task_key='up.d')\nx = SetupRayCluster(task_id='up', ray_cluster_yaml='/a.yaml')\n",
+            + "SubmitRayJob(xcom_task_key='up.d')\n"
+            + "x = SetupRayCluster(task_id='up', conn_id='c', ray_cluster_yaml='/a')\n",
             2,
             "move the SetupRayCluster before this",
         ),
@@ -321,6 +322,95 @@ def test_what_can_not_be_rewritten_stays_and_is_named(text: str, line: int, said
     assert said in left[0].text
     old, new = text.splitlines()[line - 1], migration.text.splitlines()
     assert old in new or ".expand" in old
+
+
+TWO_DAGS = """\
+from ray_provider.operators import DeleteRayCluster, SetupRayCluster, SubmitRayJob
+
+with DAG("first"):
+    a = SetupRayCluster(task_id="up", conn_id="c", ray_cluster_yaml="/a.yaml")
+    SubmitRayJob(task_id="job", conn_id="c", entrypoint="x", runtime_env={}, xcom_task_key="up.dashboard")
+with DAG("second"):
+    b = SetupRayCluster(task_id="up", conn_id="c", ray_cluster_yaml="/b.yaml")
+    SubmitRayJob(task_id="job", conn_id="c", entrypoint="x", runtime_env={}, xcom_task_key="up.dashboard")
+"""
+
+
+@pytest.mark.parametrize("task_id", ['task_id="up"', "task_id=UP", "**more"])
+def test_of_two_dags_in_a_file_no_job_gets_the_cluster_of_the_other(task_id: str) -> None:
+    migration = done(TWO_DAGS.replace('b = SetupRayCluster(task_id="up"', f"b = SetupRayCluster({task_id}"))
+    said = [(remark.line, remark.text) for remark in migration.remarks if remark.is_left and "several" in remark.text]
+    assert [line for line, _ in said] == [5, 8]
+    assert "several SetupRayCluster here may have the task_id of xcom_task_key=" in said[0][1]
+    assert ".output" not in migration.text
+
+
+def test_two_dags_in_functions_have_a_cluster_each() -> None:
+    text = TWO_DAGS.replace('with DAG("first")', "def first()").replace('with DAG("second")', "def second()")
+    migration = done(text)
+    assert not migration.left
+    assert [line.partition("cluster=")[2][:8] for line in migration.text.splitlines() if ".output" in line] == [
+        "a.output",
+        "b.output",
+    ]
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        "up = SetupRayCluster(task_id='b', conn_id='c', ray_cluster_yaml='/b')",
+        "up = None",
+        "for up in (1, 2): ...",
+        "def f():\n    global up",
+    ],
+)
+def test_a_job_gets_no_cluster_by_a_variable_that_changes(again: str) -> None:
+    setup = "up = SetupRayCluster(task_id='a', conn_id='c', ray_cluster_yaml='/a')"
+    job = "SubmitRayJob(conn_id='c', xcom_task_key='a.dashboard')"
+    down = "DeleteRayCluster(conn_id='c', ray_cluster_yaml='/a')"
+    text = f"{OPERATORS}{setup}\n{job}\n{down}\n{again}\n"
+    migration = done(text)
+    said = [(remark.line, remark.text) for remark in migration.remarks if remark.is_left]
+    assert [line for line, _ in said] == [3, 4]
+    assert "variable up of the SetupRayCluster is assigned more than once" in said[0][1]
+    assert job in migration.text
+    assert down in migration.text
+
+
+@pytest.mark.parametrize(
+    ("defaults", "call", "names"),
+    [
+        ("{'conn_id': 'prod'}", "SubmitRayJob(entrypoint='x')", "conn_id"),
+        ("{'conn_id': 'prod'}", "SubmitRayJob(entrypoint='x', ray_cluster_yaml='/a')", "conn_id"),
+        ("{'conn_id': 'prod'}", "SubmitRayJob(entrypoint='x', **more)", "conn_id"),
+        ("{'conn_id': 'prod'}", "SubmitRayJob.partial(a=1).expand(entrypoint=['x'])", "conn_id"),
+        ("{'conn_id': 'prod'}", "SetupRayCluster(task_id='up', ray_cluster_yaml='/a')", "conn_id"),
+        ("imported", "SubmitRayJob(entrypoint='x')", "conn_id"),
+        ("dict(num_cpus=2, retries=1)", "SubmitRayJob(conn_id='c', entrypoint='x')", "num_cpus"),
+        ("{'ray_cluster_yaml': '/a', 'fetch_logs': False}", "SubmitRayJob()", "conn_id, fetch_logs, ray_cluster_yaml"),
+    ],
+)
+def test_arguments_from_default_args_are_not_lost(defaults: str, call: str, names: str) -> None:
+    for text in (
+        f"{OPERATORS}with DAG('d', default_args={defaults}):\n    {call}\n",
+        f"{OPERATORS}D = {defaults}\nwith DAG('d', default_args=D): {call}\n",
+    ):
+        migration = done(text)
+        (left,) = (remark for remark in migration.remarks if remark.is_left)
+        assert left.line == 3
+        assert left.text.startswith(f"from default_args it takes {names}: write that here, with its value")
+        assert call in migration.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{DECORATOR}with DAG('d', default_args={{'conn_id': 'c', 'num_cpus': 2}}):\n    @ray.task\n    def f(): ...\n",
+        f"{OPERATORS}with DAG('d', default_args={{'conn_id': 'c', 'retries': 2}}):\n    SubmitRayJob(conn_id='mine')\n",
+    ],
+)
+def test_default_args_that_had_no_effect_are_no_matter(text: str) -> None:
+    assert not done(text).left
 
 
 def test_what_is_left_keeps_its_import() -> None:

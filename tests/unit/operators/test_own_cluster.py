@@ -81,9 +81,11 @@ def test_secret_variables_of_the_pods_are_masked(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(masking, "mask_secret", masked.append)
     names = {"DB_PASSWORD": "{{ params.ns }}-hunter2222", "LEVEL": "debugging"}
     env = [*({"name": name, "value": value} for name, value in names.items()), {"name": "API_TOKEN", "valueFrom": {}}]
-    spec = {"headGroupSpec": {"template": {"spec": {"containers": [{"env": env}]}}}}
+    spec: Any = {"headGroupSpec": {"template": {"spec": {"containers": [{"env": env}]}}}}
+    spec["headGroupSpec"]["rayStartParams"] = {"redis-password": "hunter3333", "num-cpus": "0"}
+    spec["gcsFaultToleranceOptions"] = {"redisPassword": {"value": "hunter4444"}}
     operator(KubeRayCluster(json.dumps(spec) if as_text else spec)).render_template_fields(context())
-    assert "x-hunter2222" in masked
+    assert {"x-hunter2222", "hunter3333", "hunter4444"} <= set(masked)
     assert "debugging" not in masked
     for text in ("{ not: valid", "a: &a [*a]"):
         operator(KubeRayCluster(text)).render_template_fields(context())
