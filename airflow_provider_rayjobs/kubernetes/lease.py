@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.exceptions import RayClusterStartError, RayKubernetesError, RayKubernetesRefusedError
 from airflow_provider_rayjobs.kubernetes.calls import (
+    MOST_LISTED,
     RAYCLUSTERS,
     RAYJOBS,
     Call,
@@ -241,8 +242,8 @@ def _all_of(namespace: str, selector: str) -> Flow[list[Lease]]:
         if not token:
             return found
     raise RayKubernetesError(
-        f"Namespace {namespace!r} has more RayJobs of this task than {MOST_PAGES} pages; delete those that have ended: "
-        f"kubectl -n {namespace} delete rayjobs -l {selector}"
+        f"Namespace {namespace!r} has more than {MOST_PAGES * MOST_LISTED} RayJobs of this task; delete those that "
+        f"have ended. All are shown by: kubectl -n {namespace} get rayjobs -l {selector}"
     )
 
 

@@ -214,6 +214,12 @@ def test_a_refusal_is_told_by_its_words(said: str, kind: type, advice: str) -> N
         patience().pause(error)
 
 
+@pytest.mark.parametrize("status", [404, 409, 410])
+def test_what_flows_handle_is_not_refused_for_good(status: int) -> None:
+    answer = SimpleNamespace(status=status, reason="", body="")
+    assert type(api._error_of("Kubernetes", get("pods", "ray", "x"), answer)) is RayKubernetesError
+
+
 def test_a_pods_own_credentials_are_used_if_the_connection_names_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -122,7 +122,9 @@ def test_a_list_does_not_begin_again_without_end() -> None:
 
 def test_too_many_pages_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "MOST_PAGES", 2)
-    with pytest.raises(RayKubernetesError, match=r"kubectl -n ray delete rayjobs -l airflow-provider-rayjobs/task=t$"):
+    with pytest.raises(
+        RayKubernetesError, match=r"more than 400 RayJobs .* get rayjobs -l airflow-provider-rayjobs/task=t$"
+    ):
         many(2 * MOST_LISTED + 1).run(leases.find("ray", OWNER))
 
 
