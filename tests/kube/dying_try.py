@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_rayjobs.kuberay import KubeRayCluster
-from airflow_provider_rayjobs.kubernetes import lease
+from airflow_provider_rayjobs.kubernetes import lease, manifest
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 from tests.support.tries import Tries
 
@@ -49,6 +49,7 @@ def tries_of(entrypoint: str, cluster: dict[str, Any], run_id: str, **arguments:
 if __name__ == "__main__":
     lease.NOTICE_SECONDS = 5  # a cluster whose task has died stays for this time
     lease.RESULT_SECONDS = 5
+    manifest.SUBMISSION_LEAST = 5  # and one that has no job, for this time after its start_timeout
     given = json.loads(sys.argv[1])
     die_at(given.pop("target"), given.pop("when"))
     tries_of(**given).run()
