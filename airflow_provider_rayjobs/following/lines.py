@@ -47,6 +47,8 @@ class LineWriter:
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         #: Characters of the log that were processed.
         self.position = 0
+        self._solid = 0  # those that are no line feeds
+        self._breaks = 0  # line feeds after the last of these
 
     def feed(self, text: str) -> None:
         """Process the next piece of the log."""
@@ -57,7 +59,7 @@ class LineWriter:
         """Process the next piece of the log; exhaust the iterator, which pauses after every few lines."""
         for start in range(0, len(text), SLICE):
             piece = text[start : start + SLICE]
-            self.position += len(piece)
+            self._count(piece)
             piece = self._partial + piece
             cut = piece.rfind("\n")
             self._partial = piece[cut + 1 :]
@@ -71,16 +73,15 @@ class LineWriter:
                     self._partial = self._partial[whole:]
             yield
 
-    def from_the_start(self) -> Callable[[str], Iterator[None]]:
+    def _count(self, piece: str) -> None:
+        self.position += len(piece)
+        feeds = piece.count("\n")
+        self._solid += len(piece) - feeds
+        self._breaks = feeds + self._breaks if feeds == len(piece) else len(piece) - len(piece.rstrip("\n"))
+
+    def from_the_start(self) -> Again:
         """Return a function that processes the log from its start again, and skips what was processed before."""
-        skip = self.position
-
-        def take(text: str) -> Iterator[None]:
-            nonlocal skip
-            fresh, skip = text[skip:], max(skip - len(text), 0)
-            return self.steps(fresh)
-
-        return take
+        return Again(self.steps, self._solid, self._breaks)
 
     def _write_lines(self, text: str) -> Iterator[None]:
         """Write whole lines; in nearly every log, ``write`` is the only call for each line."""
@@ -134,6 +135,55 @@ class LineWriter:
                 break
             kept.appendleft(line)
         return tuple(kept)
+
+
+class Again:
+    """
+    Processes a log from its start again, and skips what was processed before.
+
+    What is skipped is counted without line feeds: if a job pauses between a carriage return and a line feed, Ray's
+    stream has two line ends there, and the file has one.
+
+    :param steps: processes text that is new.
+    :param solid: number of characters to skip that are no line feeds.
+    :param breaks: number of line feeds to skip after them, at most.
+    """
+
+    def __init__(self, steps: Callable[[str], Iterator[None]], solid: int, breaks: int) -> None:
+        self._steps = steps
+        self._solid = solid
+        self._breaks = breaks
+
+    def __call__(self, text: str) -> Iterator[None]:
+        """Process the next piece of the log; exhaust the iterator."""
+        return self._steps(self._fresh(text))
+
+    @property
+    def is_new(self) -> bool:
+        """Whether everything that was processed before has been skipped, but perhaps for line feeds."""
+        return self._solid == 0
+
+    def _fresh(self, text: str) -> str:
+        if self._solid:
+            solid = len(text) - text.count("\n")
+            if solid < self._solid:
+                self._solid -= solid
+                return ""
+            text, self._solid = text[_after(text, self._solid) :], 0
+        if self._breaks:
+            feeds = len(text) - len(text.lstrip("\n"))
+            skipped = min(feeds, self._breaks)
+            self._breaks = self._breaks - skipped if feeds == len(text) else 0
+            text = text[skipped:]
+        return text
+
+
+def _after(text: str, solid: int) -> int:
+    """Return the index after this many characters that are no line feeds."""
+    end = 0
+    while solid:
+        end, solid = end + solid, text.count("\n", end, end + solid)
+    return end
 
 
 def _has_long_line(text: str) -> bool:

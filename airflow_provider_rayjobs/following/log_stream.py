@@ -4,8 +4,11 @@ Follows a job's log over the WebSocket ``GET /api/jobs/{id}/logs/tail``: whole l
 What Ray 2.60 does there, and what follows from it:
 
 - Each connection starts at the log's beginning, so after a reconnect the characters already read are skipped.
-- Ray closes the stream 2-4 s after the job's end, but sometimes earlier (with code 1000). So a close says nothing about
-  the outcome.
+- The stream is late: a line arrives 1-3 s after it was printed, and the close 3-4 s after the job's end. But when the
+  status says that the job has ended, its log's file is complete: the job's process writes it, without Ray between them.
+  So the rest is then read from the file, and the stream is left; except for a large log, of which the file would be
+  read from its beginning for a small rest.
+- Ray sometimes closes the stream earlier (with code 1000). So a close says nothing about the outcome.
 - A natural close comes at least a second after the last message: the agent has to meet the end of the file twice.
   A close right after a message means that the stream broke inside the head, as it does at a line of more than 4 MiB or
   at a byte that is not UTF-8. The rest is then read from the log's file when the job is over.
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_rayjobs.client.log_files import read_log
 from airflow_provider_rayjobs.client.verbs import job_path
 from airflow_provider_rayjobs.exceptions import RayJobsError
+from airflow_provider_rayjobs.following.backlog import Backlog
 from airflow_provider_rayjobs.following.lines import LineWriter
 from airflow_provider_rayjobs.following.stream_slots import STREAMS_AT_ONCE, StreamSlots
 
@@ -35,14 +39,22 @@ NATURAL_GAP = 0.8
 #: Seconds after a natural close within which the owner has to find that the job is over; else the log goes on.
 OVER_PATIENCE = 3.0
 
+#: Seconds from the news of the job's end to the reading of its log's file: what the job has printed through a pipe may
+#: arrive a moment after its end.
+SETTLE = 0.1
+
 #: After the job's end: seconds without a message until the stream is reopened, then until the log is given up, and
 #: seconds in total.
 DRAIN_REOPEN = 5.0
 DRAIN_IDLE = 10.0
 DRAIN_TOTAL = 600.0
 
-#: Longest log, in characters, that is compared with the whole log at its end: a stream that broke at a line of more
-#: than 4 MiB, after a pause of the job, looks like one that came to its end.
+#: Most characters of a log that the stream has brought when its rest is read from its file, from the beginning.
+LARGEST_SKIP = 64_000_000
+
+#: Longest log, in characters, that is compared with its file even if the stream came to its end: a stream that broke at
+#: a line of more than 4 MiB, after a pause of the job, looks the same. Of a longer one, the rest is not requested at
+#: once by the route that builds one JSON string.
 LARGEST_CHECK = 5_000_000
 
 #: Longest log, in characters, that is requested as one JSON string: the head builds that in its memory.
@@ -90,6 +102,9 @@ class LogFollower:
         self._queue_noted = False
         self._moved = time.monotonic()
         self._stuck = 0
+        self._backlog: Backlog | None = None  # of the open stream
+        self._leaves = False  # whether the rest is to be read from the log's file, and not waited for
+        self._end_tried = False  # whether the rest was requested at the job's end
         self._whole = False  # whether the whole log was requested: the head needs time to build that answer
         self._give_up: float | None = None
 
@@ -99,6 +114,8 @@ class LogFollower:
         over = asyncio.ensure_future(self.over.wait())
         try:
             await asyncio.wait({reading, over}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({reading}, timeout=SETTLE)
+            self._leave()
             if not await self._drained(reading, DRAIN_REOPEN):
                 # The connection may have died unnoticed; a new one delivers the rest.
                 await _cancelled(reading)
@@ -110,6 +127,12 @@ class LogFollower:
             over.cancel()
             await _cancelled(reading)
             self.lines.flush()
+
+    def _leave(self) -> None:
+        """Have the stream left between two messages, and the rest read from the log's file, unless that takes long."""
+        self._leaves = self.lines.position <= LARGEST_SKIP
+        if self._leaves and self._backlog is not None:
+            self._backlog.leave()
 
     async def _drained(self, reading: asyncio.Future[None], idle: float) -> bool:
         """Wait for the log's end once the job is over; return False if nothing came for ``idle`` seconds."""
@@ -134,10 +157,14 @@ class LogFollower:
         while True:
             before = self.lines.position
             complete, problem = await self._read_stream()
-            if complete and await self._is_over(within=OVER_PATIENCE):
-                if self.lines.position <= LARGEST_CHECK:
-                    await self._read_rest()
-                return
+            if complete and not self._leaves and await self._is_over(within=OVER_PATIENCE):
+                if self.lines.position > LARGEST_CHECK:
+                    return
+                self._leaves = True
+            if self._leaves:
+                if await self._read_end():
+                    return
+                continue
             moved = self.lines.position > before
             self._stuck = 0 if moved or complete else self._stuck + 1
             if self._stuck >= 2:
@@ -159,25 +186,50 @@ class LogFollower:
             await asyncio.wait_for(self.over.wait(), within)
         return self.over.is_set()
 
+    async def _read_end(self) -> bool:
+        """Read the rest from the log's file; return False if that fails at first, which leaves it to the stream."""
+        self._leaves = False
+        again, self._end_tried = self._end_tried, True
+        release = await self._acquire_slot()
+        try:
+            if again:
+                await self._read_rest()
+            else:
+                await self._read_again(try_json=self.lines.position <= LARGEST_CHECK)
+        except RayJobsError:
+            if again:
+                raise
+            return False
+        finally:
+            release()
+        return True
+
     async def _read_stream(self) -> tuple[bool, str]:
         """Read one connection to its close; return whether the close was natural, and what broke it."""
         release = await self._acquire_slot()
         last = time.monotonic()
-        received, take = 0, self.lines.from_the_start()
+        take = self.lines.from_the_start()
         try:
+            if self._leaves:
+                return False, ""
             async with self._transport.stream(f"{job_path(self._id)}/logs/tail") as messages:
-                async for text in messages:
-                    self._moved = last = time.monotonic()
-                    received += len(text)
-                    await self._transport.turns.take(self._moving(take(text)))
+                backlog = self._backlog = Backlog(messages, self._transport.turns)
+                try:
+                    while (text := await backlog.take()) and not self._leaves:
+                        self._moved = last = time.monotonic()
+                        await self._transport.turns.take(self._moving(take(text)))
+                finally:
+                    self._backlog = None
+                    await backlog.close()
         except RayJobsError as e:
             return False, str(e)
         finally:
             release()
-        return received >= self.lines.position and time.monotonic() - last >= NATURAL_GAP, ""
+        return take.is_new and time.monotonic() - last >= NATURAL_GAP, ""
 
     def _moving(self, steps: Iterable[None]) -> Iterator[None]:
         """Record with each step that the log makes progress."""
+        self._moved = time.monotonic()
         for _ in steps:
             self._moved = time.monotonic()
             yield
@@ -199,8 +251,16 @@ class LogFollower:
     async def _read_rest(self) -> None:
         """Read what the stream did not deliver."""
         self._whole = True
-        try_json = self.lines.position <= LARGEST_REREAD
-        await self._transport.run(read_log(self._id, self.node_id, self.lines.from_the_start, try_json=try_json))
+        await self._read_again(try_json=self.lines.position <= LARGEST_REREAD)
+
+    async def _read_again(self, *, try_json: bool) -> None:
+        """Read the whole log, and skip what was processed before."""
+
+        def begin() -> Callable[[str], Iterator[None]]:
+            take = self.lines.from_the_start()
+            return lambda text: self._moving(take(text))
+
+        await self._transport.run(read_log(self._id, self.node_id, begin, try_json=try_json))
 
 
 async def _cancelled(task: asyncio.Future[None]) -> None:
