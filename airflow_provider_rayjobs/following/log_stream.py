@@ -6,8 +6,8 @@ What Ray 2.60 does there, and what follows from it:
 - Each connection starts at the log's beginning, so after a reconnect the characters already read are skipped.
 - The stream is late: a line arrives 1-3 s after it was printed, and the close 3-4 s after the job's end. But when the
   status says that the job has ended, its log's file is complete: the job's process writes it, without Ray between them.
-  So the rest is then read from the file, and the stream is left; except for a large log, of which the file would be
-  read from its beginning for a small rest.
+  So the rest is then read from the file, which has to be read from its beginning. Only if it is very large, or can't be
+  read, the stream is waited for.
 - Ray sometimes closes the stream earlier (with code 1000). So a close says nothing about the outcome.
 - A natural close comes at least a second after the last message: the agent has to meet the end of the file twice.
   A close right after a message means that the stream broke inside the head, as it does at a line of more than 4 MiB or
@@ -49,12 +49,12 @@ DRAIN_REOPEN = 5.0
 DRAIN_IDLE = 10.0
 DRAIN_TOTAL = 600.0
 
-#: Most characters of a log that the stream has brought when its rest is read from its file, from the beginning.
-LARGEST_SKIP = 64_000_000
+#: Most characters of a log that the stream has brought when its rest is read from its file: to skip them takes the head
+#: about 5 ms for each million.
+LARGEST_SKIP = 256_000_000
 
-#: Longest log, in characters, that is compared with its file even if the stream came to its end: a stream that broke at
-#: a line of more than 4 MiB, after a pause of the job, looks the same. Of a longer one, the rest is not requested at
-#: once by the route that builds one JSON string.
+#: Longest log, in characters, that is requested at once as one JSON string when its file can't be read at its end, and
+#: that is requested again if the stream came to its end.
 LARGEST_CHECK = 5_000_000
 
 #: Longest log, in characters, that is requested as one JSON string: the head builds that in its memory.
@@ -101,10 +101,12 @@ class LogFollower:
         self._queued = False  # waits for a slot
         self._queue_noted = False
         self._moved = time.monotonic()
+        self._writing = False
         self._stuck = 0
         self._backlog: Backlog | None = None  # of the open stream
         self._leaves = False  # whether the rest is to be read from the log's file, and not waited for
-        self._end_tried = False  # whether the rest was requested at the job's end
+        self._end_tried = False  # whether the rest was requested from the log's file at the job's end
+        self._has_end = False  # whether it was read
         self._whole = False  # whether the whole log was requested: the head needs time to build that answer
         self._give_up: float | None = None
 
@@ -129,9 +131,9 @@ class LogFollower:
             self.lines.flush()
 
     def _leave(self) -> None:
-        """Have the stream left between two messages, and the rest read from the log's file, unless that takes long."""
-        self._leaves = self.lines.position <= LARGEST_SKIP
-        if self._leaves and self._backlog is not None:
+        """Have the rest read from the log's file, between two messages of the stream."""
+        self._leaves = True
+        if self._backlog is not None:
             self._backlog.leave()
 
     async def _drained(self, reading: asyncio.Future[None], idle: float) -> bool:
@@ -142,6 +144,8 @@ class LogFollower:
         while not reading.done():
             await asyncio.wait({reading}, timeout=0.5)
             now = time.monotonic()
+            if self._writing:
+                self._moved = now
             if self._queued:
                 self._moved, self._give_up = now, now + DRAIN_TOTAL
             if (now - self._moved > idle and not self._whole) or now > self._give_up:
@@ -157,14 +161,14 @@ class LogFollower:
         while True:
             before = self.lines.position
             complete, problem = await self._read_stream()
-            if complete and not self._leaves and await self._is_over(within=OVER_PATIENCE):
-                if self.lines.position > LARGEST_CHECK:
-                    return
-                self._leaves = True
-            if self._leaves:
-                if await self._read_end():
-                    return
-                continue
+            if self._leaves or (complete and await self._is_over(within=OVER_PATIENCE)):
+                await self._read_end()
+            if self._has_end:
+                return
+            if complete and self.over.is_set():
+                if self.lines.position <= LARGEST_CHECK:
+                    await self._read_rest()
+                return
             moved = self.lines.position > before
             self._stuck = 0 if moved or complete else self._stuck + 1
             if self._stuck >= 2:
@@ -186,23 +190,20 @@ class LogFollower:
             await asyncio.wait_for(self.over.wait(), within)
         return self.over.is_set()
 
-    async def _read_end(self) -> bool:
-        """Read the rest from the log's file; return False if that fails at first, which leaves it to the stream."""
+    async def _read_end(self) -> None:
+        """Read the rest from the log's file, once; if that fails, it is left to the stream."""
         self._leaves = False
-        again, self._end_tried = self._end_tried, True
+        if self._end_tried or self.lines.position > LARGEST_SKIP:
+            return
+        self._end_tried = True
         release = await self._acquire_slot()
         try:
-            if again:
-                await self._read_rest()
-            else:
-                await self._read_again(try_json=self.lines.position <= LARGEST_CHECK)
+            await self._read_again(try_json=self.lines.position <= LARGEST_CHECK)
+            self._has_end = True
         except RayJobsError:
-            if again:
-                raise
-            return False
+            pass
         finally:
             release()
-        return True
 
     async def _read_stream(self) -> tuple[bool, str]:
         """Read one connection to its close; return whether the close was natural, and what broke it."""
@@ -210,13 +211,19 @@ class LogFollower:
         last = time.monotonic()
         take = self.lines.from_the_start()
         try:
-            if self._leaves:
-                return False, ""
             async with self._transport.stream(f"{job_path(self._id)}/logs/tail") as messages:
                 backlog = self._backlog = Backlog(messages, self._transport.turns)
                 try:
-                    while (text := await backlog.take()) and not self._leaves:
-                        self._moved = last = time.monotonic()
+                    while True:
+                        text = "" if self._leaves else await backlog.take()
+                        if self._leaves:
+                            before = self.lines.position
+                            await self._read_end()
+                            if self._has_end or self.lines.position > before:
+                                return False, ""
+                        elif not text:
+                            break
+                        last = time.monotonic()
                         await self._transport.turns.take(self._moving(take(text)))
                 finally:
                     self._backlog = None
@@ -228,11 +235,14 @@ class LogFollower:
         return take.is_new and time.monotonic() - last >= NATURAL_GAP, ""
 
     def _moving(self, steps: Iterable[None]) -> Iterator[None]:
-        """Record with each step that the log makes progress."""
-        self._moved = time.monotonic()
-        for _ in steps:
+        """Record that the log makes progress, also while it waits for its turn: its lines must not be cut off."""
+        self._writing = True
+        try:
+            for _ in steps:
+                yield
+        finally:
+            self._writing = False
             self._moved = time.monotonic()
-            yield
 
     async def _acquire_slot(self) -> Callable[[], None]:
         """Wait for a slot for one stream; warn once if there is none."""

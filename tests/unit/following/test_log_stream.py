@@ -192,6 +192,14 @@ def test_a_file_that_is_not_sent_leaves_the_rest_to_the_stream(scripted_ray: Scr
     assert follow(scripted_ray, lambda seen: seen.lines == ["one"], node_id=NODE).lines == lines
 
 
+def test_a_file_that_is_not_served_leaves_the_stream_open(scripted_ray: ScriptedRay) -> None:
+    lines = job_with(scripted_ray, ["one\n", "two\n"])
+    scripted_ray.script("GET", FILE, answers.html(403), forever=True)
+    scripted_ray.script("GET", ".*/logs", answers.internal_error())
+    result = follow(scripted_ray, lambda seen: len(seen.lines) == 2, node_id=NODE)
+    assert (result.lines, result.notes, opened(scripted_ray)) == (lines, [], 1)
+
+
 def test_a_large_log_is_not_read_again_for_its_rest(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_stream, "LARGEST_SKIP", 5)
     monkeypatch.setattr(log_stream, "LARGEST_CHECK", 5)
