@@ -11,8 +11,8 @@ from airflow_provider_rayjobs.text.safe_text import safe_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-#: Longest piece of a line, in characters; a longer line is written in several pieces. The last piece is held back until
-#: more text arrives: it may end in the middle of a secret.
+#: Longest record, in characters: Airflow loses very large ones. A longer line is written in several pieces. The last
+#: piece is held back until more text arrives: it may end in the middle of a secret.
 LONGEST_LINE = 16_000
 
 #: Most lines and characters that are kept for the error of a failed job.
@@ -45,6 +45,9 @@ class LineWriter:
         self._public = public
         self._partial = ""
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        #: Whether lines are written many at once, joined by line feeds: Airflow takes as long for a record of 16,000
+        #: characters as for a few short ones.
+        self.together = False
         #: Characters of the log that were processed.
         self.position = 0
         self._solid = 0  # those that are no line feeds
@@ -69,7 +72,7 @@ class LineWriter:
                 self._partial = self._shown(self._partial)
                 whole = (len(self._partial) - 1) // LONGEST_LINE * LONGEST_LINE - LONGEST_LINE
                 if whole > 0:
-                    yield from self._emit_long(self._partial[:whole])
+                    yield from self._write_each(self._cut(self._partial[:whole]))
                     self._partial = self._partial[whole:]
             yield
 
@@ -88,39 +91,48 @@ class LineWriter:
         if "\r" not in text and (self._take is None or FRAME_EDGE not in text):
             shown = self._shown(text)  # if a secret spans several lines, their breaks go with it
             if not _has_long_line(shown):
-                lines = shown.split("\n")
-                self._tail.extend(lines[-TAIL_LINES:])
-                yield from self._write_each(lines)
+                yield from self._write_each(shown.split("\n"))
                 return
+        lines: list[str] = []
         for line in text.split("\n"):
-            yield from self._emit(line)
+            if self._take is not None and FRAME_EDGE in line:
+                yield from self._write_each(lines)  # before what it shows
+                lines = []
+            lines += self._pieces(line)
+            yield
+        yield from self._write_each(lines)
 
     def _write_each(self, lines: list[str]) -> Iterator[None]:
-        write = self._write
-        for start in range(0, len(lines), LINES_AT_ONCE):
-            for line in lines[start : start + LINES_AT_ONCE]:
-                write(line)
+        self._tail.extend(lines[-TAIL_LINES:])
+        write, done = self._write, 0
+        while done < len(lines):
+            if self.together:
+                end = _fitting(lines, done)
+                write("\n".join(lines[done:end]))
+            else:
+                end = done + LINES_AT_ONCE
+                for line in lines[done:end]:
+                    write(line)
+            done = end
             yield
 
     def flush(self) -> None:
         """Write the last line if the log does not end with a line break."""
         if self._partial:
-            for _ in self._emit(self._partial):
+            for _ in self._write_each(self._pieces(self._partial)):
                 pass
             self._partial = ""
 
-    def _emit(self, line: str) -> Iterator[None]:
+    def _pieces(self, line: str) -> list[str]:
+        """Return what is shown of a whole line, in pieces if it is long."""
         rest: str | None = line.rstrip("\r")
         if self._take is not None and rest:
             rest = self._take(rest)
-        if rest is not None:
-            yield from self._emit_long(rest)
+        return [] if rest is None else self._cut(rest)
 
-    def _emit_long(self, line: str) -> Iterator[None]:
+    def _cut(self, line: str) -> list[str]:
         line = self._shown(line)
-        pieces = [line[start : start + LONGEST_LINE] for start in range(0, max(len(line), 1), LONGEST_LINE)]
-        self._tail.extend(pieces)
-        yield from self._write_each(pieces)
+        return [line[start : start + LONGEST_LINE] for start in range(0, max(len(line), 1), LONGEST_LINE)]
 
     def _shown(self, text: str) -> str:
         return safe_text(self._public(text))
@@ -183,6 +195,14 @@ def _after(text: str, solid: int) -> int:
     end = 0
     while solid:
         end, solid = end + solid, text.count("\n", end, end + solid)
+    return end
+
+
+def _fitting(lines: list[str], start: int) -> int:
+    """Return the end of the lines that fit into one record, at least one."""
+    end, room = start + 1, LONGEST_LINE - len(lines[start])
+    while end < len(lines) and (room := room - len(lines[end]) - 1) >= 0:
+        end += 1
     return end
 
 

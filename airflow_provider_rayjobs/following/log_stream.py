@@ -47,7 +47,7 @@ SETTLE = 0.1
 #: seconds in total.
 DRAIN_REOPEN = 5.0
 DRAIN_IDLE = 10.0
-DRAIN_TOTAL = 600.0
+DRAIN_TOTAL = 6 * 3600.0
 
 #: Most characters of a log that the stream has brought when its rest is read from its file: to skip them takes the head
 #: about 5 ms for each million.
@@ -59,6 +59,12 @@ LARGEST_CHECK = 5_000_000
 
 #: Longest log, in characters, that is requested as one JSON string: the head builds that in its memory.
 LARGEST_REREAD = 200_000_000
+
+#: Seconds by which the writing is behind when many lines are written at once: Airflow takes about 0.2 ms for a record.
+#: What exceeds the second number is not counted; so as many seconds have to pass without writing until each line is
+#: written by itself again, at most.
+BEHIND = 2.0
+MOST_BEHIND = 4.0
 
 #: Shortest and longest pause in seconds before the stream is reopened.
 REOPEN_FIRST = 0.5
@@ -102,6 +108,8 @@ class LogFollower:
         self._queue_noted = False
         self._moved = time.monotonic()
         self._writing = False
+        self._wrote = self._moved  # when the last text was written
+        self._behind = 0.0  # seconds
         self._stuck = 0
         self._backlog: Backlog | None = None  # of the open stream
         self._leaves = False  # whether the rest is to be read from the log's file, and not waited for
@@ -235,14 +243,23 @@ class LogFollower:
         return take.is_new and time.monotonic() - last >= NATURAL_GAP, ""
 
     def _moving(self, steps: Iterable[None]) -> Iterator[None]:
-        """Record that the log makes progress, also while it waits for its turn: its lines must not be cut off."""
-        self._writing = True
+        """
+        Record that the log makes progress, also while it waits for its turn: its lines must not be cut off.
+
+        Count how far the writing is behind, too: by the time that it took, less the time that was spent waiting for
+        more of the log.
+        """
+        began = time.monotonic()
+        behind = max(self._behind - (began - self._wrote), 0.0)
+        self._writing, self.lines.together = True, behind > BEHIND
         try:
             for _ in steps:
+                self.lines.together = behind + time.monotonic() - began > BEHIND
                 yield
         finally:
             self._writing = False
-            self._moved = time.monotonic()
+            self._moved = self._wrote = time.monotonic()
+            self._behind = min(behind + self._wrote - began, MOST_BEHIND)
 
     async def _acquire_slot(self) -> Callable[[], None]:
         """Wait for a slot for one stream; warn once if there is none."""
@@ -270,7 +287,8 @@ class LogFollower:
             take = self.lines.from_the_start()
             return lambda text: self._moving(take(text))
 
-        await self._transport.run(read_log(self._id, self.node_id, begin, try_json=try_json))
+        reading = read_log(self._id, self.node_id, begin, try_json=try_json, within=DRAIN_TOTAL)
+        await self._transport.run(reading)
 
 
 async def _cancelled(task: asyncio.Future[None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -47,14 +48,18 @@ class Followed:
 
 
 def follow(
-    server: ScriptedRay, end_when: Callable[[Followed], bool], status: str = "SUCCEEDED", node_id: str | None = None
+    server: ScriptedRay,
+    end_when: Callable[[Followed], bool],
+    status: str = "SUCCEEDED",
+    node_id: str | None = None,
+    write: Callable[[str], None] | None = None,
 ) -> Followed:
     """Follow job "a"; it ends, and its owner notices, once a condition holds."""
     result = Followed()
 
     async def run() -> None:
         transport = AiohttpTransport(cluster_at(server))
-        follower = LogFollower(transport, "a", result.lines.append, result.notes.append)
+        follower = LogFollower(transport, "a", write or result.lines.append, result.notes.append)
         follower.node_id = node_id
         running = asyncio.ensure_future(follower.run())
         try:
@@ -226,6 +231,51 @@ def test_a_head_that_needs_long_to_build_the_whole_log_is_waited_for(scripted_ra
     scripted_ray.script("GET", ".*/logs", answers.default(delay=3 * log_stream.DRAIN_IDLE), forever=True)
     result = follow(scripted_ray, lambda seen: len(seen.notes) > 0)
     assert result.lines == lines
+
+
+@pytest.mark.parametrize(("pause", "together"), [(0.0, False), (0.001, True)], ids=["fast", "slow"])
+@pytest.mark.parametrize("ended", [True, False], ids=["ended", "running"])
+def test_lines_are_written_together_only_where_writing_is_behind(
+    pause: float, together: bool, ended: bool, scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if together:
+        monkeypatch.setattr(log_stream, "BEHIND", 0.1)
+        monkeypatch.setattr(log_stream, "MOST_BEHIND", 0.2)
+    lines = job_with(scripted_ray, ["".join(f"line {i}\n" for i in range(n, n + 10)) for n in range(0, 3000, 10)])
+
+    records: list[str] = []
+
+    def write(record: str) -> None:
+        if pause:
+            time.sleep(pause)
+        records.append(record)
+
+    def is_read() -> bool:
+        return ended or (records != [] and records[-1].endswith("line 2999"))
+
+    follow(scripted_ray, lambda _: is_read(), node_id=NODE, write=write)
+    assert "\n".join(records) == "\n".join(lines)
+    assert (len(records) < 1000) is together
+    assert records[:20] == lines[:20]
+
+
+def test_a_log_that_was_written_together_is_written_line_by_line_again_once_that_keeps_up(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_stream, "BEHIND", 0.05)
+    monkeypatch.setattr(log_stream, "MOST_BEHIND", 0.1)
+    job_with(scripted_ray, ["".join(f"line {i}\n" for i in range(500))])
+    seen: list[str] = []
+
+    def write(record: str) -> None:
+        time.sleep(0.001)
+        seen.append(record)
+        if record.endswith("line 499"):
+            threading.Timer(0.5, scripted_ray.append_log, ("a", ["a\nb\n"])).start()
+
+    follow(scripted_ray, lambda _: "b" in seen, node_id=NODE, write=write)
+    assert len(seen) < 400
+    assert seen[-2:] == ["a", "b"]
 
 
 def test_a_log_that_cannot_be_read_to_its_end_says_so(scripted_ray: ScriptedRay) -> None:
