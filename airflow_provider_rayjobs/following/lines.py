@@ -24,6 +24,9 @@ TAIL_CHARACTERS = 20_000
 SLICE = 64 * 1024
 LINES_AT_ONCE = 16
 
+#: A part of the marks of groups. Airflow's UI takes a record with one for the mark alone.
+_GROUP = "group::"
+
 
 class LineWriter:
     """
@@ -106,13 +109,14 @@ class LineWriter:
         self._tail.extend(lines[-TAIL_LINES:])
         write, done = self._write, 0
         while done < len(lines):
-            if self.together:
-                end = _fitting(lines, done)
-                write("\n".join(lines[done:end]))
-            else:
+            end = _fitting(lines, done) if self.together else done
+            record = "\n".join(lines[done:end])
+            if end == done or _GROUP in record:
                 end = done + LINES_AT_ONCE
                 for line in lines[done:end]:
                     write(line)
+            else:
+                write(record)
             done = end
             yield
 

@@ -95,6 +95,15 @@ def test_a_report_among_lines_that_are_written_together_keeps_its_place() -> Non
     assert records == ["one\ntwo", "Progress: 1/2 (50 %)", "three\nfour"]
 
 
+def test_a_mark_of_a_group_stays_a_record_of_its_own() -> None:
+    records: list[str] = []
+    writer = LineWriter(records.append)
+    writer.together = True
+    writer.feed("one\n::group::two\nthree\n::endgroup::\n" + "four\n" * 99)
+    assert records[:4] == ["one", "::group::two", "three", "::endgroup::"]
+    assert records[-1] == "\n".join(["four"] * (99 + 4 - LINES_AT_ONCE))
+
+
 def test_lines_are_written_together_from_where_that_is_wished() -> None:
     records: list[str] = []
     writer = LineWriter(records.append)
