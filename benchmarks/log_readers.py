@@ -2,7 +2,7 @@
 Reads a job's log of any size into a task log's file and measures; run by `log_stream`.
 
     python log_readers.py ours --url http://127.0.0.1:1234 --file /tmp/task.log
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
 
