@@ -59,8 +59,8 @@ NOTES = {
     "imports": "Every environment has Airflow 3.3.2. Figures are what is added to `BashOperator` and to bare Airflow.",
     "submission": "In a fresh process, as in every Airflow task, the imports are included.",
     "log_stream": "Ratios of the first table are of MB per CPU second, which other load on the machine does not "
-    "change; the CPU is that of the task and of its supervisor, which writes the file. A record has at most 16,000 characters "
-    "here, those of the bare WebSocket 20,000.",
+    "change. The CPU is that of the task and of its supervisor, which writes the file. A record of ours has at most "
+    "16,000 characters, one of the bare WebSocket 20,000.",
     "deferred": "The first number is that of jobs that run at any time: each runs 10 to 600 s, and when one ends, "
     'another begins. "One age": all began 20 s before, half of them end, and none begins. The naive trigger has an '
     'aiohttp session for each job and polls at the same intervals; "prompt" is a naive trigger that polls old jobs as '
