@@ -1,7 +1,7 @@
 """
-Reads a job's log of any size and measures; run by `log_stream`, in the environment of its subject.
+Reads a job's log of any size into a task log's file and measures; run by `log_stream`.
 
-    python log_readers.py ours --url http://127.0.0.1:1234
+    python log_readers.py ours --url http://127.0.0.1:1234 --file /tmp/task.log
 """
 
 from __future__ import annotations
@@ -9,58 +9,33 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import logging
-import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
+import task_log
+
 SUBMISSION_ID = "log"
-GOAL = 0
 
 
-class Sink:
-    """Stands in for the task log, and counts the characters."""
-
-    def __init__(self) -> None:
-        self.characters = 0
-        self.goal = GOAL  # characters of the whole log
-        self.complete = self.cpu = 0.0  # times at which it was complete
-        self.warnings: list[str] = []
-
-    def info(self, text: str, *args: object) -> None:
-        """Take a line."""
-        if not args:
-            self.characters += len(text) + 1
-            if self.characters >= self.goal:
-                self.complete, self.cpu = time.perf_counter(), time.process_time()
-                self.goal = sys.maxsize
-
-    def warning(self, text: str, *args: object) -> None:
-        """Take a warning."""
-        self.warnings.append(text)
-
-    debug = error = warning
-
-
-async def ours(url: str, submission_id: str) -> Sink:
-    """Follow the job as the operator does; each line goes to the log."""
+async def ours(url: str, submission_id: str, log: Any) -> None:
+    """Follow the job as the operator does."""
     from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
+    from airflow_provider_rayjobs.compat import masking
     from airflow_provider_rayjobs.following.poller import Poller
     from airflow_provider_rayjobs.following.watcher import JobWatcher, Watch
 
-    sink = Sink()
     async with Poller(AiohttpTransport(ClusterConnection("bench", url))) as poller:
-        await JobWatcher(poller, Watch(submission_id, time.time()), sink).run()
-    return sink
+        await JobWatcher(poller, Watch(submission_id, time.time()), log, masking.public_for).run()
 
 
-async def lines(url: str, submission_id: str) -> Sink:
-    """Read the WebSocket to its end; each line goes to the log."""
+async def lines(url: str, submission_id: str, log: Any) -> None:
+    """Read the WebSocket to its end; each line is a record."""
     import aiohttp
 
-    sink, rest = Sink(), ""
+    rest = ""
     async with (
         aiohttp.ClientSession() as session,
         session.ws_connect(f"{url}/api/jobs/{submission_id}/logs/tail", max_msg_size=0) as socket,
@@ -68,22 +43,19 @@ async def lines(url: str, submission_id: str) -> Sink:
         async for message in socket:
             *found, rest = (rest + message.data).split("\n")
             for line in found:
-                sink.info(line)
-    return sink
+                log.info(line)
 
 
-async def bare(url: str, submission_id: str) -> Sink:
-    """Read the WebSocket to its end; each message goes to the log."""
+async def bare(url: str, submission_id: str, log: Any) -> None:
+    """Read the WebSocket to its end; each message is a record."""
     import aiohttp
 
-    sink = Sink()
     async with (
         aiohttp.ClientSession() as session,
         session.ws_connect(f"{url}/api/jobs/{submission_id}/logs/tail", max_msg_size=0) as socket,
     ):
         async for message in socket:
-            sink.info(message.data)
-    return sink
+            log.info(message.data)
 
 
 SUBJECTS = {"ours": ours, "lines": lines, "bare": bare}
@@ -95,28 +67,29 @@ def main() -> None:
     parser.add_argument("subject", choices=SUBJECTS)
     parser.add_argument("--url", required=True)
     parser.add_argument("--submission-id", default=SUBMISSION_ID)
-    parser.add_argument("--characters", type=int, required=True)
+    parser.add_argument("--file", type=Path, required=True)
     args = parser.parse_args()
-    global GOAL  # noqa: PLW0603
-    GOAL = args.characters
     import aiohttp  # noqa: F401
     import tenacity  # noqa: F401
 
     if args.subject == "ours":
+        import airflow_provider_rayjobs.compat.masking
         import airflow_provider_rayjobs.following.watcher  # noqa: F401
-    logging.disable(logging.CRITICAL)
-    start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    cpu, began = time.process_time(), time.perf_counter()
-    sink: Any = asyncio.run(SUBJECTS[args.subject](args.url, args.submission_id))
-    seconds = sink.complete - began
-    result = {
-        "characters": sink.characters,
+    began = time.time()
+
+    def work(log: Any) -> None:
+        asyncio.run(SUBJECTS[args.subject](args.url, args.submission_id, log))
+
+    result: dict[str, Any] = dict(task_log.run_logged(work, args.file))
+    characters, records = task_log.content(args.file)
+    seconds = result["complete"] - began
+    spent = result["reader_cpu_s"] + result["supervisor_cpu_s"]
+    result |= {
+        "characters": characters,
+        "records": records,
         "seconds": seconds,
-        "cpu_s": sink.cpu - cpu,
-        "mb_per_cpu_s": sink.characters / 1e6 / (sink.cpu - cpu),
-        "mb_per_s": sink.characters / 1e6 / seconds,
-        "memory_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1024,
-        "warnings": sink.warnings,
+        "mb_per_cpu_s": characters / 1e6 / spent,
+        "mb_per_s": characters / 1e6 / seconds,
     }
     sys.stdout.write("\n" + json.dumps(result) + "\n")
 

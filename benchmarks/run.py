@@ -38,7 +38,8 @@ loop's lag; see the load averages. So compare rows of one page, not pages.
   the Google provider and Ray's own client.
 - `submission`: the time from the operator's start to the accepted job, in a fresh process and in a warm one; compared
   with plain `requests` and Ray's own client.
-- `log_stream`: throughput and peak memory when following 1 GB of a job's log; compared with a bare WebSocket.
+- `log_stream`: throughput and peak memory when following 1 GB of a job's log into the task log's file; compared with a
+  bare WebSocket. A million lines on a real Ray head; compared with Ray's own client.
 - `deferred`: many deferred jobs in one event loop: the head's share, the loop's lag, and the delay until the end of a
   job is noticed; compared with a naive trigger with `aiohttp` and with `astro-provider-ray`.
 - `real_head`: 50 jobs on a real Ray head: its CPU time, and the delay until the end of a job is noticed.
@@ -57,7 +58,9 @@ the requests cost the head, per second; above 1, requests queue up.
 NOTES = {
     "imports": "Every environment has Airflow 3.3.2. Figures are what is added to `BashOperator` and to bare Airflow.",
     "submission": "In a fresh process, as in every Airflow task, the imports are included.",
-    "log_stream": "Ratios are of MB per CPU second, which other load on the machine does not change.",
+    "log_stream": "Ratios of the first table are of MB per CPU second, which other load on the machine does not "
+    "change. The CPU is that of the task and of its supervisor, which writes the file. A record of ours has at most "
+    "16,000 characters, one of the bare WebSocket 20,000.",
     "deferred": "The first number is that of jobs that run at any time: each runs 10 to 600 s, and when one ends, "
     'another begins. "One age": all began 20 s before, half of them end, and none begins. The naive trigger has an '
     'aiohttp session for each job and polls at the same intervals; "prompt" is a naive trigger that polls old jobs as '

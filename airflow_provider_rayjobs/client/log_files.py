@@ -86,7 +86,13 @@ def file_error(response: Response) -> RayJobsError:
 
 
 def read_file(
-    submission_id: str, node_id: str, begin: Callable[[], TakeText], *, lines: int = -1, limit: int = _ENDLESS
+    submission_id: str,
+    node_id: str,
+    begin: Callable[[], TakeText],
+    *,
+    lines: int = -1,
+    limit: int = _ENDLESS,
+    within: float = LOG_WITHIN,
 ) -> Flow[None]:
     """
     Read a job's log, or its last lines, from the job's node (``GET /api/v0/logs/file``).
@@ -98,6 +104,7 @@ def read_file(
     :param begin: called for each attempt; what it returns takes the text, piece by piece.
     :param lines: number of last lines; -1 for all.
     :param limit: maximum size of the answer, in bytes.
+    :param within: seconds that it may take.
     :raises RayAPIError: the node is gone, has no such file, or the cluster has no such route.
     """
     version = yield from get_version()
@@ -109,7 +116,7 @@ def read_file(
         return reader.feed
 
     path = log_file_path(submission_id, node_id, lines=lines)
-    response = yield Request("GET", path, receive=receive, limit=limit, within=LOG_WITHIN)
+    response = yield Request("GET", path, receive=receive, limit=limit, within=within)
     if response.status != 200 or reader is None:
         raise file_error(response)
     problem = reader.close()
@@ -158,12 +165,15 @@ class _FileReader:
         return "" if self._error is None else " ".join(self._error.decode(errors="replace").split())
 
 
-def read_json_log(submission_id: str, begin: Callable[[], TakeText], *, limit: int = _ENDLESS) -> Flow[None]:
+def read_json_log(
+    submission_id: str, begin: Callable[[], TakeText], *, limit: int = _ENDLESS, within: float = LOG_WITHIN
+) -> Flow[None]:
     """
     Read a job's log through the Jobs API (``GET /api/jobs/{id}/logs``).
 
     :param begin: as in :func:`read_file`.
     :param limit: maximum size of the answer, in bytes.
+    :param within: seconds that it may take.
     :raises RayJobNotFoundError: there is no such job.
     :raises RayAPIError: a byte of the log is not UTF-8, among other reasons.
     """
@@ -174,7 +184,7 @@ def read_json_log(submission_id: str, begin: Callable[[], TakeText], *, limit: i
         reader = JsonTextReader("logs", begin())
         return reader.feed
 
-    request = Request("GET", f"{job_path(submission_id)}/logs", receive=receive, limit=limit, within=LOG_WITHIN)
+    request = Request("GET", f"{job_path(submission_id)}/logs", receive=receive, limit=limit, within=within)
     response = yield request
     if response.status != 200 or reader is None:
         raise error_of(response)
@@ -185,7 +195,12 @@ def read_json_log(submission_id: str, begin: Callable[[], TakeText], *, limit: i
 
 
 def read_log(
-    submission_id: str, node_id: str | None, begin: Callable[[], TakeText], *, try_json: bool = True
+    submission_id: str,
+    node_id: str | None,
+    begin: Callable[[], TakeText],
+    *,
+    try_json: bool = True,
+    within: float = LOG_WITHIN,
 ) -> Flow[None]:
     """
     Read a job's log through either route.
@@ -193,13 +208,14 @@ def read_log(
     :param node_id: the job's ``driver_node_id``, if it is known.
     :param begin: as in :func:`read_file`.
     :param try_json: whether to try the second route, which needs memory for the whole log on the head.
+    :param within: seconds that each route may take.
     :raises RayJobsError: the last route that was tried failed.
     """
     if not node_id:
-        yield from read_json_log(submission_id, begin)
+        yield from read_json_log(submission_id, begin, within=within)
         return
     try:
-        yield from read_file(submission_id, node_id, begin)
+        yield from read_file(submission_id, node_id, begin, within=within)
     except RayAPIError as e:
         if not try_json:
             raise
@@ -207,7 +223,7 @@ def read_log(
     else:
         return
     try:
-        yield from read_json_log(submission_id, begin)
+        yield from read_json_log(submission_id, begin, within=within)
     except RayAPIError as e:
         raise RayAPIError(f"{first}; {e}", status=e.status, address=e.address, reason=e.reason) from None
 

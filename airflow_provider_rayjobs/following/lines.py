@@ -11,8 +11,8 @@ from airflow_provider_rayjobs.text.safe_text import safe_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-#: Longest piece of a line, in characters; a longer line is written in several pieces. The last piece is held back until
-#: more text arrives: it may end in the middle of a secret.
+#: Longest record, in characters: Airflow loses very large ones. A longer line is written in several pieces. The last
+#: piece is held back until more text arrives: it may end in the middle of a secret.
 LONGEST_LINE = 16_000
 
 #: Most lines and characters that are kept for the error of a failed job.
@@ -23,6 +23,9 @@ TAIL_CHARACTERS = 20_000
 #: up to 0.2 ms for each line.
 SLICE = 64 * 1024
 LINES_AT_ONCE = 16
+
+#: A part of the marks of groups. Airflow's UI takes a record with one for the mark alone.
+_GROUP = "group::"
 
 
 class LineWriter:
@@ -45,8 +48,13 @@ class LineWriter:
         self._public = public
         self._partial = ""
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        #: Whether lines are written many at once, joined by line feeds: Airflow takes as long for a record of 16,000
+        #: characters as for a few short ones.
+        self.together = False
         #: Characters of the log that were processed.
         self.position = 0
+        self._solid = 0  # those that are no line feeds
+        self._breaks = 0  # line feeds after the last of these
 
     def feed(self, text: str) -> None:
         """Process the next piece of the log."""
@@ -57,7 +65,7 @@ class LineWriter:
         """Process the next piece of the log; exhaust the iterator, which pauses after every few lines."""
         for start in range(0, len(text), SLICE):
             piece = text[start : start + SLICE]
-            self.position += len(piece)
+            self._count(piece)
             piece = self._partial + piece
             cut = piece.rfind("\n")
             self._partial = piece[cut + 1 :]
@@ -67,59 +75,68 @@ class LineWriter:
                 self._partial = self._shown(self._partial)
                 whole = (len(self._partial) - 1) // LONGEST_LINE * LONGEST_LINE - LONGEST_LINE
                 if whole > 0:
-                    yield from self._emit_long(self._partial[:whole])
+                    yield from self._write_each(self._cut(self._partial[:whole]))
                     self._partial = self._partial[whole:]
             yield
 
-    def from_the_start(self) -> Callable[[str], Iterator[None]]:
+    def _count(self, piece: str) -> None:
+        self.position += len(piece)
+        feeds = piece.count("\n")
+        self._solid += len(piece) - feeds
+        self._breaks = feeds + self._breaks if feeds == len(piece) else len(piece) - len(piece.rstrip("\n"))
+
+    def from_the_start(self) -> Again:
         """Return a function that processes the log from its start again, and skips what was processed before."""
-        skip = self.position
-
-        def take(text: str) -> Iterator[None]:
-            nonlocal skip
-            fresh, skip = text[skip:], max(skip - len(text), 0)
-            return self.steps(fresh)
-
-        return take
+        return Again(self.steps, self._solid, self._breaks)
 
     def _write_lines(self, text: str) -> Iterator[None]:
         """Write whole lines; in nearly every log, ``write`` is the only call for each line."""
         if "\r" not in text and (self._take is None or FRAME_EDGE not in text):
             shown = self._shown(text)  # if a secret spans several lines, their breaks go with it
             if not _has_long_line(shown):
-                lines = shown.split("\n")
-                self._tail.extend(lines[-TAIL_LINES:])
-                yield from self._write_each(lines)
+                yield from self._write_each(shown.split("\n"))
                 return
+        lines: list[str] = []
         for line in text.split("\n"):
-            yield from self._emit(line)
+            if self._take is not None and FRAME_EDGE in line:
+                yield from self._write_each(lines)  # before what it shows
+                lines = []
+            lines += self._pieces(line)
+            yield
+        yield from self._write_each(lines)
 
     def _write_each(self, lines: list[str]) -> Iterator[None]:
-        write = self._write
-        for start in range(0, len(lines), LINES_AT_ONCE):
-            for line in lines[start : start + LINES_AT_ONCE]:
-                write(line)
+        self._tail.extend(lines[-TAIL_LINES:])
+        write, done = self._write, 0
+        while done < len(lines):
+            end = _fitting(lines, done) if self.together else done
+            record = "\n".join(lines[done:end])
+            if end == done or _GROUP in record:
+                end = done + LINES_AT_ONCE
+                for line in lines[done:end]:
+                    write(line)
+            else:
+                write(record)
+            done = end
             yield
 
     def flush(self) -> None:
         """Write the last line if the log does not end with a line break."""
         if self._partial:
-            for _ in self._emit(self._partial):
+            for _ in self._write_each(self._pieces(self._partial)):
                 pass
             self._partial = ""
 
-    def _emit(self, line: str) -> Iterator[None]:
+    def _pieces(self, line: str) -> list[str]:
+        """Return what is shown of a whole line, in pieces if it is long."""
         rest: str | None = line.rstrip("\r")
         if self._take is not None and rest:
             rest = self._take(rest)
-        if rest is not None:
-            yield from self._emit_long(rest)
+        return [] if rest is None else self._cut(rest)
 
-    def _emit_long(self, line: str) -> Iterator[None]:
+    def _cut(self, line: str) -> list[str]:
         line = self._shown(line)
-        pieces = [line[start : start + LONGEST_LINE] for start in range(0, max(len(line), 1), LONGEST_LINE)]
-        self._tail.extend(pieces)
-        yield from self._write_each(pieces)
+        return [line[start : start + LONGEST_LINE] for start in range(0, max(len(line), 1), LONGEST_LINE)]
 
     def _shown(self, text: str) -> str:
         return safe_text(self._public(text))
@@ -134,6 +151,63 @@ class LineWriter:
                 break
             kept.appendleft(line)
         return tuple(kept)
+
+
+class Again:
+    """
+    Processes a log from its start again, and skips what was processed before.
+
+    What is skipped is counted without line feeds: if a job pauses between a carriage return and a line feed, Ray's
+    stream has two line ends there, and the file has one.
+
+    :param steps: processes text that is new.
+    :param solid: number of characters to skip that are no line feeds.
+    :param breaks: number of line feeds to skip after them, at most.
+    """
+
+    def __init__(self, steps: Callable[[str], Iterator[None]], solid: int, breaks: int) -> None:
+        self._steps = steps
+        self._solid = solid
+        self._breaks = breaks
+
+    def __call__(self, text: str) -> Iterator[None]:
+        """Process the next piece of the log; exhaust the iterator."""
+        return self._steps(self._fresh(text))
+
+    @property
+    def is_new(self) -> bool:
+        """Whether everything that was processed before has been skipped, but perhaps for line feeds."""
+        return self._solid == 0
+
+    def _fresh(self, text: str) -> str:
+        if self._solid:
+            solid = len(text) - text.count("\n")
+            if solid < self._solid:
+                self._solid -= solid
+                return ""
+            text, self._solid = text[_after(text, self._solid) :], 0
+        if self._breaks:
+            feeds = len(text) - len(text.lstrip("\n"))
+            skipped = min(feeds, self._breaks)
+            self._breaks = self._breaks - skipped if feeds == len(text) else 0
+            text = text[skipped:]
+        return text
+
+
+def _after(text: str, solid: int) -> int:
+    """Return the index after this many characters that are no line feeds."""
+    end = 0
+    while solid:
+        end, solid = end + solid, text.count("\n", end, end + solid)
+    return end
+
+
+def _fitting(lines: list[str], start: int) -> int:
+    """Return the end of the lines that fit into one record, at least one."""
+    end, room = start + 1, LONGEST_LINE - len(lines[start])
+    while end < len(lines) and (room := room - len(lines[end]) - 1) >= 0:
+        end += 1
+    return end
 
 
 def _has_long_line(text: str) -> bool:

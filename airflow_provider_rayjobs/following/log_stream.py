@@ -4,8 +4,11 @@ Follows a job's log over the WebSocket ``GET /api/jobs/{id}/logs/tail``: whole l
 What Ray 2.60 does there, and what follows from it:
 
 - Each connection starts at the log's beginning, so after a reconnect the characters already read are skipped.
-- Ray closes the stream 2-4 s after the job's end, but sometimes earlier (with code 1000). So a close says nothing about
-  the outcome.
+- The stream is late: a line arrives 1-3 s after it was printed, and the close 3-4 s after the job's end. But when the
+  status says that the job has ended, its log's file is complete: the job's process writes it, without Ray between them.
+  So the rest is then read from the file, which has to be read from its beginning. Only if it is very large, or can't be
+  read, the stream is waited for.
+- Ray sometimes closes the stream earlier (with code 1000). So a close says nothing about the outcome.
 - A natural close comes at least a second after the last message: the agent has to meet the end of the file twice.
   A close right after a message means that the stream broke inside the head, as it does at a line of more than 4 MiB or
   at a byte that is not UTF-8. The rest is then read from the log's file when the job is over.
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_rayjobs.client.log_files import read_log
 from airflow_provider_rayjobs.client.verbs import job_path
 from airflow_provider_rayjobs.exceptions import RayJobsError
+from airflow_provider_rayjobs.following.backlog import Backlog
 from airflow_provider_rayjobs.following.lines import LineWriter
 from airflow_provider_rayjobs.following.stream_slots import STREAMS_AT_ONCE, StreamSlots
 
@@ -35,18 +39,32 @@ NATURAL_GAP = 0.8
 #: Seconds after a natural close within which the owner has to find that the job is over; else the log goes on.
 OVER_PATIENCE = 3.0
 
+#: Seconds from the news of the job's end to the reading of its log's file: what the job has printed through a pipe may
+#: arrive a moment after its end.
+SETTLE = 0.1
+
 #: After the job's end: seconds without a message until the stream is reopened, then until the log is given up, and
 #: seconds in total.
 DRAIN_REOPEN = 5.0
 DRAIN_IDLE = 10.0
-DRAIN_TOTAL = 600.0
+DRAIN_TOTAL = 6 * 3600.0
 
-#: Longest log, in characters, that is compared with the whole log at its end: a stream that broke at a line of more
-#: than 4 MiB, after a pause of the job, looks like one that came to its end.
+#: Most characters of a log that the stream has brought when its rest is read from its file: to skip them takes the head
+#: about 5 ms for each million.
+LARGEST_SKIP = 256_000_000
+
+#: Longest log, in characters, that is requested at once as one JSON string when its file can't be read at its end, and
+#: that is requested again if the stream came to its end.
 LARGEST_CHECK = 5_000_000
 
 #: Longest log, in characters, that is requested as one JSON string: the head builds that in its memory.
 LARGEST_REREAD = 200_000_000
+
+#: Seconds by which the writing is behind when many lines are written at once: Airflow takes about 0.2 ms for a record.
+#: What exceeds the second number is not counted; so as many seconds have to pass without writing until each line is
+#: written by itself again, at most.
+BEHIND = 2.0
+MOST_BEHIND = 4.0
 
 #: Shortest and longest pause in seconds before the stream is reopened.
 REOPEN_FIRST = 0.5
@@ -89,7 +107,14 @@ class LogFollower:
         self._queued = False  # waits for a slot
         self._queue_noted = False
         self._moved = time.monotonic()
+        self._writing = False
+        self._wrote = self._moved  # when the last text was written
+        self._behind = 0.0  # seconds
         self._stuck = 0
+        self._backlog: Backlog | None = None  # of the open stream
+        self._leaves = False  # whether the rest is to be read from the log's file, and not waited for
+        self._end_tried = False  # whether the rest was requested from the log's file at the job's end
+        self._has_end = False  # whether it was read
         self._whole = False  # whether the whole log was requested: the head needs time to build that answer
         self._give_up: float | None = None
 
@@ -99,6 +124,8 @@ class LogFollower:
         over = asyncio.ensure_future(self.over.wait())
         try:
             await asyncio.wait({reading, over}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({reading}, timeout=SETTLE)
+            self._leave()
             if not await self._drained(reading, DRAIN_REOPEN):
                 # The connection may have died unnoticed; a new one delivers the rest.
                 await _cancelled(reading)
@@ -111,6 +138,12 @@ class LogFollower:
             await _cancelled(reading)
             self.lines.flush()
 
+    def _leave(self) -> None:
+        """Have the rest read from the log's file, between two messages of the stream."""
+        self._leaves = True
+        if self._backlog is not None:
+            self._backlog.leave()
+
     async def _drained(self, reading: asyncio.Future[None], idle: float) -> bool:
         """Wait for the log's end once the job is over; return False if nothing came for ``idle`` seconds."""
         self._moved = time.monotonic()
@@ -119,6 +152,8 @@ class LogFollower:
         while not reading.done():
             await asyncio.wait({reading}, timeout=0.5)
             now = time.monotonic()
+            if self._writing:
+                self._moved = now
             if self._queued:
                 self._moved, self._give_up = now, now + DRAIN_TOTAL
             if (now - self._moved > idle and not self._whole) or now > self._give_up:
@@ -134,7 +169,11 @@ class LogFollower:
         while True:
             before = self.lines.position
             complete, problem = await self._read_stream()
-            if complete and await self._is_over(within=OVER_PATIENCE):
+            if self._leaves or (complete and await self._is_over(within=OVER_PATIENCE)):
+                await self._read_end()
+            if self._has_end:
+                return
+            if complete and self.over.is_set():
                 if self.lines.position <= LARGEST_CHECK:
                     await self._read_rest()
                 return
@@ -159,28 +198,68 @@ class LogFollower:
             await asyncio.wait_for(self.over.wait(), within)
         return self.over.is_set()
 
+    async def _read_end(self) -> None:
+        """Read the rest from the log's file, once; if that fails, it is left to the stream."""
+        self._leaves = False
+        if self._end_tried or self.lines.position > LARGEST_SKIP:
+            return
+        self._end_tried = True
+        release = await self._acquire_slot()
+        try:
+            await self._read_again(try_json=self.lines.position <= LARGEST_CHECK)
+            self._has_end = True
+        except RayJobsError:
+            pass
+        finally:
+            release()
+
     async def _read_stream(self) -> tuple[bool, str]:
         """Read one connection to its close; return whether the close was natural, and what broke it."""
         release = await self._acquire_slot()
         last = time.monotonic()
-        received, take = 0, self.lines.from_the_start()
+        take = self.lines.from_the_start()
         try:
             async with self._transport.stream(f"{job_path(self._id)}/logs/tail") as messages:
-                async for text in messages:
-                    self._moved = last = time.monotonic()
-                    received += len(text)
-                    await self._transport.turns.take(self._moving(take(text)))
+                backlog = self._backlog = Backlog(messages, self._transport.turns)
+                try:
+                    while True:
+                        text = "" if self._leaves else await backlog.take()
+                        if self._leaves:
+                            before = self.lines.position
+                            await self._read_end()
+                            if self._has_end or self.lines.position > before:
+                                return False, ""
+                        elif not text:
+                            break
+                        last = time.monotonic()
+                        await self._transport.turns.take(self._moving(take(text)))
+                finally:
+                    self._backlog = None
+                    await backlog.close()
         except RayJobsError as e:
             return False, str(e)
         finally:
             release()
-        return received >= self.lines.position and time.monotonic() - last >= NATURAL_GAP, ""
+        return take.is_new and time.monotonic() - last >= NATURAL_GAP, ""
 
     def _moving(self, steps: Iterable[None]) -> Iterator[None]:
-        """Record with each step that the log makes progress."""
-        for _ in steps:
-            self._moved = time.monotonic()
-            yield
+        """
+        Record that the log makes progress, also while it waits for its turn: its lines must not be cut off.
+
+        Count how far the writing is behind, too: by the time that it took, less the time that was spent waiting for
+        more of the log.
+        """
+        began = time.monotonic()
+        behind = max(self._behind - (began - self._wrote), 0.0)
+        self._writing, self.lines.together = True, behind > BEHIND
+        try:
+            for _ in steps:
+                self.lines.together = behind + time.monotonic() - began > BEHIND
+                yield
+        finally:
+            self._writing = False
+            self._moved = self._wrote = time.monotonic()
+            self._behind = min(behind + self._wrote - began, MOST_BEHIND)
 
     async def _acquire_slot(self) -> Callable[[], None]:
         """Wait for a slot for one stream; warn once if there is none."""
@@ -199,8 +278,17 @@ class LogFollower:
     async def _read_rest(self) -> None:
         """Read what the stream did not deliver."""
         self._whole = True
-        try_json = self.lines.position <= LARGEST_REREAD
-        await self._transport.run(read_log(self._id, self.node_id, self.lines.from_the_start, try_json=try_json))
+        await self._read_again(try_json=self.lines.position <= LARGEST_REREAD)
+
+    async def _read_again(self, *, try_json: bool) -> None:
+        """Read the whole log, and skip what was processed before."""
+
+        def begin() -> Callable[[str], Iterator[None]]:
+            take = self.lines.from_the_start()
+            return lambda text: self._moving(take(text))
+
+        reading = read_log(self._id, self.node_id, begin, try_json=try_json, within=DRAIN_TOTAL)
+        await self._transport.run(reading)
 
 
 async def _cancelled(task: asyncio.Future[None]) -> None:

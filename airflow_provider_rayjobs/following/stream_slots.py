@@ -17,7 +17,8 @@ class StreamSlots:
     """
     Slots for the open log streams of one cluster: :data:`STREAMS_AT_ONCE` for running jobs, and as many for ended ones.
 
-    Streams of ended jobs close within seconds, so the end of a job never waits for the end of others.
+    The logs of ended jobs are read to their end within seconds, so the end of a job never waits for the log of one that
+    runs.
     """
 
     def __init__(self) -> None:

@@ -39,10 +39,10 @@ class Witness:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=timeout) as answer:
-                return answer.status, answer.read().decode()
+                return answer.status, answer.read().decode(errors="replace")
         except urllib.error.HTTPError as error:
             with error:
-                return error.code, error.read().decode()
+                return error.code, error.read().decode(errors="replace")
 
     def submit(self, entrypoint: str, **fields: Any) -> str:
         """Submit a job with these request fields; return its submission id."""

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_rayjobs.following import lines as lines_module
-from airflow_provider_rayjobs.following.lines import LONGEST_LINE, TAIL_CHARACTERS, TAIL_LINES, LineWriter
+from airflow_provider_rayjobs.following.lines import (
+    LINES_AT_ONCE,
+    LONGEST_LINE,
+    TAIL_CHARACTERS,
+    TAIL_LINES,
+    LineWriter,
+)
+from airflow_provider_rayjobs.progress import ProgressLines, to_line
 from airflow_provider_rayjobs.text.job_secrets import JobSecrets
 
 
@@ -58,6 +65,69 @@ def test_a_long_line_is_written_in_pieces_without_loss(size: int, end: str, monk
     assert all(len(piece) <= 10 for piece in lines)
     assert "".join(lines) == line + end.strip()
     assert len(lines) == max(1 if end else 0, -(-size // 10)) + (end == "\nx")
+
+
+@given(
+    st.lists(st.text(alphabet="ab\r\n😀\x1e", max_size=12), max_size=8),
+    st.lists(st.booleans(), min_size=1, max_size=8),
+    st.integers(1, 12),
+)
+def test_lines_that_are_written_together_are_the_same_lines(
+    pieces: list[str], together: list[bool], longest: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lines_module, "LONGEST_LINE", longest)
+        records: list[str] = []
+        writer = LineWriter(records.append, take=lambda line: line)
+        for number, piece in enumerate(pieces):
+            writer.together = together[number % len(together)]
+            writer.feed(piece)
+        writer.flush()
+        assert "\n".join(records) == "\n".join(written(*pieces))
+        assert max(map(len, records), default=0) <= longest
+
+
+def test_a_report_among_lines_that_are_written_together_keeps_its_place() -> None:
+    records: list[str] = []
+    writer = LineWriter(records.append, ProgressLines(records.append).take)
+    writer.together = True
+    writer.feed("one\ntwo\n" + to_line({"done": 1, "total": 2, "message": ""}) + "three\nfour\n")
+    assert records == ["one\ntwo", "Progress: 1/2 (50 %)", "three\nfour"]
+
+
+def test_a_mark_of_a_group_stays_a_record_of_its_own() -> None:
+    records: list[str] = []
+    writer = LineWriter(records.append)
+    writer.together = True
+    writer.feed("one\n::group::two\nthree\n::endgroup::\n" + "four\n" * 99)
+    assert records[:4] == ["one", "::group::two", "three", "::endgroup::"]
+    assert records[-1] == "\n".join(["four"] * (99 + 4 - LINES_AT_ONCE))
+
+
+def test_lines_are_written_together_from_where_that_is_wished() -> None:
+    records: list[str] = []
+    writer = LineWriter(records.append)
+    steps = writer.steps("".join(f"{n}\n" for n in range(100)))
+    next(steps)
+    writer.together = True
+    for _ in steps:
+        pass
+    assert records == [*map(str, range(LINES_AT_ONCE)), "\n".join(map(str, range(LINES_AT_ONCE, 100)))]
+
+
+@given(st.text(alphabet="ab\n", max_size=12), st.text(alphabet="ab\n", max_size=12), st.integers(1, 5))
+def test_a_log_that_is_read_again_goes_on_where_it_was(before: str, after: str, cut: int) -> None:
+    lines: list[str] = []
+    writer = LineWriter(lines.append)
+    writer.feed(before)
+    take, whole = writer.from_the_start(), before + after
+    for start in range(0, len(whole), cut):
+        for _ in take(whole[start : start + cut]):
+            pass
+    writer.flush()
+    assert lines == written(before + after)
+    assert writer.position == len(whole)
+    assert take.is_new
 
 
 def test_the_tail_is_bounded_in_lines_and_characters() -> None:

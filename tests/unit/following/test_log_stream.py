@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ from tests.support.scripted_server import ScriptedRay, Tail
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+NODE = "ab" * 28
+FILE = "/api/v0/logs/file.*"
+
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,6 +31,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
         "REOPEN_FIRST": 0.02,
         "REOPEN_LONGEST": 0.05,
         "OVER_PATIENCE": 0.1,
+        "SETTLE": 0.02,
         "DRAIN_REOPEN": 0.6,
         "DRAIN_IDLE": 0.6,
     }.items():
@@ -39,22 +44,32 @@ class Followed:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.notes: list[str] = []
+        self.late = 0.0  # seconds from the news of the job's end to the log's
 
 
-def follow(server: ScriptedRay, end_when: Callable[[Followed], bool], status: str = "SUCCEEDED") -> Followed:
+def follow(
+    server: ScriptedRay,
+    end_when: Callable[[Followed], bool],
+    status: str = "SUCCEEDED",
+    node_id: str | None = None,
+    write: Callable[[str], None] | None = None,
+) -> Followed:
     """Follow job "a"; it ends, and its owner notices, once a condition holds."""
     result = Followed()
 
     async def run() -> None:
         transport = AiohttpTransport(cluster_at(server))
-        follower = LogFollower(transport, "a", result.lines.append, result.notes.append)
+        follower = LogFollower(transport, "a", write or result.lines.append, result.notes.append)
+        follower.node_id = node_id
         running = asyncio.ensure_future(follower.run())
         try:
             async with asyncio.timeout(15):
                 await until(lambda: end_when(result))
                 server.set_status("a", status)
                 follower.over.set()
+                over = time.monotonic()
                 await running
+                result.late = time.monotonic() - over
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -123,16 +138,86 @@ def test_a_stream_that_never_opens_leaves_all_to_the_whole_log(
     assert result.lines == lines
 
 
+def test_the_stream_is_not_waited_for_once_the_job_is_over(scripted_ray: ScriptedRay) -> None:
+    lines = job_with(scripted_ray, ["one\n", "tw", "o\n", "three"])
+    scripted_ray.tails(Tail(after=2, hang=True))
+    result = follow(scripted_ray, lambda seen: seen.lines == ["one"], node_id=NODE)
+    assert (result.lines, result.notes, opened(scripted_ray)) == (lines, [], 1)
+    assert result.late < 0.5
+    assert len(scripted_ray.received_on("GET", FILE)) == 1
+    assert not scripted_ray.received_on("GET", ".*/logs")
+
+
+@pytest.mark.parametrize("last", ["", "x", "no line break", "\n", "\n\n\n", "a\n\n", "☃\n😀"])
+@pytest.mark.parametrize("seen", [1, 2])
+def test_nothing_is_twice_or_missing_where_the_file_takes_over(last: str, seen: int, scripted_ray: ScriptedRay) -> None:
+    lines = job_with(scripted_ray, ["one\n\n", "\ntwo\nha", "lf\n", last])
+    scripted_ray.tails(Tail(after=seen, hang=True))
+    assert follow(scripted_ray, lambda seen: "one" in seen.lines, node_id=NODE).lines == lines
+
+
+def test_a_job_that_pauses_between_the_two_characters_of_a_line_end_loses_nothing(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a")
+    scripted_ray.append_log("a", ["one\n", "\ntwo\n"])  # Ray's stream reads "one\r", and then "\ntwo\n"
+    scripted_ray.tails(Tail(after=2, hang=True))
+    scripted_ray.script("GET", FILE, answers.Answer(body=b"one\r\ntwo\r\nthree\r\n"))
+    result = follow(scripted_ray, lambda seen: "two" in seen.lines, node_id=NODE)
+    assert result.lines == ["one", "", "two", "three"]
+
+
+@pytest.mark.parametrize("end", [Tail(after=2), Tail(after=2, hang=True), Tail(after=2, abort=True)], ids=str)
+@pytest.mark.parametrize(
+    "answer",
+    [answers.internal_error(), answers.html(404), answers.default().but(cut_after=6), answers.drop()],
+    ids=["500", "page", "cut", "reset"],
+)
+def test_a_rest_that_cannot_be_read_from_the_file_at_once_is_still_complete(
+    answer: answers.Answer, end: Tail, scripted_ray: ScriptedRay
+) -> None:
+    lines = job_with(scripted_ray, [f"line {i}\npart" for i in range(6)])
+    scripted_ray.tails(end)
+    scripted_ray.script("GET", FILE, answer)
+    scripted_ray.script("GET", ".*/logs", answer)
+    result = follow(scripted_ray, lambda seen: len(seen.lines) >= 2, node_id=NODE)
+    assert (result.lines, result.notes) == (lines, [])
+
+
 def test_a_stream_that_hangs_after_the_end_is_opened_anew_once(scripted_ray: ScriptedRay) -> None:
     lines = job_with(scripted_ray, ["one\n", "two\n"])
     scripted_ray.tails(Tail(after=1, hang=True))
+    scripted_ray.script("GET", ".*/logs", answers.internal_error())
     result = follow(scripted_ray, lambda seen: seen.lines == ["one"])
     assert (result.lines, result.notes, opened(scripted_ray)) == (lines, [], 2)
+
+
+def test_a_file_that_is_not_sent_leaves_the_rest_to_the_stream(scripted_ray: ScriptedRay) -> None:
+    lines = job_with(scripted_ray, ["one\n", "two\n"])
+    scripted_ray.tails(Tail(after=1, hang=True))
+    scripted_ray.script("GET", FILE, answers.default(delay=30.0))
+    assert follow(scripted_ray, lambda seen: seen.lines == ["one"], node_id=NODE).lines == lines
+
+
+def test_a_file_that_is_not_served_leaves_the_stream_open(scripted_ray: ScriptedRay) -> None:
+    lines = job_with(scripted_ray, ["one\n", "two\n"])
+    scripted_ray.script("GET", FILE, answers.html(403), forever=True)
+    scripted_ray.script("GET", ".*/logs", answers.internal_error())
+    result = follow(scripted_ray, lambda seen: len(seen.lines) == 2, node_id=NODE)
+    assert (result.lines, result.notes, opened(scripted_ray)) == (lines, [], 1)
+
+
+def test_a_large_log_is_not_read_again_for_its_rest(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_stream, "LARGEST_SKIP", 5)
+    monkeypatch.setattr(log_stream, "LARGEST_CHECK", 5)
+    lines = job_with(scripted_ray, ["one\n", "two\n", "three"])
+    result = follow(scripted_ray, lambda seen: len(seen.lines) == 2, node_id=NODE)
+    assert (result.lines, result.notes, opened(scripted_ray)) == (lines, [], 1)
+    assert not scripted_ray.received_on("GET", FILE)
 
 
 def test_a_stream_that_hangs_for_good_is_given_up_within_bounds(scripted_ray: ScriptedRay) -> None:
     job_with(scripted_ray, ["one\nhalf", "never\n"])
     scripted_ray.tails(*[Tail(after=1, hang=True)] * 9)
+    scripted_ray.script("GET", ".*/logs", answers.internal_error(), forever=True)
     began = time.monotonic()
     result = follow(scripted_ray, lambda seen: seen.lines == ["one"])
     assert time.monotonic() - began < 6
@@ -146,6 +231,51 @@ def test_a_head_that_needs_long_to_build_the_whole_log_is_waited_for(scripted_ra
     scripted_ray.script("GET", ".*/logs", answers.default(delay=3 * log_stream.DRAIN_IDLE), forever=True)
     result = follow(scripted_ray, lambda seen: len(seen.notes) > 0)
     assert result.lines == lines
+
+
+@pytest.mark.parametrize(("pause", "together"), [(0.0, False), (0.001, True)], ids=["fast", "slow"])
+@pytest.mark.parametrize("ended", [True, False], ids=["ended", "running"])
+def test_lines_are_written_together_only_where_writing_is_behind(
+    pause: float, together: bool, ended: bool, scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if together:
+        monkeypatch.setattr(log_stream, "BEHIND", 0.1)
+        monkeypatch.setattr(log_stream, "MOST_BEHIND", 0.2)
+    lines = job_with(scripted_ray, ["".join(f"line {i}\n" for i in range(n, n + 10)) for n in range(0, 3000, 10)])
+
+    records: list[str] = []
+
+    def write(record: str) -> None:
+        if pause:
+            time.sleep(pause)
+        records.append(record)
+
+    def is_read() -> bool:
+        return ended or (records != [] and records[-1].endswith("line 2999"))
+
+    follow(scripted_ray, lambda _: is_read(), node_id=NODE, write=write)
+    assert "\n".join(records) == "\n".join(lines)
+    assert (len(records) < 1000) is together
+    assert records[:20] == lines[:20]
+
+
+def test_a_log_that_was_written_together_is_written_line_by_line_again_once_that_keeps_up(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_stream, "BEHIND", 0.05)
+    monkeypatch.setattr(log_stream, "MOST_BEHIND", 0.1)
+    job_with(scripted_ray, ["".join(f"line {i}\n" for i in range(500))])
+    seen: list[str] = []
+
+    def write(record: str) -> None:
+        time.sleep(0.001)
+        seen.append(record)
+        if record.endswith("line 499"):
+            threading.Timer(0.5, scripted_ray.append_log, ("a", ["a\nb\n"])).start()
+
+    follow(scripted_ray, lambda _: "b" in seen, node_id=NODE, write=write)
+    assert len(seen) < 400
+    assert seen[-2:] == ["a", "b"]
 
 
 def test_a_log_that_cannot_be_read_to_its_end_says_so(scripted_ray: ScriptedRay) -> None:

@@ -190,6 +190,40 @@ def test_a_log_that_cannot_be_had_changes_nothing(scripted_ray: ScriptedRay) -> 
     assert run(scripted_ray).outcome is Outcome.SUCCEEDED
 
 
+@pytest.mark.parametrize("stream_logs", [True, False])
+def test_the_end_of_a_job_does_not_wait_for_the_log_of_another(
+    stream_logs: bool, scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_stream, "DRAIN_REOPEN", 10.0)
+    scripted_ray.add_job("big")
+    scripted_ray.append_log("big", ["".join(f"line {n}\n" for n in range(100))] * 100)
+    scripted_ray.add_job("small")
+    scripted_ray.append_log("small", ["one\ntwo"])
+    lines: dict[str, list[str]] = {"big": [], "small": []}
+
+    def slow(line: str) -> None:
+        time.sleep(0.0002)  # as Airflow takes
+        lines["big"].append(line)
+
+    async def main() -> None:
+        async with Poller(AiohttpTransport(cluster_at(scripted_ray), sleep=quick_sleep)) as poller:
+            big = JobWatcher(poller, Watch("big", time.time()), LOG, write=slow)
+            watch = Watch("small", time.time(), stream_logs=stream_logs)
+            small = JobWatcher(poller, watch, LOG, write=lines["small"].append)
+            following = asyncio.ensure_future(big.run())
+            ending = asyncio.ensure_future(small.run())
+            await until(lambda: len(lines["big"]) > 500)
+            scripted_ray.set_status("big", "SUCCEEDED")
+            scripted_ray.set_status("small", "SUCCEEDED")
+            done, _ = await asyncio.wait({following, ending}, return_when=asyncio.FIRST_COMPLETED)
+            assert done == {ending}
+            await following
+
+    asyncio.run(main())
+    assert lines["small"] == (["one", "two"] if stream_logs else [])
+    assert "\n".join(lines["big"]).count("\n") == 9_999
+
+
 # Jobs that are gone
 
 
