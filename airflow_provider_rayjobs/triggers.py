@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RayClusterStartTrigger", "RayConditionTrigger", "RayJobTrigger"]
 
-#: Seconds within which Airflow must tell whether a user ended the task. It is long because one thread makes all these
-#: requests: when a thousand tasks are killed at once, they queue.
+#: Seconds within which Airflow must tell whether a user ended the task. It is long because one thread asks, and each
+#: task that was cleared needs a question of its own: when a thousand tasks are cleared at once, they queue.
 KILL_CHECK_TIMEOUT = 120.0
 
 
