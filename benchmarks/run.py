@@ -81,7 +81,7 @@ NOTES = {
     'there is one about every 90 s. "Ours" is all that the task does between its job\'s end and its own.',
     "packing": '"Again" is the second time, when the cluster has the package. Ray\'s client refuses more than 100 MiB, '
     "measured before compression.",
-    "secrets_of_jobs": "First and last are the first and the last tenth of the jobs, 50 of which are followed at a time. "
+    "secrets_of_jobs": "First and last are the first and the last tenth of the jobs; 50 are followed at a time. "
     "The jobs have ended; their message and their log tell the secret, which no line and no event may show. "
     "\"Registered\" is a trigger that hands each secret to Airflow's masker; a triggerer's supervisor gets each, too.",
     "hostile": "Each case runs three times, each time in a new process. The table has the largest memory and the "
