@@ -227,7 +227,9 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         except RayJobsError as e:
             self.log.debug("No traceback of the function: %s", e)
             return ""
-        return safe_text(masking.public_for(job)(traceback_of(record))) if record.outcome == "error" else ""
+        if record.outcome != "error":
+            return ""
+        return safe_text(masking.public_for(job, self.hook.cluster)(traceback_of(record)))
 
     def _result(self, context: Context, event: JobEvent) -> Any:
         from airflow_provider_rayjobs.tasks.earlier_tries import NewJobNeededError
@@ -295,7 +297,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
 
         record = (self._guard or self._new_guard(context)).run(read())
         if record.progress is not None:
-            public = masking.public_for(job)
+            public = masking.public_for(job, self.hook.cluster)
             self._push_progress(context, {**record.progress, "message": public(record.progress["message"])})
         return record
 

@@ -173,7 +173,7 @@ class RayJobHook(BaseHook):
         :raises RayClusterUnreachableError: if the cluster can't be reached, or contact is lost for longer than the
             connection's ``unreachable_timeout``.
         """
-        register_env_vars(_env_vars(runtime_env))
+        register_env_vars(_env_vars(runtime_env), passing=True)
         submission, is_ours = make_submission(
             self.cluster,
             entrypoint=entrypoint,

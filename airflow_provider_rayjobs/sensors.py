@@ -86,7 +86,13 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
     def _contact(self) -> Contact:
         from airflow_provider_rayjobs.client.contact import Contact
 
-        return Contact(self.hook.cluster.unreachable_timeout, self.log)
+        return Contact(self.hook.cluster.unreachable_timeout, self.log, self._public)
+
+    def _public(self, text: str) -> str:
+        """Remove secrets from an error, which may quote the job's message."""
+        from airflow_provider_rayjobs.compat import masking
+
+        return masking.public_for(self._condition.job if self._condition else None)(text)
 
     def execute(self, context: Context) -> Any:
         """Wait in this process, or, if ``deferrable``, poke once and defer to the triggerer."""
@@ -168,12 +174,9 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
             with transport.single_attempts(self._contact):
                 reached = transport.run(self._condition.look())
         except (RayJobError, RayRequestRefusedError, RayConnectionConfigError, RayKubernetesRefusedError) as e:
-            from airflow_provider_rayjobs.compat import masking
             from airflow_provider_rayjobs.text.safe_text import without_logins
 
-            job = self._condition.job if self._condition else None
-            public = masking.public_for(job)  # the error may quote the job's message, with secrets in it
-            raise AirflowFailException(without_logins(public(str(e)))) from None
+            raise AirflowFailException(without_logins(self._public(str(e)))) from None
         except RayJobsError as e:
             if detail := self._contact.failed(e):
                 address = self.hook.get_address()

@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -45,8 +46,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RayClusterStartTrigger", "RayConditionTrigger", "RayJobTrigger"]
 
-#: Seconds within which Airflow must tell whether a user ended the task. It is long because one thread makes all these
-#: requests: when a thousand tasks are killed at once, they queue.
+#: Seconds within which Airflow must tell whether a user ended the task. It is long because one thread asks, and each
+#: task that was cleared needs a question of its own: when a thousand tasks are cleared at once, they queue.
 KILL_CHECK_TIMEOUT = 120.0
 
 
@@ -61,6 +62,7 @@ class _StopsItsJob(BaseTrigger):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # of Airflow
         self._cluster: ClusterConnection | None = None
+        self._public: Callable[[str], str] = masking.public
         self._ended = False
         self._stopping: asyncio.Task[None] | None = None
 
@@ -124,7 +126,7 @@ class _StopsItsJob(BaseTrigger):
                 job = await poller.transport.run(verbs.stop_and_wait(submission_id, patience=LIMIT_STOP_TIMEOUT))
             self.log.info("Ray job %s is %s", submission_id, job.status if job else "not found on the cluster")
         except Exception as e:  # noqa: BLE001 - the trigger is cancelled: nothing would handle the exception
-            self.log.error("Ray job %s could not be stopped: %s", submission_id, e)
+            self.log.error("Ray job %s could not be stopped: %s", submission_id, self._public(str(e)))
 
     async def _end_cluster(self, ref: ClusterRef) -> None:
         try:
@@ -226,7 +228,8 @@ class RayJobTrigger(_StopsItsJob):
             outcome = Outcome.LOST if isinstance(e, RayClusterStartError) else Outcome.UNREACHABLE
             return JobEvent(self._own_job, str(self.ref), outcome, str(e), may_run=False)
         async with poller_of(self._cluster) as poller:
-            watcher = JobWatcher(poller, self.watch, self.log, masking.public_for)
+            watcher = JobWatcher(poller, self.watch, self.log, partial(masking.public_for, cluster=poller.cluster))
+            self._public = watcher.public
             return await follow(watcher, self._own_job, self.ref, self.log)
 
 
@@ -413,7 +416,7 @@ class RayConditionTrigger(_StopsItsJob):
                 await asyncio.sleep(min(self._delay(), left))
             reached = await poller.transport.run(condition.look())
             if not reached and explain.is_due():
-                public = masking.public_for(condition.job)
+                public = masking.public_for(condition.job, poller.cluster)
                 if reason := await poller.why_pending(condition.current_id, public):
                     self.log.info("PENDING: %s", reason)
             return reached
@@ -432,11 +435,12 @@ class RayConditionTrigger(_StopsItsJob):
         :param check: waits until the next check is due, but at most for the given seconds, and then checks. Returns
             None if there is no news.
         """
-        contact = Contact(cluster.unreachable_timeout, self.log)
+        # An error may quote the job's message, with secrets in it. The job is not known yet.
+        self._public = lambda text: masking.public_for(condition.job, cluster)(text)  # noqa: PLW0108
+        contact = Contact(cluster.unreachable_timeout, self.log, self._public)
 
         def event(outcome: Outcome, detail: str = "") -> JobEvent:
-            public = masking.public_for(condition.job)  # an error may quote the job's message, with secrets in it
-            return JobEvent(condition.current_id, cluster.address, outcome, without_logins(public(detail)))
+            return JobEvent(condition.current_id, cluster.address, outcome, without_logins(self._public(detail)))
 
         left = None
         while True:

@@ -22,9 +22,19 @@ import environment
 #: Environment variables of the caller that are kept, beside those that every program gets.
 KEPT = ("BENCH_LOCK", "RAYJOBS_RAY_BIN")
 
-SCRIPTS = ("imports", "submission", "log_stream", "deferred", "real_head", "diagnosis", "packing", "hostile")
+SCRIPTS = (
+    "imports",
+    "submission",
+    "log_stream",
+    "deferred",
+    "real_head",
+    "diagnosis",
+    "packing",
+    "hostile",
+    "secrets_of_jobs",
+)
 #: These use servers of the test suite, so they run in its environment.
-IN_THE_TESTS_ENVIRONMENT = {"real_head", "diagnosis", "packing", "hostile"}
+IN_THE_TESTS_ENVIRONMENT = {"real_head", "diagnosis", "packing", "hostile", "secrets_of_jobs"}
 DOCS = common.ROOT / "docs"
 
 INTRODUCTION = """# Benchmarks
@@ -48,6 +58,8 @@ loop's lag; see the load averages. So compare rows of one page, not pages.
 - `packing`: packing and uploading a `working_dir`; compared with Ray's own client.
 - `hostile`: following a job of a cluster with hostile answers and a job of a good cluster in the same event loop;
   compared with two good clusters.
+- `secrets_of_jobs`: 10,000 jobs in one process, each with a secret of its own: CPU time, delay and memory at the start
+  and at the end; compared with a secret that all jobs have in common.
 
 Where hundreds of jobs are needed, a scripted Ray head (`benchmarks/head.py`) replaces a real one. Each request takes it
 as long as was measured on a head of Ray 2.60 on 2 cores (1.7 ms for `GET /api/jobs/{id}`, 0.32 ms for each job on
@@ -72,6 +84,9 @@ NOTES = {
     'there is one about every 90 s. "Ours" is all that the task does between its job\'s end and its own.',
     "packing": '"Again" is the second time, when the cluster has the package. Ray\'s client refuses more than 100 MiB, '
     "measured before compression.",
+    "secrets_of_jobs": "First and last are the first and the last tenth of the jobs; 50 are followed at a time. "
+    "The jobs have ended; their message and their log tell the secret, which no line and no event may show. "
+    "\"Registered\" is a trigger that hands each secret to Airflow's masker; a triggerer's supervisor gets each, too.",
     "hostile": "Each case runs three times, each time in a new process. The table has the largest memory and the "
     "shortest of the three longest pauses, because other load on the machine causes pauses, too. The good job must end "
     "as in the first row. Modules that the process has loaded are excluded from Python's garbage collection "

@@ -7,6 +7,7 @@ import math
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_rayjobs.cli.output import (
@@ -59,7 +60,7 @@ def print_log(cluster: ClusterConnection, job: JobDetails, submission_id: str, o
     from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
 
     async def read(write: Callable[[str], None]) -> None:
-        lines = LineWriter(write, public=public_for(job))
+        lines = LineWriter(write, public=public_for(job, cluster))
         transport = AiohttpTransport(cluster)
         try:
             await transport.run(read_log(submission_id, job.driver_node_id, lines.from_the_start))
@@ -82,7 +83,7 @@ def follow(hook: RayJobHook, args: Namespace, out: TextIO, submission_id: str, s
     async def work(write: Callable[[str], None]) -> JobEvent:
         async with Poller(AiohttpTransport(hook.cluster)) as poller:
             watched = Watch(submission_id, submitted_at)
-            return await JobWatcher(poller, watched, log, public_for, write).run()
+            return await JobWatcher(poller, watched, log, partial(public_for, cluster=hook.cluster), write).run()
 
     return _followed(out, work, args, submission_id, "logs --follow", shows_log=True)
 
@@ -105,7 +106,8 @@ def watch(hook: RayJobHook, args: Namespace, out: TextIO, job: JobDetails) -> in
 
 async def _watch(poller: Poller, submission_id: str, job: JobDetails, write: Callable[[str], None]) -> JobEvent:
     """Follow a job's status, and write nothing else."""
-    public, contact = public_for(job), Contact(poller.cluster.unreachable_timeout, log)
+    public = public_for(job, poller.cluster)
+    contact = Contact(poller.cluster.unreachable_timeout, log, public)
     submitted_at = (job.start_time or 0) / 1000 or time.time()
     pauses, written = explain_pauses(), ("", "")
 

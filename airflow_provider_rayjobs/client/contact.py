@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Contact:
@@ -13,11 +16,13 @@ class Contact:
 
     :param budget: seconds without contact after which to give up.
     :param log: logger for the loss and the return of contact; each is logged once.
+    :param public: removes secrets from the text of an error, which may quote a job's text.
     """
 
-    def __init__(self, budget: float, log: Any) -> None:
+    def __init__(self, budget: float, log: Any, public: Callable[[str], str] = str) -> None:
         self._budget = budget
         self._log = log
+        self._public = public
         self._lost_at: float | None = None
         self._error: Exception | None = None
         self._was_slow = False
@@ -53,7 +58,8 @@ class Contact:
         """
         if self._lost_at is None:
             self._lost_at = time.monotonic() if since is None else since
-            self._log.warning("No contact with the cluster; retrying for up to %.0f s: %s", self._budget, error)
+            text = self._public(str(error))
+            self._log.warning("No contact with the cluster; retrying for up to %.0f s: %s", self._budget, text)
         self._error = error
         return self.given_up()
 
@@ -63,5 +69,5 @@ class Contact:
             return None
         return (
             f"the cluster was unreachable for {time.monotonic() - self._lost_at:.0f} s (the connection's "
-            f"unreachable_timeout is {self._budget:.0f} s). Last error: {self._error}"
+            f"unreachable_timeout is {self._budget:.0f} s). Last error: {self._public(str(self._error))}"
         )

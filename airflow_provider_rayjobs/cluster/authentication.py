@@ -36,6 +36,9 @@ _TOKEN_FILE_LIMIT = 64 * 1024
 #: Seconds to use a token of a ``token_callable``, so that a thousand jobs don't call a token service a thousand times.
 TOKEN_KEPT = 30.0
 
+#: Number of tokens of one source that are masked: the current one and those before it.
+RECENT_TOKENS = 20
+
 
 class Credentials(Enum):
     """The kind of credentials that a request carries."""
@@ -61,7 +64,8 @@ class RotatingToken:
         self._asked_at = float("-inf")
         self._refused = 0  # number of refused tokens
         self._lock = threading.RLock()  # reentrant: a signal handler may interrupt the thread that holds it
-        self.last = ""
+        #: The newest tokens, the current one last. A job may have printed the one of its start.
+        self.recent: tuple[str, ...] = ()
         #: Called with each new token before it is used, to mask it.
         self.register: Callable[[str], object] = lambda _token: None
 
@@ -70,6 +74,11 @@ class RotatingToken:
 
     def __hash__(self) -> int:
         return hash(self._source)
+
+    @property
+    def last(self) -> str:
+        """The token that was fetched last; empty if none was."""
+        return self.recent[-1] if self.recent else ""
 
     def current(self) -> str:
         """
@@ -98,7 +107,7 @@ class RotatingToken:
             raise ValueError(f"the token {problem}")
         if token != self.last:
             self.register(token)
-            self.last = token
+            self.recent = (*(known for known in self.recent if known != token), token)[-RECENT_TOKENS:]
         if refused == self._refused:
             self._asked_at = now
         return token

@@ -131,15 +131,19 @@ class ClusterConnection:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Texts that messages must not show: the values of all headers and cookies, and the last token."""
-        values = [*self.headers.values(), *self.cookies.values(), *(token.last for token in self.rotating)]
+        """Texts that messages must not show: the values of all headers and cookies, and the newest tokens."""
+        values = [*self.headers.values(), *self.cookies.values(), *self._tokens]
         return tuple(value for value in (*values, *auth.without_scheme(values)) if value)
 
     @property
     def masked(self) -> tuple[str, ...]:
-        """Texts that are masked in all of Airflow's texts: cookies, headers with a sensitive name, the last token."""
-        last = (token.last for token in self.rotating)
-        return (*auth.secret_values(self.headers, self.cookies), *filter(None, last))
+        """Texts that are masked in all of a job's texts: cookies, headers with a sensitive name, the newest tokens."""
+        return (*auth.secret_values(self.headers, self.cookies), *self._tokens)
+
+    @property
+    def _tokens(self) -> tuple[str, ...]:
+        """The newest tokens of those that rotate."""
+        return tuple(known for token in self.rotating for known in token.recent)
 
 
 def read_connection(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import redact
@@ -35,61 +35,101 @@ _PLACEHOLDER = "not a secret"
 #: Airflow 3.0 masks no shorter secrets, and warns about each, even in the output of a command.
 SHORTEST_MASKED = 5 if ONLY_3_0 else 1
 
+#: Most values that come and go which one process registers: tokens that rotate, tokens of clusters that are made for
+#: one task, secrets of jobs that a hook submits. Airflow's masker never forgets a value. Each new one makes it slower,
+#: in the triggerer also in the supervisor: with a thousand values, the next takes 50 ms. The text of a cluster's jobs
+#: is masked without it, see :func:`public_for`.
+MOST_PASSING = 100
+
+
+class _Passing:
+    """The values that come and go, and were registered by this process."""
+
+    number = 0
+
 
 def mask_extra(connection: AirflowConnection) -> None:
     """Have Airflow mask what it considers sensitive in a connection's extra, except where tokens come from."""
     with contextlib.suppress(ValueError):
         extra = read_json(connection.extra or "{}")  # Airflow masks no numbers
         if isinstance(extra, dict):
-            _mask_sensitive({key: value for key, value in extra.items() if key not in ("token_file", "token_callable")})
+            fixed = {key: value for key, value in extra.items() if key not in ("token_file", "token_callable")}
+            _mask(_sensitive(fixed))
 
 
-def register_cluster(cluster: ClusterConnection) -> None:
-    """Have Airflow mask the connection's secrets wherever it shows text, also tokens that are fetched later."""
-    for secret in cluster.masked:
-        _mask(secret)
-    _mask_sensitive(cluster.metadata)
-    _mask_sensitive(cluster.headers)
+def register_cluster(cluster: ClusterConnection, *, passing: bool = False) -> None:
+    """
+    Have Airflow mask the connection's secrets wherever it shows text, also tokens that are fetched later.
+
+    :param passing: whether the cluster is one of many that come and go, each with a token of its own.
+    """
+    rotating = {known for token in cluster.rotating for known in token.recent}
+    fixed = [secret for secret in cluster.masked if secret not in rotating]
+    register = _mask_passing if passing else _mask
+    register([*fixed, *_sensitive(cluster.metadata), *_sensitive(cluster.headers)])
+    _mask_passing(rotating)
     for token in cluster.rotating:
-        token.register = _mask
+        token.register = lambda text: _mask_passing([text])
 
 
-def register_env_vars(env_vars: object, listed: Iterable[str] = ()) -> None:
+def register_env_vars(env_vars: object, listed: Iterable[str] = (), *, passing: bool = False) -> None:
     """
     Have Airflow mask environment variables of a job wherever it shows text.
 
     :param env_vars: the variables; those with names that Airflow considers sensitive are masked.
     :param listed: names of other variables to mask.
+    :param passing: whether this process may submit many jobs, each with secrets of its own.
     """
     if not isinstance(env_vars, Mapping):
         return
     texts: dict[Any, Any] = {
         name: value for name, value in env_vars.items() if isinstance(value, str) and len(value) >= SHORTEST_MASKED
     }
-    secret: list[Any] = [texts[name] for name in listed if name in texts]
-    _mask_sensitive(texts)
-    if secret:
-        _mask(secret)
+    register = _mask_passing if passing else _mask
+    register([*(texts[name] for name in listed if name in texts), *_sensitive(texts)])
 
 
-def _mask_sensitive(values: Mapping[str, Any]) -> None:
+def _sensitive(values: Mapping[str, Any]) -> Iterator[str]:
     """
-    Have Airflow mask values whose names it considers sensitive, at any level.
+    Yield the texts under names that Airflow considers sensitive, at any level.
 
     Its masker would select these by itself, but from 3.1 on it also warns about short values with other names.
     """
     sensitive = set(sensitive_names(values))
     for name, value in values.items():
         if isinstance(value, Mapping):
-            _mask_sensitive(value)
+            yield from _sensitive(value)
         elif name in sensitive:
-            _mask(value)
+            yield from _texts(value)
 
 
-def _mask(secret: Any) -> None:
-    """Have Airflow mask a secret, unless this triggerer is shutting down."""
-    if not triggerer_ends():
-        mask_secret(secret)
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _sensitive(value)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+
+
+def _mask(secrets: Iterable[str]) -> int:
+    """
+    Have Airflow mask secrets, unless this triggerer is shutting down; return the number of those that are new.
+
+    The masker is asked what it knows. From Airflow 3.0 on, each registration is a request to the supervisor.
+    """
+    new: list[Any] = [secret for secret in dict.fromkeys(secrets) if redact(secret) != "***"]
+    if not new or triggerer_ends():
+        return 0
+    mask_secret(new)
+    return len(new)
+
+
+def _mask_passing(secrets: Iterable[str]) -> None:
+    """Have Airflow mask secrets that come and go, as long as this process has registered few of them."""
+    if _Passing.number < MOST_PASSING:
+        _Passing.number += _mask(secrets)
 
 
 def public(text: str) -> str:
@@ -102,16 +142,25 @@ def public(text: str) -> str:
     return str(redact(text))
 
 
-def public_for(job: JobDetails | None) -> Callable[[str], str]:
+def public_for(job: JobDetails | None, cluster: ClusterConnection | None = None) -> Callable[[str], str]:
     """
-    Return a function that removes secrets from a job's text: the job's own, and those that this process knows.
+    Return a function that removes secrets from a job's text: the job's, its cluster's, and those that Airflow masks.
 
     :param job: the job; None if nothing is known about it.
+    :param cluster: its cluster, whose tokens may change meanwhile.
     """
-    if job is None:
-        return public
-    secrets = JobSecrets(_secret_values(job), job.runtime_env)
-    return lambda text: public(secrets.public(text))
+    of_job = JobSecrets() if job is None else JobSecrets(_secret_values(job), job.runtime_env)
+    known: tuple[str, ...] = ()
+    of_cluster = JobSecrets()
+
+    def shown(text: str) -> str:
+        nonlocal known, of_cluster
+        if cluster is not None and cluster.masked != known:
+            known = cluster.masked
+            of_cluster = JobSecrets(known)
+        return public(of_cluster.public(of_job.public(text)))
+
+    return shown
 
 
 def _secret_values(job: JobDetails) -> list[str]:

@@ -365,7 +365,8 @@ class Poller:
         try:
             number = await self.transport.run(read_list(lambda: take, repeatable=False))
         except RayJobsError as e:
-            log.info("The list of jobs could not be read; polling them one by one: %s", e)
+            # Not the error's text: it may quote any job.
+            log.info("The list of jobs could not be read (%s); polling them one by one", type(e).__name__)
             self._no_list_before = time.monotonic() + LIST_PAUSE
             return
         self.load.listed(number)

@@ -133,21 +133,21 @@ class JobWatcher:
         self._ended_at: float | None = None  # Unix seconds
         self._passed: str | None = None  # the limit for which the job was asked to stop
         self._stop_again = 0.0  # Unix seconds at which to try again, after a stop without contact
-        self._contact = Contact(poller.cluster.unreachable_timeout, log)
+        self._contact = Contact(poller.cluster.unreachable_timeout, log, self.public)
         self._began = time.time()
         self._job: JobDetails | None = None  # as it was last seen
         self._node_id: str | None = None  # of the node that has the job's files
         self._public_for = public_for
         self._public = public_for(None)
         show = write or log.info
-        self._progress = ProgressLines(lambda line: show(safe_text(self._public(line))))
+        self._progress = ProgressLines(lambda line: show(safe_text(self.public(line))))
         self._logs = LogFollower(
             self._transport,
             watch.submission_id,
             show,
-            log.warning,
+            lambda text: log.warning("%s", self.public(text)),
             take=self._progress.take,
-            public=lambda text: self._public(text),  # noqa: PLW0108 - it is replaced once the job is known
+            public=self.public,
             slots=poller.stream_slots,
         )
         self._prepared = asyncio.Event()
@@ -183,11 +183,11 @@ class JobWatcher:
                     self._log.info("%s; reading the rest of the job's log", self._status)
                 (problem,) = await asyncio.gather(streaming, return_exceptions=True)
                 if isinstance(problem, Exception):
-                    self._log.warning("Following the job's log failed: %r", problem)
+                    self._log.warning("Following the job's log failed: %s", self.public(repr(problem)))
             self._progress.flush()
             if self._ended_at is not None and self._status is not None:
                 self._log.info(_end_line(str(self._status), self._seconds(), self._spent))
-            event = self._masked(event)
+            event = self.masked(event)
             if diagnosing is not None:
                 # Airflow writes events into logs and its database, so they hold only the lines that somebody will read.
                 tail, shown = await self._tail(), self._logs.complete
@@ -199,7 +199,11 @@ class JobWatcher:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _masked(self, event: JobEvent) -> JobEvent:
+    def public(self, text: str) -> str:
+        """Return a text without secrets: those of the job, once its details are known."""
+        return self._public(text)
+
+    def masked(self, event: JobEvent) -> JobEvent:
         """Return an event without secrets: Airflow keeps it in its database, and a job's texts may hold some."""
         report = self._progress.last
 
@@ -283,7 +287,7 @@ class JobWatcher:
                 await self._transport.run(last)
         except (RayJobsError, TimeoutError) as e:
             problem = str(e) or f"no answer within {TAIL_PATIENCE:.0f} s"
-            self._log.info("The last lines of the job's log can't be read: %s", problem)
+            self._log.info("The last lines of the job's log can't be read: %s", self.public(problem))
             return ()
         lines.flush()
         return lines.tail()

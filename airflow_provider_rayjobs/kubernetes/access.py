@@ -14,6 +14,7 @@ from airflow_provider_rayjobs.exceptions import RayClusterStartError, RayKuberne
 from airflow_provider_rayjobs.kubernetes.calls import SECRETS, Sleep, get, part, text_at
 from airflow_provider_rayjobs.kubernetes.cluster import HISTORY_PLACEHOLDERS, PROXY, SERVICE, head_url
 from airflow_provider_rayjobs.kubernetes.lease import read
+from airflow_provider_rayjobs.text.ray_messages import LOGS_FOLLOW
 
 if TYPE_CHECKING:
     from airflow_provider_rayjobs.kubernetes.calls import Flow
@@ -63,10 +64,12 @@ def find_head(ref: ClusterRef) -> Flow[Head]:
         raise RayClusterStartError(
             f"{ref} is gone, with its cluster: it was deleted, or the time for which it was made is over"
         )
+    # KubeRay repeats Ray's message, which quotes the job's log. Here nobody knows what is secret in that.
+    reason = lease.end_reason.partition(LOGS_FOLLOW)[0]
     if not lease.ray_cluster:
-        raise RayClusterStartError(f"{ref} has no cluster (state {lease.state or 'New'!r}): {lease.end_reason}")
+        raise RayClusterStartError(f"{ref} has no cluster (state {lease.state or 'New'!r}): {reason}")
     if lease.is_deleting or not (lease.is_live or lease.job_id):  # after its job's end the head stays for a while
-        raise RayClusterStartError(f"{ref} and its cluster have ended: {lease.end_reason or 'it was deleted'}")
+        raise RayClusterStartError(f"{ref} and its cluster have ended: {reason or 'it was deleted'}")
     service = text_at(lease.body, "status", "rayClusterStatus", "head", "serviceName")
     token = ""
     options = part(lease.body, "spec", "rayClusterSpec", "authOptions")

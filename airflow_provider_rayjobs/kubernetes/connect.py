@@ -27,7 +27,7 @@ def connect(ref: ClusterRef, log: Any, **options: Any) -> ClusterConnection:
     api = KubeApi(ref.kubernetes_conn_id, log, **options)
     head = api.run(find_head(ref))
     cluster = connection_to(ref, head, api.configuration() if ref.access == PROXY else None)
-    register_cluster(cluster)
+    register_cluster(cluster, passing=True)
     return cluster
 
 
@@ -39,7 +39,7 @@ async def async_connect(ref: ClusterRef, log: Any) -> ClusterConnection:
     if ref.access == PROXY:  # the other client's configuration may lack what the connection says of TLS
         configuration = await in_airflows_thread(lambda: KubeApi(ref.kubernetes_conn_id, log).configuration())
     cluster = connection_to(ref, head, configuration)
-    await in_airflows_thread(register_cluster, cluster)
+    await in_airflows_thread(lambda: register_cluster(cluster, passing=True))
     return cluster
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
@@ -757,7 +757,8 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
 
         async def followed() -> JobEvent:
             async with Poller(AiohttpTransport(self.hook.cluster)) as poller:
-                watcher = JobWatcher(poller, watch, self.log, masking.public_for)
+                public_for = partial(masking.public_for, cluster=poller.cluster)
+                watcher = JobWatcher(poller, watch, self.log, public_for)
                 return await follow(watcher, watch.submission_id, self.hook.cluster_ref, self.log)
 
         guard = self._guard or self._new_guard(context)

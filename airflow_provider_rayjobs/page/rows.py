@@ -204,7 +204,7 @@ def _row(job: JobDetails, cluster: ClusterConnection, deployment: str, session: 
     dag_id, run_id, task_id = (metadata.get(key, "") for key in (keys.DAG_ID, keys.RUN_ID, keys.TASK_ID))
     digits = metadata.get(keys.MAP_INDEX, "")
     map_index = int(digits) if digits.isdecimal() and len(digits) < 10 else -1
-    public = public_for(job)
+    public = public_for(job, cluster)
     row: dict[str, Any] = {
         "submission_id": job.submission_id,
         "status": str(job.status),

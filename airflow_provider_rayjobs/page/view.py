@@ -180,7 +180,7 @@ def shown(view: JobView, cluster: ClusterConnection, *, with_log: bool = True) -
 
     :param with_log: whether to show the log, and what quotes it: Ray's message, the errors of tasks and the progress.
     """
-    job, hide = view.job, public_for(view.job)
+    job, hide = view.job, public_for(view.job, cluster)
     pending = job.status is JobStatus.PENDING
     found: dict[str, Any] = {
         "submission_id": job.submission_id,

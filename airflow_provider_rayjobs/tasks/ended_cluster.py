@@ -57,4 +57,5 @@ async def _ended(watcher: JobWatcher, submission_id: str, ref: ClusterRef, log: 
         if lease is None or not lease.is_live or lease.has_lost_job:
             why = "it was deleted" if lease is None or lease.is_deleting else lease.end_reason
             detail = f"is lost: {ref} and its cluster have ended ({why})"
-            return JobEvent(submission_id, str(ref), Outcome.LOST, detail, may_run=False)
+            # KubeRay's words are Ray's message, which quotes the job's log.
+            return watcher.masked(JobEvent(submission_id, str(ref), Outcome.LOST, detail, may_run=False))

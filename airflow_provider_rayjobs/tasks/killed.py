@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from enum import Enum, auto
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import XCom
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
@@ -18,6 +18,10 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow_provider_rayjobs.client.threads import in_airflows_thread
 from airflow_provider_rayjobs.compat import versions
 from airflow_provider_rayjobs.tasks import context as task_context
+from airflow_provider_rayjobs.tasks.shared_questions import SharedQuestions, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Maximum seconds to wait for Airflow's answer on a worker. Airflow 3 sends SIGKILL 5 s after SIGTERM, and the job must
 #: be stopped before that.
@@ -38,6 +42,9 @@ _CLEARED = "restarting"
 #: The state of a task that will run again because its scheduler died and no executor knew the task. (A clear also sets
 #: it, but only for a task that is not running.)
 _RESET = None
+
+#: Stands for a task instance that an answer does not have; None is a state.
+_MISSING = object()
 
 
 class Reason(Enum):
@@ -152,21 +159,21 @@ async def was_killed(task_instance: Any, submission_id: str) -> bool:
     """
     if versions.triggerer_ends():
         return False
-    check = _was_killed_3 if AIRFLOW_V_3_0_PLUS else _was_killed_2
-    return await in_airflows_thread(check, task_instance, submission_id)
-
-
-def _was_killed_3(ti: Any, submission_id: str) -> bool:
-    if _state_3(ti) not in _ALIVE:
+    ti = task_instance
+    if not AIRFLOW_V_3_0_PLUS:
+        now = await _now(_ROWS_2, _row_2, ti)
+        return now is None or now.state not in _ALIVE or bool(now.max_tries != ti.max_tries)  # which a clear changes
+    if await _now(_STATES_3, _state_3, ti) not in _ALIVE:
         return True
     # The task waits to run, runs, or is deferred again. After a clear, it stops this job and follows a new one. A retry
     # or another triggerer follows this job.
-    return _follows_another_job(ti, submission_id)
+    return await in_airflows_thread(_follows_another_job, ti, submission_id)
 
 
-def _was_killed_2(ti: Any, _submission_id: str) -> bool:
-    now = _row_2(ti)
-    return now is None or now.state not in _ALIVE or bool(now.max_tries != ti.max_tries)  # which a clear changes
+async def _now(shared: SharedQuestions, alone: Callable[[Any], Any], ti: Any) -> Any:
+    """Return what Airflow says of a task instance; one that is missing in an answer about many is asked for alone."""
+    found = await shared.about((ti.dag_id, ti.run_id), (ti.task_id, _map_index(ti)), absent=_MISSING)
+    return await in_airflows_thread(alone, ti) if found is _MISSING else found
 
 
 def _follows_another_job(ti: Any, submission_id: str) -> bool:
@@ -187,16 +194,22 @@ def _map_index(ti: Any) -> int:
 
 def _state_3(ti: Any) -> str | None:
     """Return the state of the task instance, in any try; ``absent`` if it no longer exists."""
+    map_index = _map_index(ti)
+    states = _states_3(ti.dag_id, ti.run_id, [ti.task_id], map_index)
+    return states.get(name_of(ti.task_id, map_index), "absent")
+
+
+def _states_3(dag_id: str, run_id: str, task_ids: list[str], map_index: int | None) -> dict[str, str | None]:
+    """Return the states of task instances (``GET /execution/task-instances/states``)."""
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
-    map_index = _map_index(ti)
     states = RuntimeTaskInstance.get_task_states(
-        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=map_index
+        dag_id=dag_id, task_ids=task_ids, run_ids=[run_id], map_index=map_index
     )
-    # The key of a mapped task instance has its index.
-    name = ti.task_id if map_index < 0 else f"{ti.task_id}_{map_index}"
-    state = (states.get(ti.run_id) or {}).get(name, "absent")
-    return None if state is None else str(getattr(state, "value", state))
+    return {
+        name: None if state is None else str(getattr(state, "value", state))
+        for name, state in (states.get(run_id) or {}).items()
+    }
 
 
 def _is_current_try_3(ti: Any) -> bool:
@@ -220,14 +233,24 @@ def _is_current_try_3(ti: Any) -> bool:
 
 
 def _row_2(ti: Any) -> Any:
+    map_index = _map_index(ti)
+    rows = _rows_2(ti.dag_id, ti.run_id, [ti.task_id], map_index)
+    return rows.get(name_of(ti.task_id, map_index))
+
+
+def _rows_2(dag_id: str, run_id: str, task_ids: list[str], map_index: int | None) -> dict[str, Any]:
     from airflow.models.taskinstance import TaskInstance
     from airflow.utils.session import create_session
 
     table: Any = TaskInstance
     columns = (table.state, table.try_number, table.max_tries, table.hostname, table.pid)
     with create_session() as session:
-        return (
-            session.query(*columns)
-            .filter_by(dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=ti.map_index)
-            .one_or_none()
-        )
+        query = session.query(table.task_id, table.map_index, *columns).filter_by(dag_id=dag_id, run_id=run_id)
+        query = query.filter(table.task_id.in_(task_ids))
+        if map_index is not None:
+            query = query.filter_by(map_index=map_index)
+        return {name_of(row.task_id, row.map_index): row for row in query}
+
+
+_STATES_3 = SharedQuestions(_states_3)
+_ROWS_2 = SharedQuestions(_rows_2)

@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, quote_plus, unquote
 
 from airflow_provider_rayjobs.text.safe_text import login_in
 
@@ -92,7 +92,7 @@ class HiddenValues(dict[str, Any]):
 
 
 def _forms(value: str) -> Iterable[str]:
-    """Yield the forms in which a secret may occur: whole, line by line, and escaped as in JSON and Python."""
+    """Yield the forms in which a secret may occur: whole, line by line, and escaped as in JSON, Python and URLs."""
     lines = value.split("\n", MOST_TEXTS + 1)
     yield from (text for line in lines if len(text := line.strip()) >= SHORTEST_LINE)
     if len(value) >= SHORTEST:
@@ -100,6 +100,8 @@ def _forms(value: str) -> Iterable[str]:
         yield json.dumps(value)[1:-1]
         yield json.dumps(value, ensure_ascii=False)[1:-1]
         yield repr(value)[1:-1]
+        raw = value.encode(errors="replace")
+        yield from (quote(raw), quote(raw, safe=""), quote_plus(raw))
 
 
 def _credentials(value: Any, *, variables: bool = False) -> Iterable[str]:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 from airflow.providers.common.compat.sdk import redact
@@ -18,6 +19,7 @@ from airflow_provider_rayjobs import triggers
 from airflow_provider_rayjobs.following.conditions import ClusterRunsJobs, JobReaches
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
 from airflow_provider_rayjobs.triggers import RayClusterStartTrigger, RayConditionTrigger, RayJobTrigger
+from tests.support.answers import Answer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -334,6 +336,38 @@ def test_a_condition_that_a_failed_job_ends_shows_no_secret(conn_id: str, script
         deadline=9e9,
     )
     assert "it said ***" in event_of(trigger)["detail"]
+
+
+def test_no_error_of_the_cluster_shows_a_secret_of_the_job(
+    conn_id: str, scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster may quote the job in any answer, and the trigger tells it in its log and in its event."""
+    secret = "sec-3b/9d0c"
+    job = scripted_ray.add_job("j3", runtime_env={"env_vars": {"API_TOKEN": secret}})
+    quoting = Answer(500, f"no answer for {secret} and {quote(secret, safe='')}".encode())
+    trigger = RayJobTrigger(
+        ray_conn_id=conn_id, submission_id="j3", submitted_at=time.time(), deadlines={"job_timeout": time.time() + 3}
+    )
+    shown: list[str] = []
+    for level in ("info", "warning", "error"):
+        monkeypatch.setattr(trigger.log, level, lambda text, *args: shown.append(text % args))
+
+    async def followed() -> Any:
+        events = asyncio.ensure_future(anext(aiter(trigger.run())))
+        await asyncio.sleep(2)
+        scripted_ray.script("GET", "/api/jobs/j3", quoting, forever=True)
+        scripted_ray.script("POST", "/api/jobs/j3/stop", quoting, forever=True)
+        await asyncio.sleep(4)
+        await trigger._stop_job("j3")
+        scripted_ray.clear()
+        return (await events).payload
+
+    event = asyncio.run(followed())
+    text = json.dumps([event, shown])
+    assert job.ended
+    assert "no answer for ***" in text
+    assert "3b/9d0c" not in text
+    assert "3b%2F9d0c" not in text
 
 
 def test_the_secrets_of_many_jobs_leave_airflows_masker_as_it_is(conn_id: str, scripted_ray: ScriptedRay) -> None:

@@ -8,6 +8,7 @@ import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from airflow.providers.common.compat.sdk import redact
 
 from airflow_provider_rayjobs.compat import connections, masking
@@ -16,7 +17,7 @@ from airflow_provider_rayjobs.text.job_secrets import WITHHELD
 from tests.support.connections import read
 
 if TYPE_CHECKING:
-    import pytest
+    from pathlib import Path
 
 LISTED = "airflow_secret_env_vars"
 
@@ -39,7 +40,7 @@ def test_airflow_is_asked_to_mask_what_is_sensitive_in_a_connection_and_no_more(
 ) -> None:
     """Airflow 3.1 and newer warn of each short value that they are asked to mask, under whatever name."""
     masked: list[Any] = []
-    monkeypatch.setattr(masking, "mask_secret", masked.append)
+    monkeypatch.setattr(masking, "mask_secret", masked.extend)
     extra = {
         "unreachable_timeout": 30,
         "max_upload_size": 5,
@@ -88,3 +89,66 @@ def test_secrets_are_masked_and_harmless_headers_are_not() -> None:
         assert redact(f"x {secret} y") == "x *** y"
     harmless = "Accept: text/plain from analytics, abc"
     assert redact(harmless) == harmless
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is registered with Airflow in a process that has registered nothing yet."""
+    values: list[str] = []
+    real = masking.mask_secret
+
+    def mask_secret(secrets: Any) -> None:
+        values.extend(secrets)
+        real(secrets)
+
+    monkeypatch.setattr(masking, "mask_secret", mask_secret)
+    monkeypatch.setattr(masking._Passing, "number", 0)
+    return values
+
+
+def test_a_value_is_registered_once_however_often_the_connection_is_read(registered: list[str]) -> None:
+    for _ in range(3):
+        masking.register_cluster(read({"token": "once-4d7e10", "headers": {"X-Api-Key": "key-4d7e10"}}, host="head"))
+    assert sorted(registered) == ["Bearer once-4d7e10", "key-4d7e10", "once-4d7e10"]
+
+
+def test_a_value_that_holds_a_registered_one_is_registered_too(registered: list[str]) -> None:
+    masking.register_env_vars({"A_PASSWORD": "part-4d7e11"})
+    masking.register_env_vars({"A_PASSWORD": "part-4d7e11-and-more"})
+    assert registered == ["part-4d7e11", "part-4d7e11-and-more"]
+
+
+def test_airflows_masker_does_not_grow_with_the_clusters_of_single_tasks(registered: list[str]) -> None:
+    for number in range(2 * masking.MOST_PASSING):
+        masking.register_cluster(read({"token": f"own-4d7e12-{number}"}, host="head"), passing=True)
+    assert len(registered) <= masking.MOST_PASSING + 1
+
+
+def test_airflows_masker_does_not_grow_with_the_jobs_that_a_process_submits(registered: list[str]) -> None:
+    first = {f"TOKEN_{number}": f"first-4d7e13-{number}" for number in range(2 * masking.MOST_PASSING)}
+    masking.register_env_vars(first, passing=True)
+    assert len(registered) == len(first)  # those of one job all, or a task that submits one would show some
+    masking.register_env_vars({"TOKEN": "second-4d7e13"}, passing=True)
+    assert len(registered) == len(first)
+    masking.register_env_vars({"TOKEN": "second-4d7e13"})
+    assert registered[-1] == "second-4d7e13"
+
+
+def test_tokens_that_rotate_are_masked_in_the_text_of_the_cluster_and_registered_up_to_a_limit(
+    registered: list[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    file.touch()
+    cluster = read({"token_file": str(file)}, host="head")
+    masking.register_cluster(cluster)
+    job = JobDetails("SUBMISSION", JobStatus.RUNNING, runtime_env={"env_vars": {"TOKEN": "job-4d7e14"}})
+    public = masking.public_for(job, cluster)
+    for number in range(2 * masking.MOST_PASSING):
+        token = f"rot-4d7e14-{number:04}"
+        file.write_text(token)
+        assert cluster.token is not None
+        assert cluster.token.current() == token
+        assert public(f"{token} job-4d7e14") == "*** ***"
+        masking.register_cluster(cluster)
+    assert len(registered) == masking.MOST_PASSING
+    assert public(f"{token[:-1]}8 {token}") == "*** ***", "a job has printed the token of its start"

@@ -83,6 +83,9 @@ def test_a_cluster_that_is_gone_is_told() -> None:
 
     with pytest.raises(RayClusterStartError, match="have ended: PreRunningDeadlineExceeded"):
         objects(rayjob(jobDeploymentStatus="Failed", reason="PreRunningDeadlineExceeded")).run(find_head(ref()))
+    quoting = "Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):\nsec-9c"
+    with pytest.raises(RayClusterStartError, match=r"AppFailed: Job entrypoint command failed with exit code 1$"):
+        objects(rayjob(jobDeploymentStatus="Failed", reason="AppFailed", message=quoting)).run(find_head(ref()))
     with_job = rayjob(jobDeploymentStatus="Complete")
     with_job["spec"]["jobId"] = "job"
     assert objects(with_job).run(find_head(ref())).service == SERVICE

@@ -62,11 +62,11 @@ def test_both_ways_give_the_same_connection_with_its_secrets_masked(
     access: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     masked: list[Any] = []
-    monkeypatch.setattr(connect, "register_cluster", masked.append)
+    monkeypatch.setattr(connect, "register_cluster", lambda cluster, *, passing: masked.append((cluster, passing)))
     ref = ClusterRef("kube", "ray", "etl", "uid-1", access)
     first, second = connect.connect(ref, LOG), asyncio.run(connect.async_connect(ref, LOG))
     assert first == second
-    assert masked == [first, second]
+    assert masked == [(first, True), (second, True)]
     assert first.request_headers()["X-Ray-Authorization"] == "Bearer ray-token"
     assert first.request_headers()["Authorization"] == f"Bearer {'kube' if access == 'proxy' else 'ray'}-token"
 

@@ -78,7 +78,7 @@ def test_templates_are_rendered_in_a_copy() -> None:
 @pytest.mark.parametrize("as_text", [False, True])
 def test_secret_variables_of_the_pods_are_masked(monkeypatch: pytest.MonkeyPatch, as_text: bool) -> None:
     masked: list[Any] = []
-    monkeypatch.setattr(masking, "mask_secret", masked.append)
+    monkeypatch.setattr(masking, "mask_secret", masked.extend)
     names = {"DB_PASSWORD": "{{ params.ns }}-hunter2222", "LEVEL": "debugging"}
     env = [*({"name": name, "value": value} for name, value in names.items()), {"name": "API_TOKEN", "valueFrom": {}}]
     spec: Any = {"headGroupSpec": {"template": {"spec": {"containers": [{"env": env}]}}}}

@@ -452,7 +452,7 @@ def test_rows_are_masked_once_for_all_users(
     app: FastAPI, olga: TestClient, ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     masked = []
-    monkeypatch.setattr(rows, "public_for", lambda job: masked.append(job.submission_id) or str)
+    monkeypatch.setattr(rows, "public_for", lambda job, _cluster: masked.append(job.submission_id) or str)
     ray.add_job("job-1", metadata=origin())
     ray.add_job("job-2", metadata=origin(PRIVATE_DAG))
     assert [len(jobs_of(client)) for client in (olga, client_of(app, "paul"), olga)] == [2, 1, 2]

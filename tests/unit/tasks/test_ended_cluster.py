@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,10 @@ class Watcher:
             raise
         return SUCCEEDED
 
+    @staticmethod
+    def masked(event: JobEvent) -> JobEvent:
+        return replace(event, detail=event.detail.replace("sec-1b0e", "***"))
+
 
 @pytest.fixture
 def kube(monkeypatch: pytest.MonkeyPatch) -> Objects:
@@ -69,12 +74,12 @@ def test_a_cluster_that_has_ended_is_told_at_once(kube: Objects, gone: bool) -> 
     if gone:
         del kube.of[RAYJOBS, "etl"]
     else:
-        ended = {"jobDeploymentStatus": "Failed", "reason": "DeadlineExceeded"}
+        ended = {"jobDeploymentStatus": "Failed", "reason": "DeadlineExceeded", "message": "the log says sec-1b0e"}
         kube.of[RAYJOBS, "etl"]["status"] = ended
     watcher = Watcher(seconds=60)
     event = follow(watcher)
     assert (event.outcome, event.may_run) == (Outcome.LOST, False)
-    assert ("it was deleted" if gone else "DeadlineExceeded") in event.detail
+    assert ("it was deleted" if gone else "DeadlineExceeded: the log says ***") in event.detail
     assert watcher.cancelled
 
 

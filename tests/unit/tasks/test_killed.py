@@ -12,6 +12,7 @@ import pytest
 
 from airflow_provider_rayjobs.tasks import killed as killed_module
 from airflow_provider_rayjobs.tasks.killed import Reason, TaskProcess, was_killed
+from airflow_provider_rayjobs.tasks.shared_questions import SharedQuestions
 
 ALIVE = ["running", "deferred", "queued", "scheduled", "up_for_retry", None]  # None: its scheduler died
 OVER = ["failed", "success", "skipped", "removed", "absent"]
@@ -28,7 +29,12 @@ def airflow_3(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What an API server says."""
     says = SimpleNamespace(state="running", current=True, xcom="j1")
     monkeypatch.setattr(killed_module, "AIRFLOW_V_3_0_PLUS", True)
-    monkeypatch.setattr(killed_module, "_state_3", lambda _: says.state)
+
+    def states(_dag_id: str, _run_id: str, task_ids: list[str], _map_index: int | None) -> dict[str, str | None]:
+        return {} if says.state == "absent" else dict.fromkeys(task_ids, says.state)
+
+    monkeypatch.setattr(killed_module, "_states_3", states)
+    monkeypatch.setattr(killed_module, "_STATES_3", SharedQuestions(states))
     monkeypatch.setattr(killed_module, "_is_current_try_3", lambda _: says.current)
     monkeypatch.setattr(killed_module, "XCom", SimpleNamespace(get_one=lambda **_: says.xcom))
     monkeypatch.setattr(killed_module.versions, "triggerer_ends", lambda: False)
@@ -40,7 +46,12 @@ def airflow_2(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """What the database says."""
     row = SimpleNamespace(state="running", try_number=2, max_tries=3, hostname="here", pid=7)
     monkeypatch.setattr(killed_module, "AIRFLOW_V_3_0_PLUS", False)
-    monkeypatch.setattr(killed_module, "_row_2", lambda _: row if row.pid else None)
+
+    def rows(_dag_id: str, _run_id: str, task_ids: list[str], _map_index: int | None) -> dict[str, Any]:
+        return dict.fromkeys(task_ids, row) if row.pid else {}
+
+    monkeypatch.setattr(killed_module, "_rows_2", rows)
+    monkeypatch.setattr(killed_module, "_ROWS_2", SharedQuestions(rows))
     monkeypatch.setattr(killed_module, "XCom", SimpleNamespace(get_one=lambda **_: "j1"))
     monkeypatch.setattr(killed_module.versions, "triggerer_ends", lambda: False)
     return row
@@ -142,10 +153,43 @@ def test_a_trigger_s_job_is_stopped_on_a_certain_wish_only(airflow_3: SimpleName
         ("queued", "j1", False),
         ("failed", "j1", True),
         ("success", "j1", True),
+        ("absent", "j1", True),
         (None, "j1", True),
     ]:
         airflow_3.state, airflow_3.xcom = state, xcom
         assert asyncio.run(was_killed(instance(), "j1")) is killed, (state, xcom)
+
+
+def test_a_task_that_is_missing_in_an_answer_about_many_is_asked_for_alone(
+    airflow_3: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    airflow_3.state = "deferred"
+    monkeypatch.setattr(killed_module, "_STATES_3", SharedQuestions(lambda *_: {}))
+    assert not asyncio.run(was_killed(instance(), "j1"))
+
+
+def test_five_hundred_killed_tasks_take_one_question(
+    airflow_3: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def states(_dag_id: str, _run_id: str, task_ids: list[str], _map_index: int | None) -> dict[str, str]:
+        time.sleep(0.03)  # as long as Airflow takes
+        asked.append(task_ids)
+        return {f"t_{number}": "deferred" if number == 7 else "failed" for number in range(500)}
+
+    monkeypatch.setattr(killed_module, "_STATES_3", SharedQuestions(states))
+    tasks = [instance() for _ in range(500)]
+    for number, task in enumerate(tasks):
+        task.map_index = number
+
+    async def all_of_them() -> list[bool]:
+        return await asyncio.gather(*(was_killed(task, "j1") for task in tasks))
+
+    began = time.monotonic()
+    assert asyncio.run(all_of_them()) == [number != 7 for number in range(500)]
+    assert asked == [["t"]]
+    assert time.monotonic() - began < 5
 
 
 def test_a_trigger_of_airflow_2_as_well(airflow_2: SimpleNamespace) -> None:

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 import time
+from urllib.parse import quote, quote_plus
 
 import pytest
 
 from airflow_provider_rayjobs.text.job_secrets import MOST_CHARACTERS, MOST_TEXTS, WITHHELD, JobSecrets
 
-VALUE = 'pa"ss\\wörd-1'
+VALUE = 'pa"ss\\w/ örd-1'
 
 
 @pytest.mark.parametrize(
     "form",
-    [VALUE, json.dumps(VALUE), json.dumps(VALUE, ensure_ascii=False), repr(VALUE), f"x{VALUE}y"],
-    ids=["plain", "json", "json in utf-8", "repr", "within"],
+    [
+        VALUE,
+        json.dumps(VALUE),
+        json.dumps(VALUE, ensure_ascii=False),
+        repr(VALUE),
+        f"x{VALUE}y",
+        quote(VALUE),
+        quote(VALUE, safe=""),
+        quote_plus(VALUE),
+    ],
+    ids=["plain", "json", "json in utf-8", "repr", "within", "path of a URL", "login of a URL", "query of a URL"],
 )
 def test_a_value_is_masked_as_it_is_and_escaped(form: str) -> None:
     shown = JobSecrets([VALUE]).public(f"before {form} after")
