@@ -31,8 +31,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayKubernetesRefusedError,
     RayRequestRefusedError,
 )
-from airflow_provider_rayjobs.kubernetes.cluster import KubeRayCluster
-from airflow_provider_rayjobs.kubernetes.given import check_one_cluster, known_cluster
+from airflow_provider_rayjobs.kubernetes.given import check_one_cluster, is_to_be_made, known_cluster
 from airflow_provider_rayjobs.tasks.rendering import RendersTexts
 
 if TYPE_CHECKING:
@@ -51,6 +50,10 @@ __all__ = ["RayClusterSensor", "RayJobSensor"]
 RESOURCE_FIELDS = ("entrypoint_num_cpus", "entrypoint_num_gpus", "entrypoint_memory", "entrypoint_resources")
 
 
+#: The members of :class:`~airflow_provider_rayjobs.jobs.JobStatus`, whose module no DAG file needs.
+STATUSES = ("PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED")
+
+
 class _RaySensor(RendersTexts, BaseSensorOperator):
     """Base of both sensors: the modes, the timeouts, and the handling of lost contact."""
 
@@ -60,7 +63,7 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
         self.ray_conn_id = ray_conn_id
         self.cluster = cluster
         self._cluster_is_given = cluster is not None
-        if isinstance(cluster, KubeRayCluster):
+        if is_to_be_made(cluster):
             raise TypeError("a sensor makes no cluster: give it the cluster of `with ray_cluster(…) as cluster`")
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
@@ -230,11 +233,8 @@ class RayJobSensor(_RaySensor):
         self.target_statuses = [str(status) for status in statuses]
         if not statuses:
             raise ValueError("target_statuses is empty: give at least one status, such as SUCCEEDED")
-        from airflow_provider_rayjobs.jobs import JobStatus
-
-        known = {status.value for status in JobStatus}
-        if wrong := [status for status in self.target_statuses if status not in known and "{" not in status]:
-            raise ValueError(f"target_statuses: {wrong[0]!r} must be one of {', '.join(sorted(known))}")
+        if wrong := [status for status in self.target_statuses if status not in STATUSES and "{" not in status]:
+            raise ValueError(f"target_statuses: {wrong[0]!r} must be one of {', '.join(sorted(STATUSES))}")
 
     def _make_condition(self, context: Context) -> JobReaches:
         from airflow_provider_rayjobs.client.ids import names_no_job
