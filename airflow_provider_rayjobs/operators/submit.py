@@ -326,12 +326,12 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
             if found is None and known:
                 return self._replace_cluster(context, number, guard)
             if found is None:
-                watch = self._submit(context, identity, session)
+                watch, has_ended = self._submit(context, identity, session), False
             else:
-                watch = self._take_over(context, found, session)
+                watch, has_ended = self._take_over(context, found, session), found.status.is_terminal
             if not self.wait_for_completion:
                 return watch.submission_id
-            return self._conclude(context, self._follow(context, watch))
+            return self._conclude(context, self._follow(context, watch, has_ended=has_ended))
 
     def _usable_job(self, submission_id: str, identity: TaskIdentity) -> JobDetails | None:
         """
@@ -588,22 +588,15 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
             reattached_at=reattached_at,
         )
 
-    def _follow(self, context: Context, watch: Watch) -> JobEvent:
+    def _follow(self, context: Context, watch: Watch, *, has_ended: bool = False) -> JobEvent:
         """
         Follow the job to its end.
 
+        :param has_ended: whether it is known to have ended, so that no trigger is needed.
         :raises TaskDeferred: the trigger follows it.
         """
-        from airflow_provider_rayjobs.tasks.stopping import find_job
-
-        if self.deferrable:
-            try:
-                job = find_job(self.hook, watch.submission_id)
-            except RayJobsError:
-                self._defer(watch)  # the trigger waits for an absent cluster, and needs no worker slot for that
-            else:
-                if job is not None and not job.status.is_terminal:
-                    self._defer(watch)
+        if self.deferrable and not has_ended:
+            self._defer(watch)
         return self._follow_here(context, watch)
 
     def _defer(self, watch: Watch) -> None:
