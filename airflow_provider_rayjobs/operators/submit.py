@@ -133,6 +133,9 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
     operator_extra_links = (RayJobLink(),)
     ui_color = "#dcebff"
 
+    #: URL of the job's page, if this process has stored it.
+    _job_page = ""
+
     def __init__(
         self,
         *,
@@ -532,7 +535,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         from airflow_provider_rayjobs.tasks import context as task_context
 
         task_context.push_xcom(context, task_context.SUBMISSION_ID_XCOM, submission_id)
-        store_job_page(context, self.hook.cluster, submission_id, session)
+        self._job_page = store_job_page(context, self.hook.cluster, submission_id, session)
 
     @contextmanager
     def _linking_history(self, context: Context) -> Iterator[None]:
@@ -551,6 +554,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
 
         if self.cluster is None or not self.wait_for_completion:  # the job's cluster stays
             return
+        self._job_page = ""  # the link reads it from its XCom again
         try:
             link_to_history(context)
         except Exception as e:  # noqa: BLE001 - must not replace the task's outcome

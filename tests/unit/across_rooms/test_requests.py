@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import BaseHook
 
+from airflow_provider_rayjobs import links
 from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator
 from airflow_provider_rayjobs.functions.result import FORMAT
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
@@ -96,6 +97,20 @@ def test_a_job_whose_log_is_shown(deferrable: bool, scripted_ray: ScriptedRay, t
     assert found[SUBMISSION] == found[STREAM] == 1
     assert found <= Counter({VERSION: 2, SUBMISSION: 1, POLL: 2, STREAM: 1, FILE: 1})
     assert len(to_airflow) == len(TO_AIRFLOW) + deferrable
+
+
+def test_the_link_of_a_task_that_has_ended_is_not_read_back(
+    scripted_ray: ScriptedRay, to_airflow: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow 3 stores it again at the end, as the link's ``get_link`` returns it."""
+    scripted_ray.new_job_reads = ["SUCCEEDED"]
+    operator = RaySubmitJobOperator(task_id="task", ray_conn_id="ray_x", entrypoint="true", stream_logs=False)
+    tries = Tries(lambda: operator, "run")
+    tries.run()
+    assert to_airflow == TO_AIRFLOW
+    monkeypatch.delattr(links, "XCom")
+    key: Any = None
+    assert links.RayJobLink().get_link(operator, ti_key=key) == tries.ti.xcoms[links.JOB_PAGE_XCOM]
 
 
 def test_a_folder_is_looked_for_because_that_may_save_its_upload(
