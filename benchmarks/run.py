@@ -55,7 +55,7 @@ the requests cost the head, per second; above 1, requests queue up.
 """
 
 NOTES = {
-    "imports": "Every environment has Airflow 3.3.2, and its modules are compiled. Figures are what a process needs after the "
+    "imports": "Every environment has Airflow 3.3.2, modules are compiled. Figures are what a process needs after the "
     "import of `BashOperator`, and the size beside bare Airflow.",
     "submission": "In a fresh process, as in every Airflow task, the imports are included.",
     "log_stream": "Ratios are of MB per CPU second, which other load on the machine does not change.",
