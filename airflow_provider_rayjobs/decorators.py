@@ -223,7 +223,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         try:
             with self._waiting_for_cluster():
                 job = self.hook.get_job_info(event.submission_id)
-            record = self._read(context, job, event.submission_id)
+            record = self._read(context, event.submission_id, job.driver_node_id)
         except RayJobsError as e:
             self.log.debug("No traceback of the function: %s", e)
             return ""
@@ -233,20 +233,26 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
 
     def _result(self, context: Context, event: JobEvent) -> Any:
         from airflow_provider_rayjobs.tasks.earlier_tries import NewJobNeededError
-        from airflow_provider_rayjobs.tasks.stopping import find_job
 
-        with self._waiting_for_cluster():
-            job = find_job(self.hook, event.submission_id)
         try:
-            if job is None:
-                raise RayJobResultError(f"{event.address}: Ray job {event.submission_id} is gone, with its result")
-            return self._value(self._read(context, job, event.submission_id), event)
+            node_id = event.node_id
+            if node_id is None:  # the event of an older triggerer
+                if (job := self._find(event.submission_id)) is None:
+                    raise RayJobResultError(f"{event.address}: Ray job {event.submission_id} is gone, with its result")
+                node_id = job.driver_node_id
+            return self._value(self._read(context, event.submission_id, node_id), event)
         except RayJobResultError as e:
             # The try that submitted this job fails; a later one, which took it over, submits a new job.
             if event.reattached_at is None:
                 raise
             self.log.warning("%s; submitting a new job", e)
             raise NewJobNeededError from e
+
+    def _find(self, submission_id: str) -> JobDetails | None:
+        from airflow_provider_rayjobs.tasks.stopping import find_job
+
+        with self._waiting_for_cluster():
+            return find_job(self.hook, submission_id)
 
     def _value(self, record: Record, event: JobEvent) -> Any:
         value = self._value_in(record, event)
@@ -282,8 +288,12 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         with path.open("rb") as file:
             return value_of(record, name, file.read(record.size + 1))
 
-    def _read(self, context: Context, job: JobDetails, submission_id: str) -> Record:
-        """Read the result file that the driver wrote."""
+    def _read(self, context: Context, submission_id: str, node_id: str | None) -> Record:
+        """
+        Read the result file that the driver wrote.
+
+        :param node_id: the job's ``driver_node_id``.
+        """
         from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
         from airflow_provider_rayjobs.compat import masking
         from airflow_provider_rayjobs.functions.result import read_record
@@ -291,12 +301,12 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         async def read() -> Record:
             transport = AiohttpTransport(self.hook.cluster)
             try:
-                return await read_record(transport, submission_id, job.driver_node_id, self.log)
+                return await read_record(transport, submission_id, node_id, self.log)
             finally:
                 await transport.close()
 
         record = (self._guard or self._new_guard(context)).run(read())
-        if record.progress is not None:
+        if record.progress is not None and (job := self._find(submission_id)) is not None:  # it names its secrets
             public = masking.public_for(job, self.hook.cluster)
             self._push_progress(context, {**record.progress, "message": public(record.progress["message"])})
         return record

@@ -51,24 +51,29 @@ class RayJobLink(BaseOperatorLink):
         """
         Return the URL, or an empty string if no job was submitted.
 
+        Airflow 3 calls this in the process of the task, which may know the URL without asking Airflow.
+
         :param operator: the task.
         :param ti_key: key of the task instance.
         """
+        if page := getattr(operator, "_job_page", ""):
+            return str(page)
         return XCom.get_value(key=JOB_PAGE_XCOM, ti_key=ti_key) or ""
 
 
-def store_job_page(
-    context: Context, cluster: ClusterConnection, submission_id: str, session: str | None = None
-) -> None:
+def store_job_page(context: Context, cluster: ClusterConnection, submission_id: str, session: str | None = None) -> str:
     """
     Store the URL of a job's page in the XCom that the link reads, and that of its page in the history server.
 
     :param session: name of the head's session, if it is known.
+    :return: the URL of the job's page.
     """
     from airflow_provider_rayjobs.tasks.context import push_xcom
 
-    push_xcom(context, JOB_PAGE_XCOM, cluster.job_page(submission_id))
+    page = cluster.job_page(submission_id)
+    push_xcom(context, JOB_PAGE_XCOM, page)
     store_history_page(context, cluster.history_url, submission_id, session)
+    return page
 
 
 def store_history_page(context: Context, template: str, submission_id: str, session: str | None = None) -> None:

@@ -50,6 +50,10 @@ __all__ = ["RayClusterSensor", "RayJobSensor"]
 RESOURCE_FIELDS = ("entrypoint_num_cpus", "entrypoint_num_gpus", "entrypoint_memory", "entrypoint_resources")
 
 
+#: The members of :class:`~airflow_provider_rayjobs.jobs.JobStatus`, whose module no DAG file needs.
+STATUSES = ("PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED")
+
+
 class _RaySensor(RendersTexts, BaseSensorOperator):
     """Base of both sensors: the modes, the timeouts, and the handling of lost contact."""
 
@@ -230,11 +234,8 @@ class RayJobSensor(_RaySensor):
         self.target_statuses = [str(status) for status in statuses]
         if not statuses:
             raise ValueError("target_statuses is empty: give at least one status, such as SUCCEEDED")
-        from airflow_provider_rayjobs.jobs import JobStatus
-
-        known = {status.value for status in JobStatus}
-        if wrong := [status for status in self.target_statuses if status not in known and "{" not in status]:
-            raise ValueError(f"target_statuses: {wrong[0]!r} must be one of {', '.join(sorted(known))}")
+        if wrong := [status for status in self.target_statuses if status not in STATUSES and "{" not in status]:
+            raise ValueError(f"target_statuses: {wrong[0]!r} must be one of {', '.join(sorted(STATUSES))}")
 
     def _make_condition(self, context: Context) -> JobReaches:
         from airflow_provider_rayjobs.client.ids import names_no_job

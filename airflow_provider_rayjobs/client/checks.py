@@ -12,13 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.client.ids import check_submission_id
-from airflow_provider_rayjobs.client.runtime_env import (
-    LARGEST_STRING,
-    check_mapping,
-    check_runtime_env,
-    check_strings,
-    is_passable,
-)
+from airflow_provider_rayjobs.client.plain_values import LARGEST_STRING, check_mapping, check_strings, is_passable
 
 if TYPE_CHECKING:
     from airflow_provider_rayjobs.client.submission import Submission
@@ -90,6 +84,13 @@ def check_entrypoint(entrypoint: Any) -> None:
         raise ValueError("entrypoint must not contain NUL or lone surrogates: command lines can't hold them")
 
 
+def check_environment(runtime_env: Any) -> None:
+    """Check a ``runtime_env``. Many jobs have none, so the checks are loaded only here."""
+    from airflow_provider_rayjobs.client.runtime_env import check_runtime_env
+
+    check_runtime_env(runtime_env)
+
+
 def check_metadata(metadata: Any) -> None:
     """Check that metadata maps strings to strings, and has no key with the provider's prefix."""
     check_strings("metadata", metadata)
@@ -149,7 +150,7 @@ _OWN_ARGUMENTS = {
 #: The check of each field of a submission.
 CHECKS: Mapping[str, Callable[[Any], object]] = {
     "entrypoint": check_entrypoint,
-    "runtime_env": check_runtime_env,
+    "runtime_env": check_environment,
     "submission_id": check_submission_id,
     "metadata": check_metadata,
     "entrypoint_num_cpus": partial(check_amount, "entrypoint_num_cpus"),

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from airflow_provider_rayjobs.client.plain_values import check_env_vars, check_mapping
 from airflow_provider_rayjobs.text.safe_text import without_credentials
 
 #: Keys that Ray itself supports; plugins on the cluster may add others.
@@ -42,9 +43,6 @@ KNOWN_KEYS = frozenset(
         "_inject_current_ray",
     ]
 )
-
-#: Maximum size of an argument or environment variable on Linux, in bytes (``MAX_ARG_STRLEN`` without the final NUL).
-LARGEST_STRING = 131_071
 
 #: Schemes of URIs that nodes download (``gcs``: from Ray's own package store); ``local`` is a folder on every node.
 _DOWNLOADED = frozenset({"http", "https", "s3", "gs", "azure", "abfss", "file", "gcs"})
@@ -93,49 +91,9 @@ def check_runtime_env(runtime_env: Any) -> None:
     _check_together({key for key, value in runtime_env.items() if value})
 
 
-def check_env_vars(name: str, env_vars: Any) -> None:
-    """Check that environment variables can be passed to a process; messages never show values."""
-    check_strings(name, env_vars)
-    for key, value in env_vars.items():
-        if not key or "=" in key or not is_passable(key):
-            raise ValueError(f"{name} has the key {key!r}, which is not a valid name for an environment variable")
-        if not is_passable(value):
-            raise ValueError(
-                f"{name}[{key!r}] must not contain NUL or lone surrogates: environment variables can't hold them"
-            )
-        size = len(f"{key}={value}".encode())
-        if size > LARGEST_STRING:
-            raise ValueError(
-                f"{name}[{key!r}] has {size:,} bytes with its name; on Linux, an environment variable has at most "
-                f"{LARGEST_STRING:,}. Put it where the cluster can read it: into a file of the working_dir, or if it "
-                "is secret, into a secret store"
-            )
-
-
-def check_strings(name: str, value: Any) -> None:
-    """Check that a value is a mapping of strings to strings."""
-    check_mapping(name, value)
-    for key, item in value.items():
-        if not isinstance(key, str):
-            raise TypeError(f"{name} has the key {key!r}; keys must be strings")
-        if not isinstance(item, str):
-            raise TypeError(f"{name}[{key!r}] must be a string, not {type(item).__name__}; convert it with str(...)")
-
-
-def check_mapping(name: str, value: Any) -> None:
-    """Check that a value is a mapping."""
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name} must be a dict, not {type(value).__name__}")
-
-
 def expanded_on_the_node(value: str) -> bool:
     """Whether Ray may change a variable's value: it expands ``$NAME`` and ``${NAME}`` (``update_envs`` of Ray 2.60)."""
     return re.search(r"\$(\w|\{)", value) is not None
-
-
-def is_passable(text: str) -> bool:
-    """Whether a text can be passed to a process: it contains no NUL and no lone surrogates."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _check_value(key: str, value: Any) -> None:

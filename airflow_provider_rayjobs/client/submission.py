@@ -13,7 +13,7 @@ from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.client.checks import check_entrypoint, check_sizes, check_submission
 from airflow_provider_rayjobs.client.exchange import Request
 from airflow_provider_rayjobs.client.ids import new_submission_id
-from airflow_provider_rayjobs.client.runtime_env import check_strings
+from airflow_provider_rayjobs.client.plain_values import check_strings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs import __name__ as PACKAGE  # noqa: N812 - a constant
-from airflow_provider_rayjobs.client.package_store import has_package, put_package
+from airflow_provider_rayjobs.client.package_store import put_package
 from airflow_provider_rayjobs.exceptions import RayPackageTooLargeError
 from airflow_provider_rayjobs.functions.shipped import driver, values
 
@@ -239,7 +239,10 @@ class _Content(io.BytesIO):
 
 def upload_package(package: bytes, key: str) -> Flow[str]:
     """
-    Store a package in the cluster, unless it is there already (``GET`` and ``PUT /api/packages/gcs/{name}``).
+    Store a package in the cluster (``PUT /api/packages/gcs/{name}``).
+
+    It belongs to one submission, so the cluster can't have it yet, and nothing asks whether it does. If no job comes to
+    use it, it stays in the head's memory until the head restarts.
 
     :param key: makes equal packages of two jobs differ: Ray deletes a package with the last job that uses it.
     :return: its URI.
@@ -247,7 +250,7 @@ def upload_package(package: bytes, key: str) -> Flow[str]:
     """
     digest = hashlib.sha1(key.encode() + package, usedforsecurity=False).hexdigest()
     name = f"_ray_pkg_{digest}.zip"  # as Ray's client names packages
-    if not (yield from has_package(name)) and not (yield from put_package(name, lambda: _Content(package))):
+    if not (yield from put_package(name, lambda: _Content(package))):
         raise RayPackageTooLargeError(
             f"the function's arguments make a package of {len(package):,} bytes, which the server refuses (HTTP 413); "
             "pass large values by reference, as a path or URL that the cluster can read"

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.cluster.fields import DEFAULT_CONN_ID
 from airflow_provider_rayjobs.exceptions import RayKubernetesRefusedError
-from airflow_provider_rayjobs.kubernetes.cluster import KubeRayCluster
+
+if TYPE_CHECKING:
+    from typing import TypeGuard
+
+    from airflow_provider_rayjobs.kubernetes.cluster import KubeRayCluster
+
+
+def is_to_be_made(cluster: Any) -> TypeGuard[KubeRayCluster]:
+    """Whether a ``cluster`` is a :class:`KubeRayCluster`. Its module is loaded only if there is a cluster at all."""
+    if cluster is None:
+        return False
+    from airflow_provider_rayjobs.kubernetes.cluster import KubeRayCluster
+
+    return isinstance(cluster, KubeRayCluster)
 
 
 def check_one_cluster(ray_conn_id: Any, cluster: Any) -> None:
@@ -30,7 +43,7 @@ def check_makes_none(ray_conn_id: Any, cluster: Any) -> None:
     :raises TypeError: if ``cluster`` describes a cluster to make.
     """
     check_one_cluster(ray_conn_id, cluster)
-    if isinstance(cluster, KubeRayCluster):
+    if is_to_be_made(cluster):
         raise TypeError(
             "only a task that submits a job makes a cluster; give this one the cluster of `with ray_cluster(…) as "
             "cluster`"

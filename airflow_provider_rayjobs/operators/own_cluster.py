@@ -28,7 +28,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayJobTimeoutError,
     RayKubernetesError,
 )
-from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef, KubeRayCluster
+from airflow_provider_rayjobs.kubernetes.given import is_to_be_made
 from airflow_provider_rayjobs.tasks.rendering import RendersTexts, rendered_pieces
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_rayjobs.following.events import JobEvent
     from airflow_provider_rayjobs.kubernetes.api import KubeApi
+    from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
     from airflow_provider_rayjobs.kubernetes.lease import Lease
     from airflow_provider_rayjobs.tasks.guard import JobGuard
     from airflow_provider_rayjobs.tasks.identity import TaskIdentity
@@ -79,7 +80,7 @@ class MakesCluster(RendersTexts, Operator):
 
     def _do_render_template_fields(self, parent: Any, *args: Any, **kwargs: Any) -> None:
         """Render, and leave the DAG author's object as it is: mapped tasks may share it."""
-        if parent is self and isinstance(self.cluster, KubeRayCluster):
+        if parent is self and is_to_be_made(self.cluster):
             self.cluster = copy.copy(self.cluster)
             self._register_cluster_env()
         super()._do_render_template_fields(parent, *args, **kwargs)
@@ -91,14 +92,14 @@ class MakesCluster(RendersTexts, Operator):
         from airflow_provider_rayjobs.compat import masking
         from airflow_provider_rayjobs.kubernetes.manifest import env_vars_in
 
-        if isinstance(self.cluster, KubeRayCluster):
+        if is_to_be_made(self.cluster):
             for env_vars in env_vars_in(self.cluster.spec):
                 masking.register_env_vars(env_vars)
 
     @property
     def makes_cluster(self) -> bool:
         """Whether a cluster is made for this task."""
-        return isinstance(self.cluster, KubeRayCluster)
+        return is_to_be_made(self.cluster)
 
     def _use_cluster(self, ref: ClusterRef | None, job_id: str = "") -> None:
         """
@@ -111,6 +112,7 @@ class MakesCluster(RendersTexts, Operator):
 
     def _recall_cluster(self, context: Context) -> ClusterRef | None:
         """Find the task's own cluster again, in an instance that has not made it."""
+        from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
         from airflow_provider_rayjobs.tasks import context as task_context
 
         if self._cluster_ref is None and self.makes_cluster:

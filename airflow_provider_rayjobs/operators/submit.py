@@ -134,6 +134,9 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
     operator_extra_links = (RayJobLink(),)
     ui_color = "#dcebff"
 
+    #: URL of the job's page, if this process has stored it.
+    _job_page = ""
+
     def __init__(
         self,
         *,
@@ -330,11 +333,11 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
             if found is None and known:
                 return self._replace_cluster(context, number, guard)
             if found is None:
-                watch = self._submit(context, identity, session)
+                watch, has_ended = self._submit(context, identity, session), False
             else:
-                watch = self._take_over(context, found, session)
+                watch, has_ended = self._take_over(context, found, session), found.status.is_terminal
             if self.wait_for_completion:
-                result = self._conclude(context, self._follow(context, watch))
+                result = self._conclude(context, self._follow(context, watch, has_ended=has_ended))
             else:
                 result = watch.submission_id
             self._keep_cluster()
@@ -540,7 +543,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         from airflow_provider_rayjobs.tasks import context as task_context
 
         task_context.push_xcom(context, task_context.SUBMISSION_ID_XCOM, submission_id)
-        store_job_page(context, self.hook.cluster, submission_id, session)
+        self._job_page = store_job_page(context, self.hook.cluster, submission_id, session)
 
     @contextmanager
     def _linking_history(self, context: Context) -> Iterator[None]:
@@ -559,6 +562,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
 
         if self.cluster is None or not self.wait_for_completion:  # the job's cluster stays
             return
+        self._job_page = ""  # the link reads it from its XCom again
         try:
             link_to_history(context)
         except Exception as e:  # noqa: BLE001 - must not replace the task's outcome
@@ -596,22 +600,15 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
             reattached_at=reattached_at,
         )
 
-    def _follow(self, context: Context, watch: Watch) -> JobEvent:
+    def _follow(self, context: Context, watch: Watch, *, has_ended: bool = False) -> JobEvent:
         """
         Follow the job to its end.
 
+        :param has_ended: whether it is known to have ended, so that no trigger is needed.
         :raises TaskDeferred: the trigger follows it.
         """
-        from airflow_provider_rayjobs.tasks.stopping import find_job
-
-        if self.deferrable:
-            try:
-                job = find_job(self.hook, watch.submission_id)
-            except RayJobsError:
-                self._defer(watch)  # the trigger waits for an absent cluster, and needs no worker slot for that
-            else:
-                if job is not None and not job.status.is_terminal:
-                    self._defer(watch)
+        if self.deferrable and not has_ended:
+            self._defer(watch)
         return self._follow_here(context, watch)
 
     def _defer(self, watch: Watch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+#: Seconds of an upload after which the cluster is asked again whether it has the package. Ray keeps a package that no
+#: job uses for ten minutes from the first look at it.
+LONG_UPLOAD = 60.0
 
 #: What Ray excludes from every ``working_dir`` (``RAY_RUNTIME_ENV_DEFAULT_EXCLUDES``), and the variables of Ray's own
 #: client that change this.
@@ -115,6 +120,7 @@ def _not_found(key: str, path: str, wanted: str) -> RayPackageError:
 
 def _upload(package: Package, run: Callable[[Flow[bool]], bool], limit: int) -> None:
     """Make sure that the cluster has a package, for at least the next minutes."""
+    looked_at = time.time()  # the monotonic clock may stop while a virtual machine is paused
     if run(has_package(package.name)):
         log.info("The cluster has the files of %s already (%s)", package.source, package.name)
         return
@@ -131,8 +137,7 @@ def _upload(package: Package, run: Callable[[Flow[bool]], bool], limit: int) -> 
             raise too_large(
                 package, f"{readable(spool.size)}, which the server, or a proxy in front of it, refuses (HTTP 413)"
             )
-    # A slow upload may have taken longer than Ray keeps a package that no job uses yet.
-    if not run(has_package(package.name)):
+    if time.time() - looked_at > LONG_UPLOAD and not run(has_package(package.name)):
         raise RayPackageError(
             f"{package.source!r}: the cluster lost the package right after it was uploaded; try again"
         )

@@ -9,7 +9,7 @@ from typing import Any
 from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.client.checks import CHECKS, check_duration
 from airflow_provider_rayjobs.client.ids import check_submission_id, names_no_job
-from airflow_provider_rayjobs.client.runtime_env import check_env_vars
+from airflow_provider_rayjobs.client.plain_values import check_env_vars
 
 #: The fields that are single numbers.
 _AMOUNTS = ("entrypoint_num_cpus", "entrypoint_num_gpus", "entrypoint_memory")

@@ -5,116 +5,37 @@ With ``render_template_as_native_obj`` Airflow evaluates each string of a templa
 has no template (``jinja2.nativetypes.native_concat``): the environment variable ``"8080"`` becomes a number, and
 ``"3.10"`` becomes 3.1. This module leaves strings without a template unchanged. A template renders to the same string
 as without that option, unless its field also accepts a list or dict.
+
+DAG files import this module, so it loads only what the mixin needs; methods import the rest.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, redact
 
-from airflow_provider_rayjobs.kubernetes.cluster import KubeRayCluster
-from airflow_provider_rayjobs.text.safe_text import is_safe
+from airflow_provider_rayjobs.kubernetes.given import is_to_be_made
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from airflow.providers.common.compat.sdk import BaseOperator, Context
 
+    from airflow_provider_rayjobs.tasks.template_schemas import Schema
+
     Renders = BaseOperator
 else:
     Renders = object
 
 
-@dataclass(frozen=True)
-class Schema:
-    """
-    What a template field, or a part of one, may contain.
-
-    :param kind: what a template renders to: ``string``; ``any``: a string, or the list or dict that the template
-        names; ``native``: the value that Airflow would return.
-    :param parts: the schema of each key. ``*`` is for all other keys and for the items of a list. By default each part
-        has the schema of the whole.
-    """
-
-    kind: str
-    parts: Mapping[str, Schema] = field(default_factory=dict)
-
-    def part(self, key: Any) -> Schema:
-        """Return the schema of a key or an index."""
-        return self.parts.get(key) or self.parts.get("*") or self
-
-    def with_strings(self, value: Any) -> Any:
-        """Return a rendered value, with each number converted to a string where the schema expects one."""
-        if isinstance(value, Mapping):
-            return {key: self.part(key).with_strings(item) for key, item in value.items()}
-        if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-            return [self.part(i).with_strings(item) for i, item in enumerate(value)]
-        return str(value) if self.kind != "native" and isinstance(value, int | float) else value
-
-
-STRING = Schema("string")
-NATIVE = Schema("native")
-#: A string, or a list of strings.
-STRING_OR_LIST = Schema("any", {"*": STRING})
-#: A dict with strings as values.
-STRING_DICT = Schema("native", {"*": STRING})
-#: A string, or nested lists and dicts of strings. Only the two options of the installers are booleans.
-NESTED = Schema("any", {"pip_check": NATIVE, "uv_check": NATIVE})
-
-#: The schemas of the template fields. Airflow itself renders all others, such as a function's arguments.
-SCHEMAS = {
-    "entrypoint": STRING_OR_LIST,
-    "secret_env_vars": STRING_DICT,
-    "submission_id": STRING,
-    "metadata": STRING_DICT,
-    "entrypoint_num_cpus": STRING,  # a number as a string, like the following ones
-    "entrypoint_num_gpus": STRING,
-    "entrypoint_memory": STRING,
-    "entrypoint_resources": STRING_DICT,
-    "entrypoint_label_selector": STRING_DICT,
-    "ray_conn_id": STRING,
-    "job_timeout": STRING,
-    "pending_timeout": STRING,
-    "result_path": STRING,
-    "target_statuses": STRING_OR_LIST,
-    "runtime_env": Schema(
-        "native",
-        {
-            "env_vars": STRING_DICT,
-            "working_dir": NESTED,
-            "py_modules": NESTED,
-            "py_executable": NESTED,
-            "java_jars": NESTED,
-            "pip": NESTED,
-            "uv": NESTED,
-            "conda": NESTED,
-            "container": NESTED,
-            "image_uri": NESTED,
-            "excludes": NESTED,
-            "worker_process_setup_hook": NESTED,
-            "*": NATIVE,
-        },
-    ),
-}
-
-
-#: The schemas of the fields of a KubeRayCluster.
-CLUSTER_SCHEMAS = {
-    "spec": Schema("any"),
-    "labels": STRING_DICT,
-    "annotations": STRING_DICT,
-    **dict.fromkeys(("namespace", "kubernetes_conn_id", "start_timeout", "keep_seconds", "lifetime", "access"), STRING),
-}
-
-
 def _schema(task: Any, parent: Any, name: str) -> Schema | None:
+    from airflow_provider_rayjobs.tasks.template_schemas import CLUSTER_SCHEMAS, SCHEMAS
+
     if parent is task:
         return SCHEMAS.get(name)
-    return CLUSTER_SCHEMAS.get(name) if isinstance(parent, KubeRayCluster) else None
+    return CLUSTER_SCHEMAS.get(name) if is_to_be_made(parent) else None
 
 
 class RendersTexts(Renders):
@@ -128,6 +49,8 @@ class RendersTexts(Renders):
 
         :raises AirflowFailException: if a field has characters that Airflow's database can't store.
         """
+        from airflow_provider_rayjobs.text.safe_text import is_safe
+
         for name in template_fields:
             schema = _schema(self, parent, name)
             value = getattr(parent, name, None)

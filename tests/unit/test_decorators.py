@@ -214,7 +214,7 @@ def test_arguments_travel_in_a_package_beside_the_users_own(scripted_ray: Script
     assert "s3cret" not in json.dumps(body)
     content = zipfile.ZipFile(io.BytesIO(scripted_ray.packages[package.removeprefix("gcs://")]))
     assert json.loads(content.read(TASK_FILE))["kwargs"] == {"shard": "s3cret", "ds": "2026-01-01"}
-    checks.check_runtime_env(body["runtime_env"])
+    checks.CHECKS["runtime_env"](body["runtime_env"])
 
 
 def refused() -> Any:

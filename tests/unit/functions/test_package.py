@@ -203,7 +203,7 @@ def test_a_package_that_ray_would_refuse_is_refused_here() -> None:
         build_package(b"{}", 1000)
 
 
-def test_a_package_is_pinned_then_stored_under_a_name_of_its_own(scripted_ray: ScriptedRay) -> None:
+def test_a_package_is_stored_under_a_name_of_its_own_and_nothing_else_is_asked(scripted_ray: ScriptedRay) -> None:
     client = RequestsClient(cluster_at(scripted_ray), FakeTime())
     package = build_package(b"{}", LIMIT)
     assert package == build_package(b"{}", LIMIT)
@@ -211,7 +211,7 @@ def test_a_package_is_pinned_then_stored_under_a_name_of_its_own(scripted_ray: S
     assert one != two
     sent = [(request.method, request.path, request.body) for request in scripted_ray.received]
     paths = [f"/api/packages/gcs/{uri.removeprefix('gcs://')}" for uri in (one, two)]
-    assert sent == [(method, path, body) for path in paths for method, body in (("GET", b""), ("PUT", package))]
+    assert sent == [("PUT", path, package) for path in paths]
     client.close()
 
 

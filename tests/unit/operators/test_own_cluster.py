@@ -303,7 +303,7 @@ def test_the_job_that_kuberay_knows_is_taken_over(
     head[body["spec"]["jobId"]] = status
     taken = []
     monkeypatch.setattr(RaySubmitJobOperator, "_take_over", lambda _self, _c, found, _s: taken.append(found.status))
-    monkeypatch.setattr(RaySubmitJobOperator, "_follow", lambda *_: JobEvent("job", "a", Outcome.SUCCEEDED))
+    monkeypatch.setattr(RaySubmitJobOperator, "_follow", lambda *_, **__: JobEvent("job", "a", Outcome.SUCCEEDED))
     operator().execute(try_of(2))
     assert taken == [status]
 

@@ -16,6 +16,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayPackageError,
     RayPackageTooLargeError,
 )
+from airflow_provider_rayjobs.packaging import upload
 from airflow_provider_rayjobs.packaging.upload import prepare_runtime_env
 from tests.support import answers
 from tests.support.clients import FakeTime, RequestsClient, cluster_at
@@ -52,11 +53,11 @@ def test_a_folder_is_uploaded_once(scripted_ray: ScriptedRay, prepare: Any, code
     assert ready == {**given, "working_dir": ready["working_dir"]}
     assert given["working_dir"] == str(code)
     assert names(scripted_ray, ready["working_dir"]) == [".gitignore", "main.py"]
-    assert asked(scripted_ray) == ["GET", "PUT", "GET"]
+    assert asked(scripted_ray) == ["GET", "PUT"]
     assert prepare(given) == prepare({**given, "working_dir": code}) == ready
-    assert asked(scripted_ray) == ["GET", "PUT", "GET", "GET", "GET"]
+    assert asked(scripted_ray) == ["GET", "PUT", "GET", "GET"]
     assert prepare(ready) is ready
-    assert asked(scripted_ray) == ["GET", "PUT", "GET", "GET", "GET"]
+    assert asked(scripted_ray) == ["GET", "PUT", "GET", "GET"]
 
 
 def test_a_package_that_ray_has_dropped_is_uploaded_again(scripted_ray: ScriptedRay, prepare: Any, code: Path) -> None:
@@ -64,6 +65,18 @@ def test_a_package_that_ray_has_dropped_is_uploaded_again(scripted_ray: Scripted
     scripted_ray.packages.clear()
     assert prepare({"working_dir": str(code)}) == first
     assert len(scripted_ray.packages) == 1
+
+
+def test_after_a_long_upload_the_cluster_is_asked_whether_it_still_has_the_package(
+    scripted_ray: ScriptedRay, prepare: Any, code: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "LONG_UPLOAD", -1.0)
+    prepare({"working_dir": str(code)})
+    assert asked(scripted_ray) == ["GET", "PUT", "GET"]
+    scripted_ray.packages.clear()
+    scripted_ray.script("PUT", PACKAGES, answers.text(200, ""))
+    with pytest.raises(RayPackageError, match="the cluster lost the package right after it was uploaded; try again"):
+        prepare({"working_dir": str(code)})
 
 
 def test_rays_variables_change_what_is_left_out(scripted_ray: ScriptedRay, prepare: Any, code: Path) -> None:

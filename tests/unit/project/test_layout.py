@@ -158,8 +158,23 @@ IMPORTS = {
         "import airflow.providers.standard.operators.bash",
         f"import {PACKAGE}.operators, {PACKAGE}.sensors, {PACKAGE}.kuberay",
     ),
+    "first objects": (
+        "from airflow.providers.standard.operators.bash import BashOperator as O; O(task_id='a', bash_command='')",
+        f"from {PACKAGE}.operators import RaySubmitJobOperator; from {PACKAGE}.sensors import RayJobSensor; "
+        "RaySubmitJobOperator(task_id='b', entrypoint='true'); RayJobSensor(task_id='c', submission_id='d')",
+    ),
     # A decorator costs what Airflow's own do: 2.11 loads all of them together.
     "decorators": ("import airflow.providers.standard.decorators.python", f"import {PACKAGE}.decorators"),
+}
+
+#: The modules of the package that a DAG file with operators and sensors loads. Each costs up to a millisecond in each
+#: DAG file: import others in the methods that run in a task.
+OF_A_DAG_FILE = {
+    *("operators", "operators.submit", "operators.own_cluster", "operators.stop_delete", "sensors", "links"),
+    *("tasks", "tasks.rendering", "tasks.arguments"),
+    *("client", "client.checks", "client.ids", "client.plain_values"),
+    *("cluster", "cluster.fields", "compat", "compat.versions", "kubernetes", "kubernetes.given"),
+    *("exceptions", "metadata"),
 }
 
 #: Runs each pair of statements in a fork, and prints what the second one loads.
@@ -207,3 +222,12 @@ def test_importing_costs_no_more_than_importing_airflows_own(ours: str) -> None:
     # Airflow's own common.compat, which every provider of today imports, compares versions with `packaging`.
     foreign = {name.split(".")[0] for name in more} - {PACKAGE, "airflow", "packaging", *sys.stdlib_module_names}
     assert not foreign
+
+
+def test_a_dag_file_loads_what_its_classes_and_their_arguments_need() -> None:
+    loaded = loaded_after_airflow()["first objects"]
+    own = {name.removeprefix(f"{PACKAGE}.") for name in loaded if name.startswith(f"{PACKAGE}.")}
+    assert {"operators.submit", "sensors"} <= own <= OF_A_DAG_FILE
+    # Airflow's own base classes of sensors and links, which BashOperator does not need.
+    foreign = {name for name in loaded - {PACKAGE} if not name.startswith(f"{PACKAGE}.")}
+    assert not {name for name in foreign if name.split(".")[0] not in ("airflow", *sys.stdlib_module_names)}
