@@ -1,5 +1,5 @@
 """
-Runs short jobs as tasks of a complete Airflow with PostgreSQL, on a real Ray head, and measures how long the tasks take.
+Runs short jobs on a real Ray head, as tasks of a complete Airflow with PostgreSQL, and measures how long that takes.
 
     PYTHONPATH=. .envs/airflow-3.3/bin/python benchmarks/task_life.py [--quick]
 
@@ -23,7 +23,7 @@ from tests.support.ray_head import RayHead, require_ray
 if TYPE_CHECKING:
     from pathlib import Path
 
-ROUNDS = 5
+ROUNDS = 3
 
 #: Seconds for which a job sleeps.
 JOB = 2.0
@@ -140,18 +140,8 @@ def table(found: list[dict[str, Any]]) -> str:
         logs = f"{sum(one['whole_log'] for one in own)} of {len(own)}" if "whole_log" in own[0] else ""
         longest = max(one["after"] for one in own)
         rows.append([name, len(own), job, task, task / common.median(of_floor, "task"), after, longest, over, logs])
-    headers = (
-        "task",
-        "runs",
-        "job s",
-        "task s",
-        "÷ floor",
-        "after the job s",
-        "longest",
-        "over the floor s",
-        "whole logs",
-    )
-    return common.table(headers, rows)
+    headers = "task|runs|job s|task s|÷ floor|after the job s|longest|over the floor s|whole logs"
+    return common.table(headers.split("|"), rows)
 
 
 def main() -> None:
