@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 import urllib.request
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -105,11 +104,6 @@ def memory(process: Process) -> float:
         text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
         return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024
     return 0.0
-
-
-def unix_seconds(text: str) -> float:
-    """Return a time of Airflow's records in Unix seconds."""
-    return datetime.fromisoformat(text).timestamp()
 
 
 def run_json(command: Sequence[str], **env: str) -> Any:

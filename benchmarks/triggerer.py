@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import common
@@ -236,6 +237,14 @@ class Bench:
         folder = self.env.home / "logs" / f"dag_id={DAG}" / f"run_id={run_id}"
         return [file for file in folder.rglob("attempt=*.log.trigger.*") if file.stat().st_size]
 
+    def ended(self, run_id: str) -> list[float]:
+        """Return when the triggers of a run ended, in Unix seconds."""
+        lines = [line for log in self.logs(run_id) for line in log.read_text(errors="replace").splitlines()]
+        found = [re.search(r'"timestamp":"(\S+?)".*"event":"trigger completed"', line) for line in lines]
+        # On a busy machine, the line may come after the log has been closed, and is then in the triggerer's output.
+        output = re.finditer(rf"^(\S+) .*trigger completed .*\brun_id={run_id}\b", self._read_output(), re.MULTILINE)
+        return [datetime.fromisoformat(match[1]).timestamp() for match in (*found, *output) if match]
+
 
 @contextlib.contextmanager
 def started() -> Iterator[Bench]:
@@ -343,29 +352,16 @@ def kill(bench: Bench, subject: str, number: int) -> dict[str, Any]:
         bench.env.set_run_state(DAG, run_id, "failed")
         marked = time.time()
 
-        def ended() -> list[float]:
-            return [at for log in bench.logs(run_id) if (at := completed_at(log))]
-
-        wait(lambda: len(ended()) >= number, 300.0, lambda: f"{len(ended())} of {number} triggers have ended")
+        wait(lambda: len(bench.ended(run_id)) >= number, 300.0, lambda: f"{run_id}: not all triggers have ended")
         stopped = [] if subject == "floor" else bench.head.ask()["stopped"]
         return {
             "subject": subject,
             "killed": number,
             "api": marked - began,
-            "handled": max(ended()) - began,
+            "handled": max(bench.ended(run_id)) - began,
             "stopped": len(stopped),
             "last_stop": max(stopped) - began if stopped else 0.0,
         }
-
-
-def completed_at(log: Path) -> float | None:
-    """Return when a trigger ended, in Unix seconds, from its log; None if it has not."""
-    for line in reversed(log.read_text(errors="replace").splitlines()):
-        with contextlib.suppress(ValueError):
-            record = json.loads(line)
-            if record.get("event") == "trigger completed":
-                return common.unix_seconds(record["timestamp"])
-    return None
 
 
 def kills(bench: Bench, quick: bool) -> tuple[str, list[dict[str, Any]]]:
