@@ -10,15 +10,20 @@ Needs Ray in a separate environment (RAYJOBS_RAY_BIN, or `make envs`).
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 import time
 import urllib.request
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import common
 
 from tests.support.ray_head import RayHead, require_ray
+
+if TYPE_CHECKING:
+    from tests.support.processes import Process
 
 
 class Record(NamedTuple):
@@ -65,21 +70,24 @@ ACTORS = "/api/v0/actors?filter_keys=state&filter_predicates=%3D&filter_values=P
 RUNNING = "/api/v0/jobs?filter_keys=status&filter_predicates=%3D&filter_values=RUNNING"
 
 
-def cost(head: RayHead, path: str, idle: float) -> dict[str, Any]:
-    """
-    Repeat a request; return what one costs.
+def answering(head: RayHead) -> list[Process]:
+    """Return the head's processes that answer requests: the dashboard's and GCS. Others work for jobs and nodes."""
+    names = (b"gcs_server", b"dashboard/dashboard.py", b"ray-dashboard-")
+    found = {process: Path(f"/proc/{process.pid}/cmdline").read_bytes() for process in head._family()}
+    return [process for process, command in found.items() if any(name in command for name in names)]
 
-    :param idle: share of a CPU that the head takes without requests.
-    """
-    times, size = [], 0
-    before, began = common.cpu_seconds(head._family()), time.monotonic()
+
+def cost(head: RayHead, path: str) -> dict[str, Any]:
+    """Repeat a request; return what one costs."""
+    processes, times, size = answering(head), [], 0
+    before, began = common.cpu_seconds(processes), time.monotonic()
     while time.monotonic() - began < SECONDS:
         sent = time.monotonic()
         with urllib.request.urlopen(head.url + path, timeout=300) as answer:
             size = len(answer.read())
         times.append(time.monotonic() - sent)
-    used = common.cpu_seconds(head._family()) - before - idle * (time.monotonic() - began)
-    return {"number": len(times), "seconds": sorted(times)[len(times) // 2], "cpu": used / len(times), "bytes": size}
+    used = common.cpu_seconds(processes) - before
+    return {"number": len(times), "seconds": statistics.median(times), "cpu": used / len(times), "bytes": size}
 
 
 def measure(record: Record) -> dict[str, dict[str, Any]]:
@@ -90,11 +98,8 @@ def measure(record: Record) -> dict[str, dict[str, Any]]:
         command = [str(head.ray_bin.with_name("python")), "-c", SEED, f"{head.host}:{head.ports['--port']}", job]
         subprocess.run([*command, *map(str, record)], check=True, env=head._environment(), timeout=900)
         time.sleep(SETTLE)
-        before = common.cpu_seconds(head._family())
-        time.sleep(10)
-        idle = (common.cpu_seconds(head._family()) - before) / 10
         paths = {"one job": f"/api/jobs/{job}", "actors": ACTORS, "list": "/api/jobs/", "state": RUNNING}
-        return {name: cost(head, path, idle) for name, path in paths.items()}
+        return {name: cost(head, path) for name, path in paths.items()}
 
 
 def main() -> None:
