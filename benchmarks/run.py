@@ -72,14 +72,14 @@ requests queue up.
 TRIGGERER = """\
 The floor is Airflow's DateTimeTrigger, which knows the end beforehand. The naive trigger has an aiohttp session for
 each job, reads the connection, requests the job's status every 2 s, and stops the job if its task is killed. "Ours"
-does not show the job's log, "ours, logs" does. Each row of the first two tables has a triggerer of its own. Airflow
+does not show the job's log, "ours, logs" does. Each row of the first table has a triggerer of its own. Airflow
 itself looks for events once a second, and writes them into the database one after the other.
 
 In the first table, some of the deferred jobs end at the same moment. "p50" and "p95" are the seconds from a job's end
 until its event is in the database. Cores, memory (of the triggerer's two processes) and the head's share are those of
 the seconds before. "Pause" is the longest time for which Airflow found the event loop blocked; it notes 0.2 s and more.
-"Whole logs" are the task logs that have the job's last line. In the second table, a DAG run is marked failed with the
-REST API while its tasks are deferred: "all ended" is the time from that request until the last trigger has ended.
+"Whole logs" are the task logs that have the job's last line. Then the DAG run is marked failed with the REST API, while
+the other tasks are deferred: "all ended" is the time from that request until the last trigger has ended.
 
 In the third table, waves of jobs pass through one triggerer. Each job has a secret of its own, or all have the same
 one. Each job prints its secret, and its log is shown. The rows are the first and the last wave. In the last table, 160
@@ -165,8 +165,9 @@ def delays(figures: dict[str, list[dict[str, Any]]]) -> str:
         for row in figures.get("bursts", ())
     ]
     bars += [
-        (f"{row['killed']:,} killed: {row['subject']}", row["handled"], row["subject"])
-        for row in figures.get("kills", ())
+        (f"{row['jobs'] - row['ends']:,} killed at once: {row['subject']}", row["handled"], row["subject"])
+        for row in figures.get("bursts", ())
+        if "handled" in row
     ]
     return plot("Seconds until the event is in the database (p95), and until all killed tasks are handled", bars)
 

@@ -1,7 +1,7 @@
 """
 Follows many deferred jobs in a real triggerer of Airflow, with PostgreSQL, and measures what the user waits for.
 
-    PYTHONPATH=. .envs/airflow-3.3/bin/python benchmarks/triggerer.py [--quick] [--cases bursts kills …]
+    PYTHONPATH=. .envs/airflow-3.3/bin/python benchmarks/triggerer.py [--quick] [--cases bursts secrets soak]
 
 The rows of the deferred tasks are written into the database, as Airflow's API server does when a worker defers. So no
 scheduler and no worker compete for the CPUs. A scripted head (`job_server`) has the jobs, because a real one can't run
@@ -65,9 +65,8 @@ WINDOW = 10.0
 
 SUBJECTS = ("floor", "naive", "ours", "ours, logs")
 
-#: Which row has which jobs: all, and how many of them end at once.
+#: Numbers of deferred jobs, and how many of them end at once. Then the tasks of the others are killed.
 BURSTS = ((1, 1), (100, 50), (1000, 500))
-KILLED = 375
 
 #: Jobs of a wave, and waves.
 WAVE = 1000
@@ -135,7 +134,7 @@ class Bench:
     def running(self, *subjects: str) -> Iterator[None]:
         """Run a new triggerer, without what earlier ones left; it has already imported the triggers of subjects."""
         self._output = len(self._read_output())
-        self.env.start_process("triggerer")
+        self.env.start_process("triggerer", timeout=300)
         try:
             tasks = [Task(subject, time.time() + 3) for subject in subjects]
             self.wait_events(self.defer(tasks), tasks)
@@ -280,7 +279,7 @@ class TooLateError(Exception):
 
 
 def burst(bench: Bench, subject: str, number: int, ending: int) -> dict[str, Any]:
-    """Follow jobs, of which some end at the same moment."""
+    """Follow jobs, of which some end at the same moment; then the tasks of the others are killed."""
     patience = 4 + number / 100  # seconds for beginning
     while True:
         with contextlib.suppress(TooLateError), bench.running(subject):
@@ -300,6 +299,7 @@ def _burst(bench: Bench, subject: str, number: int, ending: int, patience: float
     time.sleep(end - time.time())
     after = bench.usage()
     p50, p95 = percentiles([delay for _, delay in bench.wait_events(run_id, tasks)])
+    last_lines = whole_logs(bench, run_id, ending) if subject == "ours, logs" else None
     lasted = after["at"] - before["at"]
     return {
         "jobs": number,
@@ -311,7 +311,8 @@ def _burst(bench: Bench, subject: str, number: int, ending: int, patience: float
         "p50": p50,
         "p95": p95,
         "longest_pause": max(bench.pauses()[earlier:], default=0.0),
-        "last_lines": whole_logs(bench, run_id, ending) if subject == "ours, logs" else None,
+        "last_lines": last_lines,
+        **(kill(bench, run_id, subject, number) if number > ending else {}),
     }
 
 
@@ -325,59 +326,49 @@ def whole_logs(bench: Bench, run_id: str, number: int) -> int:
         time.sleep(0.5)
 
 
+def kill(bench: Bench, run_id: str, subject: str, number: int) -> dict[str, Any]:
+    """
+    Mark a DAG run failed; return when all its triggers had ended, and when its jobs were stopped.
+
+    :param number: of all the run's triggers.
+    """
+    began = time.time()
+    bench.env.set_run_state(DAG, run_id, "failed")
+    marked = time.time()
+    wait(lambda: len(bench.ended(run_id)) >= number, 300.0, lambda: f"{run_id}: not all triggers have ended")
+    stopped = [] if subject == "floor" else bench.head.ask()["stopped"]
+    return {
+        "api": marked - began,
+        "handled": max(bench.ended(run_id)) - began,
+        "stopped": len(stopped),
+        "last_stop": max(stopped) - began if stopped else 0.0,
+    }
+
+
 def bursts(bench: Bench, quick: bool) -> tuple[str, list[dict[str, Any]]]:
-    """Run all bursts; return a table and its figures."""
-    figures, rows = [], []
+    """Run all bursts and kills; return their tables and figures."""
+    figures, ends, kills = [], [], []
+    bench.env.start_process("api-server", timeout=300)
+    bench.env.set_run_state(DAG, bench.defer([Task("floor")]), "failed")  # the first request takes seconds
     for number, ending in ((20, 10),) if quick else BURSTS:
         floor: dict[str, Any] = {}
         for subject in SUBJECTS:
             found = burst(bench, subject, number, ending)
             floor = floor or found
-            found.update(ratio_p50=found["p50"] / floor["p50"], ratio_p95=found["p95"] / floor["p95"])
+            for key in ("p50", "p95", "handled"):
+                if key in found:
+                    found[f"{key}_ratio"] = found[key] / floor[key]
             figures.append(found)
             logs = "" if found["last_lines"] is None else f"{found['last_lines']} of {ending}"
-            keys = ("cores", "memory", "head", "longest_pause", "p50", "p95", "ratio_p50", "ratio_p95")
-            rows.append([f"{number:,}", f"{ending:,}", subject, *(found[key] for key in keys), logs])
+            keys = ("cores", "memory", "head", "longest_pause", "p50", "p95", "p50_ratio", "p95_ratio")
+            ends.append([f"{number:,}", f"{ending:,}", subject, *(found[key] for key in keys), logs])
+            if "handled" in found:
+                keys = ("api", "handled", "handled_ratio", "stopped", "last_stop")
+                kills.append([number - ending, subject, *(found[key] for key in keys)])
+    bench.env.kill_process("api-server")
     headers = "deferred|end at once|who|cores|MB|head's share|pause s|p50 s|p95|p50 ÷ floor|p95 ÷ floor|whole logs"
-    return common.table(headers.split("|"), rows), figures
-
-
-def kill(bench: Bench, subject: str, number: int) -> dict[str, Any]:
-    """Mark a DAG run failed, and wait until its triggers have ended and its jobs are stopped."""
-    with bench.running(subject):
-        run_id = bench.defer([Task(subject)] * number)
-        bench.wait_followed(run_id, number)
-        time.sleep(5)  # until each job has been requested
-        began = time.time()
-        bench.env.set_run_state(DAG, run_id, "failed")
-        marked = time.time()
-
-        wait(lambda: len(bench.ended(run_id)) >= number, 300.0, lambda: f"{run_id}: not all triggers have ended")
-        stopped = [] if subject == "floor" else bench.head.ask()["stopped"]
-        return {
-            "subject": subject,
-            "killed": number,
-            "api": marked - began,
-            "handled": max(bench.ended(run_id)) - began,
-            "stopped": len(stopped),
-            "last_stop": max(stopped) - began if stopped else 0.0,
-        }
-
-
-def kills(bench: Bench, quick: bool) -> tuple[str, list[dict[str, Any]]]:
-    """Kill the tasks of each subject in turn; return a table and its figures."""
-    bench.env.start_process("api-server")
-    try:
-        bench.env.set_run_state(DAG, bench.defer([Task("floor")]), "failed")  # the first request takes seconds
-        figures = [kill(bench, subject, 20 if quick else KILLED) for subject in SUBJECTS]
-    finally:
-        bench.env.kill_process("api-server")
-    rows = []
-    for found in figures:
-        found["ratio"] = found["handled"] / figures[0]["handled"]
-        rows.append([found[key] for key in ("killed", "subject", "api", "handled", "ratio", "stopped", "last_stop")])
-    headers = ("killed at once", "who", "API's answer s", "all ended s", "÷ floor", "jobs stopped", "last stop s")
-    return common.table(headers, rows), figures
+    kill_headers = ("killed at once", "who", "API's answer s", "all ended s", "÷ floor", "jobs stopped", "last stop s")
+    return common.table(headers.split("|"), ends) + "\n\n" + common.table(kill_headers, kills), figures
 
 
 def waves(bench: Bench, kind: str, size: int, number: int) -> list[dict[str, Any]]:
@@ -468,7 +459,7 @@ def soak(bench: Bench, quick: bool) -> tuple[str, list[dict[str, Any]]]:
     return common.table(headers.split("|"), rows), figures
 
 
-CASES = {"bursts": bursts, "kills": kills, "secrets": secrets, "soak": soak}
+CASES = {"bursts": bursts, "secrets": secrets, "soak": soak}
 
 
 def main() -> None:
