@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -179,24 +180,27 @@ PLOTS: dict[str, tuple[str, str, Callable[[Any], str]]] = {
 }
 
 
+def section(name: str) -> tuple[str, str]:
+    """Return the title and the text of a benchmark's section; write its plot."""
+    kept = json.loads((common.RESULTS / f"{name}.json").read_text())
+    machine = kept["machine"]
+    parts = [NOTES[name].rstrip(), kept["table"]]
+    if name in PLOTS:
+        file, title, draw = PLOTS[name]
+        (DOCS / file).write_text(draw(kept["figures"]))
+        parts.append(f"![{title}]({file})")
+    where = f"{machine['cores']} cores ({machine['cpu']}), Python {machine['python']}"
+    parts.append(f"{machine['date']}, {where}, load average at the end {machine['load_average']}.")
+    return kept["title"], "\n\n".join(parts)
+
+
 def write() -> None:
-    """Write the document from the results that exist."""
-    DOCS.mkdir(exist_ok=True)
-    parts = [INTRODUCTION]
-    for name in SCRIPTS:
-        path = common.RESULTS / f"{name}.json"
-        if not path.exists():
-            continue
-        kept = json.loads(path.read_text())
-        machine = kept["machine"]
-        where = f"{machine['cores']} cores ({machine['cpu']}), Python {machine['python']}"
-        parts.append(f"## {kept['title']}\n\n{NOTES[name].rstrip()}\n\n{kept['table']}\n")
-        if name in PLOTS:
-            file, title, draw = PLOTS[name]
-            (DOCS / file).write_text(draw(kept["figures"]))
-            parts.append(f"![{title}]({file})\n")
-        parts.append(f"{machine['date']}, {where}, load average at the end {machine['load_average']}.\n")
-    (DOCS / "benchmarks.md").write_text("\n".join(parts))
+    """Write the document: the results that exist, and the present sections of benchmarks without results."""
+    document = DOCS / "benchmarks.md"
+    old = re.split(r"^## ", document.read_text(), flags=re.MULTILINE)[1:] if document.exists() else []
+    sections = {title: text.strip() for title, _, text in (part.partition("\n") for part in old)}
+    sections |= dict(section(name) for name in SCRIPTS if (common.RESULTS / f"{name}.json").exists())
+    document.write_text("\n".join([INTRODUCTION, *(f"## {title}\n\n{text}\n" for title, text in sections.items())]))
 
 
 def main() -> None:
