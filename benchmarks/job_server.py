@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from tests.support.scripted_http import Received
     from tests.support.scripted_jobs import Job
 
-#: Lines that each job prints at its beginning and at its end.
-LINES = 100
+#: Lines that each job prints at its beginning, and what it prints at its end.
+LINES = 20
 LAST_LINE = "the last line"
 
 

@@ -51,7 +51,7 @@ loop's lag; see the load averages. So compare rows of one page, not pages.
 - `deferred`: many deferred jobs in one event loop: the head's share, the loop's lag, and the delay until the end of a
   job is noticed; compared with a naive trigger with `aiohttp` and with `astro-provider-ray`.
 - `triggerer`: up to 1,000 deferred jobs in a real triggerer with PostgreSQL: half of them end at once, hundreds are
-  killed, 10,000 have secrets, and for ten minutes jobs come and go; compared with Airflow's `DateTimeTrigger`, which
+  killed, and for ten minutes 10,000 jobs with secrets come and go; compared with Airflow's `DateTimeTrigger`, which
   asks nobody (the floor), and with a naive trigger with `aiohttp`.
 - `task_life`: on a real Ray head and a complete Airflow: how long a task with a short job takes, and how long after its
   job's end it ends; compared with a `BashOperator` and with a task that defers to a `DateTimeTrigger`.
@@ -73,7 +73,7 @@ requests queue up.
 TRIGGERER = """\
 The floor is Airflow's DateTimeTrigger, which knows the end beforehand. The naive trigger has an aiohttp session for
 each job, reads the connection, requests the job's status every 2 s, and stops the job if its task is killed. "Ours"
-does not show the job's log, "ours, logs" does. Each row of the first table has a triggerer of its own. Airflow
+does not show the job's log, "ours, logs" does. Each of them has a triggerer of its own. Airflow
 itself looks for events once a second, and writes them into the database one after the other.
 
 In the first table, some of the deferred jobs end at the same moment. "p50" and "p95" are the seconds from a job's end
@@ -82,9 +82,9 @@ the seconds before. "Pause" is the longest time for which Airflow found the even
 "Whole logs" are the task logs that have the job's last line. Then the DAG run is marked failed with the REST API, while
 the other tasks are deferred: "all ended" is the time from that request until the last trigger has ended.
 
-In the third table, waves of jobs pass through one triggerer. Each job has a secret of its own, or all have the same
-one. Each job prints its secret, and its log is shown. The rows are the first and the last wave. In the last table, 160
-tasks are deferred every 10 s, with three kinds of triggers side by side in one triggerer; each job runs for 60 to 70 s.
+In the last table, 210 tasks are deferred every 10 s, with three kinds of triggers side by side in one triggerer; each
+job runs for 40 to 50 s. In ten minutes, 10,000 jobs whose log is shown each print a secret of their own. The rows are
+the first and the last sixth. Then the same for a minute, with one secret for all.
 """
 
 NOTES = {

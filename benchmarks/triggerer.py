@@ -1,7 +1,7 @@
 """
 Follows many deferred jobs in a real triggerer of Airflow, with PostgreSQL, and measures what the user waits for.
 
-    PYTHONPATH=. .envs/airflow-3.3/bin/python benchmarks/triggerer.py [--quick] [--cases bursts secrets soak]
+    PYTHONPATH=. .envs/airflow-3.3/bin/python benchmarks/triggerer.py [--quick] [--cases bursts soaks]
 
 The rows of the deferred tasks are written into the database, as Airflow's API server does when a worker defers. So no
 scheduler and no worker compete for the CPUs. A scripted head (`job_server`) has the jobs, because a real one can't run
@@ -27,7 +27,6 @@ import common
 from job_server import LAST_LINE
 
 from tests.support.airflow_env import AirflowEnv
-from tests.support.airflow_records import wait
 from tests.support.databases import PostgresDatabase
 from tests.support.postgres import Postgres
 
@@ -61,22 +60,20 @@ made AS (SELECT id, row_number() OVER (ORDER BY id) - 1 AS number FROM stored)
 """
 
 #: Seconds for which the CPU time is measured, before the first job ends.
-WINDOW = 10.0
+WINDOW = 6.0
 
 SUBJECTS = ("floor", "naive", "ours", "ours, logs")
 
 #: Numbers of deferred jobs, and how many of them end at once. Then the tasks of the others are killed.
 BURSTS = ((1, 1), (100, 50), (1000, 500))
 
-#: Jobs of a wave, and waves.
-WAVE = 1000
-WAVES = {"own": 10, "constant": 3}
+#: Seconds of the soaks: in the first, each of 10,000 jobs has a secret of its own; in the second, all have the same.
+SOAKS = {"own": 600.0, "same": 60.0}
 
-#: Seconds of the soak, between two groups of tasks, and from a group's beginning to its first end.
-SOAK = 600.0
+#: Seconds between two groups of tasks, and from a group's beginning to its first end; tasks of a group.
 STEP = 10.0
-AGE = 60.0
-GROUP = {"ours, logs": 120, "floor": 20, "naive": 20}
+AGE = 40.0
+GROUP = {"ours, logs": 170, "floor": 20, "naive": 20}
 
 
 class Server:
@@ -209,8 +206,16 @@ class Bench:
         ends = [(ending[row["map_index"]], row["at"]) for row in found]
         return [(task.subject, at - (task.end or 0.0)) for task, at in ends]
 
+    def wait_ended(self, run_id: str, number: int) -> None:
+        """Wait until a number of triggers of a run have ended."""
+        self._wait(lambda: len(self.ended(run_id)) >= number, f"{run_id}: not all triggers have ended")
+
     def _wait(self, done: Callable[[], bool], trouble: str) -> None:
-        wait(done, 300.0, lambda: f"{trouble}\n{self._read_output()[-3000:]}")
+        deadline = time.monotonic() + 300
+        while not done():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{trouble}\n{self._read_output()[-3000:]}")
+            time.sleep(0.5)  # the times come from records; a shorter pause would take the CPU from what is measured
 
     def usage(self) -> dict[str, float]:
         """Return the CPU seconds and the memory (MB) of the triggerer's processes, and the head's seconds."""
@@ -274,26 +279,18 @@ def percentiles(delays: Sequence[float]) -> tuple[float, float]:
     return statistics.median(ordered), ordered[int(len(ordered) * 0.95)]
 
 
-class TooLateError(Exception):
-    """The triggerer had not begun to run all triggers when the measurement was to begin."""
-
-
 def burst(bench: Bench, subject: str, number: int, ending: int) -> dict[str, Any]:
     """Follow jobs, of which some end at the same moment; then the tasks of the others are killed."""
     patience = 4 + number / 100  # seconds for beginning
     while True:
-        with contextlib.suppress(TooLateError), bench.running(subject):
-            return _burst(bench, subject, number, ending, patience)
+        end = time.time() + patience + WINDOW
+        tasks = [Task(subject, end if index < ending else None) for index in range(number)]
+        run_id = bench.defer(tasks)
+        bench.wait_followed(run_id, number)
+        if time.time() < end - WINDOW:
+            break
+        kill(bench, run_id, number)  # the machine is busy: once more, with more time
         patience *= 3
-
-
-def _burst(bench: Bench, subject: str, number: int, ending: int, patience: float) -> dict[str, Any]:
-    end = time.time() + patience + WINDOW
-    tasks = [Task(subject, end if index < ending else None) for index in range(number)]
-    run_id = bench.defer(tasks)
-    bench.wait_followed(run_id, number)
-    if time.time() > end - WINDOW:
-        raise TooLateError
     time.sleep(end - WINDOW - time.time())
     before, earlier = bench.usage(), len(bench.pauses())
     time.sleep(end - time.time())
@@ -312,7 +309,7 @@ def _burst(bench: Bench, subject: str, number: int, ending: int, patience: float
         "p95": p95,
         "longest_pause": max(bench.pauses()[earlier:], default=0.0),
         "last_lines": last_lines,
-        **(kill(bench, run_id, subject, number) if number > ending else {}),
+        **(kill(bench, run_id, number) if number > ending else {}),
     }
 
 
@@ -326,7 +323,7 @@ def whole_logs(bench: Bench, run_id: str, number: int) -> int:
         time.sleep(0.5)
 
 
-def kill(bench: Bench, run_id: str, subject: str, number: int) -> dict[str, Any]:
+def kill(bench: Bench, run_id: str, number: int) -> dict[str, Any]:
     """
     Mark a DAG run failed; return when all its triggers had ended, and when its jobs were stopped.
 
@@ -335,8 +332,8 @@ def kill(bench: Bench, run_id: str, subject: str, number: int) -> dict[str, Any]
     began = time.time()
     bench.env.set_run_state(DAG, run_id, "failed")
     marked = time.time()
-    wait(lambda: len(bench.ended(run_id)) >= number, 300.0, lambda: f"{run_id}: not all triggers have ended")
-    stopped = [] if subject == "floor" else bench.head.ask()["stopped"]
+    bench.wait_ended(run_id, number)
+    stopped = [at for at in bench.head.ask()["stopped"] if at > began]
     return {
         "api": marked - began,
         "handled": max(bench.ended(run_id)) - began,
@@ -350,116 +347,92 @@ def bursts(bench: Bench, quick: bool) -> tuple[str, list[dict[str, Any]]]:
     figures, ends, kills = [], [], []
     bench.env.start_process("api-server", timeout=300)
     bench.env.set_run_state(DAG, bench.defer([Task("floor")]), "failed")  # the first request takes seconds
-    for number, ending in ((20, 10),) if quick else BURSTS:
-        floor: dict[str, Any] = {}
-        for subject in SUBJECTS:
-            found = burst(bench, subject, number, ending)
-            floor = floor or found
-            for key in ("p50", "p95", "handled"):
-                if key in found:
-                    found[f"{key}_ratio"] = found[key] / floor[key]
-            figures.append(found)
-            logs = "" if found["last_lines"] is None else f"{found['last_lines']} of {ending}"
-            keys = ("cores", "memory", "head", "longest_pause", "p50", "p95", "p50_ratio", "p95_ratio")
-            ends.append([f"{number:,}", f"{ending:,}", subject, *(found[key] for key in keys), logs])
-            if "handled" in found:
-                keys = ("api", "handled", "handled_ratio", "stopped", "last_stop")
-                kills.append([number - ending, subject, *(found[key] for key in keys)])
+    for subject in SUBJECTS:
+        with bench.running(subject):
+            figures += [burst(bench, subject, *size) for size in (((20, 10),) if quick else BURSTS)]
     bench.env.kill_process("api-server")
+    figures.sort(key=lambda found: found["jobs"])  # keeps the order of the subjects
+    for found in figures:
+        number, ending = found["jobs"], found["ends"]
+        floor = next(other for other in figures if other["jobs"] == number)
+        for key in ("p50", "p95", "handled"):
+            if key in found:
+                found[f"{key}_ratio"] = found[key] / floor[key]
+        logs = "" if found["last_lines"] is None else f"{found['last_lines']} of {ending}"
+        keys = ("cores", "memory", "head", "longest_pause", "p50", "p95", "p50_ratio", "p95_ratio")
+        ends.append([f"{number:,}", f"{ending:,}", found["subject"], *(found[key] for key in keys), logs])
+        if "handled" in found:
+            keys = ("api", "handled", "handled_ratio", "stopped", "last_stop")
+            kills.append([number - ending, found["subject"], *(found[key] for key in keys)])
     headers = "deferred|end at once|who|cores|MB|head's share|pause s|p50 s|p95|p50 ÷ floor|p95 ÷ floor|whole logs"
     kill_headers = ("killed at once", "who", "API's answer s", "all ended s", "÷ floor", "jobs stopped", "last stop s")
     return common.table(headers.split("|"), ends) + "\n\n" + common.table(kill_headers, kills), figures
 
 
-def waves(bench: Bench, kind: str, size: int, number: int) -> list[dict[str, Any]]:
-    """Follow waves of jobs with secrets, through one triggerer; return the figures of each wave."""
-    figures = []
-    with bench.running("ours, logs"):
-        for wave in range(number):
-            end = time.time() + 6 + size / 100
-            secrets = [f"SECRET-{kind}-{wave * size + index if kind == 'own' else 0:06}" for index in range(size)]
-            tasks = [Task("ours, logs", end, secret) for secret in secrets]
-            run_id = bench.defer(tasks)
-            before = bench.usage()
-            p50, p95 = percentiles([delay for _, delay in bench.wait_events(run_id, tasks)])
-            after = bench.usage()
-            bench.head.ask("/forget", prefix=f"{run_id}-")
-            figures.append(
-                {
-                    "kind": kind,
-                    "wave": wave,
-                    "p50": p50,
-                    "p95": p95,
-                    "cpu_per_job": (after["cpu"] - before["cpu"]) / size,
-                    "memory": after["memory"],
-                    "leaks": sum(log.read_text(errors="replace").count("SECRET-") for log in bench.logs(run_id)),
-                }
-            )
-    return figures
+def soak(bench: Bench, secrets: str, seconds: float, age: float, group: dict[str, int]) -> list[dict[str, Any]]:
+    """
+    Follow jobs that end while others begin, with all kinds of triggers side by side; return the figures of each group.
 
-
-def secrets(bench: Bench, quick: bool) -> tuple[str, list[dict[str, Any]]]:
-    """Run waves of jobs with a secret of their own, and with the same one; return a table and its figures."""
-    size = 25 if quick else WAVE
-    figures, rows = [], []
-    for kind, number in WAVES.items():
-        found = waves(bench, kind, size, 2 if quick else number)
-        figures += found
-        for wave in (found[0], found[-1]):
-            last = (wave["wave"] + 1) * size
-            keys = ("p50", "p95", "cpu_per_job", "memory")
-            change = [wave[key] / found[0][key] for key in keys]
-            rows.append(
-                [kind, f"{last - size + 1:,} to {last:,}", *(wave[key] for key in keys), *change, wave["leaks"]]
-            )
-    headers = "secret|jobs|p50 s|p95|CPU s per job|MB|÷ first: p50|p95|CPU|MB|secrets in the logs"
-    return common.table(headers.split("|"), rows), figures
-
-
-def soak(bench: Bench, quick: bool) -> tuple[str, list[dict[str, Any]]]:
-    """Follow jobs that end while others begin, with the three triggers side by side; return a table and its figures."""
-    seconds, age = (40.0, 20.0) if quick else (SOAK, AGE)
-    share = 0.1 if quick else 1.0
-    kinds = [subject for subject, number in GROUP.items() for _ in range(int(number * share))]
+    :param secrets: "own" if each job has a secret of its own, "same" if all have the same.
+    :param seconds: duration; a group of tasks begins every :data:`STEP` seconds.
+    :param age: seconds from a group's beginning to the first end of its jobs.
+    :param group: number of tasks of each kind in a group.
+    """
+    kinds = [subject for subject, number in group.items() for _ in range(number)]
     groups: list[tuple[str, list[Task]]] = []
     figures: list[dict[str, Any]] = []
 
     def finish() -> None:
-        """Measure the oldest group, all of whose jobs have ended."""
+        """Wait for the events of the oldest group, and measure."""
         run_id, tasks = groups.pop(0)
         delays = bench.wait_events(run_id, tasks)
-        figures.append({"delays": delays, **bench.usage()})
+        leaks = sum(log.read_text(errors="replace").count("SECRET-") for log in bench.logs(run_id))
+        figures.append({"secrets": secrets, "delays": delays, "leaks": leaks, **bench.usage()})
         bench.head.ask("/forget", prefix=f"{run_id}-")
 
-    with bench.running(*GROUP):
+    with bench.running(*group):
         begin = time.time()
         for number in range(int(seconds / STEP)):
             time.sleep(max(begin + number * STEP - time.time(), 0.0))
             first_end = time.time() + age
-            # The ends are spread over the whole step; neighbours have different triggers.
-            ends = [first_end + (index * 37 % len(kinds)) * STEP / len(kinds) for index in range(len(kinds))]
-            tasks = [Task(subject, end) for subject, end in zip(kinds, ends, strict=True)]
+            tasks = []
+            for index, subject in enumerate(kinds):
+                # The ends are spread over the whole step; neighbours have different triggers.
+                end = first_end + (index * 37 % len(kinds)) * STEP / len(kinds)
+                tasks.append(Task(subject, end, f"SECRET-{number}-{index}" if secrets == "own" else "SECRET-0"))
             groups.append((bench.defer(tasks), tasks))
             if begin + age + (len(figures) + 1) * STEP < time.time():
                 finish()
         while groups:
             finish()
-        pauses = bench.pauses()
-    sixth = max(len(figures) // 6, 1)
-    rows = []
-    for name, some in (("first", figures[:sixth]), ("last", figures[-sixth:])):
-        for subject in GROUP:
-            delays = [delay for group in some for kind, delay in group["delays"] if kind == subject]
-            floor = [delay for group in some for kind, delay in group["delays"] if kind == "floor"]
-            p50, p95 = percentiles(delays)
-            ratios = [one / other for one, other in zip((p50, p95), percentiles(floor), strict=True)]
-            memory = some[-1]["memory"]
-            rows.append([name, subject, len(delays), p50, p95, *ratios, memory, max(pauses, default=0.0)])
-    headers = "sixth of the time|who|ends|p50 s|p95|p50 ÷ floor|p95 ÷ floor|MB of all|longest pause s"
+        for one in figures:
+            one["pause"] = max(bench.pauses(), default=0.0)
+    return figures
+
+
+def soaks(bench: Bench, quick: bool) -> tuple[str, list[dict[str, Any]]]:
+    """Run the soak with secrets of the jobs' own, and a shorter one with the same for all; return table and figures."""
+    group = {subject: number // 10 for subject, number in GROUP.items()} if quick else GROUP
+    rows, figures = [], []
+    for secrets, seconds in SOAKS.items():
+        found = soak(bench, secrets, 30.0 if quick else seconds, 10.0 if quick else AGE, group)
+        figures += found
+        part = max(len(found) // 6, 1)
+        for name, some in (("first", found[:part]), ("last", found[-part:])):
+            delays = [delay for one in some for delay in one["delays"]]
+            floor = percentiles([delay for subject, delay in delays if subject == "floor"])
+            for subject in group:
+                own = [delay for kind, delay in delays if kind == subject]
+                ratios = [one / other for one, other in zip(percentiles(own), floor, strict=True)]
+                row = [secrets, name, subject, len(own), *percentiles(own), *ratios]
+                if subject == "ours, logs":
+                    row += [some[-1]["memory"], some[-1]["pause"], sum(one["leaks"] for one in some)]
+                rows.append(row + [""] * (11 - len(row)))
+    headers = "secrets|part|who|ends|p50 s|p95|p50 ÷ floor|p95 ÷ floor|MB of all|longest pause s|secrets in logs"
     return common.table(headers.split("|"), rows), figures
 
 
-CASES = {"bursts": bursts, "secrets": secrets, "soak": soak}
+CASES = {"bursts": bursts, "soaks": soaks}
 
 
 def main() -> None:
