@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from tests.support.processes import Process
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,6 +88,24 @@ def report(name: str, title: str, text: str, data: Any) -> None:
     (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
+def cpu_seconds(processes: Iterable[Process]) -> float:
+    """Return the CPU time that processes have used."""
+    ticks = 0
+    for process in processes:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def memory(process: Process) -> float:
+    """Return the memory of a process in MB; pages that it shares with others count in parts."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024
+    return 0.0
+
+
 def run_json(command: Sequence[str], **env: str) -> Any:
     """Run a program and return the JSON in its last line; its errors are shown."""
     clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
@@ -122,6 +142,11 @@ def scratch() -> Path:
     folder = tempfile.mkdtemp(prefix="ray-jobs-bench-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
+
+
+def airflow_path(home: Path) -> str:
+    """Return the PYTHONPATH of an Airflow whose DAGs use modules of the benchmarks."""
+    return os.pathsep.join(map(str, (home / "site", HERE, ROOT)))
 
 
 def locked(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

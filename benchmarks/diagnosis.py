@@ -21,7 +21,6 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import common
-from real_head import cpu_seconds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -85,9 +84,9 @@ def progress(head: RayHead, rounds: int) -> tuple[str, Any]:
     runs: dict[bool, list[dict[str, float]]] = {False: [], True: []}
     for _ in range(rounds):
         for log_progress, results in runs.items():
-            before = cpu_seconds(head)
+            before = common.cpu_seconds(head._family())
             _, lines = asyncio.run(follow(head.url, submission_id, WINDOW, log_progress=log_progress))
-            used = (cpu_seconds(head) - before) / WINDOW
+            used = (common.cpu_seconds(head._family()) - before) / WINDOW
             results.append({"head": used, "lines": sum(line.startswith("Ray tasks: ") for line in lines.kept)})
     without = common.median(runs[False], "head")
     rows = [

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import shlex
 import statistics
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import common
@@ -35,23 +33,11 @@ LOG = 100_000_000  # characters
 RUN_TIMES = (3, 10, 20, 40, 70)  # seconds
 
 
-def cpu_seconds(head: RayHead) -> float:
-    """Return the CPU time that the head's processes have used; those that run the jobs only sleep."""
-    ticks = 0
-    for process in head._family():
-        try:
-            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
 def share(head: RayHead) -> float:
     """Return the share of a CPU that the head uses during the next :data:`WINDOW` seconds."""
-    before = cpu_seconds(head)
+    before = common.cpu_seconds(head._family())  # the processes that run the jobs only sleep
     time.sleep(WINDOW)
-    return (cpu_seconds(head) - before) / WINDOW
+    return (common.cpu_seconds(head._family()) - before) / WINDOW
 
 
 def follow(head: RayHead, subject: str) -> dict[str, float]:

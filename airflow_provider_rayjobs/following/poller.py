@@ -2,8 +2,9 @@
 Polls all jobs of one cluster that a process follows.
 
 Followers subscribe to a job and wait for its news. The poller decides when and how to ask the head: for one job at a
-time, for a few at once, or for all with one list, whichever costs the head less (see ``head_load``). Contact with the
-cluster is lost for all followers together: one job is then requested again and again until an answer comes.
+time, for a few at once, or for all with a list of jobs or of live actors, whichever costs the head less (see
+``head_load``). Contact with the cluster is lost for all followers together: one job is then requested again and again
+until an answer comes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.cluster_status import ClusterResources, cluster_resources
-from airflow_provider_rayjobs.client.listing import count_actors, read_list
+from airflow_provider_rayjobs.client.listing import count_actors, live_jobs, read_list
 from airflow_provider_rayjobs.diagnosis.failure import Findings
 from airflow_provider_rayjobs.diagnosis.pending import why_pending
 from airflow_provider_rayjobs.diagnosis.tasks import JobTasks, job_tasks
@@ -280,13 +281,14 @@ class Poller:
             # At once, not with the next list: the head may have forgotten these jobs.
             await self._look_at(unlisted)
             return
-        covers, next_list = self._current_plan(now).covers, self._next_list(now)
+        (_, covers, of_actors), next_list = self._current_plan(now), self._next_list(now)
         # The first request for a new job must not wait long.
         soon = next_list < now + FIRST_PATIENCE
         own: list[FollowedJob] = []
         left: list[FollowedJob] = []
         for job in due:
             waits = not job.alone and job.delay >= covers and (soon or job.due > -math.inf)
+            waits = waits and (not of_actors or job.is_told_by_actor(now))
             (left if waits else own).append(job)
         if now >= self._no_list_before and LOOK_COST * len(own) > self.load.list_cost(len(self._jobs)):
             await self._list(0.0)
@@ -297,7 +299,7 @@ class Poller:
         await self._look_at(own)
         if next_list <= now and self._outage is None:
             await asyncio.sleep(0)  # those requests are sent first: a head answers nothing else while it makes a list
-            await self._list(covers)
+            await (self._list_actors(covers) if of_actors else self._list(covers))
 
     async def _look_at(self, jobs: list[FollowedJob]) -> None:
         """Request jobs one by one, each as soon as the head's load allows and a slot is free."""
@@ -335,7 +337,9 @@ class Poller:
             return NO_LIST
         made, plan = self._plan
         if now - made >= PLAN_HOLDS:
-            plan = self.load.plan([job.delay for job in self._jobs.values() if job.delay < math.inf])
+            known = [job for job in self._jobs.values() if job.delay < math.inf]
+            running = [job.delay for job in known if job.is_told_by_actor(now)]
+            plan = self.load.plan([job.delay for job in known], running)
             self._plan = (now, plan)
         return plan
 
@@ -376,6 +380,30 @@ class Poller:
             self._jobs[name].unlisted = True
             self._jobs[name].hint(time.monotonic())
         await asyncio.sleep(self.load.pause(LIST_COST * number, time.monotonic()))
+
+    async def _list_actors(self, covers: float) -> None:
+        """
+        Request the actors that are alive. A running job whose actor is not among them is then requested.
+
+        :param covers: as in :meth:`_list`.
+        """
+        began = time.monotonic()
+        found = await self.transport.run(live_jobs())
+        self._last_list = began
+        self._plan = (-math.inf, NO_LIST)
+        if found is None:
+            self.load.alive = math.inf
+            return
+        names, self.load.alive = found
+        for job in self._jobs.values():
+            if job.id in names:
+                job.actorless = False
+                if job.delay >= covers and job.is_told_by_actor(began):
+                    job.looked(began)
+            elif job.runs and not job.actorless:
+                job.actorless = True
+                job.hint(time.monotonic())
+        await asyncio.sleep(self.load.pause(self.load.alive_cost(), time.monotonic()))
 
     async def _look(self, job: FollowedJob) -> None:
         """Request one job; releases the slot that the caller has acquired."""
@@ -452,6 +480,7 @@ class Poller:
             return
         self._outage = None
         self._no_list_before = -math.inf  # a list may have failed for the same reason
+        self.load.alive = None
         for job in self._jobs.values():
             job.failing = None
             job.looked(now)

@@ -8,13 +8,16 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_provider_rayjobs.jobs import JobDetails
+from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_rayjobs.exceptions import RayJobsError
 
+
+#: Seconds for which it is enough to know that a job's actor is alive, at most; half of them at the least.
+ACTOR_TELLS = 60.0
 
 #: A job is requested by itself after this share of its delay at the earliest; the random rest spreads the requests.
 JITTER = 0.9
@@ -108,6 +111,9 @@ class FollowedJob:
         self.failing: float | None = None
         self.unlisted = False  # the last list did not hold it
         self.answered = -math.inf  # when the last request that found it began
+        self.runs = False  # it was RUNNING then
+        self.actorless = False  # the last list of live actors did not have its actor
+        self._actor_tells = ACTOR_TELLS * (1 - random.random() / 2)  # noqa: S311 - spreads the requests
 
     def tell(self, news: JobDetails | Trouble | BaseException) -> None:
         """Give news to all followers."""
@@ -126,6 +132,10 @@ class FollowedJob:
             spread = JITTER + (1 - JITTER) * random.random()  # noqa: S311 - no secret
             self.due, self.alone = began + self.delay * spread, False
 
+    def is_told_by_actor(self, now: float) -> bool:
+        """Return whether it is enough to know that the job's actor is alive."""
+        return self.runs and not self.actorless and now - self.answered < self._actor_tells
+
     def found(self, status: object, details: Callable[[], JobDetails], began: float, *, paces: bool = True) -> None:
         """
         Take the status that a request found, unless a later request has already found one.
@@ -137,6 +147,7 @@ class FollowedJob:
             return
         self.answered = began
         self.failing = None
+        self.runs = status == JobStatus.RUNNING
         for follower in self.followers:
             if not follower.knows(status):
                 follower.post(details())

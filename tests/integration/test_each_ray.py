@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_provider_rayjobs.client.listing import live_jobs
 from airflow_provider_rayjobs.exceptions import (
     RayAPIError,
     RayJobExistsError,
@@ -21,6 +22,7 @@ from airflow_provider_rayjobs.exceptions import (
 )
 from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.operators import RayDeleteJobOperator, RayStopJobOperator, RaySubmitJobOperator
+from tests.support.airflow_records import wait
 from tests.support.ray_head import LABEL_SELECTOR_SINCE
 from tests.support.tries import Tries
 
@@ -47,6 +49,24 @@ def hook() -> Iterator[RayJobHook]:
 
 def new_id() -> str:
     return f"each-{uuid.uuid4().hex[:8]}"
+
+
+def live_names(hook: RayJobHook) -> set[str]:
+    found = hook.get_conn().run(live_jobs())
+    assert found is not None
+    names, number = found
+    assert number >= len(names)
+    return names
+
+
+def test_a_job_has_a_live_actor_while_it_runs(hook: RayJobHook, ray_head: RayHead) -> None:
+    job = new_id()
+    hook.submit_job(entrypoint="sleep 1000", submission_id=job)
+    ray_head.wait_job(job, until={"RUNNING"})
+    assert job in live_names(hook)
+    hook.stop_job(job)
+    ray_head.wait_job(job, until={"STOPPED"})
+    wait(lambda: job not in live_names(hook), 10, lambda: f"{job} has a live actor")
 
 
 def test_each_verb_and_every_field(hook: RayJobHook, ray_head: RayHead, tmp_path: Path) -> None:

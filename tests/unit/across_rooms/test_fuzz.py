@@ -103,6 +103,7 @@ FLOWS: dict[str, Callable[[], Flow[Any]]] = {
     "delete": lambda: verbs.delete_job("a"),
     "list": listing.list_jobs,
     "actors": listing.count_actors,
+    "live actors": listing.live_jobs,
     "resources": cluster_status.describe_resources,
     "package": lambda: package_store.has_package("a.zip"),
     "log": lambda: log_files.get_job_logs("a"),

@@ -114,3 +114,28 @@ def test_the_number_of_actors_is_a_hint_that_may_be_missing() -> None:
     with pytest.raises(StopIteration) as end:
         lost.throw(RayClusterUnreachableError("gone"))
     assert end.value.value is None
+
+
+def test_live_jobs_are_those_whose_actors_are_alive() -> None:
+    def live(body: str, status: int = 200) -> tuple[set[str], int] | None:
+        flow = listing.live_jobs()
+        request = next(flow)
+        with pytest.raises(StopIteration) as end:
+            flow.send(answer_to(request, body.encode(), status))  # type: ignore[arg-type]
+        found: tuple[set[str], int] | None = end.value.value
+        return found
+
+    actors = [
+        {"actor_id": "a1", "class_name": "JobSupervisor", "name": "_ray_internal_job_actor_etl.1"},
+        {"actor_id": "a2", "class_name": "Trainer", "name": '"name": "_ray_internal_job_actor_no"'},
+        {"actor_id": "a3", "class_name": "Trainer", "name": ""},
+    ]
+    assert live(json.dumps({"data": {"result": {"result": actors}}})) == ({"etl.1"}, 3)
+    assert live("") == (set(), 0)
+    assert live("no such route", 404) is None
+    assert live('"actor_id": ' * listing.MOST_ACTORS) is None, "the answer may lack some"
+    lost = listing.live_jobs()
+    next(lost)
+    with pytest.raises(StopIteration) as end:
+        lost.throw(RayClusterUnreachableError("gone"))
+    assert end.value.value is None

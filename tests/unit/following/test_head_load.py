@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from airflow_provider_rayjobs.client.listing import read_list
 from airflow_provider_rayjobs.exceptions import RayProtocolError
 from airflow_provider_rayjobs.following.head_load import (
+    ALIVE_LAG,
     LIST_COST,
     LOOK_COST,
     MOST_LISTED,
@@ -74,7 +75,7 @@ def test_the_list_pays_when_a_fifth_of_all_jobs_on_record_is_followed() -> None:
 
 
 def test_a_list_that_would_be_late_comes_as_often_as_the_head_bears() -> None:
-    interval, covers = best_plan([1.0] * 5000, 5000)
+    interval, covers, _ = best_plan([1.0] * 5000, 5000)
     assert (interval, covers) == (pytest.approx(5000 * LIST_COST / SHARE), 1.0)
     assert best_plan([1.35] * 400, 20_000) == NO_LIST, "held back, looks are earlier than such a list"
 
@@ -91,6 +92,21 @@ def test_nothing_is_listed_for_a_few_jobs_or_beside_too_many() -> None:
     load.estimate(100_000)
     assert load.plan([1.0] * 1000) == NO_LIST
     assert load.list_cost(1000) == math.inf
+
+
+def test_beside_too_many_old_jobs_the_live_actors_are_listed() -> None:
+    load = HeadLoad()
+    load.estimate(100_000)
+    delays = [2.0] * 1000
+    plan = load.plan(delays, delays)
+    assert plan == Plan(pytest.approx(2.0 - load.alive_cost() - 0.1 - ALIVE_LAG, rel=0.01), 2.0, of_actors=True)
+    assert load.plan(delays, delays[:5]) == NO_LIST, "the list tells nothing of jobs that wait"
+    load.alive = 9000
+    assert load.plan(delays[:100], delays[:100]) == NO_LIST, "other actors are too many"
+    load.alive = math.inf
+    assert load.plan(delays, delays) == NO_LIST
+    load.listed(1100)
+    assert load.plan(delays, delays) == promise(2.0, 1100)
 
 
 def test_an_unknown_record_is_risked_only_when_much_was_spent() -> None:

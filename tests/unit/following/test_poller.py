@@ -25,6 +25,7 @@ from tests.support.clients import cluster_at, quick_sleep, until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from tests.support.answers import Answer
     from tests.support.scripted_server import ScriptedRay
 
 LOG = logging.getLogger("tests.poller")
@@ -246,6 +247,68 @@ def test_beside_many_old_jobs_each_is_asked_for_alone(scripted_ray: ScriptedRay,
     assert lists(scripted_ray) == 0
 
 
+def live(server: ScriptedRay, *names: str) -> None:
+    """Have the head tell that the actors of these jobs are alive, and that it remembers those of many others."""
+    found = [{"actor_id": name, "name": f"_ray_internal_job_actor_{name}"} for name in names]
+    server.clear()
+    server.script(
+        "GET", ACTORS, answers.as_json({"data": {"result": {"total": 100_000, "result": found}}}), forever=True
+    )
+
+
+def test_beside_many_old_jobs_the_live_actors_tell_who_runs(scripted_ray: ScriptedRay) -> None:
+    all_run(scripted_ray, None)
+    scripted_ray.add_job("waits", "PENDING")
+    live(scripted_ray, *NAMES)
+
+    async def work(one: Poller) -> None:
+        async with running(one, *NAMES) as jobs, AsyncExitStack() as stack:
+            (waits,) = subscribe(stack, one, "waits")
+            assert await status_of(waits) == "PENDING"
+            await until(lambda: one.load.alive == len(NAMES))
+            seen, listed = looks(scripted_ray, "j.+"), len(scripted_ray.received_on("GET", ACTORS))
+            await until(lambda: len(scripted_ray.received_on("GET", ACTORS)) > listed + 5)
+            assert looks(scripted_ray, "j.+") < seen + len(NAMES)
+            scripted_ray.set_status("waits", "RUNNING")
+            assert await status_of(waits) == "RUNNING"
+            scripted_ray.set_status("j3", "SUCCEEDED")
+            live(scripted_ray, *NAMES[:3], *NAMES[4:])
+            assert await status_of(jobs[3]) == "SUCCEEDED"
+
+    polled(scripted_ray, work)
+    assert lists(scripted_ray) == 0
+
+
+def test_a_running_job_without_an_actor_is_asked_for_alone(scripted_ray: ScriptedRay) -> None:
+    all_run(scripted_ray, None)
+    live(scripted_ray, *NAMES[1:])
+
+    async def work(one: Poller) -> None:
+        async with running(one, *NAMES) as jobs:
+            await until(lambda: one.load.alive == len(NAMES) - 1)
+            seen = looks(scripted_ray, "j0")
+            await until(lambda: looks(scripted_ray, "j0") > seen + 3)
+            scripted_ray.set_status("j0", "SUCCEEDED")
+            assert await status_of(jobs[0]) == "SUCCEEDED"
+
+    polled(scripted_ray, work)
+
+
+@pytest.mark.parametrize("answer", [answers.text(404, "no such route"), answers.as_json({"data": None})])
+def test_a_head_that_lists_no_actors_is_asked_for_each_job(scripted_ray: ScriptedRay, answer: Answer) -> None:
+    all_run(scripted_ray, None)
+    scripted_ray.script("GET", ACTORS, answer, forever=True)
+
+    async def work(one: Poller) -> None:
+        async with running(one, *NAMES) as jobs:
+            seen = looks(scripted_ray)
+            await until(lambda: looks(scripted_ray) > seen + 2 * len(NAMES))
+            scripted_ray.set_status("j0", "SUCCEEDED")
+            assert await status_of(jobs[0]) == "SUCCEEDED"
+
+    polled(scripted_ray, work)
+
+
 def test_no_more_requests_are_under_way_than_allowed(scripted_ray: ScriptedRay) -> None:
     all_run(scripted_ray, 100_000)
     scripted_ray.script("GET", r"/api/jobs/j\d+", answers.default(delay=0.2), forever=True)
@@ -389,7 +452,7 @@ def test_a_crash_reaches_everybody_and_is_ridden_out(
     async def work(one: Poller) -> None:
         async with running(one, "j0", "j1") as jobs:
             with monkeypatch.context() as broken:
-                broken.setattr(one.load, "plan", lambda delays: 1 / 0)
+                broken.setattr(one.load, "plan", lambda *_: 1 / 0)
                 for job in jobs:
                     assert "crashed: ZeroDivisionError" in str((await trouble_of(job)).error)
             assert {await status_of(job) for job in jobs} == {"RUNNING"}
