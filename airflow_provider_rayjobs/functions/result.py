@@ -81,6 +81,7 @@ async def read_record(transport: AiohttpTransport, submission_id: str, node_id: 
     while True:
         try:
             data = await transport.run(_fetch(submission_id, node_id or ""))
+            contact.back()
             return parse_record(data, f"{transport.cluster.address}: {name}")
         except RayClusterUnreachableError as e:
             if detail := contact.failed(e):

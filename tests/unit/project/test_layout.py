@@ -215,19 +215,21 @@ def test_the_verbs_load_neither_airflow_nor_a_library() -> None:
     assert {name.split(".")[0] for name in loaded} <= {PACKAGE, *sys.stdlib_module_names}
 
 
+def foreign(modules: set[str]) -> set[str]:
+    """Return the libraries among modules, except Airflow and what it needs itself."""
+    # Airflow's own common.compat, which every provider of today imports, compares versions with `packaging`.
+    return {name.split(".")[0] for name in modules} - {PACKAGE, "airflow", "packaging", *sys.stdlib_module_names}
+
+
 @pytest.mark.parametrize("ours", ["operators", "decorators"])
 def test_importing_costs_no_more_than_importing_airflows_own(ours: str) -> None:
     more = loaded_after_airflow()[ours]
     assert f"{PACKAGE}.{ours}" in more
-    # Airflow's own common.compat, which every provider of today imports, compares versions with `packaging`.
-    foreign = {name.split(".")[0] for name in more} - {PACKAGE, "airflow", "packaging", *sys.stdlib_module_names}
-    assert not foreign
+    assert not foreign(more)
 
 
 def test_a_dag_file_loads_what_its_classes_and_their_arguments_need() -> None:
     loaded = loaded_after_airflow()["first objects"]
     own = {name.removeprefix(f"{PACKAGE}.") for name in loaded if name.startswith(f"{PACKAGE}.")}
     assert {"operators.submit", "sensors"} <= own <= OF_A_DAG_FILE
-    # Airflow's own base classes of sensors and links, which BashOperator does not need.
-    foreign = {name for name in loaded - {PACKAGE} if not name.startswith(f"{PACKAGE}.")}
-    assert not {name for name in foreign if name.split(".")[0] not in ("airflow", *sys.stdlib_module_names)}
+    assert not foreign(loaded)
