@@ -116,7 +116,7 @@ def test_a_cluster_that_may_not_be_deleted_is_told_of_and_ends_at_the_deadline(
         one.run()
     assert "a Role with the verb 'delete' on 'rayjobs' there" in one.lines[-1]
     (job,) = access.api.list("rayjobs", access.namespace)
-    assert job["spec"]["preRunningDeadlineSeconds"] == 90
+    assert job["spec"]["preRunningDeadlineSeconds"] == 660
 
 
 def test_the_record_of_a_job_that_may_not_be_deleted(

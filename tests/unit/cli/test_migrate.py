@@ -65,7 +65,7 @@ def test_with_write_the_lines_are_those_of_the_new_file(
 
 def test_each_file_is_tried(file: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     Path("broken.py").write_text("x = (\n")
-    Path("fine.py").write_text("from ray_provider.operators import SubmitRayJob\nSubmitRayJob()\n")
+    Path("fine.py").write_text("from ray_provider.operators import SubmitRayJob\nSubmitRayJob(conn_id='ray')\n")
     done = migrate(capfd, monkeypatch, "none.py", "broken.py", "fine.py")
     assert done.code == 1
     assert "RaySubmitJobOperator" in done.out

@@ -319,7 +319,7 @@ def test_the_cluster_stays_until_the_try_that_took_it_over_has_the_value(
     task, kept = operator(), []
     task._reads_result = True
 
-    def followed(*_: Any) -> JobEvent:
+    def followed(*_: Any, **__: Any) -> JobEvent:
         kept.append(body["spec"]["ttlSecondsAfterFinished"])
         return JobEvent("job", "a", Outcome.SUCCEEDED)
 
