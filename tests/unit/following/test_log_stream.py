@@ -32,10 +32,15 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
         "REOPEN_LONGEST": 0.05,
         "OVER_PATIENCE": 0.1,
         "SETTLE": 0.02,
-        "DRAIN_REOPEN": 0.6,
-        "DRAIN_IDLE": 0.6,
     }.items():
         monkeypatch.setattr(log_stream, name, value)
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shrink the waits for what never comes; on a busy machine, what comes takes its time."""
+    monkeypatch.setattr(log_stream, "DRAIN_REOPEN", 1.0)
+    monkeypatch.setattr(log_stream, "DRAIN_IDLE", 1.0)
 
 
 class Followed:
@@ -165,6 +170,7 @@ def test_a_job_that_pauses_between_the_two_characters_of_a_line_end_loses_nothin
     assert result.lines == ["one", "", "two", "three"]
 
 
+@pytest.mark.usefixtures("_impatient")
 @pytest.mark.parametrize("end", [Tail(after=2), Tail(after=2, hang=True), Tail(after=2, abort=True)], ids=str)
 @pytest.mark.parametrize(
     "answer",
@@ -182,6 +188,7 @@ def test_a_rest_that_cannot_be_read_from_the_file_at_once_is_still_complete(
     assert (result.lines, result.notes) == (lines, [])
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_a_stream_that_hangs_after_the_end_is_opened_anew_once(scripted_ray: ScriptedRay) -> None:
     lines = job_with(scripted_ray, ["one\n", "two\n"])
     scripted_ray.tails(Tail(after=1, hang=True))
@@ -190,6 +197,7 @@ def test_a_stream_that_hangs_after_the_end_is_opened_anew_once(scripted_ray: Scr
     assert (result.lines, result.notes, opened(scripted_ray)) == (lines, [], 2)
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_a_file_that_is_not_sent_leaves_the_rest_to_the_stream(scripted_ray: ScriptedRay) -> None:
     lines = job_with(scripted_ray, ["one\n", "two\n"])
     scripted_ray.tails(Tail(after=1, hang=True))
@@ -214,6 +222,7 @@ def test_a_large_log_is_not_read_again_for_its_rest(scripted_ray: ScriptedRay, m
     assert not scripted_ray.received_on("GET", FILE)
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_a_stream_that_hangs_for_good_is_given_up_within_bounds(scripted_ray: ScriptedRay) -> None:
     job_with(scripted_ray, ["one\nhalf", "never\n"])
     scripted_ray.tails(*[Tail(after=1, hang=True)] * 9)
@@ -225,6 +234,7 @@ def test_a_stream_that_hangs_for_good_is_given_up_within_bounds(scripted_ray: Sc
     assert result.notes == ["The end of the job's log did not arrive; the Ray dashboard has the whole log"]
 
 
+@pytest.mark.usefixtures("_impatient")
 def test_a_head_that_needs_long_to_build_the_whole_log_is_waited_for(scripted_ray: ScriptedRay) -> None:
     lines = job_with(scripted_ray, ["one\n", "two\n"])
     scripted_ray.script("GET", ".*/tail", answers.bad_gateway(), forever=True)
