@@ -57,7 +57,7 @@ lint: ## Check style, formatting and the workflows
 	$(MAIN)/ruff format --check
 	$(MAIN)/pytest -q tests/unit/project/test_workflows.py
 
-benchmarks: ## Compare with other ways to run Ray jobs; writes docs/benchmarks.md (an hour; ARGS=--quick for a short run)
+benchmarks: ## Compare with other ways to run Ray jobs; writes docs/benchmarks.md (90 minutes; ARGS=--quick, or ARGS="--only NAME")
 	@$(ENVS) airflow-3.3 ray-2.60 bench-airflow bench-ours bench-astro bench-google bench-sdk
 	$(PYTHON) benchmarks/run.py $(ARGS)
 
