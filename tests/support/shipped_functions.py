@@ -52,7 +52,7 @@ class Ran:
     def record(self) -> Record:
         """The result that the driver wrote."""
         assert self.result is not None, self.output
-        return result_module.parse_record(self.result, "job")
+        return result_module.parse_record(self.result, "job", None)
 
     @property
     def value(self) -> Any:

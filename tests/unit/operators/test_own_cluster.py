@@ -385,7 +385,7 @@ def test_what_kuberay_saw_counts_if_the_head_is_gone(kube: Objects, outcome: Out
 def test_a_value_that_was_not_read_in_time_is_an_error(kube: Objects) -> None:
     kube.of[RAYJOBS, "etl"]["status"]["jobStatus"] = "SUCCEEDED"
     task = with_cluster()
-    task._reads_result = True
+    task.read_result = True
     with pytest.raises(RayJobResultError, match="set a longer keep_seconds"):
         task._as_kuberay_saw(event(Outcome.UNREACHABLE))
 
@@ -496,7 +496,7 @@ def test_a_function_whose_value_is_gone_runs_again_on_a_new_cluster(
     lost_try(kube, monkeypatch, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
     task = operator(deferrable=True)
     task.entrypoint = ["python", "-m", "launcher"]  # as that of a function
-    task._reads_result = True
+    task.read_result = True
     with pytest.raises(TaskDeferred):
         task.execute(try_of(1))  # the same try, once more
     (new,) = kube.of.values()
