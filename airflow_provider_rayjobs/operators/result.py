@@ -45,6 +45,7 @@ class ReadsResult(Operator):
     _guard: JobGuard | None
 
     if TYPE_CHECKING:
+
         @property
         def hook(self) -> RayJobHook: ...  # noqa: D102
         def _new_guard(self, context: Context) -> JobGuard: ...

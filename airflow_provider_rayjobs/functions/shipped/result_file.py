@@ -43,8 +43,8 @@ def job_log() -> Path:
     """
     Return the path of the job's log, to which Ray redirects the output of the entrypoint.
 
-    The output of this process may go elsewhere, such as into a pipe or a file; then that of the processes that started
-    it counts.
+    The output of this process may go elsewhere, such as into a pipe or a file. Then the log is open in one of the
+    processes that started it, such as the shell of the entrypoint.
 
     :raises RuntimeError: if there is no such log.
     """
@@ -58,7 +58,7 @@ def job_log() -> Path:
 
 
 def _outputs() -> Iterator[str]:
-    """Yield where standard output and error of this process go, then those of the processes that started it."""
+    """Yield the files that this process has open, its standard output first, then those of the ones that started it."""
     if sys.platform == "darwin":
         import fcntl
 
@@ -69,17 +69,19 @@ def _outputs() -> Iterator[str]:
                 yield str(e)
         return
     pid = os.getpid()
-    while pid > 0:
-        for descriptor in (1, 2):
-            try:
-                yield str(Path(f"/proc/{pid}/fd/{descriptor}").readlink())
-            except OSError as e:
-                yield str(e)
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return
-        pid = int(stat.rpartition(")")[2].split()[1])  # the name before it may contain anything
+    try:
+        while pid > 0:
+            folder = Path(f"/proc/{pid}")
+            # A shell keeps its own output open under another number while a command of it is redirected.
+            for descriptor in (folder / "fd" / "1", *(folder / "fd").iterdir()):
+                try:
+                    yield str(descriptor.readlink())
+                except OSError as e:  # closed by now
+                    yield str(e)
+            stat = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+            pid = int(stat.rpartition(")")[2].split()[1])  # the name before it may contain anything
+    except OSError:  # a process of another user
+        return
 
 
 def result_beside(log: Path) -> Path:

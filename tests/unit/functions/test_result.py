@@ -129,7 +129,10 @@ def test_a_result_is_read_through_passing_trouble(
     [
         (answers.text(500, "A file is not found at: /tmp/ray/session_1/logs/job-driver-j1.result"), True),
         (answers.text(500, "Agent for node id: ab12 doesn't exist."), False),
-        (answers.text(200, "0Closing HTTP stream due to internal server error.\nA file is not found at: /tmp/ray"), True),
+        (
+            answers.text(200, "0Closing HTTP stream due to internal server error.\nA file is not found at: /tmp/ray"),
+            True,
+        ),
         (answers.text(200, ""), True),
     ],
     ids=["no file", "node gone", "no file, on an older Ray", "the same, untold"],
