@@ -56,9 +56,6 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
     :param serializer: how the arguments are sent: ``json``
         (see :mod:`~airflow_provider_rayjobs.functions.shipped.values`) or ``cloudpickle``. The value always comes back
         as JSON.
-    :param result_path: URL of a folder that the cluster and the Airflow workers can reach, as ``ObjectStoragePath``
-        takes it (templated). A value of more than 16 MiB is stored there, as ``<submission id>.json``; it is not
-        deleted automatically.
     :raises TypeError: if an argument has a wrong type, or the function is not a plain ``def``.
     :raises ValueError: if an argument is wrong, or the function uses variables of an enclosing function.
     """
@@ -79,7 +76,6 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         *,
         python_callable: Callable[..., Any],
         serializer: str = "json",
-        result_path: str | None = None,
         **kwargs: Any,
     ) -> None:
         from airflow_provider_rayjobs.functions import package as function_package
@@ -97,7 +93,6 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
             entrypoint=["python", "-m", function_package.LAUNCHER, python_callable.__name__],
             wait_for_completion=True,
             read_result=True,
-            result_path=result_path,
             **kwargs,
         )
         self.serializer = serializer

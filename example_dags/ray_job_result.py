@@ -34,7 +34,7 @@ with DAG("ray_job_result", schedule=None):
     @task
     def best(results: Any) -> float:
         """Return the learning rate with the smallest loss."""
-        return min(results, key=lambda result: result["loss"])["rate"]
+        return float(min(results, key=lambda result: result["loss"])["rate"])
 
     best(sweep.output) >> RaySubmitJobOperator(
         task_id="train",

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_rayjobs.cluster.fields import DEFAULT_UPLOAD_LIMIT
-from airflow_provider_rayjobs.compat import versions
 from airflow_provider_rayjobs.exceptions import RayJobResultError
 
 if TYPE_CHECKING:
@@ -175,6 +174,7 @@ class ReadsResult(Operator):
         return ""
 
     def _value(self, record: Record, event: JobEvent) -> Any:
+        from airflow_provider_rayjobs.compat import versions
         from airflow_provider_rayjobs.text.safe_text import is_safe, safe_value
 
         value = self._value_in(record, event)

@@ -173,8 +173,6 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         check_one_cluster(ray_conn_id, cluster)
         if read_result and not wait_for_completion:
             raise ValueError("read_result=True needs wait_for_completion=True: the result is read at the job's end")
-        if result_path is not None and not read_result:
-            raise ValueError("result_path needs read_result=True")
         self.entrypoint = entrypoint
         self.runtime_env = runtime_env
         self.secret_env_vars = secret_env_vars

@@ -29,6 +29,7 @@ def test_results_reach_other_tasks_and_an_assets_event(
 ) -> None:
     home = tmp_path_factory.mktemp("example")
     airflow = CommandAirflow(home, new_database(home), FILE, ray_head)
+    airflow.run("dags", "reserialize")  # Airflow 2 knows an asset from then on only
     output = airflow.run("dags", "test", DAG, AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE="True")
 
     (finished,) = [line for line in output.splitlines() if "DagRun Finished" in line]

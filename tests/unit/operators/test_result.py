@@ -205,16 +205,14 @@ def test_a_damaged_result_of_a_job_that_was_taken_over_makes_a_new_one(scripted_
     assert len(scripted_ray.jobs) == 2
 
 
-@pytest.mark.parametrize(
-    ("kwargs", "said"),
-    [
-        ({"wait_for_completion": False}, "read_result=True needs wait_for_completion=True"),
-        ({"read_result": False, "result_path": "s3://b"}, "result_path needs read_result=True"),
-    ],
-)
-def test_what_contradicts_itself_is_refused_when_the_dag_is_read(kwargs: Any, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        make(**kwargs)
+def test_a_task_that_does_not_wait_has_no_result_to_return() -> None:
+    with pytest.raises(ValueError, match="read_result=True needs wait_for_completion=True"):
+        make(wait_for_completion=False)
+
+
+def test_a_folder_for_all_tasks_of_a_dag_does_no_harm() -> None:
+    with DAG("dag", schedule=None, default_args={"result_path": "s3://b"}):
+        assert not RaySubmitJobOperator(task_id="task", entrypoint="true").read_result
 
 
 @pytest.mark.parametrize(
