@@ -6,29 +6,19 @@ import contextlib
 import inspect
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowFailException, DecoratedOperator, task_decorator_factory
+from airflow.providers.common.compat.sdk import DecoratedOperator, task_decorator_factory
 
-from airflow_provider_rayjobs.cluster.fields import DEFAULT_UPLOAD_LIMIT
 from airflow_provider_rayjobs.compat import versions
-from airflow_provider_rayjobs.exceptions import RayJobResultError, RayJobsError
 from airflow_provider_rayjobs.operators.submit import RaySubmitJobOperator
-from airflow_provider_rayjobs.text.safe_text import is_safe, safe_text, safe_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
 
-    from airflow_provider_rayjobs.following.events import JobEvent
-    from airflow_provider_rayjobs.following.watcher import Watch
-    from airflow_provider_rayjobs.functions.result import Record
-    from airflow_provider_rayjobs.jobs import JobDetails
-    from airflow_provider_rayjobs.tasks.identity import TaskIdentity
+    from airflow_provider_rayjobs.exceptions import RayJobResultError
 
 __all__ = ["RayJobDecoratedOperator", "ray_job_task"]
-
-#: XCom key of the function's last progress report.
-PROGRESS_XCOM = "progress"
 
 #: Keys of a function's ``**context``, as far as this Airflow has them: those that ``@task.virtualenv`` passes (the
 #: serializable ones of ``airflow.providers.standard.operators.python``), and ``params``.
@@ -50,8 +40,8 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
 
     The function is shipped as its source, so it must contain all that it needs: imports inside, data as arguments. It
     runs as the driver: ``ray.init()`` in it finds its cluster. Takes the arguments of
-    :class:`~airflow_provider_rayjobs.operators.RaySubmitJobOperator`, except ``entrypoint`` and
-    ``wait_for_completion``, and those below.
+    :class:`~airflow_provider_rayjobs.operators.RaySubmitJobOperator`, except ``entrypoint``, ``wait_for_completion``
+    and ``read_result``, and those below.
 
     Example::
 
@@ -66,16 +56,13 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
     :param serializer: how the arguments are sent: ``json``
         (see :mod:`~airflow_provider_rayjobs.functions.shipped.values`) or ``cloudpickle``. The value always comes back
         as JSON.
-    :param result_path: URL of a folder that the cluster and the Airflow workers can reach, as ``ObjectStoragePath``
-        takes it (templated). A value of more than 16 MiB is stored there, as ``<submission id>.json``; it is not
-        deleted automatically.
     :raises TypeError: if an argument has a wrong type, or the function is not a plain ``def``.
     :raises ValueError: if an argument is wrong, or the function uses variables of an enclosing function.
     """
 
     custom_operator_name = "@task.ray_job"
-    _reads_result = True
-    template_fields: Sequence[str] = ("op_args", "op_kwargs", "result_path", *RaySubmitJobOperator.template_fields)
+    _result_of = "@task.ray_job"
+    template_fields: Sequence[str] = ("op_args", "op_kwargs", *RaySubmitJobOperator.template_fields)
     template_fields_renderers: ClassVar[dict[str, str]] = {
         **RaySubmitJobOperator.template_fields_renderers,
         "op_args": "py",
@@ -89,12 +76,11 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         *,
         python_callable: Callable[..., Any],
         serializer: str = "json",
-        result_path: str | None = None,
         **kwargs: Any,
     ) -> None:
         from airflow_provider_rayjobs.functions import package as function_package
 
-        for name in ("entrypoint", "wait_for_completion"):
+        for name in ("entrypoint", "wait_for_completion", "read_result"):
             if name in kwargs:
                 raise TypeError(
                     f"@task.ray_job does not take {name}: it runs the function and waits for its value; remove it"
@@ -106,48 +92,21 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
             python_callable=python_callable,
             entrypoint=["python", "-m", function_package.LAUNCHER, python_callable.__name__],
             wait_for_completion=True,
+            read_result=True,
             **kwargs,
         )
         self.serializer = serializer
-        self.result_path = result_path
-        self._function: bytes | None = None  # its package, between the check and the upload
-        self._attempt_key = ""  # makes the package unique to this attempt
 
-    def execute(self, context: Context) -> Any:
-        """Submit the function's job, or take over the one that an earlier try left; return the function's value."""
-        from airflow_provider_rayjobs.functions import result  # noqa: F401 - now: an upgrade may replace it meanwhile
-
-        self._function = self._package(context)  # before any request, because it may raise
-        return super().execute(context)
-
-    def _package(self, context: Context) -> bytes:
+    def _task_file(self, context: Context) -> bytes:
         from airflow_provider_rayjobs.functions import package as function_package
 
-        try:
-            if containers := {"container", "image_uri"}.intersection(self.runtime_env or {}):
-                raise ValueError(
-                    f"runtime_env[{containers.pop()!r}] can't be used with @task.ray_job, because Ray allows no "
-                    "py_modules in containers; remove it"
-                )
-            if self.result_path is not None and "://" not in self.result_path:
-                raise ValueError(
-                    f"result_path must be a URL such as s3://…, gs://… or file://…, not {self.result_path!r}"
-                )
-            task = function_package.describe_task(
-                self.python_callable,
-                tuple(self.op_args),
-                self._keywords(context),
-                serializer=self.serializer,
-                result_path=self.result_path,
-            )
-            return function_package.build_package(task, self._upload_limit)
-        except (TypeError, ValueError) as e:
-            raise AirflowFailException(f"Nothing was submitted: {e}") from None
-
-    @property
-    def _upload_limit(self) -> int:
-        """Maximum size of the package, in bytes. A cluster that KubeRay makes has the default."""
-        return DEFAULT_UPLOAD_LIMIT if self._cluster_is_given else self.hook.cluster.upload_limit
+        return function_package.describe_task(
+            self.python_callable,
+            tuple(self.op_args),
+            self._keywords(context),
+            serializer=self.serializer,
+            result_path=self.result_path,
+        )
 
     def _keywords(self, context: Mapping[str, Any]) -> dict[str, Any]:
         """Return the keyword arguments, and the parts of the context for which the function has parameters."""
@@ -193,138 +152,8 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
                 rest[name] = plain
         return rest
 
-    def _submit(self, context: Context, identity: TaskIdentity, session: str | None) -> Watch:
-        if self._function is None:  # this try has submitted before, or followed the job of an earlier one
-            self._function = self._package(context)
-        self._attempt_key = identity.attempt_key
-        return super()._submit(context, identity, session)
-
-    def _prepare(self, runtime_env: dict[str, Any] | None) -> dict[str, Any]:
-        """Upload the function last: Ray keeps a package that no job uses for ten minutes only."""
-        from airflow_provider_rayjobs.functions import package as function_package
-        from airflow_provider_rayjobs.packaging.upload import ReadyRuntimeEnv
-
-        ready = super()._prepare(runtime_env) or {}
-        assert self._function is not None  # noqa: S101 - for mypy
-        uri = self.hook.get_conn().run(function_package.upload_package(self._function, self._attempt_key))
-        self._function = None  # it may be large, and the wait long
-        return ReadyRuntimeEnv({**ready, "py_modules": [*(ready.get("py_modules") or []), uri]})
-
-    def _outcome(self, context: Context, event: JobEvent) -> Any:
-        if event.progress is not None:
-            self._push_progress(context, event.progress)
-        return super()._outcome(context, event)
-
-    def _traceback(self, context: Context, event: JobEvent) -> str:
-        """Return the function's own traceback; empty if the driver wrote none."""
-        from airflow_provider_rayjobs.compat import masking
-        from airflow_provider_rayjobs.functions.result import traceback_of
-
-        try:
-            with self._waiting_for_cluster():
-                job = self.hook.get_job_info(event.submission_id)
-            record = self._read(context, event.submission_id, job.driver_node_id)
-        except RayJobsError as e:
-            self.log.debug("No traceback of the function: %s", e)
-            return ""
-        if record.outcome != "error":
-            return ""
-        return safe_text(masking.public_for(job, self.hook.cluster)(traceback_of(record)))
-
-    def _result(self, context: Context, event: JobEvent) -> Any:
-        from airflow_provider_rayjobs.tasks.earlier_tries import NewJobNeededError
-
-        try:
-            node_id = event.node_id
-            if node_id is None:  # the event of an older triggerer
-                if (job := self._find(event.submission_id)) is None:
-                    raise RayJobResultError(f"{event.address}: Ray job {event.submission_id} is gone, with its result")
-                node_id = job.driver_node_id
-            return self._value(self._read(context, event.submission_id, node_id), event)
-        except RayJobResultError as e:
-            # The try that submitted this job fails; a later one, which took it over, submits a new job.
-            if event.reattached_at is None:
-                raise
-            self.log.warning("%s; submitting a new job", e)
-            raise NewJobNeededError from e
-
-    def _find(self, submission_id: str) -> JobDetails | None:
-        from airflow_provider_rayjobs.tasks.stopping import find_job
-
-        with self._waiting_for_cluster():
-            return find_job(self.hook, submission_id)
-
-    def _value(self, record: Record, event: JobEvent) -> Any:
-        value = self._value_in(record, event)
-        if versions.INTEGERS_HAVE_64_BITS and not _has_short_integers(value):
-            raise RayJobResultError(
-                f"{event.address}: Ray job {event.submission_id}: the function's value holds an integer of more than "
-                "64 bits, which Airflow can't store in an XCom; return it as a string"
-            )
-        if not is_safe(value):
-            self.log.warning(
-                "The function's value holds NUL characters or lone surrogates, which Airflow's databases can't store; "
-                "they were replaced by their escapes, such as \\x00"
-            )
-        return safe_value(value)
-
-    def _value_in(self, record: Record, event: JobEvent) -> Any:
-        from airflow_provider_rayjobs.functions.result import stored_at, value_of
-
-        name = f"{event.address}: Ray job {event.submission_id}"
-        if record.outcome == "error":
-            raise RayJobResultError(f"{name} ended SUCCEEDED, but its function failed")
-        if record.outcome == "value":
-            return value_of(record, name)
-        if self.result_path is None:
-            raise RayJobResultError(
-                f"{name}: its value was stored in the task's result_path, which is no longer set; set it again"
-            )
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-        url = stored_at(self.result_path, event.submission_id)
-        self.log.info("Reading the value, %s bytes, from %s", f"{record.size:,}", url)
-        path: Any = ObjectStoragePath(url)
-        with path.open("rb") as file:
-            return value_of(record, name, file.read(record.size + 1))
-
-    def _read(self, context: Context, submission_id: str, node_id: str | None) -> Record:
-        """
-        Read the result file that the driver wrote.
-
-        :param node_id: the job's ``driver_node_id``.
-        """
-        from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
-        from airflow_provider_rayjobs.compat import masking
-        from airflow_provider_rayjobs.functions.result import read_record
-
-        async def read() -> Record:
-            transport = AiohttpTransport(self.hook.cluster)
-            try:
-                return await read_record(transport, submission_id, node_id, self.log)
-            finally:
-                await transport.close()
-
-        record = (self._guard or self._new_guard(context)).run(read())
-        if record.progress is not None and (job := self._find(submission_id)) is not None:  # it names its secrets
-            public = masking.public_for(job, self.hook.cluster)
-            self._push_progress(context, {**record.progress, "message": public(record.progress["message"])})
-        return record
-
-    def _push_progress(self, context: Context, report: dict[str, Any]) -> None:
-        from airflow_provider_rayjobs import progress
-        from airflow_provider_rayjobs.tasks import context as task_context
-
-        task_context.push_xcom(context, PROGRESS_XCOM, progress.stored(report))
-
-
-def _has_short_integers(value: Any) -> bool:
-    """Return whether a value's integers have at most 64 bits."""
-    if isinstance(value, dict):
-        value = [*value, *value.values()]
-    if isinstance(value, list | tuple | set | frozenset):
-        return all(map(_has_short_integers, value))
-    return not isinstance(value, int) or -(2**63) <= value < 2**64
+    def _without_result(self, error: RayJobResultError) -> None:
+        raise error  # a function always has a value
 
 
 def _plain(value: Any) -> Any:

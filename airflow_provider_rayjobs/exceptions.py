@@ -264,7 +264,7 @@ class RayJobLostError(RayJobError):
 
 
 class RayJobResultError(RayJobError):
-    """The job ended SUCCEEDED, but the value of its function is missing or damaged."""
+    """The job ended SUCCEEDED, but its result, or the value of its function, is missing or damaged."""
 
 
 class RayJobTimeoutError(RayJobError, TimeoutError):

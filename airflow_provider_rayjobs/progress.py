@@ -1,5 +1,5 @@
 """
-Reports the progress of a function that runs as a Ray job, for the task's log and XCom.
+Reports the progress of a Ray job, for the task's log and XCom.
 
 A report is a frame in the job's log: JSON with a checksum, between two control characters. The follower of the log
 removes it.
@@ -39,10 +39,10 @@ _LARGEST_INTEGER = 2**63 - 1
 
 def progress(done: float, total: float | None = None, message: str = "") -> None:
     """
-    Report the progress of a function; call it in the function itself, as often as you like.
+    Report the progress of a job; call it in the process of its entrypoint or function, as often as you like.
 
-    At most one report every two seconds is sent; the last one always is. Outside a Ray job made by ``@task.ray_job``,
-    and in the job's Ray tasks and actors, this does nothing.
+    At most one report every two seconds is sent; the last one always is. In the job's Ray tasks and actors, and outside
+    of a job whose task reads its result, this does nothing.
 
     :param done: how much is done, in any unit: items, bytes, a fraction.
     :param total: how much there is in total, in the same unit, if that is known.

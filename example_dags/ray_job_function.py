@@ -19,7 +19,7 @@ with DAG("ray_job_function", schedule=None):
         """Count the primes of a shard."""
         import ray
 
-        from airflow_provider_rayjobs.progress import progress
+        from airflow_provider_rayjobs.job import progress
 
         @ray.remote
         def count(begin: int, end: int) -> int:

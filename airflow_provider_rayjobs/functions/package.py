@@ -1,7 +1,8 @@
 """
-Builds the package that ships a function and its arguments to the cluster: one more entry in ``py_modules``.
+Builds the package that goes to the cluster with a job: one more entry in ``py_modules``.
 
-It holds the driver, the modules that the driver imports, and one JSON file. So the dashboard, which shows entrypoint
+It holds the modules that the job may import, among them the driver of functions, and one JSON file: a function and its
+arguments, or how a command reports its result. So the dashboard, which shows entrypoint
 and ``runtime_env``, does not show the arguments, and the limits for command lines and environments do not apply. The
 user's ``working_dir`` and ``py_modules`` stay as they are.
 """
@@ -27,6 +28,7 @@ from airflow_provider_rayjobs import __name__ as PACKAGE  # noqa: N812 - a const
 from airflow_provider_rayjobs.client.package_store import put_package
 from airflow_provider_rayjobs.exceptions import RayPackageTooLargeError
 from airflow_provider_rayjobs.functions.shipped import driver, values
+from airflow_provider_rayjobs.functions.shipped.result_file import TASK_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +54,14 @@ main(folder)
 """
 
 #: The modules of this provider that the job imports.
-_SHIPPED = ("functions.shipped.driver", "functions.shipped.values", "progress")
+_SHIPPED = (
+    "functions.shipped.driver",
+    "functions.shipped.result_file",
+    "functions.shipped.values",
+    "job",
+    "metadata",
+    "progress",
+)
 
 #: If this provider is installed on the cluster too, its other modules can be imported beside the shipped ones.
 _INIT_SOURCE = "__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n"
@@ -166,6 +175,15 @@ def describe_task(
     return json.dumps(task, allow_nan=False).encode()
 
 
+def describe_command(*, result_path: str | None = None) -> bytes:
+    """
+    Return the task file for a command, which ``airflow_provider_rayjobs.job`` reads.
+
+    :param result_path: URL of a folder for a large value.
+    """
+    return json.dumps({"limit": RESULT_LIMIT, "result_path": result_path}).encode()
+
+
 def _check_source(function: Callable[..., Any], source: str) -> None:
     """Check that the lines of the file still define the function."""
     found: ast.FunctionDef | None
@@ -200,7 +218,7 @@ def build_package(task: bytes, limit: int) -> bytes:
     """
     Return the zip file for ``py_modules``.
 
-    :param task: returned by :func:`describe_task`.
+    :param task: returned by :func:`describe_task` or :func:`describe_command`.
     :param limit: most bytes that the cluster accepts.
     :raises ValueError: if the file is larger.
     """
@@ -209,7 +227,7 @@ def build_package(task: bytes, limit: int) -> bytes:
         module = PurePosixPath(PACKAGE, *name.split("."))
         files |= {f"{folder}/__init__.py": _INIT_SOURCE.encode() for folder in module.parents[:-1]}
         files[f"{module}.py"] = _source(name)
-    files[driver.TASK_FILE] = task
+    files[TASK_FILE] = task
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, content in files.items():
@@ -252,7 +270,7 @@ def upload_package(package: bytes, key: str) -> Flow[str]:
     name = f"_ray_pkg_{digest}.zip"  # as Ray's client names packages
     if not (yield from put_package(name, lambda: _Content(package))):
         raise RayPackageTooLargeError(
-            f"the function's arguments make a package of {len(package):,} bytes, which the server refuses (HTTP 413); "
-            "pass large values by reference, as a path or URL that the cluster can read"
+            f"the package of {len(package):,} bytes that goes with the job is refused by the server, or by a proxy in "
+            "front of it (HTTP 413); pass large values by reference, as a path or URL that the cluster can read"
         )
     return f"gcs://{name}"

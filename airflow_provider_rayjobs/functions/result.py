@@ -1,8 +1,8 @@
 """
-Reads the result of a function that ran as a Ray job: the file that its driver wrote beside the job's log.
+Reads the result of a job: the file that a function's driver, or the job's own code, wrote beside the job's log.
 
 Ray's dashboard serves the file with ``GET /api/v0/logs/file``. What the job prints neither slows that down nor damages
-the result. Length and digest are checked; nothing is unpickled.
+the result. The submission, the length and the digest are checked; nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_rayjobs import progress
+from airflow_provider_rayjobs import metadata, progress
 from airflow_provider_rayjobs.client.answers import decode_json
 from airflow_provider_rayjobs.client.contact import Contact
 from airflow_provider_rayjobs.client.exchange import Request
@@ -27,13 +27,14 @@ from airflow_provider_rayjobs.exceptions import (
 )
 from airflow_provider_rayjobs.functions.package import RESULT_LIMIT
 from airflow_provider_rayjobs.functions.shipped import values
-from airflow_provider_rayjobs.functions.shipped.driver import FORMAT
+from airflow_provider_rayjobs.functions.shipped.result_file import FORMAT
 from airflow_provider_rayjobs.text.safe_text import for_terminal
 
 if TYPE_CHECKING:
     from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
     from airflow_provider_rayjobs.client.answer_body import TakePiece
     from airflow_provider_rayjobs.client.exchange import Flow
+    from airflow_provider_rayjobs.jobs import JobDetails
 
 #: Bytes that a file may have beside the value: its description, and what older versions of Ray add.
 _MARGIN = 64 * 1024
@@ -46,6 +47,10 @@ _ATTEMPTS = 3
 _BLOCK = 64 * 1024
 
 
+class NoResultError(RayJobResultError):
+    """The job wrote no result, or older Ray does not say why it can't be read."""
+
+
 @dataclass(frozen=True)
 class Record:
     """
@@ -55,7 +60,7 @@ class Record:
     :param text: the value as JSON, or the traceback; empty when the value is stored elsewhere.
     :param size: bytes of the value.
     :param sha256: digest of the value.
-    :param progress: the function's last report.
+    :param progress: a function's last report of its progress.
     """
 
     outcome: str
@@ -65,14 +70,15 @@ class Record:
     progress: dict[str, Any] | None = None
 
 
-async def read_record(transport: AiohttpTransport, submission_id: str, node_id: str | None, log: Any) -> Record:
+async def read_record(transport: AiohttpTransport, submission_id: str, job: JobDetails, log: Any) -> Record:
     """
-    Read the result of a job's function (``GET /api/v0/logs/file``).
+    Read the result of a job (``GET /api/v0/logs/file``).
 
     :param submission_id: a job that has ended.
-    :param node_id: its ``driver_node_id``.
+    :param job: its details.
     :param log: logger for lost contact.
-    :raises RayJobResultError: if there is no result, or it is damaged.
+    :raises NoResultError: if the job wrote none.
+    :raises RayJobResultError: if it can't be read, for example because its node is gone, or it is damaged.
     :raises RayRequestRefusedError: if the credentials were refused, or the route is not served.
     :raises RayClusterUnreachableError: if there was no contact for the connection's ``unreachable_timeout``.
     """
@@ -80,9 +86,9 @@ async def read_record(transport: AiohttpTransport, submission_id: str, node_id: 
     name = f"Ray job {submission_id}"
     while True:
         try:
-            data = await transport.run(_fetch(submission_id, node_id or ""))
+            data = await transport.run(_fetch(submission_id, job.driver_node_id or ""))
             contact.back()
-            return parse_record(data, f"{transport.cluster.address}: {name}")
+            return parse_record(data, f"{transport.cluster.address}: {name}", job.metadata.get(metadata.SUBMISSION))
         except RayClusterUnreachableError as e:
             if detail := contact.failed(e):
                 raise RayClusterUnreachableError(f"The result of {name}: {detail}", address=e.address) from None
@@ -94,7 +100,9 @@ async def read_record(transport: AiohttpTransport, submission_id: str, node_id: 
         except RayAPIError as e:
             attempts += 1
             if attempts == _ATTEMPTS or "not found" in e.reason:
-                raise RayJobResultError(
+                # The node's agent answered with 200, and an older Ray adds why it has no content.
+                kind = NoResultError if "not found" in e.reason or e.status == 200 else RayJobResultError
+                raise kind(
                     f"The result of {name} is missing: its process ended before it wrote one, or the node that it ran "
                     f"on is gone ({e})",
                     submission_id=submission_id,
@@ -123,13 +131,14 @@ def _fetch(submission_id: str, node_id: str) -> Flow[bytes]:
     return bytes(data)
 
 
-def parse_record(data: bytes, job: str) -> Record:
+def parse_record(data: bytes, job: str, submission: str | None) -> Record:
     """
     Check the file's content.
 
     :param data: as Ray's dashboard serves it.
     :param job: the job, for messages.
-    :raises RayJobResultError: if it is damaged.
+    :param submission: what identifies the submission, as :data:`~airflow_provider_rayjobs.metadata.SUBMISSION` does.
+    :raises RayJobResultError: if it is damaged, or of another job.
     """
     try:
         if data[:1] == b"1":
@@ -138,6 +147,8 @@ def parse_record(data: bytes, job: str) -> Record:
         header = decode_json(head.decode())
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise ValueError("it has an unknown format")
+        if header.get("submission") != submission:
+            raise ValueError("it is that of another job, which had this id before")
         outcome = header.get("outcome")
         if outcome not in ("value", "error", "stored"):
             raise ValueError(f"it has the unknown outcome {str(outcome)[:100]!r}")
@@ -161,10 +172,10 @@ def check_digest(data: bytes, record: Record) -> None:
     """
     Check a value's bytes.
 
-    :raises ValueError: if they are not the bytes that the driver wrote.
+    :raises ValueError: if they are not the bytes that the job wrote.
     """
     if len(data) != record.size or hashlib.sha256(data).hexdigest() != record.sha256:
-        raise ValueError(f"the {len(data):,} bytes received are not the {record.size!r} bytes that the driver wrote")
+        raise ValueError(f"the {len(data):,} bytes received are not the {record.size!r} bytes that the job wrote")
 
 
 def stored_at(result_path: str, submission_id: str) -> str:
@@ -174,7 +185,7 @@ def stored_at(result_path: str, submission_id: str) -> str:
 
 def value_of(record: Record, job: str, stored: bytes | None = None) -> Any:
     """
-    Return the function's value.
+    Return the value.
 
     :param stored: the value's bytes, if it was stored elsewhere.
     :raises RayJobResultError: if it is damaged.

@@ -329,7 +329,7 @@ def set_job(
     Tell KubeRay which job the cluster is for. From then on KubeRay ends the cluster with the job.
 
     :param keep_seconds: seconds for which the cluster stays after the task has seen the job's end.
-    :param reads_result: whether the task reads a function's value from the head after the job's end.
+    :param reads_result: whether the task reads the job's result from the head after the job's end.
     :raises RayClusterStartError: the object is gone, or another one has its name.
     """
     notice = max(NOTICE_SECONDS, RESULT_SECONDS if reads_result else 0)

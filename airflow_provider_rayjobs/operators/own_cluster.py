@@ -70,8 +70,8 @@ class MakesCluster(RendersTexts, Operator):
     _cluster_ref: ClusterRef | None = None
     #: The job that KubeRay knows, and with which it ends the cluster; empty if it knows none.
     _cluster_job = ""
-    #: Whether the task needs the head after the job's end.
-    _reads_result = False
+    #: Whether the task needs the head after the job's end, to read the job's result.
+    read_result = False
     _guard: JobGuard | None
 
     if TYPE_CHECKING:
@@ -278,7 +278,7 @@ class MakesCluster(RendersTexts, Operator):
 
         if not self.makes_cluster or (ref := self._cluster_ref) is None:
             return
-        keep, reads = self._keep_seconds, self._reads_result
+        keep, reads = self._keep_seconds, self.read_result
         flow = set_job(ref.namespace, ref.name, ref.uid, submission_id, keep, reads_result=reads)
         # If Kubernetes can't be asked, a next try takes over the cluster with this job.
         self._cluster_job = submission_id
@@ -316,12 +316,12 @@ class MakesCluster(RendersTexts, Operator):
         if lease is None or lease.job_id != event.submission_id or lease.job_status not in _OUTCOMES:
             return event
         self.log.info("%s has ended; KubeRay saw its job end %s", ref, lease.job_status)
-        if lease.job_status == "SUCCEEDED" and self._reads_result:
+        if lease.job_status == "SUCCEEDED" and self.read_result:
             if event.reattached_at:
                 raise NewJobNeededError
             raise RayJobResultError(
                 f"{ref}: Ray job {event.submission_id} has SUCCEEDED, but its cluster has ended before the task could "
-                "read the function's value; set a longer keep_seconds",
+                "read the job's result; set a longer keep_seconds",
                 submission_id=event.submission_id,
             )
         return replace(event, outcome=Outcome(_OUTCOMES[lease.job_status]), detail="", message=lease.end_reason)

@@ -35,6 +35,7 @@ from airflow_provider_rayjobs.exceptions import (
 from airflow_provider_rayjobs.kubernetes.given import check_one_cluster, known_cluster
 from airflow_provider_rayjobs.links import RayJobLink
 from airflow_provider_rayjobs.operators.own_cluster import MakesCluster
+from airflow_provider_rayjobs.operators.result import ReadsResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,7 +61,7 @@ REATTACH_GRACE = 60.0
 ALARM_GRACE = 5.0
 
 
-class RaySubmitJobOperator(MakesCluster, BaseOperator):
+class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
     """
     Submits a job to a Ray cluster, follows it, and ends as the job ends.
 
@@ -95,6 +96,12 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
     :param ray_conn_id: Airflow connection of type ``ray_jobs``.
     :param cluster: instead of ``ray_conn_id``: a :class:`~airflow_provider_rayjobs.kuberay.KubeRayCluster`, which
         KubeRay makes for this job, or the cluster of ``with ray_cluster(…) as cluster``.
+    :param read_result: whether the task returns what the job reports with
+        :func:`airflow_provider_rayjobs.job.report_result`, instead of the submission id. That module is sent with the
+        job. What a job had reported before it FAILED becomes an XCom, too.
+    :param result_path: URL of a folder that the cluster and the Airflow workers can reach, as ``ObjectStoragePath``
+        takes it, for a result of more than 16 MiB. It is stored there as ``<submission id>.json``, and not deleted
+        automatically.
     :param wait_for_completion: whether the task waits for the job's end; if not, it ends when the job is accepted.
     :param deferrable: whether to wait in the triggerer, without holding a worker slot.
     :param poll_interval: seconds between two requests for the job's status, at most; a young job is polled more often.
@@ -105,7 +112,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         a job that runs longer than that. A function that reports its own progress needs no such lines.
     :param stop_on_kill: whether the job is stopped when the task is killed, marked or cleared, or times out.
     :param reattach: whether a try follows the job of an earlier try that was lost; if not, that job is stopped.
-    :return: the submission id, as XCom.
+    :return: the submission id, as XCom; with ``read_result``, what the job has reported.
     :raises ValueError: if an argument is wrong, and this is known when the DAG is parsed.
     :raises TypeError: if an argument has a wrong type, likewise.
     """
@@ -123,6 +130,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         "entrypoint_label_selector",
         "ray_conn_id",
         "cluster",
+        "result_path",
         "job_timeout",
         "pending_timeout",
     )
@@ -152,6 +160,8 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         entrypoint_label_selector: dict[str, str] | str | None = None,
         ray_conn_id: str = DEFAULT_CONN_ID,
         cluster: Any = None,
+        read_result: bool = False,
+        result_path: str | None = None,
         wait_for_completion: bool = True,
         deferrable: bool | None = None,
         poll_interval: float = 30.0,
@@ -165,6 +175,8 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         check_one_cluster(ray_conn_id, cluster)
+        if read_result and not wait_for_completion:
+            raise ValueError("read_result=True needs wait_for_completion=True: the result is read at the job's end")
         self.entrypoint = entrypoint
         self.runtime_env = runtime_env
         self.secret_env_vars = secret_env_vars
@@ -178,6 +190,8 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         self.ray_conn_id = ray_conn_id
         self.cluster = cluster
         self._cluster_is_given = cluster is not None
+        self.read_result = read_result
+        self.result_path = result_path
         self.wait_for_completion = wait_for_completion
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
@@ -276,6 +290,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
 
         with refused_for_good():
             self._checked_job()
+            self._pack(context)
             if self.deferrable:
                 task_context.note_deferral(context)
             number = task_context.next_submission(context)
@@ -411,7 +426,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         """
         Return the outcome of an earlier try's job, which KubeRay saw SUCCEED; its cluster may be gone.
 
-        :return: None if a function's value has to be read: from this cluster if it is there, or from a new one.
+        :return: None if the job's result has to be read: from this cluster if it is there, or from a new one.
         """
         from airflow_provider_rayjobs.following.events import JobEvent, Outcome
         from airflow_provider_rayjobs.kubernetes.access import history_template
@@ -421,9 +436,9 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
 
         ref = self._cluster_ref
         assert ref is not None  # noqa: S101 - for mypy
-        if self._reads_result:
+        if self.read_result:
             if not self._kube_api(ref).run(has_cluster(lease)):
-                self.log.info("The cluster of an earlier try has ended, with the function's value; making a new one")
+                self.log.info("The cluster of an earlier try has ended, with the job's result; making a new one")
                 self._start_cluster(context, number, reattach=False)
             return None
         self.log.info("Ray job %s of an earlier try has SUCCEEDED", lease.job_id)
@@ -466,7 +481,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         self._warn_of_expansion(job["runtime_env"])
         try:
             with self._waiting_for_cluster():
-                job["runtime_env"] = self._prepare(job["runtime_env"])
+                job["runtime_env"] = self._with_package(context, self._prepare(job["runtime_env"]), identity)
                 lines = submission_lines(job, masking.public)
                 submission_id = submit_once(
                     self.hook,
@@ -715,6 +730,8 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         from airflow_provider_rayjobs.tasks.earlier_tries import NewJobNeededError
 
         event = self._as_kuberay_saw(event)
+        if self.read_result and event.progress is not None:
+            self._push_progress(context, event.progress)
         reattached = event.reattached_at
         if event.outcome is Outcome.STOPPED and reattached and event.ended_at - reattached < REATTACH_GRACE:
             self.log.info("Ray job %s was stopped together with its own try; submitting a new job", event.submission_id)
@@ -722,7 +739,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
         if event.outcome is Outcome.FAILED:
             raise self._failed(context, event)
         raise_for_outcome(event)
-        return self._result(context, event)
+        return self._reported(context, event) if self.read_result else event.submission_id
 
     def _failed(self, context: Context, event: JobEvent) -> RayJobFailedError:
         """Store why the job FAILED, and return the error."""
@@ -734,15 +751,7 @@ class RaySubmitJobOperator(MakesCluster, BaseOperator):
                 task_context.push_xcom(context, task_context.FAILURE_XCOM, event.failure.to_json())
             except Exception as e:  # noqa: BLE001 - must not replace the job's own error
                 self.log.warning("Why the job failed could not be stored as XCom: %r", e)
-        return failed_error(event, self._traceback(context, event))
-
-    def _traceback(self, context: Context, event: JobEvent) -> str:
-        """Return the traceback of the function that the job ran; empty for a command."""
-        return ""
-
-    def _result(self, context: Context, event: JobEvent) -> Any:
-        """Return what the task returns for a job that SUCCEEDED."""
-        return event.submission_id
+        return failed_error(event, self._left_by_failed(context, event))
 
     def _follow_here(self, context: Context, watch: Watch) -> JobEvent:
         """Follow the job in this process; a kill cancels this."""

@@ -25,6 +25,12 @@ DEFERRED_TRY_XCOM = "deferred_try"
 #: XCom key of the submission id of the job that the task follows.
 SUBMISSION_ID_XCOM = "submission_id"
 
+#: XCom key of what a task returns.
+RESULT_XCOM = "return_value"
+
+#: XCom key of the last report of a job's progress.
+PROGRESS_XCOM = "progress"
+
 #: XCom key of why the job FAILED, as JSON of :class:`~airflow_provider_rayjobs.jobs.JobFailure`.
 FAILURE_XCOM = "ray_job_failure"
 

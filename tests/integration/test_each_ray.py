@@ -69,6 +69,33 @@ def test_a_job_has_a_live_actor_while_it_runs(hook: RayJobHook, ray_head: RayHea
     wait(lambda: job not in live_names(hook), 10, lambda: f"{job} has a live actor")
 
 
+@BOTH
+def test_a_script_reports_its_result(tmp_path: Path, deferrable: bool) -> None:
+    """The module is found beside a working_dir and modules of the user; a shell without output finds the log."""
+    report = "from airflow_provider_rayjobs.job import report_result\nreport_result({'at': A * 50_000})\n"
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "main.py").write_text(f"from own import A\n{report}")
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "own.py").write_text("A = 'x'\n")
+
+    def make(entrypoint: str) -> Tries:
+        env = {"working_dir": str(tmp_path / "work"), "env_vars": {"PYTHONPATH": str(tmp_path / "lib")}}
+        return Tries(
+            lambda: RaySubmitJobOperator(
+                task_id="task", entrypoint=entrypoint, runtime_env=env, deferrable=deferrable, read_result=True
+            ),
+            uuid.uuid4().hex,
+        )
+
+    assert make("python main.py").run() == {"at": "x" * 50_000}
+    assert make("python -m airflow_provider_rayjobs.job report_result 7 > /dev/null 2>&1; true").run() == 7
+    assert make("true").run() is None
+    failing = make("python main.py && exit 3")
+    with pytest.raises(RayJobFailedError, match="3"):
+        failing.run()
+    assert failing.ti.xcoms["return_value"] == {"at": "x" * 50_000}
+
+
 def test_each_verb_and_every_field(hook: RayJobHook, ray_head: RayHead, tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text("import os, time\nprint(os.environ['A'], flush=True)\ntime.sleep(1000)\n")
     job = new_id()

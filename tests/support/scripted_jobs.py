@@ -15,7 +15,7 @@ from tests.support import answers
 from tests.support.answers import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 TERMINAL = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 
@@ -44,6 +44,7 @@ class Job:
     :param log: chunks of output; the WebSocket sends each as one message.
     :param timeline: future statuses, each with its start in Unix seconds.
     :param reads: future statuses, one for each GET of the job.
+    :param result: the file that the job left beside its log.
     """
 
     fields: dict[str, Any]
@@ -51,6 +52,7 @@ class Job:
     log: list[str] = field(default_factory=list)
     timeline: list[tuple[float, str]] = field(default_factory=list)
     reads: deque[str] = field(default_factory=deque)
+    result: bytes | None = None
 
     @property
     def status(self) -> str:
@@ -107,6 +109,8 @@ class ScriptedJobs:
         self.new_job_reads: Sequence[str] = ()
         #: Output of newly submitted jobs.
         self.new_job_log: Sequence[str] = ()
+        #: Returns the result file of a newly submitted job, from what identifies the submission; None: there is none.
+        self.new_job_result: Callable[[str], bytes] | None = None
         #: Fields of a submission that this head's version knows; others are rejected with 400.
         self.submit_fields: frozenset[str] = SUBMIT_FIELDS
         #: Seconds from a stop request to STOPPED; None if the job ignores the request.
@@ -192,6 +196,8 @@ class ScriptedJobs:
         job.timeline = [(now + seconds, status) for seconds, status in self.new_job_timeline]
         job.reads = deque(self.new_job_reads)
         job.log = list(self.new_job_log)
+        if self.new_job_result:
+            job.result = self.new_job_result(request["metadata"]["airflow_submission"])
         return answers.as_json({"job_id": submission_id, "submission_id": submission_id})
 
     def _fault_in(self, request: dict[str, Any]) -> str:
@@ -225,8 +231,11 @@ class ScriptedJobs:
     def _log_file(self, path: str) -> Answer:
         query = {name: values[0] for name, values in parse_qs(path.partition("?")[2]).items()}
         name, lines = query.get("filename", ""), int(query.get("lines", "1000"))
-        job = self.jobs.get(name.removeprefix("job-driver-").removesuffix(".log"))
-        if job is None or not name.endswith(".log"):
+        stem, _, extension = name.removeprefix("job-driver-").rpartition(".")
+        job = self.jobs.get(stem)
+        if job and job.result is not None and extension == "result":
+            return Answer(200, job.result, "text/plain")
+        if job is None or extension != "log":
             return answers.text(500, f"A file is not found at: /tmp/ray/{name}")
         content = b"".join(map(_encoded, job.log))
         if lines != -1:

@@ -1,32 +1,46 @@
-"""Functions run by the driver in a plain Python without the provider, as on a cluster."""
+"""Functions and commands run in a plain Python without the provider, as on a cluster."""
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.functions import package as function_package
 from airflow_provider_rayjobs.functions import result as result_module
-from airflow_provider_rayjobs.functions.package import build_package, describe_task
+from airflow_provider_rayjobs.functions.package import build_package, describe_command, describe_task
+from airflow_provider_rayjobs.functions.shipped.result_file import CONFIG_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_rayjobs.functions.result import Record
 
 #: Bytes that a package may have.
 LIMIT = 100 * 2**20
 
+#: What Ray passes to the process of an entrypoint.
+SUBMISSION = "s1"
+VARIABLES = {CONFIG_VARIABLE: json.dumps({"runtime_env": {}, "metadata": {"airflow_submission": SUBMISSION}})}
+
 
 class Ran:
-    """One run of the driver, with its log where Ray has it."""
+    """One run of a command, by default of the driver, with its log where Ray has it."""
 
-    def __init__(self, folder: Path, package: bytes, *, before: bytes | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        package: bytes,
+        *,
+        before: bytes | None = None,
+        command: str = f"{sys.executable} -m {function_package.LAUNCHER} f",
+        variables: Mapping[str, str] = {},
+    ) -> None:
         self.log = folder / "logs" / "job-driver-j1.log"
         self.log.parent.mkdir()
         result = self.log.with_suffix(".result")
@@ -35,16 +49,20 @@ class Ran:
         unpacked = folder / "unpacked"
         zipfile.ZipFile(io.BytesIO(package)).extractall(unpacked)
         (folder / "work").mkdir()
-        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(unpacked), "PYTHONUNBUFFERED": "1"}
+        self.folder = folder / "work"
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {"PATH": path, "PYTHONPATH": str(unpacked), "PYTHONUNBUFFERED": "1", **variables}
         with self.log.open("ab") as log:
             self.status = subprocess.run(
-                [sys.executable, "-m", function_package.LAUNCHER, "f"],
-                cwd=folder / "work",
+                command,
+                shell=True,
+                cwd=self.folder,
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 check=False,
             ).returncode
+        self.submission = SUBMISSION if variables else None
         self.output = self.log.read_text()
         self.result = result.read_bytes() if result.exists() else None
 
@@ -52,13 +70,23 @@ class Ran:
     def record(self) -> Record:
         """The result that the driver wrote."""
         assert self.result is not None, self.output
-        return result_module.parse_record(self.result, "job")
+        return result_module.parse_record(self.result, "job", self.submission)
 
     @property
     def value(self) -> Any:
         """The value that the function returned."""
         assert self.record.outcome == "value", self.output
         return result_module.value_of(self.record, "job")
+
+
+def run_command(folder: Path, command: str, *, in_job: bool = True, result_path: str | None = None) -> Ran:
+    """
+    Run a command whose task has ``read_result``.
+
+    :param in_job: whether it runs as an entrypoint, with Ray's variable; if not, as a Ray task.
+    """
+    package = build_package(describe_command(result_path=result_path), LIMIT)
+    return Ran(folder, package, command=command, variables=VARIABLES if in_job else {})
 
 
 def run(folder: Path, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Ran:

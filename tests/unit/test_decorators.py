@@ -15,7 +15,7 @@ from airflow_provider_rayjobs import get_provider_info
 from airflow_provider_rayjobs.client import checks
 from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator, ray_job_task
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
-from airflow_provider_rayjobs.functions.shipped.driver import TASK_FILE
+from airflow_provider_rayjobs.functions.shipped.result_file import TASK_FILE
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 from airflow_provider_rayjobs.progress import stored
 from tests.support import answers

@@ -2,8 +2,7 @@
 Runs on the cluster, as the driver of a job that ``@task.ray_job`` submits.
 
 It reads the function and its arguments from a file in its folder, calls the function, and writes the result into a file
-beside the job's log (``job-driver-<submission id>.log`` becomes ``….result``), where Ray's dashboard serves it. The
-file appears whole or not at all, and states the length and digest of the value.
+(see :mod:`~airflow_provider_rayjobs.functions.shipped.result_file`).
 
 This module is shipped to the cluster: it needs the standard library only, of Python 3.9 or newer.
 """
@@ -12,11 +11,9 @@ from __future__ import annotations
 import __future__
 
 import ast
-import hashlib
 import importlib
 import json
 import linecache
-import os
 import pickle
 import sys
 import traceback
@@ -25,15 +22,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_rayjobs.functions.shipped import values
+from airflow_provider_rayjobs.functions.shipped.result_file import (
+    TASK_FILE,
+    job_log,
+    result_beside,
+    store_for,
+    write_at_once,
+    write_record,
+)
 from airflow_provider_rayjobs.progress import reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-#: Name of the file that describes the task, beside this package.
-TASK_FILE = "airflow_ray_job.json"
-
-FORMAT = 1
 
 #: Longest traceback that is kept in the result, in characters.
 LONGEST_TRACEBACK = 20_000
@@ -46,11 +46,10 @@ def main(folder: str) -> None:
     :param folder: where :data:`TASK_FILE` is.
     """
     task = json.loads((Path(folder) / TASK_FILE).read_text())
-    log = log_file(1)
-    output = log.with_suffix(".result")
+    output = result_beside(job_log())
     output.unlink(missing_ok=True)  # of an earlier job with this id, whose record was deleted
-    store = store_for(task["result_path"], output.stem[len("job-driver-") :])
-    reporter().start(_write_at_once)
+    store = store_for(task["result_path"], output)
+    reporter().start(write_at_once)
     try:
         value = _call(task)
         text = values.dumps(value, f"the value that {task['name']} returned")
@@ -66,67 +65,9 @@ def main(folder: str) -> None:
     reporter().flush()
     if len(text) > task["limit"] and store is not None:
         store(text)
-        write_record(output, "stored", "", of=text)
+        write_record(output, "stored", "", of=text, progress=reporter().last)
     else:
-        write_record(output, "value", text)
-
-
-def _write_at_once(text: str) -> None:
-    sys.stdout.flush()
-    os.write(1, text.encode())  # the log is open for appending, so this stays in one piece
-
-
-def log_file(descriptor: int) -> Path:
-    """
-    Return the path of the job's log, to which Ray redirects the standard output.
-
-    :raises RuntimeError: if the output goes elsewhere.
-    """
-    try:
-        if sys.platform == "darwin":
-            import fcntl
-
-            path = fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0").decode()
-        else:
-            path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
-    except OSError as e:
-        path = str(e)
-    log = Path(path)
-    if not (log.is_absolute() and log.name.startswith("job-driver-") and log.suffix == ".log"):
-        raise RuntimeError(
-            f"the result can't be written: the standard output goes to {path}, not to the log of a Ray job"
-        )
-    return log
-
-
-def store_for(result_path: str | None, name: str) -> Callable[[str], None] | None:
-    """
-    Return a function that stores a large result; None if there is no ``result_path``.
-
-    :param result_path: URL of a folder.
-    :param name: submission id of the job.
-    :raises ModuleNotFoundError: if ``fsspec`` is not installed on the cluster.
-    """
-    if result_path is None:
-        return None
-    scheme, _, rest = result_path.partition("://")
-    if scheme == "file":
-        folder = Path("/" + rest.lstrip("/"))
-
-        def write(text: str) -> None:
-            folder.mkdir(parents=True, exist_ok=True)
-            _write_whole(folder / f"{name}.json", text)
-
-        return write
-    try:
-        fsspec = importlib.import_module("fsspec")
-    except ModuleNotFoundError as e:
-        e.msg = f"result_path {result_path} needs fsspec on the cluster; add it to runtime_env['pip']"
-        raise
-    # The part before an @ is an Airflow connection, which the cluster does not know.
-    url = f"{scheme}://{rest.partition('@')[2] or rest}".rstrip("/") + f"/{name}.json"
-    filesystem, path = fsspec.core.url_to_fs(url)
-    return lambda text: filesystem.pipe_file(path, text.encode())
+        write_record(output, "value", text, progress=reporter().last)
 
 
 def _call(task: dict[str, Any]) -> Any:
@@ -205,31 +146,6 @@ def _fail(error: BaseException, file: str, output: Path) -> NoReturn:
     if len(text) > LONGEST_TRACEBACK:
         half = LONGEST_TRACEBACK // 2
         text = f"{text[:half]}\n[...]\n{text[-half:]}"
-    write_record(output, "error", json.dumps(text))
+    write_record(output, "error", json.dumps(text), progress=reporter().last)
     code = error.code if isinstance(error, SystemExit) else 1
     raise SystemExit(code if isinstance(code, int) and code else 1)
-
-
-def write_record(output: Path, outcome: str, text: str, of: str | None = None) -> None:
-    """
-    Write the result: a line of JSON that describes the content, then the content.
-
-    :param outcome: ``value``, ``error`` or ``stored``.
-    :param text: JSON, in ASCII.
-    :param of: the text that was stored elsewhere, which the first line then describes.
-    """
-    described = (text if of is None else of).encode("ascii")
-    header = {
-        "format": FORMAT,
-        "outcome": outcome,
-        "bytes": len(described),
-        "sha256": hashlib.sha256(described).hexdigest(),
-        "progress": reporter().last,
-    }
-    _write_whole(output, f"{json.dumps(header)}\n{text}")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="ascii")
-    part.replace(path)

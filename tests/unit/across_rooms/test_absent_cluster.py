@@ -230,9 +230,10 @@ def test_a_retry_follows_the_job_that_an_absent_cluster_has(away: Away, scripted
 # The end of a function
 
 
-def result() -> bytes:
-    header = {"format": 1, "outcome": "value", "bytes": 1, "sha256": hashlib.sha256(b"7").hexdigest(), "progress": None}
-    return json.dumps(header).encode() + b"\n7"
+def result(submission: str) -> bytes:
+    header = {"format": 1, "submission": submission, "outcome": "value", "progress": None}
+    described = {"bytes": 1, "sha256": hashlib.sha256(b"7").hexdigest()}
+    return json.dumps({**header, **described}).encode() + b"\n7"
 
 
 @pytest.mark.parametrize(("deferrable", "reads"), [(False, ["SUCCEEDED"]), (True, ["RUNNING", "SUCCEEDED"])])
@@ -240,8 +241,8 @@ def test_a_functions_value_is_waited_for(
     deferrable: bool, reads: list[str], away: Away, scripted_ray: ScriptedRay
 ) -> None:
     scripted_ray.new_job_reads = reads
-    scripted_ray.script("GET", "/api/v0/logs/file.*result.*", answers.text(200, result().decode()), forever=True)
-    away.at("GET", "/api/v0/logs/file.*", LONGER)
+    scripted_ray.new_job_result = result
+    away.at("GET", "/api/v0/logs/file.*result.*", LONGER)
     tries = Tries(lambda: function(deferrable=deferrable), "run")
     assert tries.run() == 7
     assert_told_once(tries.lines)

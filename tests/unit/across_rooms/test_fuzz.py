@@ -188,14 +188,16 @@ def test_no_event_is_another_error_than_documented(data: Any) -> None:
 @given(
     st.binary(max_size=30)
     | st.builds(
-        lambda header, body: json.dumps({"format": 1, "outcome": "value", **header}).encode() + b"\n" + body,
-        objects("format", "outcome", "bytes", "sha256", "progress"),
+        lambda header, body: (
+            json.dumps({"format": 1, "submission": "s", "outcome": "value", **header}).encode() + b"\n" + body
+        ),
+        objects("format", "submission", "outcome", "bytes", "sha256", "progress"),
         bodies,
     )
 )
 def test_no_result_is_another_error_than_ours(data: bytes) -> None:
     try:
-        record = parse_record(data, "job")
+        record = parse_record(data, "job", "s")
         traceback_of(record)
         value_of(record, "job")
     except RayJobResultError:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.support.scripted_server import ScriptedRay
 
 FOLDER = Path(airflow_provider_rayjobs.__file__).parent
-SHIPPED = ("functions/shipped/driver", "functions/shipped/values", "progress")
+SHIPPED = ("functions/shipped/driver", "functions/shipped/result_file", "functions/shipped/values", "job", "progress")
 
 
 def test_the_files_of_a_user_are_not_touched() -> None:

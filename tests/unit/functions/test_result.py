@@ -16,7 +16,15 @@ from airflow_provider_rayjobs.exceptions import (
     RayRequestRefusedError,
 )
 from airflow_provider_rayjobs.functions import result
-from airflow_provider_rayjobs.functions.result import Record, parse_record, read_record, traceback_of, value_of
+from airflow_provider_rayjobs.functions.result import (
+    NoResultError,
+    Record,
+    parse_record,
+    read_record,
+    traceback_of,
+    value_of,
+)
+from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
 from tests.support import answers
 
 if TYPE_CHECKING:
@@ -27,29 +35,31 @@ if TYPE_CHECKING:
 
 FILE = r"/api/v0/logs/file\?node_id=ab12&filename=job-driver-j1.result&lines=-1"
 log = logging.getLogger(__name__)
+JOB = JobDetails("SUBMISSION", JobStatus.SUCCEEDED, driver_node_id="ab12", metadata={"airflow_submission": "s1"})
 
 
 def file_of(text: str, **changes: Any) -> bytes:
     body = text.encode()
-    header = {"format": 1, "outcome": "value", "bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
-    return json.dumps({**header, "progress": None, **changes}).encode() + b"\n" + body
+    header = {"format": 1, "submission": "s1", "outcome": "value", "progress": None}
+    described = {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    return json.dumps({**header, **described, **changes}).encode() + b"\n" + body
 
 
 GOOD = file_of('{"a":[1,"\\u00fc"]}', progress={"done": 1, "total": None, "message": "x", "more": 1})
 
 
 def test_a_good_file_is_a_value_and_a_progress_report() -> None:
-    record = parse_record(GOOD, "job")
+    record = parse_record(GOOD, "job", "s1")
     assert value_of(record, "job") == {"a": [1, "ü"]}
     assert record.progress == {"done": 1, "total": None, "message": "x"}
-    assert traceback_of(parse_record(file_of('"Trace\\nback"', outcome="error"), "job")) == "Trace\nback"
+    assert traceback_of(parse_record(file_of('"Trace\\nback"', outcome="error"), "job", "s1")) == "Trace\nback"
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_000, 65_536, 65_537, 200_000])
 def test_the_blocks_of_older_rays_are_put_together(size: int) -> None:
     good = file_of(json.dumps("1" * size))
     blocks = [good[i : i + 65_536] for i in range(0, len(good), 65_536)]
-    record = parse_record(b"".join(b"1" + block for block in blocks), "job")
+    record = parse_record(b"".join(b"1" + block for block in blocks), "job", "s1")
     assert value_of(record, "job") == "1" * size
 
 
@@ -61,8 +71,10 @@ def test_the_blocks_of_older_rays_are_put_together(size: int) -> None:
         (b"[]\n1", "unknown format"),
         (file_of("1", format=2), "unknown format"),
         (file_of("1", outcome="pickle"), "'pickle'"),
+        (file_of("1", submission="s2"), "that of another job, which had this id before"),
+        (file_of("1", submission=None), "that of another job"),
         (file_of("1", progress=1), "progress"),
-        (b'{"format":1,"outcome":"value"}\n1', "bytes"),
+        (b'{"format":1,"submission":"s1","outcome":"value"}\n1', "bytes"),
         (GOOD[:-1], "17 bytes received are not the 18"),
         (GOOD + b" ", "19 bytes received"),
         (GOOD.replace(b"[1", b"[2"), "18 bytes received"),
@@ -71,18 +83,18 @@ def test_the_blocks_of_older_rays_are_put_together(size: int) -> None:
 )
 def test_a_damaged_file_is_an_error_not_a_value(data: bytes, said: str) -> None:
     with pytest.raises(RayJobResultError, match="job: its result is damaged") as raised:
-        parse_record(data, "job")
+        parse_record(data, "job", "s1")
     assert said in str(raised.value)
 
 
 def test_a_value_that_is_none_of_ours_is_an_error() -> None:
-    record = parse_record(file_of('{"__rayjobs__":"pickle","value":"x"}'), "job")
+    record = parse_record(file_of('{"__rayjobs__":"pickle","value":"x"}'), "job", "s1")
     with pytest.raises(RayJobResultError, match="unknown kind 'pickle'"):
         value_of(record, "job")
 
 
 def read(client: AiohttpClient) -> Record:
-    return client.call(read_record(client.transport, "j1", "ab12", log))
+    return client.call(read_record(client.transport, "j1", JOB, log))
 
 
 @pytest.fixture(autouse=True)
@@ -113,22 +125,29 @@ def test_a_result_is_read_through_passing_trouble(
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "none_was_written"),
     [
-        answers.text(500, "A file is not found at: /tmp/ray/session_1/logs/job-driver-j1.result"),
-        answers.text(500, "Agent for node id: ab12 doesn't exist."),
-        answers.text(200, "0Closing HTTP stream due to internal server error.\nA file is not found at: /tmp/ray"),
-        answers.text(200, ""),
+        (answers.text(500, "A file is not found at: /tmp/ray/session_1/logs/job-driver-j1.result"), True),
+        (answers.text(500, "Agent for node id: ab12 doesn't exist."), False),
+        (
+            answers.text(200, "0Closing HTTP stream due to internal server error.\nA file is not found at: /tmp/ray"),
+            True,
+        ),
+        (answers.text(200, ""), True),
     ],
     ids=["no file", "node gone", "no file, on an older Ray", "the same, untold"],
 )
 def test_a_missing_result_is_an_error_that_says_why(
-    scripted_ray: ScriptedRay, connect_async: Callable[..., AiohttpClient], answer: answers.Answer
+    scripted_ray: ScriptedRay,
+    connect_async: Callable[..., AiohttpClient],
+    answer: answers.Answer,
+    none_was_written: bool,
 ) -> None:
     scripted_ray.script("GET", FILE, answer, forever=True)
     with pytest.raises(RayJobResultError, match="The result of Ray job j1 is missing") as raised:
         read(connect_async(scripted_ray))
     assert raised.value.submission_id == "j1"
+    assert isinstance(raised.value, NoResultError) is none_was_written
     assert (answer.body.decode().splitlines() or ["an empty answer"])[-1] in str(raised.value)
 
 

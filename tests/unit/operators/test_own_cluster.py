@@ -317,7 +317,7 @@ def test_the_cluster_stays_until_the_try_that_took_it_over_has_the_value(
     body["spec"]["ttlSecondsAfterFinished"] = 1800
     head[body["spec"]["jobId"]] = JobStatus.SUCCEEDED if status else JobStatus.RUNNING
     task, kept = operator(), []
-    task._reads_result = True
+    task.read_result = True
 
     def followed(*_: Any, **__: Any) -> JobEvent:
         kept.append(body["spec"]["ttlSecondsAfterFinished"])
@@ -342,7 +342,7 @@ def test_a_value_is_waited_for_while_its_cluster_is_there(
 
     monkeypatch.setattr(stopping, "find_job", away)
     task = operator(deferrable=True)
-    task._reads_result = True
+    task.read_result = True
     with pytest.raises(RayClusterUnreachableError):  # after the wait for the head
         task.execute(try_of(2))
     assert [name for resource, name in kube.of if resource == RAYJOBS] == [body["metadata"]["name"]]
@@ -507,7 +507,7 @@ def test_what_kuberay_saw_counts_if_the_head_is_gone(kube: Objects, outcome: Out
 def test_a_value_that_was_not_read_in_time_is_an_error(kube: Objects) -> None:
     kube.of[RAYJOBS, "etl"]["status"]["jobStatus"] = "SUCCEEDED"
     task = with_cluster()
-    task._reads_result = True
+    task.read_result = True
     with pytest.raises(RayJobResultError, match="set a longer keep_seconds"):
         task._as_kuberay_saw(event(Outcome.UNREACHABLE))
 
@@ -620,7 +620,7 @@ def test_a_function_whose_value_is_gone_runs_again_on_a_new_cluster(
     lost_try(kube, monkeypatch, jobDeploymentStatus="Complete", jobStatus="SUCCEEDED")
     task = operator(deferrable=True)
     task.entrypoint = ["python", "-m", "launcher"]  # as that of a function
-    task._reads_result = True
+    task.read_result = True
     with pytest.raises(TaskDeferred):
         task.execute(try_of(1))  # the same try, once more
     (new,) = kube.of.values()

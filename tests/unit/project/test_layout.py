@@ -22,7 +22,7 @@ ROOMS = (
     *("__main__", "plugin", "get_provider_info", "cli", "page", "kuberay", "decorators", "operators"),
     *("sensors", "links", "triggers", "tasks", "hooks", "kubernetes", "compat"),
     # No Airflow from here on.
-    *("functions", "following", "diagnosis", "packaging", "client", "cluster", "migration"),
+    *("job", "functions", "following", "diagnosis", "packaging", "client", "cluster", "migration"),
     *("jobs", "text", "exceptions", "metadata", "progress", "__init__"),
 )
 WITHOUT_AIRFLOW = ROOMS[ROOMS.index("compat") + 1 :]

@@ -1,0 +1,156 @@
+"""
+Writes a job's result into a file beside its log, where Ray's dashboard serves it.
+
+``job-driver-<submission id>.log`` becomes ``….result``. The file appears whole or not at all. Its first line names the
+submission, and the length and digest of the value.
+
+This module is shipped to the cluster: it needs the standard library only, of Python 3.9 or newer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rayjobs import metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: Name of the file that describes the task, beside this package.
+TASK_FILE = "airflow_ray_job.json"
+
+FORMAT = 1
+
+#: Environment variable in which Ray passes a job's metadata to the process of its entrypoint, as JSON.
+CONFIG_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+_LOG_PREFIX = "job-driver-"
+
+
+def write_at_once(text: str) -> None:
+    """Write a text to the job's log, in one piece."""
+    sys.stdout.flush()
+    os.write(1, text.encode())  # the log is open for appending
+
+
+def job_log() -> Path:
+    """
+    Return the path of the job's log, to which Ray redirects the output of the entrypoint.
+
+    The output of this process may go elsewhere, such as into a pipe or a file. Then the log is open in one of the
+    processes that started it, such as the shell of the entrypoint.
+
+    :raises RuntimeError: if there is no such log.
+    """
+    first = ""
+    for path in _outputs():
+        log = Path(path)
+        if log.is_absolute() and log.name.startswith(_LOG_PREFIX) and log.suffix == ".log":
+            return log
+        first = first or path
+    raise RuntimeError(f"the result can't be written: the standard output goes to {first}, not to the log of a Ray job")
+
+
+def _outputs() -> Iterator[str]:
+    """Yield the files that this process has open, its standard output first, then those of the ones that started it."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        for descriptor in (1, 2):
+            try:
+                yield fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0").decode()
+            except OSError as e:
+                yield str(e)
+        return
+    pid = os.getpid()
+    try:
+        while pid > 0:
+            folder = Path(f"/proc/{pid}")
+            # A shell keeps its own output open under another number while a command of it is redirected.
+            for descriptor in (folder / "fd" / "1", *(folder / "fd").iterdir()):
+                try:
+                    yield str(descriptor.readlink())
+                except OSError as e:  # closed by now
+                    yield str(e)
+            stat = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+            pid = int(stat.rpartition(")")[2].split()[1])  # the name before it may contain anything
+    except OSError:  # a process of another user
+        return
+
+
+def result_beside(log: Path) -> Path:
+    """Return the path of the result of the job with this log."""
+    return log.with_suffix(".result")
+
+
+def store_for(result_path: str | None, output: Path) -> Callable[[str], None] | None:
+    """
+    Return a function that stores a large result; None if there is no ``result_path``.
+
+    :param result_path: URL of a folder.
+    :param output: the job's result file.
+    :raises ModuleNotFoundError: if ``fsspec`` is not installed on the cluster.
+    """
+    if result_path is None:
+        return None
+    name = f"{output.stem[len(_LOG_PREFIX) :]}.json"
+    scheme, _, rest = result_path.partition("://")
+    if scheme == "file":
+        folder = Path("/" + rest.lstrip("/"))
+
+        def write(text: str) -> None:
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_whole(folder / name, text)
+
+        return write
+    try:
+        fsspec = importlib.import_module("fsspec")
+    except ModuleNotFoundError as e:
+        e.msg = f"result_path {result_path} needs fsspec on the cluster; add it to runtime_env['pip']"
+        raise
+    # The part before an @ is an Airflow connection, which the cluster does not know.
+    url = f"{scheme}://{rest.partition('@')[2] or rest}".rstrip("/") + f"/{name}"
+    filesystem, path = fsspec.core.url_to_fs(url)
+    return lambda text: filesystem.pipe_file(path, text.encode())
+
+
+def submission() -> str | None:
+    """Return what identifies this submission among those with its id; None outside the process of an entrypoint."""
+    config: dict[str, Any] = json.loads(os.environ.get(CONFIG_VARIABLE) or "{}")
+    found: str | None = config.get("metadata", {}).get(metadata.SUBMISSION)
+    return found
+
+
+def write_record(
+    output: Path, outcome: str, text: str, *, of: str | None = None, progress: dict[str, Any] | None = None
+) -> None:
+    """
+    Write the result: a line of JSON that describes the content, then the content.
+
+    :param outcome: ``value``, ``error`` or ``stored``.
+    :param text: JSON, in ASCII.
+    :param of: the text that was stored elsewhere, which the first line then describes.
+    :param progress: the last report.
+    """
+    described = (text if of is None else of).encode("ascii")
+    header = {
+        "format": FORMAT,
+        "submission": submission(),
+        "outcome": outcome,
+        "bytes": len(described),
+        "sha256": hashlib.sha256(described).hexdigest(),
+        "progress": progress,
+    }
+    _write_whole(output, f"{json.dumps(header)}\n{text}")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # several processes of a job may write
+    part.write_text(text, encoding="ascii")
+    part.replace(path)

@@ -1,0 +1,136 @@
+"""
+What the code of a Ray job can tell its task: a value, and its progress.
+
+This module travels with the job: with a function of ``@task.ray_job``, and with a command if its operator has
+``read_result=True``. Nothing needs to be installed on the cluster. Where the code runs without a task, such as on your
+own machine with this provider installed, both functions only check what they are given.
+
+This module is shipped to the cluster: it needs the standard library only, of Python 3.9 or newer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rayjobs.functions.shipped import values
+from airflow_provider_rayjobs.functions.shipped.result_file import (
+    CONFIG_VARIABLE,
+    TASK_FILE,
+    job_log,
+    result_beside,
+    store_for,
+    write_record,
+)
+from airflow_provider_rayjobs.progress import progress, reporter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["progress", "report_result"]
+
+_LOCK = threading.Lock()
+
+
+def report_result(value: Any) -> None:
+    """
+    Report the value that the job's task returns. The last report counts, also if the job fails after it.
+
+    Call it in the process of the job's entrypoint, or in one that this has started. In a shell, write
+    ``python -m airflow_provider_rayjobs.job report_result '{"rows": 3}'``. Example::
+
+        from airflow_provider_rayjobs.job import report_result
+
+        report_result({"accuracy": 0.93, "model": "s3://models/7"})
+
+    :param value: a value that has a JSON form, see :mod:`~airflow_provider_rayjobs.functions.shipped.values`.
+    :raises TypeError: a part of the value has no JSON form; the message names that part.
+    :raises ValueError: the value is too large.
+    :raises RuntimeError: it was called in a Ray task or actor, or in a function of ``@task.ray_job``.
+    """
+    text = values.dumps(value, "the result")
+    task = _task()
+    if task is None:
+        return
+    if _is_function(task):
+        raise RuntimeError("report_result: the result of a @task.ray_job function is the value that it returns")
+    if CONFIG_VARIABLE not in os.environ:
+        raise RuntimeError(
+            "report_result: call it in the process of the job's entrypoint, not in a Ray task or actor; return the "
+            "value to that process"
+        )
+    output = result_beside(job_log())
+    with _LOCK:
+        if len(text) <= task["limit"]:
+            write_record(output, "value", text)
+            return
+        store = store_for(task["result_path"], output)
+        if store is None:
+            raise ValueError(
+                f"report_result: the value has {len(text):,} bytes as JSON, and Ray returns at most {task['limit']:,}; "
+                "give the operator a result_path, a URL that the cluster and the Airflow workers can reach, or report "
+                "less"
+            )
+        store(text)
+        write_record(output, "stored", "", of=text)
+
+
+def _task() -> dict[str, Any] | None:
+    """Return what the task has sent with this module; None if it was not sent by a task."""
+    file = Path(__file__).resolve().parents[1] / TASK_FILE
+    if not file.is_file():
+        return None
+    task: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return task
+
+
+def _is_function(task: dict[str, Any]) -> bool:
+    return "source" in task
+
+
+def _start_progress() -> None:
+    """Have progress written to the job's log; for a function, its driver does that."""
+    task = _task()
+    if task is None or _is_function(task) or CONFIG_VARIABLE not in os.environ:
+        return
+    try:
+        log = job_log()
+    except RuntimeError:  # nobody would read it
+        return
+
+    def write(text: str) -> None:
+        sys.stdout.flush()
+        with log.open("a", encoding="utf-8") as file:
+            file.write(text)
+
+    reporter().start(write)
+    atexit.register(reporter().flush)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Report a result from a shell."""
+    parser = argparse.ArgumentParser(prog="python -m airflow_provider_rayjobs.job", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    report = commands.add_parser("report_result", help="report the value that the job's task returns")
+    report.add_argument("value", nargs="?", help="the value as JSON; by default, the standard input has it")
+    given = parser.parse_args(arguments).value
+    try:
+        value = json.loads(sys.stdin.buffer.read() if given is None else given)
+    except (RecursionError, ValueError) as e:
+        report.error(f"the value is not valid JSON: {e}")
+    try:
+        report_result(value)
+    except (RuntimeError, TypeError, ValueError) as e:
+        report.error(str(e))
+
+
+_start_progress()
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""A job's result as Airflow sees it: the value, its lack, and files of a head that lies."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException
+
+from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobResultError
+from airflow_provider_rayjobs.following.events import JobEvent, Outcome
+from airflow_provider_rayjobs.functions import result as result_module
+from airflow_provider_rayjobs.functions.shipped.result_file import TASK_FILE
+from airflow_provider_rayjobs.operators import RaySubmitJobOperator
+from tests.support.tries import Tries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.scripted_server import ScriptedRay
+
+RESULT_FILE = "/api/v0/logs/file.*result.*"
+BOTH = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])
+
+
+def make(**kwargs: Any) -> RaySubmitJobOperator:
+    return RaySubmitJobOperator(
+        **{"task_id": "task", "entrypoint": "python train.py", "retries": 3, "read_result": True, **kwargs}
+    )
+
+
+def tries(**kwargs: Any) -> Tries:
+    return Tries(lambda: make(**kwargs), "run")
+
+
+def file_of(text: str, **changes: Any) -> Callable[[str], bytes]:
+    """Return the file with this value of the submission that it is called with."""
+
+    def made(submission: str) -> bytes:
+        body = text.encode()
+        header = {"format": 1, "submission": submission, "outcome": "value", "progress": None}
+        described = {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+        return json.dumps({**header, **described, **changes}).encode() + b"\n" + body
+
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _connection(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = {"conn_type": "ray_jobs", "host": scripted_ray.url, "extra": {"unreachable_timeout": 1}}
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps(connection))
+    monkeypatch.setattr(result_module, "_PAUSE", 0.01)
+    scripted_ray.new_job_reads = ["SUCCEEDED"]
+
+
+@BOTH
+def test_the_task_returns_what_the_job_reported(scripted_ray: ScriptedRay, deferrable: bool) -> None:
+    scripted_ray.new_job_reads = ["RUNNING", "SUCCEEDED"]
+    scripted_ray.new_job_result = file_of('{"loss":0.5}')
+    task = tries(deferrable=deferrable)
+    assert task.run() == {"loss": 0.5}
+    assert task.ti.xcoms["submission_id"] in scripted_ray.jobs
+
+
+def test_the_module_travels_beside_the_users_own(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.new_job_result = file_of("1")
+    env = {"working_dir": "s3://b/work.zip", "py_modules": ["s3://b/lib.zip"], "env_vars": {"PYTHONPATH": "/own"}}
+    tries(runtime_env=env, result_path="s3://b/results").run()
+    (request,) = scripted_ray.received_on("POST", "/api/jobs/")
+    *theirs, package = request.json["runtime_env"]["py_modules"]
+    assert theirs == env["py_modules"]
+    assert request.json["entrypoint"] == "python train.py"
+    assert {**request.json["runtime_env"], "py_modules": theirs} == env
+    content = zipfile.ZipFile(io.BytesIO(scripted_ray.packages[package.removeprefix("gcs://")]))
+    assert "airflow_provider_rayjobs/job.py" in content.namelist()
+    assert json.loads(content.read(TASK_FILE)) == {"limit": 16 * 2**20, "result_path": "s3://b/results"}
+
+
+def test_without_the_argument_nothing_is_uploaded_or_read(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.new_job_result = file_of("1")
+    task = tries(read_result=False)
+    assert task.run() == task.ti.xcoms["submission_id"]
+    paths = [request.path for request in scripted_ray.received]
+    assert not [path for path in paths if "packages" in path or ".result" in path]
+
+
+@BOTH
+def test_a_job_that_reports_nothing_is_none_with_a_warning(scripted_ray: ScriptedRay, deferrable: bool) -> None:
+    task = tries(deferrable=deferrable)
+    assert task.run() is None
+    assert "The job has reported no result, so the task returns None" in task.lines
+    assert len(scripted_ray.received_on("GET", RESULT_FILE)) == 1
+
+
+LIES = {
+    "truncated": (lambda submission: file_of('{"loss":0.5}')(submission)[:-1], "11 bytes received are not the 12"),
+    "longer": (lambda submission: file_of("1")(submission) + b"0", "2 bytes received are not the 1"),
+    "other submission": (file_of("1", submission="other"), "that of another job, which had this id before"),
+    "no submission": (file_of("1", submission=None), "that of another job"),
+    "wrong digest": (file_of("1", sha256="0" * 64), "1 bytes received are not the 1"),
+    "too large": (file_of(json.dumps("x" * 200_000)), "more than 66,536 bytes"),
+    "pickle": (file_of("1", outcome="pickle"), "unknown outcome 'pickle'"),
+    "unknown kind": (file_of('{"__rayjobs__":"pickle","value":"x"}'), "unknown kind 'pickle'"),
+    "not JSON": (file_of("{'a': 1}"), "damaged"),
+    "stored nowhere": (file_of("1", outcome="stored"), "result_path, which is no longer set"),
+    "error": (file_of('"Traceback"', outcome="error"), "ended SUCCEEDED, but its function failed"),
+}
+EACH_LIE = pytest.mark.parametrize(("result", "said"), LIES.values(), ids=LIES)
+
+
+@EACH_LIE
+def test_a_file_that_lies_is_an_error_and_no_value(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch, result: Callable[[str], bytes], said: str
+) -> None:
+    monkeypatch.setattr(result_module, "RESULT_LIMIT", 1000)
+    scripted_ray.new_job_result = result
+    task = tries()
+    with pytest.raises(RayJobResultError) as raised:
+        task.run()
+    assert said in str(raised.value)
+    assert "return_value" not in task.ti.xcoms
+
+
+@BOTH
+def test_what_a_failed_job_had_reported_is_an_xcom(scripted_ray: ScriptedRay, deferrable: bool) -> None:
+    scripted_ray.new_job_reads = ["RUNNING", "FAILED"]
+    scripted_ray.new_job_result = file_of('{"epoch":3}')
+    task = tries(deferrable=deferrable)
+    with pytest.raises(RayJobFailedError, match="exit code 1"):
+        task.run()
+    assert task.ti.xcoms["return_value"] == {"epoch": 3}
+
+
+def test_a_task_without_xcoms_has_none_of_a_failed_job(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.new_job_reads = ["FAILED"]
+    scripted_ray.new_job_result = file_of("1")
+    task = tries(do_xcom_push=False)
+    with pytest.raises(RayJobFailedError):
+        task.run()
+    assert "return_value" not in task.ti.xcoms
+
+
+@EACH_LIE
+def test_a_lie_about_a_failed_job_does_not_replace_its_error(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch, result: Callable[[str], bytes], said: str
+) -> None:
+    monkeypatch.setattr(result_module, "RESULT_LIMIT", 1000)
+    scripted_ray.new_job_reads = ["FAILED"]
+    scripted_ray.new_job_result = result
+    task = tries()
+    with pytest.raises(RayJobFailedError, match="exit code 1"):
+        task.run()
+    assert "return_value" not in task.ti.xcoms
+    if "function failed" not in said:
+        assert [line for line in task.lines if "reported before it failed can't be passed on" in line and said in line]
+
+
+def test_a_job_that_failed_without_a_report_is_not_warned_about(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.new_job_reads = ["FAILED"]
+    task = tries()
+    with pytest.raises(RayJobFailedError):
+        task.run()
+    assert not [line for line in task.lines if "reported" in line]
+    assert "return_value" not in task.ti.xcoms
+
+
+def test_a_job_that_never_started_has_no_file_to_be_read(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("j1", "FAILED", driver_node_id=None)
+    event = JobEvent("j1", scripted_ray.url, Outcome.FAILED, message="no room").to_json()
+    with pytest.raises(RayJobFailedError, match="no room"):
+        make().execute_complete(tries().context(), event)
+    assert scripted_ray.received_on("GET", RESULT_FILE) == []
+
+
+def test_the_last_progress_is_an_xcom(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("j1", "SUCCEEDED")
+    report = {"done": 3, "total": 4, "message": "x"}
+    event = JobEvent("j1", scripted_ray.url, Outcome.SUCCEEDED, progress=report).to_json()
+    for read_result, expected in ((True, report), (False, None)):
+        context = tries().context()
+        make(read_result=read_result).execute_complete(context, event)
+        assert context["ti"].xcoms.get("progress") == expected
+
+
+def test_a_retry_returns_the_result_of_the_job_that_it_takes_over(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.new_job_result = file_of('"of the first"')
+    task = tries()
+    assert task.run() == "of the first"  # and its worker dies before Airflow knows
+    scripted_ray.new_job_result = file_of('"of the second"')
+    assert task.run() == "of the first"
+    assert len(scripted_ray.jobs) == 1
+
+
+def test_a_damaged_result_of_a_job_that_was_taken_over_makes_a_new_one(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.new_job_result = file_of("1", sha256="0" * 64)
+    task = tries()
+    with pytest.raises(RayJobResultError):
+        task.run()
+    scripted_ray.new_job_result = file_of("2")
+    assert task.run() == 2
+    assert len(scripted_ray.jobs) == 2
+
+
+def test_a_task_that_does_not_wait_has_no_result_to_return() -> None:
+    with pytest.raises(ValueError, match="read_result=True needs wait_for_completion=True"):
+        make(wait_for_completion=False)
+
+
+def test_a_folder_for_all_tasks_of_a_dag_does_no_harm() -> None:
+    with DAG("dag", schedule=None, default_args={"result_path": "s3://b"}):
+        assert not RaySubmitJobOperator(task_id="task", entrypoint="true").read_result
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "said"),
+    [
+        ({"result_path": "/tmp/x"}, r"result_path must be a URL such as s3://…, gs://… or file://…, not '/tmp/x'"),
+        ({"runtime_env": {"image_uri": "x"}}, r"runtime_env\['image_uri'\] can't be used with read_result"),
+    ],
+)
+def test_what_is_wrong_at_run_time_is_refused_before_anything_is_sent(
+    scripted_ray: ScriptedRay, kwargs: Any, said: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=f"Nothing was submitted: {said}"):
+        tries(**kwargs).run()
+    assert scripted_ray.received == []
+
+
+def test_it_can_be_mapped_and_its_folder_is_a_template() -> None:
+    with DAG("dag", schedule=None) as dag:
+        RaySubmitJobOperator.partial(task_id="task", read_result=True, result_path="s3://b/{{ ds }}").expand(
+            entrypoint=["a", "b"]
+        )
+    mapped: Any = dag.get_task("task")
+    made = mapped.unmap({"entrypoint": "b"})
+    made.render_template_fields({"ds": "2026-01-02"})
+    assert (made.read_result, made.result_path, made.entrypoint) == (True, "s3://b/2026-01-02", "b")
