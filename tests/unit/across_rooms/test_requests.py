@@ -15,7 +15,6 @@ from airflow_provider_rayjobs import links
 from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator
 from airflow_provider_rayjobs.functions.result import FORMAT
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
-from tests.support import answers
 from tests.support.tries import TaskInstance, Tries
 
 if TYPE_CHECKING:
@@ -129,8 +128,13 @@ def test_a_folder_is_looked_for_because_that_may_save_its_upload(
 def test_a_function_is_sent_once_and_its_value_read_once(
     deferrable: bool, scripted_ray: ScriptedRay, to_airflow: list[str]
 ) -> None:
-    header = {"format": FORMAT, "outcome": "value", "bytes": 1, "sha256": hashlib.sha256(b"7").hexdigest()}
-    scripted_ray.script("GET", "/api/v0/logs/file.*", answers.text(200, f"{json.dumps(header)}\n7"))
+    digest = {"bytes": 1, "sha256": hashlib.sha256(b"7").hexdigest()}
+
+    def result(submission: str) -> bytes:
+        header = {"format": FORMAT, "submission": submission, "outcome": "value", "progress": None, **digest}
+        return f"{json.dumps(header)}\n7".encode()
+
+    scripted_ray.new_job_result = result
     scripted_ray.new_job_reads = ["SUCCEEDED"]
 
     def make() -> RayJobDecoratedOperator:
@@ -145,6 +149,7 @@ def test_a_function_is_sent_once_and_its_value_read_once(
         )
 
     assert Tries(make, "run").run() == 7
-    assert routes(scripted_ray) == {VERSION: 1, UPLOAD: 1, SUBMISSION: 1, POLL: 1, FILE: 1}
+    # The second look at the job tells which submission its result must be of.
+    assert routes(scripted_ray) == {VERSION: 1, UPLOAD: 1, SUBMISSION: 1, POLL: 2, FILE: 1}
     in_other_processes = ["connection ray_x"] * 2  # the triggerer, and the worker that the task resumes on
     assert to_airflow == [*TO_AIRFLOW, *(in_other_processes if deferrable else [])]

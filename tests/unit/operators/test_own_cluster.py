@@ -325,6 +325,7 @@ def test_the_cluster_stays_until_the_try_that_took_it_over_has_the_value(
 
     monkeypatch.setattr(RaySubmitJobOperator, "_take_over", lambda *_: None)
     monkeypatch.setattr(RaySubmitJobOperator, "_follow", followed)
+    monkeypatch.setattr(RaySubmitJobOperator, "_reported", lambda *_: None)
     task.execute(try_of(2))
     assert kept == [1800]
     assert body["spec"]["ttlSecondsAfterFinished"] == 0
