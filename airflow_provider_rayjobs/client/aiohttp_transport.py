@@ -119,7 +119,8 @@ class AiohttpTransport:
                 raise
 
     async def _read(self, request: Request, answer: aiohttp.ClientResponse) -> Response:
-        take = request.receive() if request.receive is not None and answer.status == 200 else None
+        streamed = request.streams(answer.status, answer.headers.get("Content-Type"))
+        take = request.receive() if request.receive is not None and streamed else None
         try:
             body = AnswerBody(answer.headers.get("Content-Encoding", ""), request.limit, take)
             async for data in answer.content.iter_chunked(READ_SIZE):

@@ -42,6 +42,7 @@ class Request:
     :param limit: maximum size of the answer, in bytes.
     :param within: seconds until the last byte of the answer, if that is more than the connection's ``read_timeout``.
         They start when the connection is open.
+    :param refused_types: content types of answers that ``receive`` does not take.
     """
 
     method: str
@@ -53,6 +54,12 @@ class Request:
     receive: Callable[[], TakePiece] | None = field(default=None, repr=False)
     limit: int = ANSWER_LIMIT
     within: float = 0.0
+    refused_types: tuple[str, ...] = ()
+
+    def streams(self, status: int, content_type: str | None) -> bool:
+        """Whether :attr:`receive` takes the body of an answer."""
+        kind = (content_type or "").partition(";")[0].strip().lower()
+        return self.receive is not None and status == 200 and kind not in self.refused_types
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,8 @@ def read_file(
         return reader.feed
 
     path = log_file_path(submission_id, node_id, lines=lines)
-    response = yield Request("GET", path, receive=receive, limit=limit, within=within)
+    refused = ("text/html", "application/json")  # Ray's type is text/plain; a proxy may answer with a page
+    response = yield Request("GET", path, receive=receive, limit=limit, within=within, refused_types=refused)
     if response.status != 200 or reader is None:
         raise file_error(response)
     problem = reader.close()
@@ -212,6 +213,8 @@ def read_log(
     :raises RayJobsError: the last route that was tried failed.
     """
     if not node_id:
+        if not try_json:
+            raise RayAPIError(f"the node of job {submission_id} is not known")
         yield from read_json_log(submission_id, begin, within=within)
         return
     try:

@@ -84,9 +84,9 @@ def best_plan_with_actors(delays: Collection[float], alive: float) -> Plan:
     Return the cheapest plan as :func:`best_plan`, but with the list of live actors.
 
     :param delays: the seconds between two requests that each running job asks for.
-    :param alive: number of live actors; infinity if they can't be listed.
+    :param alive: number of live actors.
     """
-    if not delays or alive == math.inf:
+    if not delays:
         return NO_LIST
     plan = _cheapest(delays, ALIVE_COST + ALIVE_COST_EACH * alive, ALIVE_LAG)
     return plan if plan is NO_LIST else plan._replace(of_actors=True)

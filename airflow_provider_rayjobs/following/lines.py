@@ -195,11 +195,17 @@ class Again:
 
 
 def _after(text: str, solid: int) -> int:
-    """Return the index after this many characters that are no line feeds."""
-    end = 0
-    while solid:
-        end, solid = end + solid, text.count("\n", end, end + solid)
-    return end
+    """Return the index after this many characters that are no line feeds; a log may have millions of empty lines."""
+    low, high = 0, len(text)
+    counted, found = 0, 0  # up to the first index, there are so many
+    while low < high:
+        middle = (low + high) // 2
+        there = found + middle - counted - text.count("\n", counted, middle)
+        if there < solid:
+            low, counted, found = middle + 1, middle, there
+        else:
+            high = middle
+    return low
 
 
 def _fitting(lines: list[str], start: int) -> int:

@@ -25,7 +25,7 @@ from airflow_provider_rayjobs.client.log_files import read_log
 from airflow_provider_rayjobs.client.verbs import job_path
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.following.backlog import Backlog
-from airflow_provider_rayjobs.following.lines import LineWriter
+from airflow_provider_rayjobs.following.lines import Again, LineWriter
 from airflow_provider_rayjobs.following.stream_slots import STREAMS_AT_ONCE, StreamSlots
 
 if TYPE_CHECKING:
@@ -198,16 +198,21 @@ class LogFollower:
             await asyncio.wait_for(self.over.wait(), within)
         return self.over.is_set()
 
-    async def _read_end(self) -> None:
-        """Read the rest from the log's file, once; if that fails, it is left to the stream."""
+    async def _read_end(self, *, has_slot: bool = False) -> None:
+        """
+        Read the rest from the log's file, once; if that fails, it is left to the stream.
+
+        :param has_slot: whether the caller holds a slot. It must not wait for a second one: so do all others.
+        """
         self._leaves = False
         if self._end_tried or self.lines.position > LARGEST_SKIP:
             return
         self._end_tried = True
-        release = await self._acquire_slot()
+        release = _keep if has_slot else await self._acquire_slot()
         try:
-            await self._read_again(try_json=self.lines.position <= LARGEST_CHECK)
-            self._has_end = True
+            # Not as one JSON string: the head would build that in its memory, for the logs of many jobs at once.
+            take = await self._read_again(try_json=False)
+            self._has_end = take.is_new  # else this was not the log, or not all of it
         except RayJobsError:
             pass
         finally:
@@ -226,7 +231,7 @@ class LogFollower:
                         text = "" if self._leaves else await backlog.take()
                         if self._leaves:
                             before = self.lines.position
-                            await self._read_end()
+                            await self._read_end(has_slot=True)
                             if self._has_end or self.lines.position > before:
                                 return False, ""
                         elif not text:
@@ -280,15 +285,22 @@ class LogFollower:
         self._whole = True
         await self._read_again(try_json=self.lines.position <= LARGEST_REREAD)
 
-    async def _read_again(self, *, try_json: bool) -> None:
-        """Read the whole log, and skip what was processed before."""
+    async def _read_again(self, *, try_json: bool) -> Again:
+        """Read the whole log, and skip what was processed before; return what has skipped it."""
+        take = self.lines.from_the_start()
 
         def begin() -> Callable[[str], Iterator[None]]:
-            take = self.lines.from_the_start()
-            return lambda text: self._moving(take(text))
+            nonlocal take
+            take = again = self.lines.from_the_start()
+            return lambda text: self._moving(again(text))
 
         reading = read_log(self._id, self.node_id, begin, try_json=try_json, within=DRAIN_TOTAL)
         await self._transport.run(reading)
+        return take
+
+
+def _keep() -> None:
+    """Release nothing."""
 
 
 async def _cancelled(task: asyncio.Future[None]) -> None:

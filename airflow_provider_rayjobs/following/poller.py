@@ -56,6 +56,9 @@ FIRST_PATIENCE = 2.0
 #: Seconds for which no list is requested after one that failed.
 LIST_PAUSE = 300.0
 
+#: Seconds to wait for the list of live actors; the list of a thousand takes 0.1 s.
+ACTORS_PATIENCE = 2.0
+
 #: Longest time in seconds for estimating the number of jobs on record.
 ESTIMATE_PATIENCE = 10.0
 
@@ -100,7 +103,7 @@ class Poller:
         self._estimated = False
         self._plan = (-math.inf, NO_LIST)  # when it was made, and the plan
         self._last_list = -math.inf
-        self._no_list_before = -math.inf
+        self._no_list_before = self._no_actors_before = -math.inf
         self._diagnoses = asyncio.Semaphore(DIAGNOSES_AT_ONCE)
         self._counting = asyncio.Lock()
         self._counts_from = -math.inf  # when the next count may begin
@@ -338,7 +341,7 @@ class Poller:
         made, plan = self._plan
         if now - made >= PLAN_HOLDS:
             known = [job for job in self._jobs.values() if job.delay < math.inf]
-            running = [job.delay for job in known if job.is_told_by_actor(now)]
+            running = [job.delay for job in known if job.is_told_by_actor(now) and now >= self._no_actors_before]
             plan = self.load.plan([job.delay for job in known], running)
             self._plan = (now, plan)
         return plan
@@ -388,11 +391,15 @@ class Poller:
         :param covers: as in :meth:`_list`.
         """
         began = time.monotonic()
-        found = await self.transport.run(live_jobs())
+        found = None
+        # The State API may be slow, or never answer. Nothing else is requested meanwhile.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ACTORS_PATIENCE):
+                found = await self.transport.run(live_jobs())
         self._last_list = began
         self._plan = (-math.inf, NO_LIST)
         if found is None:
-            self.load.alive = math.inf
+            self._no_actors_before = time.monotonic() + LIST_PAUSE
             return
         names, self.load.alive = found
         for job in self._jobs.values():
@@ -479,7 +486,8 @@ class Poller:
         if self._outage is None:
             return
         self._outage = None
-        self._no_list_before = -math.inf  # a list may have failed for the same reason
+        # A list may have failed for the same reason.
+        self._no_list_before = self._no_actors_before = -math.inf
         self.load.alive = None
         for job in self._jobs.values():
             job.failing = None

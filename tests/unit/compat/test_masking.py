@@ -134,6 +134,13 @@ def test_airflows_masker_does_not_grow_with_the_jobs_that_a_process_submits(regi
     assert registered[-1] == "second-4d7e13"
 
 
+def test_values_that_airflow_never_masks_do_not_count(registered: list[str]) -> None:
+    for _ in range(2 * masking.MOST_PASSING):
+        masking.register_env_vars({"DB_PASSWORD": "none"}, passing=True)
+    masking.register_env_vars({"DB_PASSWORD": "real-4d7e15"}, passing=True)
+    assert registered[-1] == "real-4d7e15"
+
+
 def test_tokens_that_rotate_are_masked_in_the_text_of_the_cluster_and_registered_up_to_a_limit(
     registered: list[str], tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
 from airflow_provider_rayjobs.following import log_stream
 from airflow_provider_rayjobs.following.log_stream import LogFollower
+from airflow_provider_rayjobs.following.stream_slots import STREAMS_AT_ONCE, StreamSlots
 from tests.support import answers
 from tests.support.clients import cluster_at, until
 from tests.support.scripted_server import ScriptedRay, Tail
@@ -165,7 +166,7 @@ def test_a_job_that_pauses_between_the_two_characters_of_a_line_end_loses_nothin
     scripted_ray.add_job("a")
     scripted_ray.append_log("a", ["one\n", "\ntwo\n"])  # Ray's stream reads "one\r", and then "\ntwo\n"
     scripted_ray.tails(Tail(after=2, hang=True))
-    scripted_ray.script("GET", FILE, answers.Answer(body=b"one\r\ntwo\r\nthree\r\n"))
+    scripted_ray.script("GET", FILE, answers.text(200, "one\r\ntwo\r\nthree\r\n"))
     result = follow(scripted_ray, lambda seen: "two" in seen.lines, node_id=NODE)
     assert result.lines == ["one", "", "two", "three"]
 
@@ -192,7 +193,6 @@ def test_a_rest_that_cannot_be_read_from_the_file_at_once_is_still_complete(
 def test_a_stream_that_hangs_after_the_end_is_opened_anew_once(scripted_ray: ScriptedRay) -> None:
     lines = job_with(scripted_ray, ["one\n", "two\n"])
     scripted_ray.tails(Tail(after=1, hang=True))
-    scripted_ray.script("GET", ".*/logs", answers.internal_error())
     result = follow(scripted_ray, lambda seen: seen.lines == ["one"])
     assert (result.lines, result.notes, opened(scripted_ray)) == (lines, [], 2)
 
@@ -205,10 +205,59 @@ def test_a_file_that_is_not_sent_leaves_the_rest_to_the_stream(scripted_ray: Scr
     assert follow(scripted_ray, lambda seen: seen.lines == ["one"], node_id=NODE).lines == lines
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        answers.html(200),
+        answers.Answer(body=b'{"result": false, "msg": "one of many"}'),
+        answers.text(200, ""),
+        answers.text(200, "o"),
+        answers.text(200, "0\n"),
+    ],
+    ids=["page", "JSON", "empty", "shorter", "an older Ray's error"],
+)
+def test_an_answer_that_is_not_the_log_is_not_taken_for_its_end(
+    answer: answers.Answer, scripted_ray: ScriptedRay
+) -> None:
+    lines = job_with(scripted_ray, ["one\n", "two\n", "three\n"])
+    scripted_ray.script("GET", FILE, answer)
+    result = follow(scripted_ray, lambda seen: "one" in seen.lines, node_id=NODE)
+    assert (result.lines, result.notes) == (lines, [])
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_the_ends_of_many_logs_do_not_wait_for_each_other(scripted_ray: ScriptedRay) -> None:
+    """Each holds a slot for its stream when it reads its end."""
+    jobs = [f"job-{number}" for number in range(2 * STREAMS_AT_ONCE + 20)]
+    for job in jobs:
+        scripted_ray.add_job(job, "SUCCEEDED")
+        scripted_ray.append_log(job, ["one\n", "two\n"])
+    scripted_ray.tails(*[Tail(after=1, hang=True) for _ in jobs])
+
+    async def run() -> list[list[str]]:
+        transport = AiohttpTransport(cluster_at(scripted_ray))
+        written: list[list[str]] = [[] for _ in jobs]
+        slots = StreamSlots()
+        followers = [
+            LogFollower(transport, job, lines.append, print, slots=slots)
+            for job, lines in zip(jobs, written, strict=True)
+        ]
+        try:
+            for follower in followers:
+                follower.node_id = NODE
+                follower.over.set()
+            async with asyncio.timeout(30):
+                await asyncio.gather(*(follower.run() for follower in followers))
+        finally:
+            await transport.close()
+        return written
+
+    assert asyncio.run(run()) == [["one", "two"]] * len(jobs)
+
+
 def test_a_file_that_is_not_served_leaves_the_stream_open(scripted_ray: ScriptedRay) -> None:
     lines = job_with(scripted_ray, ["one\n", "two\n"])
     scripted_ray.script("GET", FILE, answers.html(403), forever=True)
-    scripted_ray.script("GET", ".*/logs", answers.internal_error())
     result = follow(scripted_ray, lambda seen: len(seen.lines) == 2, node_id=NODE)
     assert (result.lines, result.notes, opened(scripted_ray)) == (lines, [], 1)
 

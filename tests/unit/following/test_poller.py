@@ -294,6 +294,26 @@ def test_a_running_job_without_an_actor_is_asked_for_alone(scripted_ray: Scripte
     polled(scripted_ray, work)
 
 
+def test_a_list_of_actors_that_does_not_come_holds_up_nothing_and_is_tried_again_later(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poller, "ACTORS_PATIENCE", 0.2)
+    monkeypatch.setattr(poller, "LIST_PAUSE", 1.0)
+    all_run(scripted_ray, None)
+    total = answers.as_json({"data": {"result": {"total": 100_000, "result": []}}})
+    scripted_ray.script("GET", ACTORS, total, *[answers.default(delay=60.0)] * 2)
+
+    async def work(one: Poller) -> None:
+        async with running(one, *NAMES) as jobs:
+            await until(lambda: len(scripted_ray.received_on("GET", ACTORS)) == 2)
+            scripted_ray.set_status("j0", "SUCCEEDED")
+            async with asyncio.timeout(5):
+                assert await status_of(jobs[0]) == "SUCCEEDED"
+            await until(lambda: len(scripted_ray.received_on("GET", ACTORS)) > 2)
+
+    polled(scripted_ray, work)
+
+
 @pytest.mark.parametrize("answer", [answers.text(404, "no such route"), answers.as_json({"data": None})])
 def test_a_head_that_lists_no_actors_is_asked_for_each_job(scripted_ray: ScriptedRay, answer: Answer) -> None:
     all_run(scripted_ray, None)
