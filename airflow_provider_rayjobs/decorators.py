@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, DecoratedO
 
 from airflow_provider_rayjobs.cluster.fields import DEFAULT_UPLOAD_LIMIT
 from airflow_provider_rayjobs.compat import versions
-from airflow_provider_rayjobs.exceptions import RayJobResultError, RayJobsError
+from airflow_provider_rayjobs.exceptions import RayJobResultError, RayJobsError, RayPackageError
 from airflow_provider_rayjobs.operators.submit import RaySubmitJobOperator
 from airflow_provider_rayjobs.text.safe_text import is_safe, safe_text, safe_value
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_rayjobs.following.events import JobEvent
     from airflow_provider_rayjobs.following.watcher import Watch
+    from airflow_provider_rayjobs.functions.package import Task
     from airflow_provider_rayjobs.functions.result import Record
     from airflow_provider_rayjobs.jobs import JobDetails
     from airflow_provider_rayjobs.tasks.identity import TaskIdentity
@@ -110,8 +111,8 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         )
         self.serializer = serializer
         self.result_path = result_path
-        self._function: bytes | None = None  # its package, between the check and the upload
-        self._attempt_key = ""  # makes the package unique to this attempt
+        self._function: Task | None = None  # its packages, between the check and the upload
+        self._attempt_key = ""  # makes the package of the call unique to this attempt
 
     def execute(self, context: Context) -> Any:
         """Submit the function's job, or take over the one that an earlier try left; return the function's value."""
@@ -120,7 +121,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         self._function = self._package(context)  # before any request, because it may raise
         return super().execute(context)
 
-    def _package(self, context: Context) -> bytes:
+    def _package(self, context: Context) -> Task:
         from airflow_provider_rayjobs.functions import package as function_package
 
         try:
@@ -140,7 +141,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
                 serializer=self.serializer,
                 result_path=self.result_path,
             )
-            return function_package.build_package(task, self._upload_limit)
+            return function_package.build_packages(task, self._upload_limit)
         except (TypeError, ValueError) as e:
             raise AirflowFailException(f"Nothing was submitted: {e}") from None
 
@@ -201,14 +202,18 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
 
     def _prepare(self, runtime_env: dict[str, Any] | None) -> dict[str, Any]:
         """Upload the function last: Ray keeps a package that no job uses for ten minutes only."""
-        from airflow_provider_rayjobs.functions import package as function_package
+        from airflow_provider_rayjobs.functions.package import upload_packages
+        from airflow_provider_rayjobs.hooks import package_store
         from airflow_provider_rayjobs.packaging.upload import ReadyRuntimeEnv
 
         ready = super()._prepare(runtime_env) or {}
         assert self._function is not None  # noqa: S101 - for mypy
-        uri = self.hook.get_conn().run(function_package.upload_package(self._function, self._attempt_key))
+        try:
+            uris = upload_packages(self._function, package_store(self.hook.get_conn()), self._attempt_key)
+        except RayPackageError as e:
+            raise type(e)(f"Nothing was submitted: {e}") from None
         self._function = None  # it may be large, and the wait long
-        return ReadyRuntimeEnv({**ready, "py_modules": [*(ready.get("py_modules") or []), uri]})
+        return ReadyRuntimeEnv({**ready, "py_modules": [*(ready.get("py_modules") or []), *uris]})
 
     def _outcome(self, context: Context, event: JobEvent) -> Any:
         if event.progress is not None:

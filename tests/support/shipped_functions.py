@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.functions import package as function_package
 from airflow_provider_rayjobs.functions import result as result_module
-from airflow_provider_rayjobs.functions.package import build_package, describe_task
+from airflow_provider_rayjobs.functions.package import Task, build_packages, describe_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,16 +26,17 @@ LIMIT = 100 * 2**20
 class Ran:
     """One run of the driver, with its log where Ray has it."""
 
-    def __init__(self, folder: Path, package: bytes, *, before: bytes | None = None) -> None:
+    def __init__(self, folder: Path, packages: Task, *, before: bytes | None = None) -> None:
         self.log = folder / "logs" / "job-driver-j1.log"
         self.log.parent.mkdir()
         result = self.log.with_suffix(".result")
         if before is not None:
             result.write_bytes(before)
-        unpacked = folder / "unpacked"
-        zipfile.ZipFile(io.BytesIO(package)).extractall(unpacked)
+        unpacked = [folder / name for name in Task._fields]
+        for path, package in zip(unpacked, packages, strict=True):
+            zipfile.ZipFile(io.BytesIO(package)).extractall(path)
         (folder / "work").mkdir()
-        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(unpacked), "PYTHONUNBUFFERED": "1"}
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": ":".join(map(str, unpacked)), "PYTHONUNBUFFERED": "1"}
         with self.log.open("ab") as log:
             self.status = subprocess.run(
                 [sys.executable, "-m", function_package.LAUNCHER, "f"],
@@ -63,4 +64,4 @@ class Ran:
 
 def run(folder: Path, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Ran:
     """Run a function with these arguments in a folder."""
-    return Ran(folder, build_package(describe_task(function, args, kwargs), LIMIT))
+    return Ran(folder, build_packages(describe_task(function, args, kwargs), LIMIT))

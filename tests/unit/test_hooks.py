@@ -254,10 +254,10 @@ def test_local_files_are_uploaded_before_the_job_is_submitted(
         "working_dir": f"gcs://{package}",
         "pip": {"packages": ["a"], "pip_check": False},
     }
-    assert [one.method for one in server.received] == ["GET", "PUT", "GET", "POST"]
+    assert [one.method for one in server.received] == ["GET", "PUT", "POST"]
     ready = hook.prepare_runtime_env({"working_dir": str(tmp_path)})
     hook.submit_job(entrypoint="true", runtime_env=ready)
-    assert [one.method for one in server.received][4:] == ["GET", "POST"]
+    assert [one.method for one in server.received][3:] == ["GET", "POST"]
 
 
 def test_an_upload_is_bounded_by_the_connection(

@@ -1,9 +1,9 @@
 """
 Runs on the cluster, as the driver of a job that ``@task.ray_job`` submits.
 
-It reads the function and its arguments from a file in its folder, calls the function, and writes the result into a file
-beside the job's log (``job-driver-<submission id>.log`` becomes ``….result``), where Ray's dashboard serves it. The
-file appears whole or not at all, and states the length and digest of the value.
+It reads the function from its folder and the arguments from another one, calls the function, and writes the result into
+a file beside the job's log (``job-driver-<submission id>.log`` becomes ``….result``), where Ray's dashboard serves it.
+The file appears whole or not at all, and states the length and digest of the value.
 
 This module is shipped to the cluster: it needs the standard library only, of Python 3.9 or newer.
 """
@@ -30,8 +30,11 @@ from airflow_provider_rayjobs.progress import reporter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Name of the file that describes the task, beside this package.
-TASK_FILE = "airflow_ray_job.json"
+#: Name of the file that describes the function, beside this package.
+FUNCTION_FILE = "airflow_ray_job.json"
+
+#: Name of the file with the arguments of the call, in another folder on the path.
+CALL_FILE = "airflow_ray_job_call.json"
 
 FORMAT = 1
 
@@ -43,9 +46,10 @@ def main(folder: str) -> None:
     """
     Run the task in a folder; end the process with an error if it fails.
 
-    :param folder: where :data:`TASK_FILE` is.
+    :param folder: where :data:`FUNCTION_FILE` is.
+    :raises FileNotFoundError: if no folder on the path has :data:`CALL_FILE`.
     """
-    task = json.loads((Path(folder) / TASK_FILE).read_text())
+    task = {**json.loads((Path(folder) / FUNCTION_FILE).read_text()), **json.loads(_find(CALL_FILE).read_text())}
     log = log_file(1)
     output = log.with_suffix(".result")
     output.unlink(missing_ok=True)  # of an earlier job with this id, whose record was deleted
@@ -69,6 +73,14 @@ def main(folder: str) -> None:
         write_record(output, "stored", "", of=text)
     else:
         write_record(output, "value", text)
+
+
+def _find(name: str) -> Path:
+    """Return a file in a folder on the path: Ray puts each package of ``py_modules`` there."""
+    for path in (Path(folder, name) for folder in sys.path):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"{name} is not on the path of the job; was py_modules changed?")
 
 
 def _write_at_once(text: str) -> None:
