@@ -7,6 +7,7 @@ have that name yet, a second pass writes the package into a temporary file, and 
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import lzma
 import os
@@ -48,6 +49,8 @@ _PREFIX = "_ray_pkg_"
 WRAPPER = "package/"
 
 _ARCHIVES = {".zip": ".zip", ".tar.gz": ".tar.gz", ".tgz": ".tar.gz", ".tar.xz": ".tar.xz"}
+#: What reading a broken or encrypted archive may raise.
+_BROKEN = (OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile)
 _WHEEL = re.compile(r"(?P<dist>[^-]+-[^-]+)(?:-(?P<build>\d[^-]*))?(?P<tags>-[^-]+-[^-]+-[^-]+\.whl)")
 
 
@@ -130,7 +133,7 @@ def pack_archive(path: str, *, wrap: bool = False) -> Package:
         digest_in_folder = hashlib.sha256(_FORMAT + WRAPPER.encode() + digest).hexdigest()
         kind, write = (".zip", _wrap_zip) if extension == ".zip" else (".tar.gz", _wrap_tar)
         name = f"{_PREFIX}{digest_in_folder[:40]}{kind}"
-        return Package(name, path, [entry], partial(_wrap_archive, write, root, entry, digest))
+        return Package(name, path, [entry], partial(_wrap_archive, write, root, entry, digest), (FAST,))
     else:
         name = f"{_PREFIX}{digest.hex()[:40]}{_ARCHIVES[extension]}"
     return Package(name, path, [entry], partial(_copy, root, entry, digest))
@@ -188,7 +191,7 @@ def _wrap_archive(
     """Write an archive's content into one more folder."""
     try:
         write(f"{root}/{entry.name}", sink, level)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile) as e:
+    except _BROKEN as e:
         raise RayPackageError(f"{f'{root}/{entry.name}'!r} can't be read as an archive ({e}); build it again") from e
     with opened(root, entry) as file:  # unchanged?
         for _ in checked_pieces(root, entry, digest, file):
@@ -199,8 +202,9 @@ def _wrap_zip(path: str, sink: Sink, level: int) -> None:
     file: Any = sink  # it has what ZipFile needs to write
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(file, "w", compresslevel=level) as target:
         for info in source.infolist():
-            wrapped = copy(info)
+            wrapped: Any = copy(info)
             wrapped.filename = WRAPPER + info.filename
+            wrapped._compresslevel = level  # public from Python 3.13 on
             if info.is_dir():
                 target.writestr(wrapped, b"")
                 continue
@@ -209,8 +213,12 @@ def _wrap_zip(path: str, sink: Sink, level: int) -> None:
 
 
 def _wrap_tar(path: str, sink: Sink, level: int) -> None:
-    file: Any = sink  # it has what TarFile needs to write
-    with tarfile.open(path) as source, tarfile.open(fileobj=file, mode="w|gz", compresslevel=level) as target:
+    file: Any = sink  # it has what GzipFile needs to write
+    with (
+        tarfile.open(path) as source,
+        gzip.GzipFile("", "wb", level, file, mtime=0) as compressed,
+        tarfile.open(fileobj=compressed, mode="w|") as target,
+    ):
         for member in source:
             member.name = WRAPPER + member.name
             if member.islnk():

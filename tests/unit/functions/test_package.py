@@ -226,10 +226,8 @@ def store(scripted_ray: ScriptedRay) -> Iterator[ClusterStore]:
 
 
 def requests_of(server: ScriptedRay) -> list[tuple[str, str]]:
-    """Return what was asked and sent since the last time: the methods, and the names of the packages."""
-    found = [(request.method, request.path.rpartition("/")[2]) for request in server.received]
-    server.received.clear()
-    return found
+    """Return what was asked and sent: the methods, and the names of the packages."""
+    return [(request.method, request.path.rpartition("/")[2]) for request in server.received]
 
 
 def names_of(uris: list[str]) -> list[str]:
@@ -237,14 +235,16 @@ def names_of(uris: list[str]) -> list[str]:
 
 
 def test_the_calls_of_a_function_send_it_once(scripted_ray: ScriptedRay, store: ClusterStore) -> None:
-    function, first = names_of(upload_packages(packages(b"[1]"), store, "one"))
-    assert requests_of(scripted_ray) == [("GET", function), ("PUT", function), ("PUT", first)]
-    for number in (2, 3):
-        name, call = names_of(upload_packages(packages(b"[%d]" % number), store, "one"))
-        assert name == function != call != first
-        assert requests_of(scripted_ray) == [("GET", function), ("PUT", call)]
+    uris = [names_of(upload_packages(packages(b"[%d]" % number), store, "one")) for number in range(3)]
+    ((function, first), (again, second), (_, third)) = uris
+    assert function == again
+    assert requests_of(scripted_ray) == [
+        *(("GET", function), ("PUT", function), ("PUT", first)),
+        *(("GET", function), ("PUT", second)),
+        *(("GET", function), ("PUT", third)),
+    ]
+    assert scripted_ray.packages[first] == packages(b"[0]").call
     assert names_of(upload_packages(packages(function=b"[]"), store, "one"))[0] != function
-    assert scripted_ray.packages[first] == packages(b"[1]").call
 
 
 def test_equal_calls_of_two_jobs_are_two_packages(store: ClusterStore) -> None:
