@@ -35,6 +35,7 @@ from airflow_provider_rayjobs.packaging.zip_file import (
     pieces,
     write_zip,
 )
+from airflow_provider_rayjobs.text.safe_text import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -192,7 +193,10 @@ def _wrap_archive(
     try:
         write(f"{root}/{entry.name}", sink, level)
     except _BROKEN as e:
-        raise RayPackageError(f"{f'{root}/{entry.name}'!r} can't be read as an archive ({e}); build it again") from e
+        reason = one_line(str(e), 200)
+        raise RayPackageError(
+            f"{f'{root}/{entry.name}'!r} can't be read as an archive ({reason}); build it again"
+        ) from e
     with opened(root, entry) as file:  # unchanged?
         for _ in checked_pieces(root, entry, digest, file):
             pass
@@ -221,6 +225,7 @@ def _wrap_tar(path: str, sink: Sink, level: int) -> None:
     ):
         for member in source:
             member.name = WRAPPER + member.name
+            member.pax_headers = {}  # they may hold the name without the folder
             if member.islnk():
                 member.linkname = WRAPPER + member.linkname
             target.addfile(member, source.extractfile(member) if member.isreg() else None)
