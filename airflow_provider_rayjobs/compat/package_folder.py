@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.cluster.urls import without_connection
-from airflow_provider_rayjobs.exceptions import RayPackageError
+from airflow_provider_rayjobs.exceptions import RayJobsError, RayPackageError
 from airflow_provider_rayjobs.text.safe_text import one_line, without_logins
 
 if TYPE_CHECKING:
@@ -100,11 +100,12 @@ class PackageFolder:
         """Turn all errors of the block into one that names the field and what to do."""
         try:
             yield
-        except RayPackageError:
+        except RayJobsError:  # ours, or that of a kill meanwhile
             raise
-        except Exception as e:
+        except Exception as e:  # noqa: BLE001 - of any library for storage
             reason = one_line(without_logins(f"{type(e).__name__}: {e}"), _LONGEST_REASON)
-            raise RayPackageError(f"{self._field} can't be {done} ({reason}); {self._remedy(e)}") from e
+            # Not "from e": a library's own message may have a URL with a password.
+            raise RayPackageError(f"{self._field} can't be {done} ({reason}); {self._remedy(e)}") from None
 
     def _remedy(self, error: Exception) -> str:
         if self._scheme == "file":

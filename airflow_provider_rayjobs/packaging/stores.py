@@ -68,7 +68,7 @@ class ClusterStore:
 
     is_shared_storage = False
 
-    def __init__(self, run: Callable[[Flow[bool]], bool], limit: int, address: str = "") -> None:
+    def __init__(self, run: Callable[[Flow[bool]], bool], limit: int, address: str) -> None:
         self._run = run
         self.limit = limit
         self.where = address

@@ -115,7 +115,7 @@ CASES: list[dict[str, Any]] = [
 
 def by_us(given: dict[str, Any]) -> Any:
     try:
-        return dict(prepare_runtime_env(given, ClusterStore(lambda flow: True, 0)))
+        return dict(prepare_runtime_env(given, ClusterStore(lambda flow: True, 0, "here")))
     except (TypeError, ValueError) as e:
         return "TypeError" if isinstance(e, TypeError) else "ValueError"
 

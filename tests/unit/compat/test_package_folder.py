@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_rayjobs.compat import package_folder
 from airflow_provider_rayjobs.compat.package_folder import PIECE, RENEWED_AFTER, PackageFolder
-from airflow_provider_rayjobs.exceptions import RayPackageError
+from airflow_provider_rayjobs.exceptions import RayJobInterruptedError, RayPackageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -181,6 +181,12 @@ def test_what_a_bucket_refuses_is_told(bucket: Bucket, error: Exception, told: s
     assert "connection 'ray_x': package_folder 's3://aws@b/x' can't be read (" in str(caught.value)
     assert told in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_kill_stays_a_kill(bucket: Bucket) -> None:
+    bucket.error = RayJobInterruptedError("killed")
+    with pytest.raises(RayJobInterruptedError, match="^killed$"):
+        stored().has("a.zip")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("s3fs") is not None, reason="this Airflow can reach S3")

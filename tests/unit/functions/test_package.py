@@ -221,7 +221,7 @@ def test_a_package_that_ray_would_refuse_is_refused_here() -> None:
 @pytest.fixture
 def store(scripted_ray: ScriptedRay) -> Iterator[ClusterStore]:
     client = RequestsClient(cluster_at(scripted_ray), FakeTime())
-    yield ClusterStore(client.run, LIMIT)
+    yield ClusterStore(client.run, LIMIT, scripted_ray.url)
     client.close()
 
 

@@ -137,7 +137,7 @@ def test_after_a_slow_upload_the_cluster_is_asked_again(
 
 def test_a_package_that_the_cluster_lost_during_the_upload_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "LOOK_AGAIN_AFTER", 0.0)
-    store = ClusterStore(lambda flow: flow.__name__ == "put_package", 100)
+    store = ClusterStore(lambda flow: flow.__name__ == "put_package", 100, "here")
     assert not store.has("a.zip")
     with pytest.raises(RayPackageError, match=r"lost the package a\.zip right after it was uploaded; try again"):
         store.put("a.zip", BytesIO)

@@ -159,5 +159,5 @@ def test_a_server_that_hangs_up_in_the_middle_of_too_large_an_upload(tmp_path: P
     with ScriptedRay(max_body=100_000) as server:
         client = RequestsClient(cluster_at(server), FakeTime())
         with pytest.raises(RayPackageTooLargeError, match=r"the package has 4.8 MiB, which the server.*HTTP 413"):
-            prepare_runtime_env({"working_dir": str(tmp_path)}, ClusterStore(client.run, 100 << 20))
+            prepare_runtime_env({"working_dir": str(tmp_path)}, ClusterStore(client.run, 100 << 20, server.url))
         client.close()
