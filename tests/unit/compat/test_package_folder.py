@@ -185,7 +185,7 @@ def test_what_a_bucket_refuses_is_told(bucket: Bucket, error: Exception, told: s
 
 def test_a_kill_stays_a_kill(bucket: Bucket) -> None:
     bucket.error = RayJobInterruptedError("killed")
-    with pytest.raises(RayJobInterruptedError, match="^killed$"):
+    with pytest.raises(RayJobInterruptedError, match=r"^killed$"):
         stored().has("a.zip")
 
 
