@@ -74,7 +74,7 @@ def test_relative_paths_are_relative_to_the_dag_file(
         (tmp_path / name / "code/main.py").write_text(there)
     (tmp_path / "dags/req.txt").write_text("a==1")
     monkeypatch.chdir(tmp_path / "elsewhere")
-    dag = DAG("d")
+    dag = DAG("d", schedule=None)
     dag.fileloc = str(tmp_path / "dags/dag.py")
     operator.dag = dag
     ready = operator._prepare({"working_dir": "code", "py_modules": ["./code"], "pip": "req.txt"})

@@ -135,7 +135,7 @@ def test_only_an_airflow_that_mixes_tries_up_has_them_noted(monkeypatch: pytest.
 
 def test_the_folder_of_the_dag_file(tmp_path: Path) -> None:
     assert task_context.dag_folder(RaySubmitJobOperator(task_id="t", entrypoint="true")) is None
-    with DAG("d"):
+    with DAG("d", schedule=None):
         operator = RaySubmitJobOperator(task_id="t", entrypoint="true")
     assert task_context.dag_folder(operator) == str(Path(__file__).parent)
     operator.dag.fileloc = str(tmp_path / "bundle/etl/dag.py")
