@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_rayjobs.client.exchange import Body, Flow
 
-#: Ray keeps a package that no job uses for 600 s after it was looked at. After an upload that took longer than this, it
-#: is looked at again.
-LOOK_AGAIN_AFTER = 300.0
+#: Ray keeps a package that no job uses for 600 s after it was looked at, unless the head has another setting. After an
+#: upload that took longer than this, it is looked at again.
+LOOK_AGAIN_AFTER = 30.0
 
 #: Most seconds to wait for another task of this worker that sends the same package.
 LONGEST_WAIT = 600.0
