@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.functions import package as function_package
 from airflow_provider_rayjobs.functions import result as result_module
-from airflow_provider_rayjobs.functions.package import build_package, describe_command, describe_task
+from airflow_provider_rayjobs.functions.package import Task, build_packages, describe_command, describe_task
 from airflow_provider_rayjobs.functions.shipped.result_file import CONFIG_VARIABLE
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Ran:
     def __init__(
         self,
         folder: Path,
-        package: bytes,
+        packages: Task,
         *,
         before: bytes | None = None,
         command: str = f"{sys.executable} -m {function_package.LAUNCHER} f",
@@ -46,12 +46,15 @@ class Ran:
         result = self.log.with_suffix(".result")
         if before is not None:
             result.write_bytes(before)
-        unpacked = folder / "unpacked"
-        zipfile.ZipFile(io.BytesIO(package)).extractall(unpacked)
+        unpacked = [folder / name for name in Task._fields]
+        for path, package in zip(unpacked, packages, strict=True):
+            if package:
+                zipfile.ZipFile(io.BytesIO(package)).extractall(path)
         (folder / "work").mkdir()
         self.folder = folder / "work"
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        environment = {"PATH": path, "PYTHONPATH": str(unpacked), "PYTHONUNBUFFERED": "1", **variables}
+        modules = os.pathsep.join(map(str, unpacked))
+        environment = {"PATH": path, "PYTHONPATH": modules, "PYTHONUNBUFFERED": "1", **variables}
         with self.log.open("ab") as log:
             self.status = subprocess.run(
                 command,
@@ -85,10 +88,10 @@ def run_command(folder: Path, command: str, *, in_job: bool = True, result_path:
 
     :param in_job: whether it runs as an entrypoint, with Ray's variable; if not, as a Ray task.
     """
-    package = build_package(describe_command(result_path=result_path), LIMIT)
-    return Ran(folder, package, command=command, variables=VARIABLES if in_job else {})
+    packages = build_packages(describe_command(result_path=result_path), LIMIT)
+    return Ran(folder, packages, command=command, variables=VARIABLES if in_job else {})
 
 
 def run(folder: Path, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Ran:
     """Run a function with these arguments in a folder."""
-    return Ran(folder, build_package(describe_task(function, args, kwargs), LIMIT))
+    return Ran(folder, build_packages(describe_task(function, args, kwargs), LIMIT))

@@ -1,8 +1,8 @@
 """
 Runs on the cluster, as the driver of a job that ``@task.ray_job`` submits.
 
-It reads the function and its arguments from a file in its folder, calls the function, and writes the result into a file
-(see :mod:`~airflow_provider_rayjobs.functions.shipped.result_file`).
+It reads the function from its folder and the arguments from another one, calls the function, and writes the result into
+a file (see :mod:`~airflow_provider_rayjobs.functions.shipped.result_file`).
 
 This module is shipped to the cluster: it needs the standard library only, of Python 3.9 or newer.
 """
@@ -35,6 +35,9 @@ from airflow_provider_rayjobs.progress import reporter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: Name of the file with the arguments of the call, in another folder on the path.
+CALL_FILE = "airflow_ray_job_call.json"
+
 #: Longest traceback that is kept in the result, in characters.
 LONGEST_TRACEBACK = 20_000
 
@@ -44,8 +47,9 @@ def main(folder: str) -> None:
     Run the task in a folder; end the process with an error if it fails.
 
     :param folder: where :data:`TASK_FILE` is.
+    :raises FileNotFoundError: if no folder on the path has :data:`CALL_FILE`.
     """
-    task = json.loads((Path(folder) / TASK_FILE).read_text())
+    task = {**json.loads((Path(folder) / TASK_FILE).read_text()), **json.loads(_find(CALL_FILE).read_text())}
     output = result_beside(job_log())
     output.unlink(missing_ok=True)  # of an earlier job with this id, whose record was deleted
     store = store_for(task["result_path"], output)
@@ -68,6 +72,14 @@ def main(folder: str) -> None:
         write_record(output, "stored", "", of=text, progress=reporter().last)
     else:
         write_record(output, "value", text, progress=reporter().last)
+
+
+def _find(name: str) -> Path:
+    """Return a file in a folder on the path: Ray puts each package of ``py_modules`` there."""
+    for path in (Path(folder, name) for folder in sys.path):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"{name} is not on the path of the job; was py_modules changed?")
 
 
 def _call(task: dict[str, Any]) -> Any:

@@ -171,6 +171,7 @@ IMPORTS = {
 #: DAG file: import others in the methods that run in a task.
 OF_A_DAG_FILE = {
     *("operators", "operators.submit", "operators.own_cluster", "operators.stop_delete", "sensors", "links"),
+    "operators.result",
     *("tasks", "tasks.rendering", "tasks.arguments"),
     *("client", "client.checks", "client.ids", "client.plain_values"),
     *("cluster", "cluster.fields", "compat", "compat.versions", "kubernetes", "kubernetes.given"),

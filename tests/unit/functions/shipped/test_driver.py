@@ -13,7 +13,7 @@ import pytest
 
 from airflow_provider_rayjobs.functions import package as function_package
 from airflow_provider_rayjobs.functions import result as result_module
-from airflow_provider_rayjobs.functions.package import build_package, describe_task
+from airflow_provider_rayjobs.functions.package import build_packages, describe_task
 from tests.support.shipped_functions import LIMIT, Ran, run
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def test_a_process_that_ends_on_the_spot_leaves_no_result_not_even_an_older_one(
 
         os._exit(0)
 
-    ran = Ran(tmp_path, build_package(describe_task(f, (), {}), LIMIT), before=b"{}")
+    ran = Ran(tmp_path, build_packages(describe_task(f, (), {}), LIMIT), before=b"{}")
     assert (ran.status, ran.result) == (0, None)
 
 
@@ -122,7 +122,7 @@ def test_a_large_value_goes_to_the_result_path(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(function_package, "RESULT_LIMIT", 1000)
     store = tmp_path / "store"
-    ran = Ran(tmp_path, build_package(describe_task(f, (), {}, result_path=f"file://{store}/"), LIMIT))
+    ran = Ran(tmp_path, build_packages(describe_task(f, (), {}, result_path=f"file://{store}/"), LIMIT))
     assert ran.record.outcome == "stored"
     stored = (store / "j1.json").read_bytes()
     assert result_module.stored_at(f"file://{store}/", "j1") == f"file://{store}/j1.json"
@@ -148,8 +148,8 @@ def test_output_that_is_no_log_of_a_job_is_refused_before_the_function_runs(tmp_
     def f() -> None:
         print("ran")
 
-    package = build_package(describe_task(f, (), {}), LIMIT)
-    zipfile.ZipFile(io.BytesIO(package)).extractall(tmp_path)
+    for package in build_packages(describe_task(f, (), {}), LIMIT):
+        zipfile.ZipFile(io.BytesIO(package)).extractall(tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", function_package.LAUNCHER], cwd=tmp_path, capture_output=True, text=True, check=False
     )
