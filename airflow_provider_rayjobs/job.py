@@ -119,7 +119,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     report = commands.add_parser("report_result", help="report the value that the job's task returns")
     report.add_argument("value", nargs="?", help="the value as JSON; by default, the standard input has it")
-    given = parser.parse_args(arguments).value
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if len(words) == 2 and words[0] == "report_result" and words[1][1:2].isdigit():
+        words.insert(1, "--")  # a negative number is no option
+    given = parser.parse_args(words).value
     try:
         value = json.loads(sys.stdin.buffer.read() if given is None else given)
     except (RecursionError, ValueError) as e:

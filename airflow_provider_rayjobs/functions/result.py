@@ -17,11 +17,12 @@ from airflow_provider_rayjobs import metadata, progress
 from airflow_provider_rayjobs.client.answers import decode_json
 from airflow_provider_rayjobs.client.contact import Contact
 from airflow_provider_rayjobs.client.exchange import Request
-from airflow_provider_rayjobs.client.log_files import LOG_FILE_ROUTE, file_error, log_file_path
+from airflow_provider_rayjobs.client.log_files import LOG_FILE_ROUTE, file_error, log_file_path, read_file
 from airflow_provider_rayjobs.exceptions import (
     RayAPIError,
     RayClusterUnreachableError,
     RayJobResultError,
+    RayJobsError,
     RayProtocolError,
     RayRequestRefusedError,
 )
@@ -100,14 +101,26 @@ async def read_record(transport: AiohttpTransport, submission_id: str, job: JobD
         except RayAPIError as e:
             attempts += 1
             if attempts == _ATTEMPTS or "not found" in e.reason:
-                # The node's agent answered with 200, and an older Ray adds why it has no content.
-                kind = NoResultError if "not found" in e.reason or e.status == 200 else RayJobResultError
+                # The node's agent answered with 200, and an older Ray adds why it has no content, or does not.
+                none = "not found" in e.reason
+                if e.status == 200 and not e.reason:
+                    none = await _has_log(transport, submission_id, job.driver_node_id or "")
+                kind = NoResultError if none else RayJobResultError
                 raise kind(
                     f"The result of {name} is missing: its process ended before it wrote one, or the node that it ran "
                     f"on is gone ({e})",
                     submission_id=submission_id,
                 ) from e
         await asyncio.sleep(_PAUSE)
+
+
+async def _has_log(transport: AiohttpTransport, submission_id: str, node_id: str) -> bool:
+    """Return whether the job's log can be read from its node: then the node would have the result, too."""
+    try:
+        await transport.run(read_file(submission_id, node_id, lambda: lambda _: None, lines=1, limit=_MARGIN))
+    except RayJobsError:
+        return False
+    return True
 
 
 def _fetch(submission_id: str, node_id: str) -> Flow[bytes]:
@@ -152,7 +165,7 @@ def parse_record(data: bytes, job: str, submission: str | None) -> Record:
         outcome = header.get("outcome")
         if outcome not in ("value", "error", "stored"):
             raise ValueError(f"it has the unknown outcome {str(outcome)[:100]!r}")
-        if not isinstance(header["bytes"], int) or not isinstance(header["sha256"], str):
+        if not isinstance(header["bytes"], int) or header["bytes"] < 0 or not isinstance(header["sha256"], str):
             raise ValueError("its size or its digest is missing")
         record = Record(
             outcome,

@@ -213,8 +213,11 @@ class ReadsResult(Operator):
         url = stored_at(self.result_path, event.submission_id)
         self.log.info("Reading the result, %s bytes, from %s", f"{record.size:,}", url)
         path: Any = ObjectStoragePath(url)
-        with path.open("rb") as file:
-            return value_of(record, name, file.read(record.size + 1))
+        try:
+            with path.open("rb") as file:
+                return value_of(record, name, file.read(record.size + 1))
+        except FileNotFoundError as e:
+            raise RayJobResultError(f"{name}: its result is no longer at {url}") from e
 
     def _read(self, context: Context, job: JobDetails, event: JobEvent) -> Record:
         """Read the result file that the job wrote."""

@@ -53,7 +53,7 @@ def killed(target: str, when: str, given: dict[str, Any]) -> None:
 def task(kube_conn_id: str, trace: Path, seconds: int = 4, **cluster: Any) -> dict[str, Any]:
     own = {"spec": cluster_spec(), "access": "proxy", "kubernetes_conn_id": kube_conn_id, "keep_seconds": 5, **cluster}
     return {
-        "entrypoint": f"echo begun >> {trace}; sleep {seconds}; echo ended >> {trace}",
+        "entrypoint": f"echo begun >> {trace}; sleep {seconds} && echo ended >> {trace}",
         "cluster": own,
         "run_id": f"run-{secrets.token_hex(4)}",
     }

@@ -26,7 +26,11 @@ LIMIT = 100 * 2**20
 
 #: What Ray passes to the process of an entrypoint.
 SUBMISSION = "s1"
-VARIABLES = {CONFIG_VARIABLE: json.dumps({"runtime_env": {}, "metadata": {"airflow_submission": SUBMISSION}})}
+VARIABLES = {
+    CONFIG_VARIABLE: json.dumps(
+        {"runtime_env": {}, "metadata": {"airflow_submission": SUBMISSION, "job_submission_id": "j1"}}
+    )
+}
 
 
 class Ran:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
@@ -50,13 +51,19 @@ def test_progress_comes_with_the_log_wherever_the_output_goes(tmp_path: Path) ->
         f"echo '{{\"rows\": [3, null]}}' | {REPORT}",
         f"{REPORT} '{{\"rows\": [3, null]}}' 2>&1 | cat",
         f"(true; {REPORT} '{{\"rows\": [3, null]}}') > out.txt 2> err.txt",
+        f"touch job-driver-other.log; {REPORT} '{{\"rows\": [3, null]}}' 2>&1 4< job-driver-other.log | cat",
     ],
-    ids=["argument", "standard input", "in a pipe", "output elsewhere"],
+    ids=["argument", "standard input", "in a pipe", "output elsewhere", "another job's log is open"],
 )
 def test_a_shell_reports_json(tmp_path: Path, command: str) -> None:
     ran = run_command(tmp_path, command)
     assert (ran.status, ran.output) == (0, "")
     assert ran.value == {"rows": [3, None]}
+
+
+@pytest.mark.parametrize("number", ["-1e-05", "-5", "-0.5", "12", "0"])
+def test_a_number_is_a_value(tmp_path: Path, number: str) -> None:
+    assert run_command(tmp_path, f"{REPORT} {number}").value == json.loads(number)
 
 
 @pytest.mark.parametrize("text", ["{'a': 1}", "", "[" * 100_000], ids=["Python", "nothing", "deep"])

@@ -49,9 +49,11 @@ def job_log() -> Path:
     :raises RuntimeError: if there is no such log.
     """
     first = ""
+    own = _config().get("job_submission_id")
     for path in _outputs():
         log = Path(path)
-        if log.is_absolute() and log.name.startswith(_LOG_PREFIX) and log.suffix == ".log":
+        is_log = log.is_absolute() and log.name.startswith(_LOG_PREFIX) and log.suffix == ".log"
+        if is_log and own in (None, log.stem[len(_LOG_PREFIX) :]):  # a process may read the log of another job
             return log
         first = first or path
     raise RuntimeError(f"the result can't be written: the standard output goes to {first}, not to the log of a Ray job")
@@ -115,15 +117,21 @@ def store_for(result_path: str | None, output: Path) -> Callable[[str], None] | 
         e.msg = f"result_path {result_path} needs fsspec on the cluster; add it to runtime_env['pip']"
         raise
     # The part before an @ is an Airflow connection, which the cluster does not know.
-    url = f"{scheme}://{rest.partition('@')[2] or rest}".rstrip("/") + f"/{name}"
+    place, slash, key = rest.partition("/")
+    url = f"{scheme}://{place.rpartition('@')[2]}{slash}{key}".rstrip("/") + f"/{name}"
     filesystem, path = fsspec.core.url_to_fs(url)
     return lambda text: filesystem.pipe_file(path, text.encode())
 
 
 def submission() -> str | None:
     """Return what identifies this submission among those with its id; None outside the process of an entrypoint."""
+    return _config().get(metadata.SUBMISSION)
+
+
+def _config() -> dict[str, str]:
+    """Return the metadata that Ray passes to the process of an entrypoint: the job's, and its id."""
     config: dict[str, Any] = json.loads(os.environ.get(CONFIG_VARIABLE) or "{}")
-    found: str | None = config.get("metadata", {}).get(metadata.SUBMISSION)
+    found: dict[str, str] = config.get("metadata") or {}
     return found
 
 

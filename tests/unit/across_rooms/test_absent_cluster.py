@@ -292,7 +292,7 @@ def test_a_job_of_a_cluster_that_stays_away_is_an_error(make: Callable[[], Any],
     away.leave(None)
     with pytest.raises(RayClusterUnreachableError, match=r"the cluster was unreachable for \d s"):
         make().execute({})
-    assert BUDGET - 0.1 < time.monotonic() - away.left_at < BUDGET + 3.0
+    assert BUDGET - 0.1 < time.monotonic() - away.left_at < BUDGET + 3.0 + LONGER  # a request under way may take that
 
 
 @pytest.mark.parametrize("make", [RayStopJobOperator, RayDeleteJobOperator])

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tests.support.scripted_server import ScriptedRay
 
 FILE = r"/api/v0/logs/file\?node_id=ab12&filename=job-driver-j1.result&lines=-1"
+LOG_FILE = r"/api/v0/logs/file\?node_id=ab12&filename=job-driver-j1.log.*"
 log = logging.getLogger(__name__)
 JOB = JobDetails("SUBMISSION", JobStatus.SUCCEEDED, driver_node_id="ab12", metadata={"airflow_submission": "s1"})
 
@@ -133,9 +134,13 @@ def test_a_result_is_read_through_passing_trouble(
             answers.text(200, "0Closing HTTP stream due to internal server error.\nA file is not found at: /tmp/ray"),
             True,
         ),
+        (
+            answers.text(200, "0Closing HTTP stream due to internal server error.\nGiven node id ab is not available"),
+            False,
+        ),
         (answers.text(200, ""), True),
     ],
-    ids=["no file", "node gone", "no file, on an older Ray", "the same, untold"],
+    ids=["no file", "node gone", "no file, on an older Ray", "node gone, on an older Ray", "untold"],
 )
 def test_a_missing_result_is_an_error_that_says_why(
     scripted_ray: ScriptedRay,
@@ -144,11 +149,23 @@ def test_a_missing_result_is_an_error_that_says_why(
     none_was_written: bool,
 ) -> None:
     scripted_ray.script("GET", FILE, answer, forever=True)
+    scripted_ray.script("GET", LOG_FILE, answers.text(200, "the log"), forever=True)
     with pytest.raises(RayJobResultError, match="The result of Ray job j1 is missing") as raised:
         read(connect_async(scripted_ray))
     assert raised.value.submission_id == "j1"
     assert isinstance(raised.value, NoResultError) is none_was_written
     assert (answer.body.decode().splitlines() or ["an empty answer"])[-1] in str(raised.value)
+
+
+def test_an_older_ray_that_does_not_say_why_may_have_lost_the_node(
+    scripted_ray: ScriptedRay, connect_async: Callable[..., AiohttpClient]
+) -> None:
+    """Then a value may be lost, and the task must not succeed without it."""
+    scripted_ray.script("GET", FILE, answers.text(200, ""), forever=True)
+    scripted_ray.script("GET", LOG_FILE, answers.text(500, "Agent for node id: ab12 doesn't exist."), forever=True)
+    with pytest.raises(RayJobResultError, match="is missing") as raised:
+        read(connect_async(scripted_ray))
+    assert not isinstance(raised.value, NoResultError)
 
 
 @pytest.mark.parametrize(

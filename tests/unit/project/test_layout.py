@@ -170,8 +170,8 @@ IMPORTS = {
 #: The modules of the package that a DAG file with operators and sensors loads. Each costs up to a millisecond in each
 #: DAG file: import others in the methods that run in a task.
 OF_A_DAG_FILE = {
-    *("operators", "operators.submit", "operators.own_cluster", "operators.stop_delete", "sensors", "links"),
-    "operators.result",
+    *("operators", "operators.submit", "operators.own_cluster", "operators.result", "operators.stop_delete"),
+    *("sensors", "links"),
     *("tasks", "tasks.rendering", "tasks.arguments"),
     *("client", "client.checks", "client.ids", "client.plain_values"),
     *("cluster", "cluster.fields", "compat", "compat.versions", "kubernetes", "kubernetes.given"),
