@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 import time
 import uuid
@@ -69,13 +70,12 @@ class PackageFolder:
         :raises RayPackageError: if it can't be written, or has another size afterwards.
         """
         with self._told("written"):
-            files = self._files(name)
             content = opened()
             size = len(content)
-            files.write(content, size)
-            if (found := files.size()) != size:
+            if (found := self._files(name).write(content, size)) != size:
                 raise RayPackageError(
-                    f"{self._field}: {name} has {found:,} bytes there after {size:,} were written; try again"
+                    f"{self._field}: {name} has {found:,} bytes there after {size:,} were written; try again, and "
+                    "delete it first if it is still there"
                 )
         return True
 
@@ -125,19 +125,20 @@ class _Mounted:
         self._path = self._folder / name
 
     def written(self) -> float | None:
-        """Return when the file was written, in Unix seconds; None if it is not there."""
+        """Return when the file was written, in Unix seconds; None if it is not there, or empty."""
         try:
-            return self._path.stat().st_mtime
+            found = self._path.stat()
         except FileNotFoundError:
             self._folder.stat()  # a folder that is not mounted is an error
             return None
+        return found.st_mtime if stat.S_ISREG(found.st_mode) and found.st_size else None
 
-    def size(self) -> int:
-        """Return the file's size in bytes."""
-        return self._path.stat().st_size
+    def write(self, content: Body, size: int) -> int:
+        """
+        Write the file under another name, and rename it when it is whole.
 
-    def write(self, content: Body, _size: int) -> None:
-        """Write the file under another name, and rename it when it is whole."""
+        :return: the bytes that were written; the file is there only if it is the right number.
+        """
         part = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}.part")
         try:
             with part.open("xb") as file:
@@ -145,7 +146,11 @@ class _Mounted:
                     file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(self._path)
+            if (found := part.stat().st_size) == size:
+                with contextlib.suppress(OSError):  # a file system without modes
+                    part.chmod(0o644)  # nodes of another user read it, whatever the worker's umask is
+                part.replace(self._path)
+            return found
         finally:
             part.unlink(missing_ok=True)
 
@@ -170,12 +175,21 @@ class _Stored:
             return None
         return written
 
-    def size(self) -> int:
-        """Return the object's size in bytes."""
-        self._fs.invalidate_cache()
-        return int(self._fs.info(self._path)["size"])
+    def write(self, content: Body, size: int) -> int:
+        """
+        Write the object, and delete it if it has the wrong size, because later tasks would use it.
 
-    def write(self, content: Body, size: int) -> None:
+        :return: the object's size in bytes.
+        """
+        self._upload(content, size)
+        self._fs.invalidate_cache()
+        found = int(self._fs.info(self._path)["size"])
+        if found != size:
+            with contextlib.suppress(Exception):  # the error of the caller says what to do then
+                self._fs.rm_file(self._path)
+        return found
+
+    def _upload(self, content: Body, size: int) -> None:
         """Write the object with one request, or in parts that become an object at the end."""
         if size <= PIECE:
             self._fs.pipe_file(self._path, b"".join(content))

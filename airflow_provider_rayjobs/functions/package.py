@@ -27,6 +27,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_rayjobs import __name__ as PACKAGE  # noqa: N812 - a constant
+from airflow_provider_rayjobs import metadata
 from airflow_provider_rayjobs.exceptions import RayPackageTooLargeError
 from airflow_provider_rayjobs.functions.shipped import driver, values
 from airflow_provider_rayjobs.functions.shipped.result_file import TASK_FILE
@@ -152,6 +153,15 @@ class Task(NamedTuple):
 
     shared: bytes
     call: bytes = b""
+
+
+def metadata_of(task: Task) -> dict[str, str]:
+    """
+    Return what the job's metadata must have, so that the driver knows the arguments of its own call.
+
+    :param task: returned by :func:`describe_task` or :func:`describe_command`.
+    """
+    return {metadata.CALL: hashlib.sha256(task.call).hexdigest()} if task.call else {}
 
 
 def describe_task(

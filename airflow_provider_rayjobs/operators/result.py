@@ -41,6 +41,8 @@ class ReadsResult(Operator):
     #: What needs the packages, for messages.
     _result_of = "read_result"
     _packages: Task | None = None  # between the check and the upload
+    #: For the job's metadata; set with the packages.
+    _package_metadata: Mapping[str, str] = {}
     _cluster_is_given: bool
     _guard: JobGuard | None
 
@@ -72,7 +74,9 @@ class ReadsResult(Operator):
                 raise ValueError(
                     f"result_path must be a URL such as s3://…, gs://… or file://…, not {self.result_path!r}"
                 )
-            self._packages = packages.build_packages(self._described(context), self._upload_limit)
+            described = self._described(context)
+            self._packages = packages.build_packages(described, self._upload_limit)
+            self._package_metadata = packages.metadata_of(described)
         except (TypeError, ValueError) as e:
             raise AirflowFailException(f"Nothing was submitted: {e}") from None
 

@@ -484,6 +484,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
             with self._waiting_for_cluster():
                 job["runtime_env"] = self._with_package(context, self._prepare(job["runtime_env"]), identity)
                 lines = submission_lines(job, masking.public)
+                job["metadata"] = {**job["metadata"], **self._package_metadata}
                 submission_id = submit_once(
                     self.hook,
                     identity,

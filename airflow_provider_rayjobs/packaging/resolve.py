@@ -49,8 +49,9 @@ def with_absolute_paths(runtime_env: Mapping[str, Any], folder: str) -> dict[str
     """
 
     def absolute(path: Any) -> Any:
-        local = isinstance(path, str | os.PathLike) and not is_uri(os.fspath(path))
-        return str(Path(folder, path)) if local else path
+        if not isinstance(path, str | os.PathLike) or is_uri(name := os.fspath(path)) or "://" in name:
+            return path  # a URI that Ray does not support is refused as it was written
+        return str(Path(folder, path))
 
     found = dict(runtime_env)
     for key, value in runtime_env.items():

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import logging
 import os
+import stat
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from airflow_provider_rayjobs.client.exchange import Body, Flow
+
+log = logging.getLogger(__name__)
 
 #: Ray keeps a package that no job uses for 600 s after it was looked at, unless the head has another setting. After an
 #: upload that took longer than this, it is looked at again.
@@ -133,8 +137,8 @@ class _Turn:
         """Return whether another task has sent the package since a time (Unix seconds)."""
         if self._file is None:
             return False
-        key, _, sent = os.pread(self._file, 200, 0).decode(errors="replace").partition(" ")
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            key, _, sent = os.pread(self._file, 200, 0).decode(errors="replace").partition(" ")
             return key == self._key and float(sent) >= began
         return False
 
@@ -155,25 +159,51 @@ def _one_at_a_time(store: Store, name: str) -> Iterator[_Turn]:
     """
     key = hashlib.sha256(f"{store.where} {name}".encode()).hexdigest()
     path = Path(tempfile.gettempdir(), f"airflow-rayjobs-{os.getuid()}-{key[:2]}.lock")
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError:
+    file = _opened(path)
+    if file is None:
         yield _Turn(None, key)
         return
     try:
-        yield _Turn(file if _locked(file) else None, key)
+        yield _Turn(file if _locked(file, name) else None, key)
     finally:
         os.close(file)
 
 
-def _locked(file: int) -> bool:
+def _opened(path: Path) -> int | None:
+    """
+    Open a lock file.
+
+    Anyone may put something under its name, such as a pipe, a link to another file, or a file that they lock.
+
+    :return: the descriptor; None if it can't be opened, or is not a file that belongs to this user and has one name.
+    """
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+    found = os.fstat(file)
+    if stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid() and found.st_nlink == 1:
+        return file
+    os.close(file)
+    return None
+
+
+def _locked(file: int, name: str) -> bool:
     until = time.monotonic() + LONGEST_WAIT
+    waits = False
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= until:
                 return False
+            if not waits:
+                log.info(
+                    "Waiting for another task of this worker that sends a package; sending %s after %d s at the latest",
+                    name,
+                    LONGEST_WAIT,
+                )
+            waits = True
             time.sleep(POLL)
         except OSError:  # a file system without locks
             return False

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_rayjobs.functions import package as function_package
 from airflow_provider_rayjobs.functions import result as result_module
 from airflow_provider_rayjobs.functions.package import Task, build_packages, describe_command, describe_task
+from airflow_provider_rayjobs.functions.shipped.driver import CALL_FILE
 from airflow_provider_rayjobs.functions.shipped.result_file import CONFIG_VARIABLE
 
 if TYPE_CHECKING:
@@ -26,11 +27,15 @@ LIMIT = 100 * 2**20
 
 #: What Ray passes to the process of an entrypoint.
 SUBMISSION = "s1"
-VARIABLES = {
-    CONFIG_VARIABLE: json.dumps(
-        {"runtime_env": {}, "metadata": {"airflow_submission": SUBMISSION, "job_submission_id": "j1"}}
-    )
-}
+METADATA = {"airflow_submission": SUBMISSION, "job_submission_id": "j1"}
+VARIABLES = {CONFIG_VARIABLE: json.dumps({"runtime_env": {}, "metadata": METADATA})}
+
+
+def variables_of(packages: Task) -> dict[str, str]:
+    """Return what Ray passes to the process that calls a function."""
+    call = zipfile.ZipFile(io.BytesIO(packages.call)).read(CALL_FILE)
+    metadata = {**METADATA, **function_package.metadata_of(Task(b"", call))}
+    return {CONFIG_VARIABLE: json.dumps({"runtime_env": {}, "metadata": metadata})}
 
 
 class Ran:
@@ -44,7 +49,10 @@ class Ran:
         before: bytes | None = None,
         command: str = f"{sys.executable} -m {function_package.LAUNCHER} f",
         variables: Mapping[str, str] = {},
+        files: Mapping[str, bytes] = {},
+        metadata_of: Task | None = None,
     ) -> None:
+        variables = variables_of(metadata_of or packages) if packages.call else variables
         self.log = folder / "logs" / "job-driver-j1.log"
         self.log.parent.mkdir()
         result = self.log.with_suffix(".result")
@@ -56,6 +64,8 @@ class Ran:
                 zipfile.ZipFile(io.BytesIO(package)).extractall(path)
         (folder / "work").mkdir()
         self.folder = folder / "work"
+        for name, content in files.items():
+            (self.folder / name).write_bytes(content)
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         modules = os.pathsep.join(map(str, unpacked))
         environment = {"PATH": path, "PYTHONPATH": modules, "PYTHONUNBUFFERED": "1", **variables}

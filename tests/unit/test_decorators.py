@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
@@ -12,6 +13,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, task_decorator_factory
 
 from airflow_provider_rayjobs import get_provider_info
+from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.client import checks
 from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator, ray_job_task
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
@@ -214,6 +216,7 @@ def test_arguments_travel_in_a_package_beside_the_users_own(scripted_ray: Script
     assert "s3cret" not in json.dumps(body)
     content = zipfile.ZipFile(io.BytesIO(scripted_ray.packages[package.removeprefix("gcs://")]))
     assert json.loads(content.read(CALL_FILE))["kwargs"] == {"shard": "s3cret", "ds": "2026-01-01"}
+    assert body["metadata"][keys.CALL] == hashlib.sha256(content.read(CALL_FILE)).hexdigest()
     checks.CHECKS["runtime_env"](body["runtime_env"])
 
 

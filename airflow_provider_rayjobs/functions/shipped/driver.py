@@ -11,6 +11,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import hashlib
 import importlib
 import json
 import linecache
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow_provider_rayjobs.functions.shipped import values
 from airflow_provider_rayjobs.functions.shipped.result_file import (
     TASK_FILE,
+    call_digest,
     job_log,
     result_beside,
     store_for,
@@ -47,10 +49,10 @@ def main(folder: str) -> None:
     Run the task in a folder; end the process with an error if it fails.
 
     :param folder: where :data:`TASK_FILE` is.
-    :raises FileNotFoundError: if no folder on the path has :data:`CALL_FILE`.
+    :raises FileNotFoundError: if no folder on the path has the job's own :data:`CALL_FILE`.
     """
-    task = {**json.loads((Path(folder) / TASK_FILE).read_text()), **json.loads(_find(CALL_FILE).read_text())}
     output = result_beside(job_log())
+    task = {**json.loads((Path(folder) / TASK_FILE).read_text()), **json.loads(_arguments())}
     output.unlink(missing_ok=True)  # of an earlier job with this id, whose record was deleted
     store = store_for(task["result_path"], output)
     reporter().start(write_at_once)
@@ -74,12 +76,19 @@ def main(folder: str) -> None:
         write_record(output, "value", text, progress=reporter().last)
 
 
-def _find(name: str) -> Path:
-    """Return a file in a folder on the path: Ray puts each package of ``py_modules`` there."""
-    for path in (Path(folder, name) for folder in sys.path):
+def _arguments() -> bytes:
+    """
+    Return the content of :data:`CALL_FILE`, from a folder on the path: Ray puts each package of ``py_modules`` there.
+
+    The user's folders are on the path, too, and may have such a file of another call. So its digest is compared.
+    """
+    digest = call_digest()
+    for path in (Path(folder, CALL_FILE) for folder in sys.path):
         if path.is_file():
-            return path
-    raise FileNotFoundError(f"{name} is not on the path of the job; was py_modules changed?")
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() == digest:
+                return content
+    raise FileNotFoundError(f"the job's own {CALL_FILE} is not on its path; was py_modules changed?")
 
 
 def _call(task: dict[str, Any]) -> Any:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import stat
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +19,6 @@ from airflow_provider_rayjobs.exceptions import RayJobInterruptedError, RayPacka
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 class Content:
@@ -72,6 +73,7 @@ class Bucket:
         self.error: Exception | None = None
         self.files: list[FakeFile] = []
         self.lost = 0
+        self.kept = False
 
     def modified(self, path: str) -> datetime:
         if self.error:
@@ -90,6 +92,11 @@ class Bucket:
 
     def invalidate_cache(self) -> None:
         pass
+
+    def rm_file(self, path: str) -> None:
+        if self.kept:
+            raise PermissionError("no right to delete")
+        del self.objects[path]
 
     def info(self, path: str) -> dict[str, Any]:
         return {"size": len(self.objects[path]) - self.lost}
@@ -159,8 +166,49 @@ def test_a_bucket_has_a_package_once_it_is_whole(bucket: Bucket, size: int) -> N
 
 def test_a_package_that_arrives_with_another_size_is_told(bucket: Bucket) -> None:
     bucket.lost = 1
-    with pytest.raises(RayPackageError, match=r"a\.zip has 2 bytes there after 3 were written; try again"):
-        stored().put("a.zip", lambda: Content(b"123"))
+    for kept in (False, True):
+        bucket.kept = kept
+        with pytest.raises(RayPackageError, match=r"a\.zip has 2 bytes there after 3 were written; try again, and del"):
+            stored().put("a.zip", lambda: Content(b"123"))
+        assert stored().has("a.zip") is kept
+
+
+class Cut(Content):
+    """A package of which the end is lost on the way."""
+
+    def __len__(self) -> int:
+        return super().__len__() + 1
+
+
+def test_a_file_with_another_size_does_not_appear(tmp_path: Path) -> None:
+    with pytest.raises(RayPackageError, match=r"a\.zip has 3 bytes there after 4 were written; try again"):
+        stored(f"file://{tmp_path}").put("a.zip", lambda: Cut(b"123"))
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_nodes_of_another_user_can_read_a_file(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        stored(f"file://{tmp_path}").put("a.zip", lambda: Content(b"1"))
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.zip").stat().st_mode) == 0o644
+
+
+def test_a_folder_without_modes_gets_packages_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError("no modes here")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    assert stored(f"file://{tmp_path}").put("a.zip", lambda: Content(b"1"))
+
+
+def test_an_empty_file_and_a_folder_are_no_packages(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").touch()
+    (tmp_path / "b.zip").mkdir()
+    store = stored(f"file://{tmp_path}")
+    assert not store.has("a.zip")
+    assert not store.has("b.zip")
 
 
 @pytest.mark.parametrize(

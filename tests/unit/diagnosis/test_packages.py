@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from airflow_provider_rayjobs.diagnosis.packages import remedy_for
@@ -26,7 +28,13 @@ SETUP = "runtime_env setup failed: Failed to set up runtime environment.\nTraceb
             "(NoSuchKey) when calling the GetObject operation: The specified key does not exist.",
             "let no rule delete what is newer than 30 days",
         ),
-        ("An error occurred (AccessDenied) when calling the GetObject operation: Access Denied", "the right to read"),
+        (
+            "OSError: unable to access bucket: 'b' key: '_ray_pkg_a.zip' version: None error: An error occurred "
+            "(AccessDenied) when calling the GetObject operation: Access Denied",
+            "the right to read",
+        ),
+        ("google.api_core.exceptions.Forbidden: 403 GET https://h/b/o/_ray_pkg_a.zip", "the right to read"),
+        ("google.api_core.exceptions.NotFound: 404 GET https://h/b/o/_ray_pkg_a.zip: Not Found", "let no rule delete"),
         ("botocore.exceptions.NoCredentialsError: Unable to locate credentials", "give all nodes the right to read"),
     ],
 )
@@ -35,6 +43,23 @@ def test_the_remedy(error: str, remedy: str) -> None:
     assert remedy_for(f"Job entrypoint command failed with exit code 1, last available logs: {error}") == ""
 
 
-def test_nothing_is_said_of_other_failures() -> None:
-    assert remedy_for(f"{SETUP}No such file or directory: 'req.txt'") == ""
-    assert remedy_for("") == ""
+@pytest.mark.parametrize(
+    "message",
+    [
+        "",
+        f"{SETUP}No such file or directory: 'req.txt'",
+        f"{SETUP}pip: HTTP 403 Forbidden for https://pypi.corp/simple/x",
+        f"{SETUP}OSError: unable to access bucket: 'b' key: 'team.zip' error: An error occurred (NoSuchKey)",
+        f"{SETUP}OSError: unable to access bucket: 'b' key: 'team.zip' error: An error occurred (AccessDenied)",
+    ],
+)
+def test_nothing_is_said_of_other_failures(message: str) -> None:
+    assert remedy_for(message) == ""
+
+
+@pytest.mark.parametrize("text", ["does not exist ", "_ray_pkg_ ", "/_ray_pk", "No such file or directory: '"])
+def test_a_long_message_takes_little_time(text: str) -> None:
+    message = f"{SETUP}_ray_pkg_ {text * 5000}"
+    began = time.process_time()
+    assert remedy_for(message) == ""
+    assert time.process_time() - began < 0.1

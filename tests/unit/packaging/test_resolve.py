@@ -64,7 +64,7 @@ def test_files_as_a_windows_editor_saves_them(prepare: Any, tmp_path: Path) -> N
 def test_relative_paths_are_relative_to_a_folder(tmp_path: Path) -> None:
     given = {
         "working_dir": "code",
-        "py_modules": ["lib", Path("../other"), "/abs", "s3://b/x.zip"],
+        "py_modules": ["lib", Path("../other"), "/abs", "s3://b/x.zip", "hdfs://b/x.zip"],
         "pip": "req.txt",
         "uv": {"packages": "./req.txt", "uv_version": "==1"},
         "conda": "env.yaml",
@@ -74,7 +74,7 @@ def test_relative_paths_are_relative_to_a_folder(tmp_path: Path) -> None:
     assert found == {
         **given,
         "working_dir": f"{tmp_path}/code",
-        "py_modules": [f"{tmp_path}/lib", f"{tmp_path}/../other", "/abs", "s3://b/x.zip"],
+        "py_modules": [f"{tmp_path}/lib", f"{tmp_path}/../other", "/abs", "s3://b/x.zip", "hdfs://b/x.zip"],
         "pip": f"{tmp_path}/req.txt",
         "uv": {"packages": f"{tmp_path}/req.txt", "uv_version": "==1"},
         "conda": f"{tmp_path}/env.yaml",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import tempfile
 import threading
+import time
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -101,8 +103,51 @@ def test_a_link_in_the_place_of_a_lock_file_is_not_followed(
     assert (code / "main.py").read_text() == "x"
 
 
-def test_a_task_does_not_wait_forever_for_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "LONGEST_WAIT", 0.3)
+def lock_file(folder: Path) -> Path:
+    key = hashlib.sha256(b"here name").hexdigest()
+    return folder / f"airflow-rayjobs-{os.getuid()}-{key[:2]}.lock"
+
+
+def test_a_pipe_in_the_place_of_a_lock_file_does_not_matter(own_locks: Path) -> None:
+    os.mkfifo(lock_file(own_locks))
+    sent: list[str] = []
+    assert store_once(Kept(), "name", lambda: sent.append("x"))
+    assert sent == ["x"]
+
+
+def test_a_hard_link_in_the_place_of_a_lock_file_leaves_its_file(own_locks: Path, tmp_path: Path) -> None:
+    (tmp_path / "own").write_text("own")
+    lock_file(own_locks).hardlink_to(tmp_path / "own")
+    assert store_once(Kept(), "name", lambda: None)
+    assert (tmp_path / "own").read_text() == "own"
+
+
+def test_a_lock_file_of_another_user_is_not_waited_for(own_locks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = lock_file(own_locks)
+    path.touch()
+    own = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: own + 1)
+    path.rename(lock_file(own_locks))
+    with lock_file(own_locks).open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        began = time.monotonic()
+        assert store_once(Kept(), "name", lambda: None)
+        assert time.monotonic() - began < 10
+
+
+def test_a_lock_file_that_can_t_be_read_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError("an error of the disk")
+
+    monkeypatch.setattr(os, "pread", refuse)
+    assert store_once(Kept(), "name", lambda: None)
+
+
+def test_a_task_does_not_wait_forever_for_another_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", stores.__name__)
+    monkeypatch.setattr(stores, "LONGEST_WAIT", 0.7)
     sent: list[str] = []
     inside = threading.Event()
     done = threading.Event()
@@ -118,6 +163,8 @@ def test_a_task_does_not_wait_forever_for_another_one(monkeypatch: pytest.Monkey
     done.set()
     first.join(10)
     assert sent == ["second"]
+    waits = "Waiting for another task of this worker that sends a package; sending name after 0 s at the latest"
+    assert [record.getMessage() for record in caplog.records] == [waits]
 
 
 class Kept(ClusterStore):

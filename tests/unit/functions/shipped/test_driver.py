@@ -14,6 +14,7 @@ import pytest
 from airflow_provider_rayjobs.functions import package as function_package
 from airflow_provider_rayjobs.functions import result as result_module
 from airflow_provider_rayjobs.functions.package import build_packages, describe_task
+from airflow_provider_rayjobs.functions.shipped.driver import CALL_FILE
 from tests.support.shipped_functions import LIMIT, Ran, run
 
 if TYPE_CHECKING:
@@ -46,6 +47,21 @@ text""",
     assert ran.record.progress == {"done": 1, "total": 2, "message": "half"}
     assert ran.status == 0
     assert "printed" in ran.output.splitlines()
+
+
+def test_a_file_of_another_call_in_the_working_dir_is_not_taken(tmp_path: Path) -> None:
+    def f(x: str) -> str:
+        return x
+
+    packages = build_packages(describe_task(f, ("right",), {}), LIMIT)
+    other = describe_task(f, ("wrong",), {}).call
+    assert Ran(tmp_path, packages, files={CALL_FILE: other}).value == "right"
+
+    (tmp_path / "again").mkdir()
+    mixed = packages._replace(call=build_packages(describe_task(f, ("wrong",), {}), LIMIT).call)
+    ran = Ran(tmp_path / "again", mixed, metadata_of=packages)
+    assert (ran.status, ran.result) == (1, None)
+    assert f"the job's own {CALL_FILE} is not on its path; was py_modules changed?" in ran.output
 
 
 def test_a_traceback_names_the_file_and_the_lines_of_the_dag(tmp_path: Path) -> None:
