@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, TaskDecorator
 
     from airflow_provider_rayjobs.exceptions import RayJobResultError
+    from airflow_provider_rayjobs.functions.package import Task
 
 __all__ = ["RayJobDecoratedOperator", "ray_job_task"]
 
@@ -97,7 +98,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         )
         self.serializer = serializer
 
-    def _task_file(self, context: Context) -> bytes:
+    def _described(self, context: Context) -> Task:
         from airflow_provider_rayjobs.functions import package as function_package
 
         return function_package.describe_task(

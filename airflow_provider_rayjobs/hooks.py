@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
     from airflow_provider_rayjobs.jobs import JobDetails, JobStatus, VersionInfo
     from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
+    from airflow_provider_rayjobs.packaging.stores import Store
 
 __all__ = ["RayJobAsyncHook", "RayJobHook"]
 
@@ -196,8 +197,9 @@ class RayJobHook(BaseHook):
         Upload the local files of a ``runtime_env``, and return the ``runtime_env`` to submit.
 
         A local ``working_dir`` and local ``py_modules`` become packages on the cluster (``PUT
-        /api/packages/gcs/{name}``), unless it has them already. The files of ``pip``, ``uv`` and ``conda`` become
-        lists and dicts, as with Ray's own client. All other values are returned unchanged.
+        /api/packages/gcs/{name}``) or in the connection's ``package_folder``, unless they are there already. The files
+        of ``pip``, ``uv`` and ``conda`` become lists and dicts, as with Ray's own client. All other values are returned
+        unchanged.
 
         :param runtime_env: Ray's runtime environment.
         :raises ValueError: if a value is invalid; the message names its key.
@@ -438,7 +440,19 @@ def _ref(cluster: ClusterRef | Mapping[str, Any] | None) -> ClusterRef | None:
 def _prepare(transport: RequestsTransport, runtime_env: Mapping[str, Any]) -> dict[str, Any]:
     from airflow_provider_rayjobs.packaging.upload import prepare_runtime_env
 
-    return prepare_runtime_env(runtime_env, transport.run, limit=transport.cluster.upload_limit)
+    return prepare_runtime_env(runtime_env, package_store(transport))
+
+
+def package_store(transport: RequestsTransport) -> Store:
+    """Return where packages of local files go: to the connection's ``package_folder``, or to the cluster itself."""
+    cluster = transport.cluster
+    if cluster.package_folder:
+        from airflow_provider_rayjobs.compat.package_folder import PackageFolder
+
+        return PackageFolder(cluster.conn_id, cluster.package_folder)
+    from airflow_provider_rayjobs.packaging.stores import ClusterStore
+
+    return ClusterStore(transport.run, cluster.upload_limit, cluster.address)
 
 
 async def _next(pieces: AsyncIterator[str]) -> str:

@@ -8,6 +8,9 @@ PREFIX = "airflow_"
 #: Identifies one submission, which recognizes its own job by it after a lost answer.
 SUBMISSION = "airflow_submission"
 
+#: SHA-256 of the file with a function's arguments, by which the job knows its own.
+CALL = "airflow_call"
+
 #: Names of the job's secret environment variables, separated by commas; their values are masked in the job's log.
 SECRET_ENV_VARS = "airflow_secret_env_vars"  # noqa: S105 - a name, not a secret
 

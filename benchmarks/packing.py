@@ -69,13 +69,14 @@ def measure_ours(address: str, folders: list[str]) -> dict[str, Any]:
     from airflow_provider_rayjobs.client import verbs
     from airflow_provider_rayjobs.client.requests_transport import RequestsTransport
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
+    from airflow_provider_rayjobs.packaging.stores import ClusterStore
     from airflow_provider_rayjobs.packaging.upload import prepare_runtime_env
 
     cluster = ClusterConnection("bench", address)
     transport = RequestsTransport(cluster)
     transport.run(verbs.get_version())
-    limit = int(cluster.max_upload_size * MIB)
-    return _measured(lambda folder: prepare_runtime_env({"working_dir": folder}, transport.run, limit=limit), folders)
+    store = ClusterStore(transport.run, cluster.upload_limit, address)
+    return _measured(lambda folder: prepare_runtime_env({"working_dir": folder}, store), folders)
 
 
 def measure_ray(address: str, folders: list[str]) -> dict[str, Any]:

@@ -75,6 +75,12 @@ KUBE_ENVS = {
     "kube-2.11": Env(python_below=(3, 13)),
 }
 
+#: An Airflow and a Ray that reach S3, and a server with its API, for `make storage`.
+STORAGE_ENVS = {
+    "storage-3.3": Env(),
+    "storage-ray": Env(with_project=False, compiled=True),
+}
+
 #: Distributed Airflows, for `make field`.
 FIELD_ENVS = {
     "field-3.3": Env(),
@@ -93,7 +99,7 @@ MATRIX_ENVS = {
     "ray-2.50": Env(with_project=False, python_below=(3, 14), compiled=True),
 }
 
-ALL_ENVS = ENVS | DIST_ENVS | BENCH_ENVS | UI_ENVS | KUBE_ENVS | FIELD_ENVS | MATRIX_ENVS
+ALL_ENVS = ENVS | DIST_ENVS | BENCH_ENVS | UI_ENVS | KUBE_ENVS | STORAGE_ENVS | FIELD_ENVS | MATRIX_ENVS
 
 
 def ensure(*names: str) -> None:

@@ -147,7 +147,7 @@ def _check_path(key: str, value: Any) -> None:
         raise TypeError(_wrong_type(key, value, "a path or a URI"))
     text = os.fspath(value)
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"runtime_env[{key!r}] contains an empty path; write '.' for the worker's current folder")
+        raise ValueError(f"runtime_env[{key!r}] contains an empty path; give a path or a URI")
     scheme = urlsplit(text).scheme
     if key == "java_jars" and not scheme:
         raise ValueError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,8 @@ class ClusterConnection:
     :param read_timeout: seconds between two bytes of an answer.
     :param unreachable_timeout: seconds without contact after which a wait gives up.
     :param max_upload_size: maximum size of a package of local files, in MiB; by default the limit of Ray's dashboard.
+    :param package_folder: URL of a folder in object storage for the packages of local files; empty: they go to the
+        cluster. ``max_upload_size`` does not count there.
     :param dashboard_url: address of the dashboard for people, without a slash at the end; empty if it is ``address``.
     :param history_url: URL of a job's page in a history server, with ``{submission_id}`` and ``{session}``; or empty.
     :param deployment: name of the Airflow deployment; empty to derive one.
@@ -72,6 +75,7 @@ class ClusterConnection:
     read_timeout: float = FIELDS["read_timeout"].default
     unreachable_timeout: float = FIELDS["unreachable_timeout"].default
     max_upload_size: float = FIELDS["max_upload_size"].default
+    package_folder: str = ""
     dashboard_url: str = ""
     history_url: str = ""
     deployment: str = ""
@@ -121,7 +125,7 @@ class ClusterConnection:
     @property
     def upload_limit(self) -> int:
         """Maximum size of a package, in bytes."""
-        return int(self.max_upload_size * 2**20)
+        return sys.maxsize if self.package_folder else int(self.max_upload_size * 2**20)
 
     @cached_property
     def credentials(self) -> auth.Credentials:
@@ -184,6 +188,7 @@ def read_connection(
         "verify": extra.verify(),
         "client_cert": _client_cert(conn_id, extra),
         "deployment": extra.text("deployment"),
+        "package_folder": extra.package_folder("package_folder"),
         "dashboard_url": extra.url("dashboard_url"),
         "history_url": extra.history_url("history_url"),
         **{name: extra.amount(name) for name in _AMOUNTS},

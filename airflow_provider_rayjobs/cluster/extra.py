@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from airflow_provider_rayjobs.cluster.fields import FIELDS
-from airflow_provider_rayjobs.cluster.urls import history_problem, is_web_address
+from airflow_provider_rayjobs.cluster.urls import folder_problem, history_problem, is_web_address
 from airflow_provider_rayjobs.exceptions import RayConnectionConfigError
 from airflow_provider_rayjobs.text.json_levels import MOST_LEVELS, has_at_most_levels
 from airflow_provider_rayjobs.text.safe_text import is_safe
@@ -166,6 +166,13 @@ class Extra:
         if text and (problem := history_problem(text)):
             self._wrong(key, problem)
         return text
+
+    def package_folder(self, key: str) -> str:
+        """Return the URL of a folder in object storage, without a slash at the end; empty if the key has no value."""
+        text = self.text(key)
+        if text and (problem := folder_problem(text)):
+            self._wrong(key, problem)
+        return text.rstrip("/")
 
     def path(self, key: str) -> Path:
         """Return the path of a file or folder that exists on this machine."""

@@ -55,6 +55,11 @@ FIELDS = {
     "max_upload_size": Field(
         "Upload limit", "maximum size of a package of local files, in MiB; Ray's own limit is 100", "number", 100.0
     ),
+    "package_folder": Field(
+        "Package folder",
+        "URL of a folder for packages of local files, which the nodes can read: s3://conn_id@bucket/prefix, "
+        "gs://conn_id@bucket/prefix or file:///mounted/folder",
+    ),
     "deployment": Field("Deployment", "name of this Airflow deployment, if several share the cluster"),
     "create_cluster_if_needed": Field(
         "Create the cluster if needed", "true or false; for the module of a module:// address", "flag"

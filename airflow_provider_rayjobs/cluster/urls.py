@@ -1,4 +1,7 @@
-"""URLs that people open in a browser: which are accepted, and the page of a job in a history server."""
+"""
+URLs in a connection: those that people open in a browser, the page of a job in a history server, and folders in object
+storage.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,11 @@ if TYPE_CHECKING:
 #: Placeholders of ``history_url`` for every cluster, and those for clusters that KubeRay makes.
 JOB_PLACEHOLDERS = ("submission_id", "session")
 KUBERAY_PLACEHOLDERS = ("namespace", "cluster")
+
+#: Schemes of folders in object storage that both Airflow and Ray's nodes can read.
+FOLDER_SCHEMES = ("s3", "gs", "file")
+
+_PLAIN = re.compile(r"[A-Za-z0-9._/-]*")
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
@@ -75,3 +83,28 @@ def history_page(template: str, submission_id: str, session: str | None) -> str:
     :param session: name of the head's session, if it is known.
     """
     return filled(template, {"submission_id": submission_id, "session": session})
+
+
+def folder_problem(url: str) -> str:
+    """Return what is wrong with the URL of a folder in object storage; empty if nothing is."""
+    scheme, _, rest = url.partition("://")
+    if scheme not in FOLDER_SCHEMES:
+        return f"must begin with {', '.join(f'{known}://' for known in FOLDER_SCHEMES)}"
+    place, _, path = rest.partition("/")
+    login, _, bucket = place.rpartition("@")
+    if ":" in login:
+        return "must not contain a password; write the id of an Airflow connection before the @"
+    if scheme == "file" and (place or not path.strip("/")):
+        return "must have an absolute path, as in file:///mounted/folder"
+    if scheme != "file" and not bucket:
+        return f"must have a bucket, as in {scheme}://conn_id@bucket/prefix"
+    if not _PLAIN.fullmatch(f"{bucket}/{path}") or ".." in path.split("/"):
+        return "may contain letters, digits and . _ - / only, because Ray's versions read other characters differently"
+    return ""
+
+
+def without_connection(url: str) -> str:
+    """Return the URL of a folder in object storage without the Airflow connection before the ``@``."""
+    scheme, _, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    return f"{scheme}://{place.rpartition('@')[2]}{slash}{path}"

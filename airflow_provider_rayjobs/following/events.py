@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_rayjobs import progress
 from airflow_provider_rayjobs.diagnosis.failure import failure_lines, in_words
+from airflow_provider_rayjobs.diagnosis.packages import remedy_for
 from airflow_provider_rayjobs.exceptions import (
     RayClusterUnreachableError,
     RayJobFailedError,
@@ -178,6 +179,7 @@ def describe_failure(event: JobEvent, traceback: str = "") -> str:
     lines = [f"Ray job FAILED: {raised or known or 'Ray gives no reason'}", *failure_lines(failure)]
     if message := _message_without_log(event):
         lines.append(f"Ray: {message}")
+        lines += [f"What to do: {remedy}"] if (remedy := remedy_for(message)) else []
     if traceback:
         lines += [] if event.log_shown else [traceback.rstrip()]
     elif not event.log_shown:

@@ -1,10 +1,11 @@
 """
-Builds the package that goes to the cluster with a job: one more entry in ``py_modules``.
+Builds the packages that go to the cluster with a job: entries in ``py_modules``.
 
-It holds the modules that the job may import, among them the driver of functions, and one JSON file: a function and its
-arguments, or how a command reports its result. So the dashboard, which shows entrypoint
-and ``runtime_env``, does not show the arguments, and the limits for command lines and environments do not apply. The
-user's ``working_dir`` and ``py_modules`` stay as they are.
+One holds the modules that the job may import, among them the driver of functions, and one JSON file: a function, or how
+a command reports its result. All calls of the function, or all such commands, share it. For a function, the other one
+holds the arguments of one call. So the dashboard, which shows entrypoint and ``runtime_env``, does not show the
+arguments, and the limits for command lines and environments do not apply. The user's ``working_dir`` and ``py_modules``
+stay as they are.
 """
 
 from __future__ import annotations
@@ -21,24 +22,30 @@ import sys
 import tokenize
 import types
 import zipfile
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_rayjobs import __name__ as PACKAGE  # noqa: N812 - a constant
-from airflow_provider_rayjobs.client.package_store import put_package
+from airflow_provider_rayjobs import metadata
 from airflow_provider_rayjobs.exceptions import RayPackageTooLargeError
 from airflow_provider_rayjobs.functions.shipped import driver, values
 from airflow_provider_rayjobs.functions.shipped.result_file import TASK_FILE
+from airflow_provider_rayjobs.packaging.stores import store_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from airflow_provider_rayjobs.client.exchange import Flow
+    from airflow_provider_rayjobs.packaging.stores import Store
 
 #: Largest value that Ray returns, in bytes of JSON.
 RESULT_LIMIT = 16 * 1024 * 1024
 
 SERIALIZERS = ("json", "cloudpickle")
+
+#: Ray's store gets the arguments of one call without a look whether it has them: it never has. Larger ones are looked
+#: for all the same, because Ray then deletes them after 10 minutes if the job is not submitted.
+LOOKED_FOR = 64 * 1024
 
 #: The module that the entrypoint runs; it puts its own folder first on the job's path.
 LAUNCHER = "airflow_ray_job"
@@ -136,6 +143,27 @@ def _definition(function: Callable[..., Any], source: str) -> ast.FunctionDef:
     return next(node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef))
 
 
+class Task(NamedTuple):
+    """
+    What the job's code must know of its task, or the packages with it.
+
+    :param shared: the function, the same for all its calls; or how a command reports its result.
+    :param call: of a function: the arguments, and where the value goes. A command has none.
+    """
+
+    shared: bytes
+    call: bytes = b""
+
+
+def metadata_of(task: Task) -> dict[str, str]:
+    """
+    Return what the job's metadata must have, so that the driver knows the arguments of its own call.
+
+    :param task: returned by :func:`describe_task` or :func:`describe_command`.
+    """
+    return {metadata.CALL: hashlib.sha256(task.call).hexdigest()} if task.call else {}
+
+
 def describe_task(
     function: Callable[..., Any],
     args: Sequence[Any],
@@ -143,9 +171,9 @@ def describe_task(
     *,
     serializer: str = "json",
     result_path: str | None = None,
-) -> bytes:
+) -> Task:
     """
-    Return the task file for the driver: the function, its arguments, and where its value goes.
+    Return the files for the driver: the function, its arguments, and where its value goes.
 
     :param serializer: one of :data:`SERIALIZERS`, for the arguments.
     :param result_path: URL of a folder for a large value.
@@ -158,11 +186,13 @@ def describe_task(
     except (OSError, TypeError, SyntaxError, tokenize.TokenError) as e:
         raise ValueError(f"the source of {function.__qualname__} can't be read: {e}") from e
     _check_source(function, "".join(lines))
-    task = {
+    described = {
         "name": function.__name__,
         "source": "".join(lines),
         "file": function.__code__.co_filename,
         "line": max(first, 1),
+    }
+    task = {
         "serializer": serializer,
         "limit": RESULT_LIMIT,
         "result_path": result_path,
@@ -172,16 +202,16 @@ def describe_task(
     else:
         task["args"] = [values.encode(value, f"op_args[{i}]") for i, value in enumerate(args)]
         task["kwargs"] = values.encode(dict(kwargs), "op_kwargs")
-    return json.dumps(task, allow_nan=False).encode()
+    return Task(json.dumps(described).encode(), json.dumps(task, allow_nan=False).encode())
 
 
-def describe_command(*, result_path: str | None = None) -> bytes:
+def describe_command(*, result_path: str | None = None) -> Task:
     """
-    Return the task file for a command, which ``airflow_provider_rayjobs.job`` reads.
+    Return the file for a command, which ``airflow_provider_rayjobs.job`` reads.
 
     :param result_path: URL of a folder for a large value.
     """
-    return json.dumps({"limit": RESULT_LIMIT, "result_path": result_path}).encode()
+    return Task(json.dumps({"limit": RESULT_LIMIT, "result_path": result_path}).encode())
 
 
 def _check_source(function: Callable[..., Any], source: str) -> None:
@@ -214,31 +244,36 @@ def _pickled(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
     return pickled
 
 
-def build_package(task: bytes, limit: int) -> bytes:
+def build_packages(task: Task, limit: int) -> Task:
     """
-    Return the zip file for ``py_modules``.
+    Return the zip files for ``py_modules``.
 
     :param task: returned by :func:`describe_task` or :func:`describe_command`.
-    :param limit: most bytes that the cluster accepts.
-    :raises ValueError: if the file is larger.
+    :param limit: most bytes that the store accepts.
+    :raises ValueError: if a file is larger.
     """
     files = {f"{LAUNCHER}.py": _LAUNCHER_SOURCE.encode()}
     for name in _SHIPPED:
         module = PurePosixPath(PACKAGE, *name.split("."))
         files |= {f"{folder}/__init__.py": _INIT_SOURCE.encode() for folder in module.parents[:-1]}
         files[f"{module}.py"] = _source(name)
-    files[TASK_FILE] = task
+    files[TASK_FILE] = task.shared
+    packages = Task(_zipped(files), _zipped({driver.CALL_FILE: task.call}) if task.call else b"")
+    for package in packages:
+        if len(package) > limit:
+            raise ValueError(
+                f"the function and its arguments have {len(package):,} bytes after compression, and the cluster "
+                f"accepts at most {limit:,}; pass the path or URL of large data instead"
+            )
+    return packages
+
+
+def _zipped(files: Mapping[str, bytes]) -> bytes:
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, content in files.items():
             archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)  # with a fixed date
-    package = target.getvalue()
-    if len(package) > limit:
-        raise ValueError(
-            f"the function and its arguments have {len(package):,} bytes after compression, and the cluster accepts at "
-            f"most {limit:,}; pass the path or URL of large data instead"
-        )
-    return package
+    return target.getvalue()
 
 
 def _source(name: str) -> bytes:
@@ -255,22 +290,36 @@ class _Content(io.BytesIO):
         return len(self.getbuffer())
 
 
-def upload_package(package: bytes, key: str) -> Flow[str]:
+def upload_packages(packages: Task, store: Store, key: str) -> list[str]:
     """
-    Store a package in the cluster (``PUT /api/packages/gcs/{name}``).
+    Store the packages of a task.
 
-    It belongs to one submission, so the cluster can't have it yet, and nothing asks whether it does. If no job comes to
-    use it, it stays in the head's memory until the head restarts.
-
-    :param key: makes equal packages of two jobs differ: Ray deletes a package with the last job that uses it.
-    :return: its URI.
-    :raises RayPackageTooLargeError: if it is too large for the server or a proxy before it.
+    :param packages: returned by :func:`build_packages`.
+    :param key: makes equal calls of two jobs differ in Ray's own store, where nobody looks whether they are there.
+    :return: their URIs.
+    :raises RayPackageTooLargeError: if one is too large for the server or a proxy before it.
     """
-    digest = hashlib.sha1(key.encode() + package, usedforsecurity=False).hexdigest()
-    name = f"_ray_pkg_{digest}.zip"  # as Ray's client names packages
-    if not (yield from put_package(name, lambda: _Content(package))):
-        raise RayPackageTooLargeError(
-            f"the package of {len(package):,} bytes that goes with the job is refused by the server, or by a proxy in "
-            "front of it (HTTP 413); pass large values by reference, as a path or URL that the cluster can read"
-        )
-    return f"gcs://{name}"
+    own = b"" if store.is_shared_storage else key.encode()
+
+    def send(name: str, package: bytes) -> None:
+        if not store.put(name, lambda: _Content(package)):
+            raise RayPackageTooLargeError(
+                f"the package of {len(package):,} bytes that goes with the job is refused by the server, or by a proxy "
+                "in front of it (HTTP 413); pass large values by reference, as a path or URL that the cluster can read"
+            )
+
+    name = _name_of(packages.shared)
+    store_once(store, name, partial(send, name, packages.shared))
+    uris = [store.uri(name)]
+    if packages.call:
+        name = _name_of(own + packages.call)
+        if len(packages.call) <= LOOKED_FOR and not store.is_shared_storage:
+            send(name, packages.call)
+        else:
+            store_once(store, name, partial(send, name, packages.call))
+        uris.append(store.uri(name))
+    return uris
+
+
+def _name_of(content: bytes) -> str:
+    return f"_ray_pkg_{hashlib.sha1(content, usedforsecurity=False).hexdigest()}.zip"  # as Ray's client names packages

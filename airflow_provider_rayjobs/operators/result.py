@@ -1,7 +1,7 @@
 """
 The part of the operator that reads what a job leaves for its task: its result, and the traceback of its function.
 
-The job needs a package for that, which is uploaded before the submission.
+The job needs packages for that, which are uploaded before the submission.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_rayjobs.cluster.fields import DEFAULT_UPLOAD_LIMIT
-from airflow_provider_rayjobs.exceptions import RayJobResultError
+from airflow_provider_rayjobs.exceptions import RayJobResultError, RayPackageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
 
     from airflow_provider_rayjobs.following.events import JobEvent
+    from airflow_provider_rayjobs.functions.package import Task
     from airflow_provider_rayjobs.functions.result import Record
     from airflow_provider_rayjobs.hooks import RayJobHook
     from airflow_provider_rayjobs.jobs import JobDetails
@@ -37,9 +38,11 @@ class ReadsResult(Operator):
     read_result: bool
     result_path: str | None
     runtime_env: Any
-    #: What needs the package, for messages.
+    #: What needs the packages, for messages.
     _result_of = "read_result"
-    _package: bytes | None = None  # between the check and the upload
+    _packages: Task | None = None  # between the check and the upload
+    #: For the job's metadata; set with the packages.
+    _package_metadata: Mapping[str, str] = {}
     _cluster_is_given: bool
     _guard: JobGuard | None
 
@@ -52,7 +55,7 @@ class ReadsResult(Operator):
 
     def _pack(self, context: Context) -> None:
         """
-        Make the package that goes with the job; done before any request, because it may fail.
+        Make the packages that go with the job; done before any request, because it may fail.
 
         :raises AirflowFailException: an argument is wrong.
         """
@@ -71,43 +74,50 @@ class ReadsResult(Operator):
                 raise ValueError(
                     f"result_path must be a URL such as s3://…, gs://… or file://…, not {self.result_path!r}"
                 )
-            self._package = packages.build_package(self._task_file(context), self._upload_limit)
+            described = self._described(context)
+            self._packages = packages.build_packages(described, self._upload_limit)
+            self._package_metadata = packages.metadata_of(described)
         except (TypeError, ValueError) as e:
             raise AirflowFailException(f"Nothing was submitted: {e}") from None
 
-    def _task_file(self, context: Context) -> bytes:
-        """Return the file that tells the package's code what to do."""
+    def _described(self, context: Context) -> Task:
+        """Return the files that tell the packages' code what to do."""
         from airflow_provider_rayjobs.functions import package as packages
 
         return packages.describe_command(result_path=self.result_path)
 
     @property
     def _upload_limit(self) -> int:
-        """Maximum size of the package, in bytes. A cluster that KubeRay makes has the default."""
+        """Maximum size of a package, in bytes. A cluster that KubeRay makes has the default."""
         return DEFAULT_UPLOAD_LIMIT if self._cluster_is_given else self.hook.cluster.upload_limit
 
     def _with_package(
         self, context: Context, runtime_env: dict[str, Any] | None, identity: TaskIdentity
     ) -> dict[str, Any] | None:
         """
-        Upload the package, and return the ``runtime_env`` with it.
+        Upload the packages, and return the ``runtime_env`` with them.
 
         This comes last before the submission: Ray keeps a package that no job uses for ten minutes only.
 
         :param runtime_env: after the upload of local files.
+        :raises RayPackageError: a package can't be stored.
         """
-        from airflow_provider_rayjobs.functions import package as packages
+        from airflow_provider_rayjobs.functions.package import upload_packages
+        from airflow_provider_rayjobs.hooks import package_store
         from airflow_provider_rayjobs.packaging.upload import ReadyRuntimeEnv
 
         if not self.read_result:
             return runtime_env
-        if self._package is None:  # this try has submitted before, or followed the job of an earlier one
+        if self._packages is None:  # this try has submitted before, or followed the job of an earlier one
             self._pack(context)
-        assert self._package is not None  # noqa: S101 - for mypy
-        uri = self.hook.get_conn().run(packages.upload_package(self._package, identity.attempt_key))
-        self._package = None  # it may be large, and the wait long
+        assert self._packages is not None  # noqa: S101 - for mypy
+        try:
+            uris = upload_packages(self._packages, package_store(self.hook.get_conn()), identity.attempt_key)
+        except RayPackageError as e:
+            raise type(e)(f"Nothing was submitted: {e}") from None
+        self._packages = None  # they may be large, and the wait long
         ready = runtime_env or {}
-        return ReadyRuntimeEnv({**ready, "py_modules": [*(ready.get("py_modules") or []), uri]})
+        return ReadyRuntimeEnv({**ready, "py_modules": [*(ready.get("py_modules") or []), *uris]})
 
     def _reported(self, context: Context, event: JobEvent) -> Any:
         """

@@ -82,6 +82,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
     :param entrypoint: the command that the cluster runs in a shell: a string, or a list of words, which are quoted so
         that each stays one argument.
     :param runtime_env: Ray's runtime environment for the job; local files in it are packed and uploaded.
+        Relative paths are relative to the folder of the DAG file.
     :param secret_env_vars: environment variables of the job whose values are secret, beside those of ``runtime_env``.
         Airflow shows none of them, whatever their names are. Write templates (``{{ conn.… }}``,
         ``{{ var.value.… }}``): Airflow keeps and shows the code of DAG files.
@@ -483,6 +484,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
             with self._waiting_for_cluster():
                 job["runtime_env"] = self._with_package(context, self._prepare(job["runtime_env"]), identity)
                 lines = submission_lines(job, masking.public)
+                job["metadata"] = {**job["metadata"], **self._package_metadata}
                 submission_id = submit_once(
                     self.hook,
                     identity,
@@ -542,6 +544,11 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
 
     def _prepare(self, runtime_env: dict[str, Any] | None) -> dict[str, Any] | None:
         """Upload local files; done before the submission, so that a kill meanwhile has no job to stop."""
+        from airflow_provider_rayjobs.packaging.resolve import with_absolute_paths
+        from airflow_provider_rayjobs.tasks.context import dag_folder
+
+        if runtime_env is not None and (folder := dag_folder(self)):
+            runtime_env = with_absolute_paths(runtime_env, folder)
         try:
             return self.hook.prepare_runtime_env(runtime_env)
         except RayPackageError as e:

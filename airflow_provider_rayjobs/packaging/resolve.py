@@ -11,9 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_rayjobs.client.runtime_env import is_uri
 from airflow_provider_rayjobs.exceptions import RayPackageError
 
 _CONFIG_DEFAULTS: Mapping[str, Any] = {"setup_timeout_seconds": 600, "eager_install": True, "log_files": []}
+
+#: Ends of the names of files that describe a conda environment; other strings are names of environments, or folders.
+_YAML = (".yaml", ".yml")
 
 #: Keys that Ray's client sends under another name.
 _RENAMED = {"nsight": "_nsight", "rocprof_sys": "_rocprof_sys"}
@@ -36,6 +40,30 @@ def resolve_files(runtime_env: Mapping[str, Any]) -> dict[str, Any]:
     return resolved
 
 
+def with_absolute_paths(runtime_env: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """
+    Return a ``runtime_env`` whose relative local paths are relative to a folder.
+
+    :param runtime_env: one that :func:`check_runtime_env` has accepted.
+    :param folder: the folder.
+    """
+
+    def absolute(path: Any) -> Any:
+        if not isinstance(path, str | os.PathLike) or is_uri(name := os.fspath(path)) or "://" in name:
+            return path  # a URI that Ray does not support is refused as it was written
+        return str(Path(folder, path))
+
+    found = dict(runtime_env)
+    for key, value in runtime_env.items():
+        if key == "py_modules" and value:
+            found[key] = [absolute(path) for path in value]
+        elif key in ("pip", "uv") and isinstance(value, Mapping):
+            found[key] = {**value, "packages": absolute(value["packages"])}
+        elif key in ("working_dir", "pip", "uv") or (key == "conda" and str(value).endswith(_YAML)):
+            found[key] = absolute(value)
+    return found
+
+
 def _packages(key: str, value: Any) -> dict[str, Any] | None:
     """Return the long form of ``pip`` or ``uv``, without duplicates; None if it has no packages."""
     written = dict(value) if isinstance(value, Mapping) else {"packages": value}
@@ -53,7 +81,7 @@ def _conda(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     path = Path(value)
-    if path.suffix not in (".yaml", ".yml"):
+    if path.suffix not in _YAML:
         if path.is_absolute() and not path.is_dir():
             raise RayPackageError(f"runtime_env['conda']: there is no folder {value!r}; give the environment's name")
         return value

@@ -43,8 +43,9 @@ def too_large(package: Package, size: str) -> RayPackageTooLargeError:
     """Return the error for a package that is too large; ``size`` is a text for the message."""
     return RayPackageTooLargeError(
         f"{package.source!r}: the package has {size}; exclude files by runtime_env['excludes'] or .rayignore, "
-        "put large ones where the cluster can read them (s3://, gs://, https://), or, if the server accepts more, set "
-        f"'max_upload_size' in the connection's extra. {largest(package)}"
+        "put large ones where the cluster can read them (s3://, gs://, https://), set 'package_folder' in the "
+        "connection's extra, or, if the server accepts more, 'max_upload_size'. "
+        f"{largest(package)}"
     )
 
 

@@ -9,29 +9,22 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_rayjobs.client.package_store import has_package, put_package
 from airflow_provider_rayjobs.client.runtime_env import check_runtime_env, is_uri, unknown_keys
 from airflow_provider_rayjobs.exceptions import RayPackageError
 from airflow_provider_rayjobs.packaging.package import Package, is_archive, pack_archive, pack_folder, pack_module
 from airflow_provider_rayjobs.packaging.resolve import resolve_files
 from airflow_provider_rayjobs.packaging.spool import readable, spooled, too_large
+from airflow_provider_rayjobs.packaging.stores import store_once
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from airflow_provider_rayjobs.client.exchange import Flow
+    from airflow_provider_rayjobs.packaging.stores import Store
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-#: Seconds of an upload after which the cluster is asked again whether it has the package. Ray keeps a package that no
-#: job uses for ten minutes from the first look at it.
-LONG_UPLOAD = 60.0
 
 #: What Ray excludes from every ``working_dir`` (``RAY_RUNTIME_ENV_DEFAULT_EXCLUDES``), and the variables of Ray's own
 #: client that change this.
@@ -46,17 +39,15 @@ class ReadyRuntimeEnv(dict[str, Any]):
 
 def prepare_runtime_env(
     runtime_env: Mapping[str, Any],
-    run: Callable[[Flow[bool]], bool],
+    store: Store,
     *,
-    limit: int,
     environ: Mapping[str, str] = os.environ,
 ) -> ReadyRuntimeEnv:
     """
     Pack and upload what a ``runtime_env`` names on this machine. This blocks: do not call it on an event loop.
 
     :param runtime_env: the ``runtime_env``, which is not changed; one that is ready is returned as it is.
-    :param run: runs a flow on the cluster.
-    :param limit: most bytes that a package may have.
+    :param store: where the packages go.
     :param environ: where Ray's variables are read from.
     :return: the ``runtime_env`` to submit.
     :raises TypeError: if a value has a wrong type; the message names its key.
@@ -78,31 +69,32 @@ def prepare_runtime_env(
     default = environ.get(DEFAULT_EXCLUDES_VARIABLE, DEFAULT_EXCLUDES)
 
     def upload(package: Package) -> str:
-        _upload(package, run, limit)
-        return f"gcs://{package.name}"
+        _upload(package, store)
+        return store.uri(package.name)
 
+    wrap = store.is_shared_storage
     if (path := ready.get("working_dir")) is not None and not is_uri(path):
         names = [name.strip() for name in default.split(",") if name.strip()]
-        ready["working_dir"] = upload(_pack_working_dir(path, [*names, *excludes], ignore_files))
+        ready["working_dir"] = upload(_pack_working_dir(path, [*names, *excludes], ignore_files, wrap))
     if "py_modules" in ready:
         ready["py_modules"] = [
-            path if is_uri(path) else upload(_pack_py_module(path, excludes, ignore_files))
+            path if is_uri(path) else upload(_pack_py_module(path, excludes, ignore_files, wrap))
             for path in ready["py_modules"]
         ]
     return ready
 
 
-def _pack_working_dir(path: str, excludes: Sequence[str], ignore_files: Sequence[str]) -> Package:
+def _pack_working_dir(path: str, excludes: Sequence[str], ignore_files: Sequence[str], wrap: bool) -> Package:
     if os.path.isdir(path):  # noqa: PTH112 - it never raises, unlike pathlib's
-        return pack_folder(path, excludes, ignore_files, inside=False)
+        return pack_folder(path, excludes, ignore_files, inside=False, wrap=wrap)
     if is_archive(path) and os.path.isfile(path):  # noqa: PTH113 - it never raises
-        return pack_archive(path)
+        return pack_archive(path, wrap=wrap)
     raise _not_found("working_dir", path, "folder, .zip, .tar.gz, .tgz or .tar.xz file")
 
 
-def _pack_py_module(path: str, excludes: Sequence[str], ignore_files: Sequence[str]) -> Package:
+def _pack_py_module(path: str, excludes: Sequence[str], ignore_files: Sequence[str], wrap: bool) -> Package:
     if os.path.isdir(path):  # noqa: PTH112 - it never raises
-        return pack_folder(path, excludes, ignore_files, inside=True)
+        return pack_folder(path, excludes, ignore_files, inside=True, wrap=wrap)
     if path.endswith(".py") and os.path.isfile(path):  # noqa: PTH113 - it never raises
         return pack_module(path)
     if path.endswith(".whl") and os.path.isfile(path):  # noqa: PTH113 - it never raises
@@ -118,26 +110,24 @@ def _not_found(key: str, path: str, wanted: str) -> RayPackageError:
     )
 
 
-def _upload(package: Package, run: Callable[[Flow[bool]], bool], limit: int) -> None:
-    """Make sure that the cluster has a package, for at least the next minutes."""
-    looked_at = time.time()  # the monotonic clock may stop while a virtual machine is paused
-    if run(has_package(package.name)):
-        log.info("The cluster has the files of %s already (%s)", package.source, package.name)
-        return
-    with spooled(package, limit) as spool:
-        log.info(
-            "Uploading %s: %d files, %s, as a package of %s (%s)",
-            package.source,
-            len(package.files),
-            readable(package.size),
-            readable(spool.size),
-            package.name,
-        )
-        if not run(put_package(package.name, spool.opened)):
-            raise too_large(
-                package, f"{readable(spool.size)}, which the server, or a proxy in front of it, refuses (HTTP 413)"
+def _upload(package: Package, store: Store) -> None:
+    """Make sure that a store has a package, for at least the next minutes."""
+
+    def send() -> None:
+        with spooled(package, store.limit) as spool:
+            log.info(
+                "Uploading %s: %d files, %s, as a package of %s (%s)",
+                package.source,
+                len(package.files),
+                readable(package.size),
+                readable(spool.size),
+                package.name,
             )
-    if time.time() - looked_at > LONG_UPLOAD and not run(has_package(package.name)):
-        raise RayPackageError(
-            f"{package.source!r}: the cluster lost the package right after it was uploaded; try again"
-        )
+            if not store.put(package.name, spool.opened):
+                raise too_large(
+                    package, f"{readable(spool.size)}, which the server, or a proxy in front of it, refuses (HTTP 413)"
+                )
+
+    if not store_once(store, package.name, send):
+        where = store.where if store.is_shared_storage else "The cluster"
+        log.info("%s has the files of %s already (%s)", where, package.source, package.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from datetime import UTC
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.compat.connections import derived_deployment
@@ -55,6 +56,16 @@ def task_identity(context: Context, deployment: str, number: int = 1) -> TaskIde
         run_started=started.astimezone(UTC).isoformat() if started else "",
         number=number,
     )
+
+
+def dag_folder(operator: Any) -> str | None:
+    """
+    Return the folder of a task's DAG file; None for an operator without a DAG.
+
+    Airflow 3 sets ``fileloc`` to the file in the DAG bundle, at the version that the DAG run uses.
+    """
+    dag = operator.get_dag()
+    return str(Path(dag.fileloc).absolute().parent) if dag is not None and dag.fileloc else None
 
 
 #: Number of submissions by each try that runs in this process. The key is the ``id()`` of the task instance and the

@@ -51,11 +51,16 @@ def test_local_code_runs_on_the_cluster_and_missing_code_is_reported(
     airflow.wait_dag("rj_local")
     airflow.trigger("rj_local", "local", {"command": "python main.py", "working_dir": str(tmp_path / "code")})
     airflow.trigger("rj_local", "missing", {"command": "python main.py", "working_dir": str(tmp_path / "none")})
+    airflow.trigger("rj_local", "relative", {"command": "python main.py", "working_dir": "beside"})
 
     airflow.wait_task("rj_local", "local", "job", "success")
     log = airflow.task_log("rj_local", "local", "job")
     assert "local 42" in log
     assert f"Uploading {tmp_path}/code: 1 files" in log
+    airflow.wait_task("rj_local", "relative", "job", "success")
+    log = airflow.task_log("rj_local", "relative", "job")
+    assert "beside 42" in log
+    assert f"Uploading {airflow.dags_folder}/beside: 1 files" in log
     airflow.wait_task("rj_local", "missing", "job", "failed")
     assert "Nothing was submitted: runtime_env['working_dir']" in airflow.task_log("rj_local", "missing", "job")
     assert not jobs_of(ray_head, "missing")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_rayjobs.packaging.stores import ClusterStore
 from airflow_provider_rayjobs.packaging.upload import prepare_runtime_env
 from tests.support import environment
 from tests.support.ray_head import CLIENT_FOLLOWED, require_ray_since
@@ -114,7 +115,7 @@ CASES: list[dict[str, Any]] = [
 
 def by_us(given: dict[str, Any]) -> Any:
     try:
-        return dict(prepare_runtime_env(given, lambda flow: True, limit=0))
+        return dict(prepare_runtime_env(given, ClusterStore(lambda flow: True, 0, "here")))
     except (TypeError, ValueError) as e:
         return "TypeError" if isinstance(e, TypeError) else "ValueError"
 

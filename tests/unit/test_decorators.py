@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
@@ -12,10 +13,11 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, task_decorator_factory
 
 from airflow_provider_rayjobs import get_provider_info
+from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.client import checks
 from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator, ray_job_task
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
-from airflow_provider_rayjobs.functions.shipped.result_file import TASK_FILE
+from airflow_provider_rayjobs.functions.shipped.driver import CALL_FILE
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 from airflow_provider_rayjobs.progress import stored
 from tests.support import answers
@@ -205,7 +207,7 @@ def test_arguments_travel_in_a_package_beside_the_users_own(scripted_ray: Script
         Tries(lambda: operator, "run").run()
 
     body = submitted(scripted_ray)
-    *theirs, package = body["runtime_env"].pop("py_modules")
+    *theirs, _, package = body["runtime_env"].pop("py_modules")
     assert theirs == ["s3://b/lib.zip"]
     rest = {key: value for key, value in own.items() if key != "py_modules"}
     assert body["runtime_env"] == {**rest, "pip": {"packages": ["x"], "pip_check": False}}
@@ -213,7 +215,8 @@ def test_arguments_travel_in_a_package_beside_the_users_own(scripted_ray: Script
     assert body["entrypoint"] == "python -m airflow_ray_job score"
     assert "s3cret" not in json.dumps(body)
     content = zipfile.ZipFile(io.BytesIO(scripted_ray.packages[package.removeprefix("gcs://")]))
-    assert json.loads(content.read(TASK_FILE))["kwargs"] == {"shard": "s3cret", "ds": "2026-01-01"}
+    assert json.loads(content.read(CALL_FILE))["kwargs"] == {"shard": "s3cret", "ds": "2026-01-01"}
+    assert body["metadata"][keys.CALL] == hashlib.sha256(content.read(CALL_FILE)).hexdigest()
     checks.CHECKS["runtime_env"](body["runtime_env"])
 
 

@@ -6,6 +6,7 @@ from airflow_provider_rayjobs import metadata
 
 KEYS = {
     "SUBMISSION": "airflow_submission",
+    "CALL": "airflow_call",
     "SECRET_ENV_VARS": "airflow_secret_env_vars",
     "RESOURCES": "airflow_resources",
     "TASK": "airflow_task",

@@ -1,8 +1,8 @@
 """
 Runs on the cluster, as the driver of a job that ``@task.ray_job`` submits.
 
-It reads the function and its arguments from a file in its folder, calls the function, and writes the result into a file
-(see :mod:`~airflow_provider_rayjobs.functions.shipped.result_file`).
+It reads the function from its folder and the arguments from another one, calls the function, and writes the result into
+a file (see :mod:`~airflow_provider_rayjobs.functions.shipped.result_file`).
 
 This module is shipped to the cluster: it needs the standard library only, of Python 3.9 or newer.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import hashlib
 import importlib
 import json
 import linecache
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow_provider_rayjobs.functions.shipped import values
 from airflow_provider_rayjobs.functions.shipped.result_file import (
     TASK_FILE,
+    call_digest,
     job_log,
     result_beside,
     store_for,
@@ -35,6 +37,9 @@ from airflow_provider_rayjobs.progress import reporter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: Name of the file with the arguments of the call, in another folder on the path.
+CALL_FILE = "airflow_ray_job_call.json"
+
 #: Longest traceback that is kept in the result, in characters.
 LONGEST_TRACEBACK = 20_000
 
@@ -44,9 +49,10 @@ def main(folder: str) -> None:
     Run the task in a folder; end the process with an error if it fails.
 
     :param folder: where :data:`TASK_FILE` is.
+    :raises FileNotFoundError: if no folder on the path has the job's own :data:`CALL_FILE`.
     """
-    task = json.loads((Path(folder) / TASK_FILE).read_text())
     output = result_beside(job_log())
+    task = {**json.loads((Path(folder) / TASK_FILE).read_text()), **json.loads(_arguments())}
     output.unlink(missing_ok=True)  # of an earlier job with this id, whose record was deleted
     store = store_for(task["result_path"], output)
     reporter().start(write_at_once)
@@ -68,6 +74,21 @@ def main(folder: str) -> None:
         write_record(output, "stored", "", of=text, progress=reporter().last)
     else:
         write_record(output, "value", text, progress=reporter().last)
+
+
+def _arguments() -> bytes:
+    """
+    Return the content of :data:`CALL_FILE`, from a folder on the path: Ray puts each package of ``py_modules`` there.
+
+    The user's folders are on the path, too, and may have such a file of another call. So its digest is compared.
+    """
+    digest = call_digest()
+    for path in (Path(folder, CALL_FILE) for folder in sys.path):
+        if path.is_file():
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() == digest:
+                return content
+    raise FileNotFoundError(f"the job's own {CALL_FILE} is not on its path; was py_modules changed?")
 
 
 def _call(task: dict[str, Any]) -> Any:

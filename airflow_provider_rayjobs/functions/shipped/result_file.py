@@ -128,6 +128,11 @@ def submission() -> str | None:
     return _config().get(metadata.SUBMISSION)
 
 
+def call_digest() -> str | None:
+    """Return the digest of the file with the function's arguments; None outside the process of an entrypoint."""
+    return _config().get(metadata.CALL)
+
+
 def _config() -> dict[str, str]:
     """Return the metadata that Ray passes to the process of an entrypoint: the job's, and its id."""
     config: dict[str, Any] = json.loads(os.environ.get(CONFIG_VARIABLE) or "{}")

@@ -124,18 +124,17 @@ def test_a_folder_is_looked_for_because_that_may_save_its_upload(
     assert to_airflow == TO_AIRFLOW * 2
 
 
+def result(submission: str) -> bytes:
+    """Return the file of a job whose result is 7."""
+    described = {"outcome": "value", "bytes": 1, "sha256": hashlib.sha256(b"7").hexdigest()}
+    return json.dumps({"format": FORMAT, "submission": submission, **described}).encode() + b"\n7"
+
+
 @pytest.mark.parametrize("deferrable", [False, True], ids=["worker", "deferred"])
-def test_a_function_is_sent_once_and_its_value_read_once(
+def test_a_function_is_sent_once_its_calls_each_time_and_its_value_read_once(
     deferrable: bool, scripted_ray: ScriptedRay, to_airflow: list[str]
 ) -> None:
-    digest = {"bytes": 1, "sha256": hashlib.sha256(b"7").hexdigest()}
-
-    def result(submission: str) -> bytes:
-        header = {"format": FORMAT, "submission": submission, "outcome": "value", "progress": None, **digest}
-        return f"{json.dumps(header)}\n7".encode()
-
-    scripted_ray.new_job_result = result
-    scripted_ray.new_job_reads = ["SUCCEEDED"]
+    scripted_ray.new_job_reads, scripted_ray.new_job_result = ["SUCCEEDED"], result
 
     def make() -> RayJobDecoratedOperator:
         return RayJobDecoratedOperator(
@@ -149,7 +148,18 @@ def test_a_function_is_sent_once_and_its_value_read_once(
         )
 
     assert Tries(make, "run").run() == 7
-    # The second look at the job tells which submission its result must be of.
-    assert routes(scripted_ray) == {VERSION: 1, UPLOAD: 1, SUBMISSION: 1, POLL: 2, FILE: 1}
     in_other_processes = ["connection ray_x"] * 2  # the triggerer, and the worker that the task resumes on
     assert to_airflow == [*TO_AIRFLOW, *(in_other_processes if deferrable else [])]
+    once = {VERSION: 1, LOOK: 1, UPLOAD: 1, SUBMISSION: 1, POLL: 2, FILE: 1}
+    assert routes(scripted_ray) == {**once, UPLOAD: 2}
+    assert Tries(make, "next run").run() == 7
+    assert routes(scripted_ray) == {**{route: 2 * number for route, number in once.items()}, UPLOAD: 3}
+
+
+def test_what_a_command_needs_to_report_a_result_is_sent_once(scripted_ray: ScriptedRay, to_airflow: list[str]) -> None:
+    scripted_ray.new_job_reads, scripted_ray.new_job_result = ["SUCCEEDED"], result
+    assert submit(read_result=True).run() == 7
+    assert routes(scripted_ray) == {VERSION: 1, LOOK: 1, UPLOAD: 1, SUBMISSION: 1, POLL: 2, FILE: 1}
+    assert submit("next run", read_result=True).run() == 7
+    assert routes(scripted_ray) == {VERSION: 2, LOOK: 2, UPLOAD: 1, SUBMISSION: 2, POLL: 4, FILE: 2}
+    assert to_airflow == TO_AIRFLOW * 2

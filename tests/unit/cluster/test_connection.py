@@ -43,6 +43,7 @@ def test_everything_that_can_be_said(private_ca: PrivateCA) -> None:
         "unreachable_timeout": 3,
         "max_upload_size": 512,
         "deployment": " prod ",
+        "package_folder": "s3://aws@bucket/ray/",
         "dashboard_url": "https://ray.example.com/dash/",
         "history_url": "https://history.example.com/{session}/jobs/{submission_id}",
         "client_cert": str(private_ca.client_cert),
@@ -64,6 +65,7 @@ def test_everything_that_can_be_said(private_ca: PrivateCA) -> None:
         unreachable_timeout=3.0,
         max_upload_size=512.0,
         deployment="prod",
+        package_folder="s3://aws@bucket/ray",
         dashboard_url="https://ray.example.com/dash",
         history_url="https://history.example.com/{session}/jobs/{submission_id}",
     )

@@ -6,7 +6,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from airflow_provider_rayjobs.cluster.urls import filled, history_page, history_problem
+from airflow_provider_rayjobs.cluster.urls import (
+    filled,
+    folder_problem,
+    history_page,
+    history_problem,
+    without_connection,
+)
 
 RAY = "https://history.example.com/{session}/#/jobs/{submission_id}"
 EVIL = ["javascript:alert(1)", "//evil.example", "/../x", "a b", "{session}", "@evil.example", "\\evil", "\ud800", "é"]
@@ -46,3 +52,17 @@ def test_other_placeholders_wait_for_their_values() -> None:
 @pytest.mark.parametrize("url", ["https://h", "http://h:1/{session}?x=%7B1%7D", "HTTPS://h?q={submission_id}"])
 def test_valid_templates(url: str) -> None:
     assert history_problem(url) == ""
+
+
+@pytest.mark.parametrize(
+    ("url", "for_nodes"),
+    [
+        ("s3://aws_default@bucket/a/b", "s3://bucket/a/b"),
+        ("s3://bucket", "s3://bucket"),
+        ("gs://gcp@my-bucket.example/x", "gs://my-bucket.example/x"),
+        ("file:///mnt/shared", "file:///mnt/shared"),
+    ],
+)
+def test_folders_for_packages(url: str, for_nodes: str) -> None:
+    assert folder_problem(url) == ""
+    assert without_connection(url) == for_nodes

@@ -18,13 +18,22 @@ import pytest
 
 import airflow_provider_rayjobs
 from airflow_provider_rayjobs.exceptions import RayPackageTooLargeError
-from airflow_provider_rayjobs.functions.package import build_package, check_function, describe_task, upload_package
+from airflow_provider_rayjobs.functions.package import (
+    LOOKED_FOR,
+    Task,
+    build_packages,
+    check_function,
+    describe_command,
+    describe_task,
+    upload_packages,
+)
+from airflow_provider_rayjobs.packaging.stores import ClusterStore
 from tests.support import answers
 from tests.support.clients import FakeTime, RequestsClient, cluster_at
 from tests.support.shipped_functions import LIMIT, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.support.scripted_server import ScriptedRay
 
@@ -32,13 +41,18 @@ FOLDER = Path(airflow_provider_rayjobs.__file__).parent
 SHIPPED = ("functions/shipped/driver", "functions/shipped/result_file", "functions/shipped/values", "job", "progress")
 
 
+def packages(call: bytes = b"{}", shared: bytes = b"{}") -> Task:
+    return build_packages(Task(shared, call), LIMIT)
+
+
 def test_the_files_of_a_user_are_not_touched() -> None:
-    names = zipfile.ZipFile(io.BytesIO(build_package(b"{}", LIMIT))).namelist()
-    assert {name.partition("/")[0].removesuffix(".py") for name in names} == {
+    function, call = ({*zipfile.ZipFile(io.BytesIO(package)).namelist()} for package in packages())
+    assert {name.partition("/")[0].removesuffix(".py") for name in function} == {
         "airflow_ray_job",
         "airflow_ray_job.json",
         "airflow_provider_rayjobs",
     }
+    assert call == {"airflow_ray_job_call.json"}
 
 
 @pytest.mark.parametrize("module", SHIPPED)
@@ -191,7 +205,7 @@ def test_cloudpickle_is_for_arguments_by_choice(tmp_path: Path) -> None:
     def f(x: Any) -> None:
         pass
 
-    task = json.loads(describe_task(f, (object(),), {"y": 1}, serializer="cloudpickle"))
+    task = json.loads(describe_task(f, (object(),), {"y": 1}, serializer="cloudpickle").call)
     assert "args" not in task
     assert bytes.fromhex(task["pickled"])[:1] == b"\x80"
     with pytest.raises(TypeError, match=r"can't be pickled"):
@@ -200,24 +214,65 @@ def test_cloudpickle_is_for_arguments_by_choice(tmp_path: Path) -> None:
 
 def test_a_package_that_ray_would_refuse_is_refused_here() -> None:
     with pytest.raises(ValueError, match="the cluster accepts at most 1,000; pass the path or URL"):
-        build_package(b"{}", 1000)
+        build_packages(Task(b"{}", b"{}"), 1000)
 
 
-def test_a_package_is_stored_under_a_name_of_its_own_and_nothing_else_is_asked(scripted_ray: ScriptedRay) -> None:
+@pytest.fixture
+def store(scripted_ray: ScriptedRay) -> Iterator[ClusterStore]:
     client = RequestsClient(cluster_at(scripted_ray), FakeTime())
-    package = build_package(b"{}", LIMIT)
-    assert package == build_package(b"{}", LIMIT)
-    one, two = (client.run(upload_package(package, key)) for key in ("one", "two"))
+    yield ClusterStore(client.run, LIMIT, scripted_ray.url)
+    client.close()
+
+
+def requests_of(server: ScriptedRay) -> list[tuple[str, str]]:
+    """Return what was asked and sent: the methods, and the names of the packages."""
+    return [(request.method, request.path.rpartition("/")[2]) for request in server.received]
+
+
+def names_of(uris: list[str]) -> list[str]:
+    return [uri.removeprefix("gcs://") for uri in uris]
+
+
+def test_the_calls_of_a_function_send_it_once(scripted_ray: ScriptedRay, store: ClusterStore) -> None:
+    uris = [names_of(upload_packages(packages(b"[%d]" % number), store, "one")) for number in range(3)]
+    ((function, first), (again, second), (_, third)) = uris
+    assert function == again
+    assert requests_of(scripted_ray) == [
+        *(("GET", function), ("PUT", function), ("PUT", first)),
+        *(("GET", function), ("PUT", second)),
+        *(("GET", function), ("PUT", third)),
+    ]
+    assert scripted_ray.packages[first] == packages(b"[0]").call
+    assert names_of(upload_packages(packages(shared=b"[]"), store, "one"))[0] != function
+
+
+def test_commands_share_a_package_and_have_no_other(scripted_ray: ScriptedRay, store: ClusterStore) -> None:
+    sent = [build_packages(describe_command(result_path=path), LIMIT) for path in (None, None, "s3://b/results")]
+    (first,), (again,), (other,) = (names_of(upload_packages(packages, store, "one")) for packages in sent)
+    assert first == again != other
+    assert requests_of(scripted_ray) == [
+        *(("GET", first), ("PUT", first)),
+        ("GET", first),
+        *(("GET", other), ("PUT", other)),
+    ]
+
+
+def test_equal_calls_of_two_jobs_are_two_packages(store: ClusterStore) -> None:
+    """Ray deletes the package of a call with its job; nobody has looked for it, so it is not kept for another one."""
+    (function, one), (again, two) = (upload_packages(packages(), store, key) for key in ("one", "two"))
+    assert function == again
     assert one != two
-    sent = [(request.method, request.path, request.body) for request in scripted_ray.received]
-    paths = [f"/api/packages/gcs/{uri.removeprefix('gcs://')}" for uri in (one, two)]
-    assert sent == [("PUT", path, package) for path in paths]
-    client.close()
 
 
-def test_a_package_that_a_proxy_refuses_says_what_to_do(scripted_ray: ScriptedRay) -> None:
+def test_large_arguments_are_looked_for_so_that_ray_deletes_them_if_no_job_comes(
+    scripted_ray: ScriptedRay, store: ClusterStore
+) -> None:
+    function, call = names_of(upload_packages(packages(os.urandom(LOOKED_FOR)), store, "one"))
+    asked = [("GET", function), ("PUT", function), ("GET", call), ("PUT", call)]
+    assert requests_of(scripted_ray) == asked
+
+
+def test_a_package_that_a_proxy_refuses_says_what_to_do(scripted_ray: ScriptedRay, store: ClusterStore) -> None:
     scripted_ray.script("PUT", "/api/packages/.*", answers.too_large(), forever=True)
-    client = RequestsClient(cluster_at(scripted_ray), FakeTime())
     with pytest.raises(RayPackageTooLargeError, match=r"HTTP 413.*pass large values by reference"):
-        client.run(upload_package(build_package(b"{}", LIMIT), "key"))
-    client.close()
+        upload_packages(packages(), store, "key")

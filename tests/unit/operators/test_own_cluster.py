@@ -319,14 +319,14 @@ def test_the_cluster_stays_until_the_try_that_took_it_over_has_the_value(
     task, kept = operator(), []
     task.read_result = True
 
-    def followed(*_: Any, **__: Any) -> JobEvent:
+    def reported(*_: Any) -> int:
         kept.append(body["spec"]["ttlSecondsAfterFinished"])
-        return JobEvent("job", "a", Outcome.SUCCEEDED)
+        return 7
 
     monkeypatch.setattr(RaySubmitJobOperator, "_take_over", lambda *_: None)
-    monkeypatch.setattr(RaySubmitJobOperator, "_follow", followed)
-    monkeypatch.setattr(RaySubmitJobOperator, "_reported", lambda *_: None)
-    task.execute(try_of(2))
+    monkeypatch.setattr(RaySubmitJobOperator, "_follow", lambda *_, **__: JobEvent("job", "a", Outcome.SUCCEEDED))
+    monkeypatch.setattr(RaySubmitJobOperator, "_reported", reported)
+    assert task.execute(try_of(2)) == 7
     assert kept == [1800]
     assert body["spec"]["ttlSecondsAfterFinished"] == 0
 

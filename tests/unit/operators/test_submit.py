@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_rayjobs.compat import versions
 from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobInterruptedError, RayPackageError
@@ -62,6 +64,26 @@ def test_a_package_error_says_that_nothing_was_submitted(operator: Any) -> None:
         RayPackageError, match=r"^Nothing was submitted: runtime_env\['working_dir'\]: there is no folder"
     ):
         operator._prepare(operator.runtime_env)
+
+
+def test_relative_paths_are_relative_to_the_dag_file(
+    operator: Any, scripted_ray: ScriptedRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, there in (("elsewhere", "1"), ("dags", "the file of the DAG's")):
+        (tmp_path / name / "code").mkdir(parents=True)
+        (tmp_path / name / "code/main.py").write_text(there)
+    (tmp_path / "dags/req.txt").write_text("a==1")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    dag = DAG("d", schedule=None)
+    dag.fileloc = str(tmp_path / "dags/dag.py")
+    operator.dag = dag
+    ready = operator._prepare({"working_dir": "code", "py_modules": ["./code"], "pip": "req.txt"})
+    assert ready["pip"]["packages"] == ["a==1"]
+    for uri in (ready["working_dir"], *ready["py_modules"]):
+        with zipfile.ZipFile(io.BytesIO(scripted_ray.packages[uri.removeprefix("gcs://")])) as archive:
+            assert [archive.read(name) for name in archive.namelist()] == [b"the file of the DAG's"]
+    with pytest.raises(RayPackageError, match=rf"there is no folder.* '{tmp_path}/dags/absent'"):
+        operator._prepare({"working_dir": "absent"})
 
 
 def test_a_package_that_is_too_large_is_not_retried(operator: Any, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_rayjobs.packaging.stores import ClusterStore
 from airflow_provider_rayjobs.packaging.upload import prepare_runtime_env
 from tests.support.clients import FakeTime, RequestsClient, cluster_at
 
@@ -39,7 +40,7 @@ def prepare(scripted_ray: ScriptedRay) -> Iterator[Callable[..., dict[str, Any]]
     client = RequestsClient(cluster_at(scripted_ray), FakeTime())
 
     def call(runtime_env: dict[str, Any], limit: int = 100 << 20, **environ: str) -> dict[str, Any]:
-        return prepare_runtime_env(runtime_env, client.run, limit=limit, environ=environ)
+        return prepare_runtime_env(runtime_env, ClusterStore(client.run, limit, scripted_ray.url), environ=environ)
 
     yield call
     client.close()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
 import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
 
 from airflow_provider_rayjobs.exceptions import RayPackageError
-from airflow_provider_rayjobs.packaging.package import pack_archive, pack_module
+from airflow_provider_rayjobs.packaging.package import WRAPPER, pack_archive, pack_folder, pack_module
 from tests.support.packages import content, opened, packed
 
 if TYPE_CHECKING:
@@ -113,3 +115,58 @@ def test_a_wheel_built_anew_has_another_name(tmp_path: Path, name: str, named: s
     for found in names:
         tag = found.split("_")[2].split("-")[0]
         assert found == named.format(tag)
+
+
+def test_for_object_storage_all_is_in_a_folder_that_ray_removes(source: Path, tmp_path: Path) -> None:
+    plain = packed(source, inside=True)
+    wrapped = pack_folder(str(source), [], [], inside=True, wrap=True)
+    assert wrapped.name != plain.name
+    with opened(plain) as before, opened(wrapped) as after:
+        assert after.namelist() == [WRAPPER + name for name in before.namelist()]
+
+    code = tmp_path / "code.zip"
+    with opened(packed(source)) as before:
+        code.write_bytes(content(packed(source)))
+        package = pack_archive(str(code), wrap=True)
+        assert package.name not in (pack_archive(str(code)).name, wrapped.name)
+        assert content(package) == content(package)
+        with opened(package) as after:
+            assert after.namelist() == [WRAPPER + name for name in before.namelist()]
+            for name in before.namelist():
+                assert after.read(WRAPPER + name) == before.read(name)
+                kept = [archive.getinfo(at).external_attr for archive, at in ((before, name), (after, WRAPPER + name))]
+                assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize(("ending", "mode"), [("tar.gz", "w:gz"), ("tar.xz", "w:xz")])
+def test_tar_files_get_such_a_folder_too(source: Path, tmp_path: Path, ending: str, mode: str) -> None:
+    (source / "again.sh").hardlink_to(source / "run.sh")
+    path = tmp_path / f"code.{ending}"
+    with tarfile.open(path, mode) as made:  # type: ignore[call-overload]
+        made.add(source, "only")
+    package = pack_archive(str(path), wrap=True)
+    assert package.name.endswith(".tar.gz")
+    with tarfile.open(path) as before, tarfile.open(fileobj=io.BytesIO(content(package))) as after:
+        names = before.getnames()
+        assert after.getnames() == [WRAPPER + name for name in names]
+        for name in names:
+            one, other = before.getmember(name), after.getmember(WRAPPER + name)
+            assert (one.mode, one.size, one.type) == (other.mode, other.size, other.type)
+            if one.isfile():
+                assert before.extractfile(one).read() == after.extractfile(other).read()  # type: ignore[union-attr]
+            if one.islnk():
+                assert other.linkname == WRAPPER + one.linkname
+
+
+def test_an_archive_that_can_t_be_read_again_is_told(tmp_path: Path) -> None:
+    (tmp_path / "no.tgz").write_bytes(b"no archive")
+    with pytest.raises(RayPackageError, match=r"no\.tgz' can't be read as an archive \(.*\); build it again"):
+        content(pack_archive(str(tmp_path / "no.tgz"), wrap=True))
+    code = tmp_path / "code.zip"
+    with zipfile.ZipFile(code, "w") as made:
+        made.writestr("a", "1")
+    package = pack_archive(str(code), wrap=True)
+    with zipfile.ZipFile(code, "w") as made:
+        made.writestr("b", "1")
+    with pytest.raises(RayPackageError, match="changed while it was packed"):
+        content(package)

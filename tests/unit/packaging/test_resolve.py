@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from airflow_provider_rayjobs.exceptions import RayPackageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
+from airflow_provider_rayjobs.packaging.resolve import with_absolute_paths
 
 NO_CACHE = {"uv_pip_install_options": ["--no-cache"]}
 
@@ -61,3 +59,36 @@ def test_files_as_a_windows_editor_saves_them(prepare: Any, tmp_path: Path) -> N
         with pytest.raises(RayPackageError, match=rf"runtime_env\['{key}'\]: the file .*utf16.txt' can't be read"):
             prepare({key: str(tmp_path / "utf16.txt")})
     assert prepare({"conda": str(tmp_path / "env.yml")}) == {"conda": {"name": "é", "dependencies": ["pip"]}}
+
+
+def test_relative_paths_are_relative_to_a_folder(tmp_path: Path) -> None:
+    given = {
+        "working_dir": "code",
+        "py_modules": ["lib", Path("../other"), "/abs", "s3://b/x.zip", "hdfs://b/x.zip"],
+        "pip": "req.txt",
+        "uv": {"packages": "./req.txt", "uv_version": "==1"},
+        "conda": "env.yaml",
+        "env_vars": {"A": "code"},
+    }
+    found = with_absolute_paths(given, str(tmp_path))
+    assert found == {
+        **given,
+        "working_dir": f"{tmp_path}/code",
+        "py_modules": [f"{tmp_path}/lib", f"{tmp_path}/../other", "/abs", "s3://b/x.zip", "hdfs://b/x.zip"],
+        "pip": f"{tmp_path}/req.txt",
+        "uv": {"packages": f"{tmp_path}/req.txt", "uv_version": "==1"},
+        "conda": f"{tmp_path}/env.yaml",
+    }
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"working_dir": "gs://b/x.zip", "pip": ["a"], "uv": {"packages": ["a"]}, "conda": "named"},
+        {"working_dir": "/abs", "conda": {"dependencies": []}, "py_modules": [], "my_plugin": "x"},
+        {"working_dir": None, "py_modules": None, "pip": None, "conda": None},
+        {},
+    ],
+)
+def test_what_is_no_relative_path_stays(given: dict[str, Any]) -> None:
+    assert with_absolute_paths(given, "/dags") == given

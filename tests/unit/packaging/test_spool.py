@@ -25,7 +25,7 @@ def test_too_large_a_package_names_the_largest_files_and_the_remedy(tmp_path: Pa
         content(packed(tmp_path), limit=500_000)
     told = str(caught.value)
     assert "more than 488.3 KiB, the limit for uploads" in told
-    assert "'max_upload_size' in the connection's extra" in told
+    assert "set 'package_folder' in the connection's extra, or, if the server accepts more, 'max_upload_size'" in told
     assert "The largest of its 12 files (761.7 KiB in all): part11 (117.2 KiB), part10 (107.4 KiB)" in told
     assert "part1 " not in told
 

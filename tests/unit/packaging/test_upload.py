@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import zipfile
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayPackageError,
     RayPackageTooLargeError,
 )
-from airflow_provider_rayjobs.packaging import upload
+from airflow_provider_rayjobs.packaging.stores import ClusterStore
 from airflow_provider_rayjobs.packaging.upload import prepare_runtime_env
 from tests.support import answers
 from tests.support.clients import FakeTime, RequestsClient, cluster_at
@@ -65,18 +64,6 @@ def test_a_package_that_ray_has_dropped_is_uploaded_again(scripted_ray: Scripted
     scripted_ray.packages.clear()
     assert prepare({"working_dir": str(code)}) == first
     assert len(scripted_ray.packages) == 1
-
-
-def test_after_a_long_upload_the_cluster_is_asked_whether_it_still_has_the_package(
-    scripted_ray: ScriptedRay, prepare: Any, code: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(upload, "LONG_UPLOAD", -1.0)
-    prepare({"working_dir": str(code)})
-    assert asked(scripted_ray) == ["GET", "PUT", "GET"]
-    scripted_ray.packages.clear()
-    scripted_ray.script("PUT", PACKAGES, answers.text(200, ""))
-    with pytest.raises(RayPackageError, match="the cluster lost the package right after it was uploaded; try again"):
-        prepare({"working_dir": str(code)})
 
 
 def test_rays_variables_change_what_is_left_out(scripted_ray: ScriptedRay, prepare: Any, code: Path) -> None:
@@ -167,36 +154,10 @@ def test_a_cluster_that_does_not_take_packages_is_told(scripted_ray: ScriptedRay
         prepare({"working_dir": str(code)})
 
 
-def test_two_uploads_of_one_package_at_once(scripted_ray: ScriptedRay, code: Path) -> None:
-    together = threading.Barrier(2)
-    found: list[dict[str, Any]] = []
-
-    def task() -> None:
-        client = RequestsClient(cluster_at(scripted_ray), FakeTime())
-
-        def run(flow: Any) -> bool:
-            result = client.run(flow)
-            if not found and asked(scripted_ray).count("PUT") == 0:
-                together.wait(10)  # both have seen that there is no package
-            return result
-
-        found.append(prepare_runtime_env({"working_dir": str(code)}, run, limit=100 << 20))
-        client.close()
-
-    threads = [threading.Thread(target=task) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
-    assert found[0] == found[1]
-    assert asked(scripted_ray).count("PUT") == 2
-    assert "main.py" in names(scripted_ray, found[0]["working_dir"])
-
-
 def test_a_server_that_hangs_up_in_the_middle_of_too_large_an_upload(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(os.urandom(5_000_000))
     with ScriptedRay(max_body=100_000) as server:
         client = RequestsClient(cluster_at(server), FakeTime())
         with pytest.raises(RayPackageTooLargeError, match=r"the package has 4.8 MiB, which the server.*HTTP 413"):
-            prepare_runtime_env({"working_dir": str(tmp_path)}, client.run, limit=100 << 20)
+            prepare_runtime_env({"working_dir": str(tmp_path)}, ClusterStore(client.run, 100 << 20, server.url))
         client.close()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_rayjobs.compat.connections import derived_deployment
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
@@ -129,3 +131,12 @@ def test_only_an_airflow_that_mixes_tries_up_has_them_noted(monkeypatch: pytest.
     assert context["ti"].xcoms == {}
     context["ti"].xcoms["deferred_try"] = 7
     assert not task_context.resumes_earlier_try(context)
+
+
+def test_the_folder_of_the_dag_file(tmp_path: Path) -> None:
+    assert task_context.dag_folder(RaySubmitJobOperator(task_id="t", entrypoint="true")) is None
+    with DAG("d", schedule=None):
+        operator = RaySubmitJobOperator(task_id="t", entrypoint="true")
+    assert task_context.dag_folder(operator) == str(Path(__file__).parent)
+    operator.dag.fileloc = str(tmp_path / "bundle/etl/dag.py")
+    assert task_context.dag_folder(operator) == f"{tmp_path}/bundle/etl"

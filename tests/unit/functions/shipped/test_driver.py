@@ -13,7 +13,8 @@ import pytest
 
 from airflow_provider_rayjobs.functions import package as function_package
 from airflow_provider_rayjobs.functions import result as result_module
-from airflow_provider_rayjobs.functions.package import build_package, describe_task
+from airflow_provider_rayjobs.functions.package import build_packages, describe_task
+from airflow_provider_rayjobs.functions.shipped.driver import CALL_FILE
 from tests.support.shipped_functions import LIMIT, Ran, run
 
 if TYPE_CHECKING:
@@ -46,6 +47,21 @@ text""",
     assert ran.record.progress == {"done": 1, "total": 2, "message": "half"}
     assert ran.status == 0
     assert "printed" in ran.output.splitlines()
+
+
+def test_a_file_of_another_call_in_the_working_dir_is_not_taken(tmp_path: Path) -> None:
+    def f(x: str) -> str:
+        return x
+
+    packages = build_packages(describe_task(f, ("right",), {}), LIMIT)
+    other = describe_task(f, ("wrong",), {}).call
+    assert Ran(tmp_path, packages, files={CALL_FILE: other}).value == "right"
+
+    (tmp_path / "again").mkdir()
+    mixed = packages._replace(call=build_packages(describe_task(f, ("wrong",), {}), LIMIT).call)
+    ran = Ran(tmp_path / "again", mixed, metadata_of=packages)
+    assert (ran.status, ran.result) == (1, None)
+    assert f"the job's own {CALL_FILE} is not on its path; was py_modules changed?" in ran.output
 
 
 def test_a_traceback_names_the_file_and_the_lines_of_the_dag(tmp_path: Path) -> None:
@@ -91,7 +107,7 @@ def test_a_process_that_ends_on_the_spot_leaves_no_result_not_even_an_older_one(
 
         os._exit(0)
 
-    ran = Ran(tmp_path, build_package(describe_task(f, (), {}), LIMIT), before=b"{}")
+    ran = Ran(tmp_path, build_packages(describe_task(f, (), {}), LIMIT), before=b"{}")
     assert (ran.status, ran.result) == (0, None)
 
 
@@ -122,7 +138,7 @@ def test_a_large_value_goes_to_the_result_path(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(function_package, "RESULT_LIMIT", 1000)
     store = tmp_path / "store"
-    ran = Ran(tmp_path, build_package(describe_task(f, (), {}, result_path=f"file://{store}/"), LIMIT))
+    ran = Ran(tmp_path, build_packages(describe_task(f, (), {}, result_path=f"file://{store}/"), LIMIT))
     assert ran.record.outcome == "stored"
     stored = (store / "j1.json").read_bytes()
     assert result_module.stored_at(f"file://{store}/", "j1") == f"file://{store}/j1.json"
@@ -148,8 +164,8 @@ def test_output_that_is_no_log_of_a_job_is_refused_before_the_function_runs(tmp_
     def f() -> None:
         print("ran")
 
-    package = build_package(describe_task(f, (), {}), LIMIT)
-    zipfile.ZipFile(io.BytesIO(package)).extractall(tmp_path)
+    for package in build_packages(describe_task(f, (), {}), LIMIT):
+        zipfile.ZipFile(io.BytesIO(package)).extractall(tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", function_package.LAUNCHER], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -1,0 +1,1 @@
+print("beside", 6 * 7)
