@@ -104,5 +104,6 @@ class _Lines(logging.Handler):
         self._tries = tries
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._tries.count += 1
-        self._tries.lines.append(record.getMessage())
+        message = record.getMessage()
+        self._tries.count += 1 + message.count("\n")  # a log that outruns Airflow has many lines in a record
+        self._tries.lines.append(message)
