@@ -41,7 +41,7 @@ def hook(ray_head: RayHead, folder: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 def output(hook: RayJobHook, ray_head: RayHead, entrypoint: str, **runtime_env: object) -> str:
     job = hook.submit_job(entrypoint=entrypoint, runtime_env=runtime_env)
-    assert ray_head.wait_job(job)["status"] == "SUCCEEDED", (ray_head.job(job), ray_head.logs(job))
+    assert ray_head.wait_job(job, timeout=200)["status"] == "SUCCEEDED", (ray_head.job(job), ray_head.logs(job))
     return ray_head.logs(job)
 
 
