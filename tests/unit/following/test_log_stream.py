@@ -225,7 +225,6 @@ def test_an_answer_that_is_not_the_log_is_not_taken_for_its_end(
     assert (result.lines, result.notes) == (lines, [])
 
 
-@pytest.mark.usefixtures("_impatient")
 def test_the_ends_of_many_logs_do_not_wait_for_each_other(scripted_ray: ScriptedRay) -> None:
     """Each holds a slot for its stream when it reads its end."""
     jobs = [f"job-{number}" for number in range(2 * STREAMS_AT_ONCE + 20)]
