@@ -77,7 +77,7 @@ def test_logging_is_as_before_afterwards(run: Run, scripted_ray: ScriptedRay) ->
 def test_a_reader_that_has_gone_is_no_traceback(scripted_ray: ScriptedRay, verb: str, options: list[str]) -> None:
     scripted_ray.add_job("a").log = ["x" * 10_000 + "\n"] * 20
     for number in range(1000):
-        scripted_ray.add_job(f"j{number}")
+        scripted_ray.add_job(f"j{number:0200}")  # more than fits into a pipe, so that the reader is always waited for
     reader, writer = os.pipe()
     process = start(scripted_ray.url, verb, *(["a"] if verb == "logs" else []), *options, stdout=writer)
     os.close(writer)
