@@ -101,7 +101,7 @@ def _start_progress() -> None:
         return
     try:
         log = job_log()
-    except RuntimeError:  # nobody would read it
+    except RuntimeError:  # not in a job, so there is no log to write to
         return
 
     def write(text: str) -> None:

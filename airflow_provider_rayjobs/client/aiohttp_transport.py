@@ -119,8 +119,7 @@ class AiohttpTransport:
                 raise
 
     async def _read(self, request: Request, answer: aiohttp.ClientResponse) -> Response:
-        streamed = request.streams(answer.status, answer.headers.get("Content-Type"))
-        take = request.receive() if request.receive is not None and streamed else None
+        take = request.receiver(answer.status, answer.headers.get("Content-Type"))
         try:
             body = AnswerBody(answer.headers.get("Content-Encoding", ""), request.limit, take)
             async for data in answer.content.iter_chunked(READ_SIZE):

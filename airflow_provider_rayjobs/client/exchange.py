@@ -56,10 +56,12 @@ class Request:
     within: float = 0.0
     refused_types: tuple[str, ...] = ()
 
-    def streams(self, status: int, content_type: str | None) -> bool:
-        """Whether :attr:`receive` takes the body of an answer."""
+    def receiver(self, status: int, content_type: str | None) -> TakePiece | None:
+        """Return what takes the body of an answer, piece by piece; None if the answer is kept in memory."""
         kind = (content_type or "").partition(";")[0].strip().lower()
-        return self.receive is not None and status == 200 and kind not in self.refused_types
+        if self.receive is None or status != 200 or kind in self.refused_types:
+            return None
+        return self.receive()
 
 
 @dataclass(frozen=True)

@@ -248,8 +248,7 @@ class RequestsTransport:
             return response
 
     def _read(self, request: Request, answer: requests.Response) -> Response:
-        streamed = request.streams(answer.status_code, answer.headers.get("Content-Type"))
-        take = request.receive() if request.receive is not None and streamed else None
+        take = request.receiver(answer.status_code, answer.headers.get("Content-Type"))
         try:
             body = AnswerBody(answer.headers.get("Content-Encoding", ""), request.limit, take)
             for data in answer.raw.stream(READ_SIZE, decode_content=False):

@@ -74,7 +74,7 @@ class JobEvent:
     :param ended_at: Unix seconds at which the end was noticed.
     :param progress: the function's last progress report that the followed log contained.
     :param may_run: for LOST and TIMEOUT: whether the job's process may still run.
-    :param node_id: Ray's id of the node that ran the job's process, where known.
+    :param node_id: for LOST: Ray's id of the node that ran the job's process, where known.
     :param node_ip: for LOST: this node's address, where known.
     """
 
@@ -269,7 +269,6 @@ def event_of_job(job: JobDetails, address: str, **extra: Any) -> JobEvent:
         message=job.message,
         error_type=job.error_type,
         exit_code=job.driver_exit_code,
-        node_id=job.driver_node_id,
         **extra,
     )
 

@@ -79,19 +79,6 @@ def best_plan(delays: Collection[float], record: int) -> Plan:
     return _cheapest(delays, LIST_COST * record, READ_COST * record)
 
 
-def best_plan_with_actors(delays: Collection[float], alive: float) -> Plan:
-    """
-    Return the cheapest plan as :func:`best_plan`, but with the list of live actors.
-
-    :param delays: the seconds between two requests that each running job asks for.
-    :param alive: number of live actors.
-    """
-    if not delays:
-        return NO_LIST
-    plan = _cheapest(delays, ALIVE_COST + ALIVE_COST_EACH * alive, ALIVE_LAG)
-    return plan if plan is NO_LIST else plan._replace(of_actors=True)
-
-
 def _cheapest(delays: Collection[float], cost: float, more: float) -> Plan:
     """
     Return the cheapest of no list, or lists at the pace of the quickest job, or of the slowest.
@@ -117,7 +104,7 @@ class HeadLoad:
 
     def __init__(self) -> None:
         self.on_record: int | None = None
-        #: Number of live actors, when they were last listed; infinity if they could not be listed.
+        #: Number of live actors, when they were last listed; None before that.
         self.alive: float | None = None
         self._spent = 0.0  # by single requests since the last list
         self._free_at = -math.inf
@@ -152,9 +139,13 @@ class HeadLoad:
         record = max(self.on_record, watched)
         return LIST_COST * record if record <= MOST_LISTED else math.inf
 
-    def alive_cost(self) -> float:
-        """Return the seconds of the head that the last list of live actors took."""
-        return ALIVE_COST + ALIVE_COST_EACH * (self.alive or 0)
+    def alive_cost(self, expected: int = 0) -> float:
+        """
+        Return the seconds of the head that the list of live actors takes.
+
+        :param expected: number of live actors, as long as they were not listed.
+        """
+        return ALIVE_COST + ALIVE_COST_EACH * (expected if self.alive is None else self.alive)
 
     def plan(self, delays: Collection[float], running: Collection[float] = ()) -> Plan:
         """
@@ -165,7 +156,8 @@ class HeadLoad:
         """
         if (plan := self._plan_with_list(delays)) is not NO_LIST or len(running) < LEAST_WATCHED:
             return plan
-        return best_plan_with_actors(running, len(running) if self.alive is None else self.alive)
+        plan = _cheapest(running, self.alive_cost(len(running)), ALIVE_LAG)
+        return plan if plan is NO_LIST else plan._replace(of_actors=True)
 
     def _plan_with_list(self, delays: Collection[float]) -> Plan:
         watched = len(delays)

@@ -197,7 +197,7 @@ class Again:
 def _after(text: str, solid: int) -> int:
     """Return the index after this many characters that are no line feeds; a log may have millions of empty lines."""
     low, high = 0, len(text)
-    counted, found = 0, 0  # up to the first index, there are so many
+    counted, found = 0, 0  # an index, and the number of such characters before it
     while low < high:
         middle = (low + high) // 2
         there = found + middle - counted - text.count("\n", counted, middle)

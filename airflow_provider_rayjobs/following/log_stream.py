@@ -53,8 +53,8 @@ DRAIN_TOTAL = 6 * 3600.0
 #: about 5 ms for each million.
 LARGEST_SKIP = 256_000_000
 
-#: Longest log, in characters, that is requested at once as one JSON string when its file can't be read at its end, and
-#: that is requested again if the stream came to its end.
+#: Longest log, in characters, that is compared with the whole log if the stream came to its end and the file could not
+#: be read: a stream that broke at a line of more than 4 MiB, after a pause of the job, looks the same.
 LARGEST_CHECK = 5_000_000
 
 #: Longest log, in characters, that is requested as one JSON string: the head builds that in its memory.

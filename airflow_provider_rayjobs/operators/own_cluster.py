@@ -349,7 +349,7 @@ class MakesCluster(RendersTexts, Operator):
             yield
         except (TaskDeferred, RayJobInterruptedError):
             raise
-        except Exception as e:  # raised again: whatever it is, the cluster must not stay
+        except Exception as e:  # any error must not leave the cluster behind; it is raised again
             if self.makes_cluster and self._is_left_behind(e, guard):
                 if guard.still_runs_task():  # else another process may use it, or KubeRay's deadline ends it
                     end()
