@@ -206,9 +206,9 @@ class Bench:
         ends = [(ending[row["map_index"]], row["at"]) for row in found]
         return [(task.subject, at - (task.end or 0.0)) for task, at in ends]
 
-    def wait_ended(self, run_id: str, number: int) -> None:
-        """Wait until a number of triggers of a run have ended."""
-        self._wait(lambda: len(self.ended(run_id)) >= number, f"{run_id}: not all triggers have ended")
+    def wait_ended(self, run_id: str, numbers: range) -> None:
+        """Wait until the triggers of some tasks of a run have ended."""
+        self._wait(lambda: len(self.ended(run_id, numbers)) >= len(numbers), f"{run_id}: not all triggers have ended")
 
     def _wait(self, done: Callable[[], bool], trouble: str) -> None:
         deadline = time.monotonic() + 300
@@ -241,13 +241,26 @@ class Bench:
         folder = self.env.home / "logs" / f"dag_id={DAG}" / f"run_id={run_id}"
         return [file for file in folder.rglob("attempt=*.log.trigger.*") if file.stat().st_size]
 
-    def ended(self, run_id: str) -> list[float]:
-        """Return when the triggers of a run ended, in Unix seconds."""
+    def ended(self, run_id: str, numbers: range) -> list[float]:
+        """
+        Return when the triggers of some tasks of a run ended, in Unix seconds.
+
+        :param numbers: of tasks that were killed. A trigger that fires an event may end without a line: its log is
+            closed with the event.
+        """
         lines = [line for log in self.logs(run_id) for line in log.read_text(errors="replace").splitlines()]
-        found = [re.search(r'"timestamp":"(\S+?)".*"event":"trigger completed"', line) for line in lines]
+        found = [
+            re.search(r'"timestamp":"(?P<at>\S+?)".*"event":"trigger completed".*"map_index":(?P<number>\d+)', line)
+            for line in lines
+        ]
         # On a busy machine, the line may come after the log has been closed, and is then in the triggerer's output.
-        output = re.finditer(rf"^(\S+) .*trigger completed .*\brun_id={run_id}\b", self._read_output(), re.MULTILINE)
-        return [datetime.fromisoformat(match[1]).timestamp() for match in (*found, *output) if match]
+        output = re.finditer(
+            rf"^(?P<at>\S+) .*trigger completed .*\bmap_index=(?P<number>\d+) .*\brun_id={run_id}\b",
+            self._read_output(),
+            re.MULTILINE,
+        )
+        matches = [match for match in (*found, *output) if match and int(match["number"]) in numbers]
+        return [datetime.fromisoformat(match["at"]).timestamp() for match in matches]
 
 
 @contextlib.contextmanager
@@ -289,7 +302,7 @@ def burst(bench: Bench, subject: str, number: int, ending: int) -> dict[str, Any
         bench.wait_followed(run_id, number)
         if time.time() < end - WINDOW:
             break
-        kill(bench, run_id, number)  # the machine is busy: once more, with more time
+        kill(bench, run_id, range(ending, number))  # the machine is busy: once more, with more time
         patience *= 3
     time.sleep(end - WINDOW - time.time())
     before, earlier = bench.usage(), len(bench.pauses())
@@ -309,7 +322,7 @@ def burst(bench: Bench, subject: str, number: int, ending: int) -> dict[str, Any
         "p95": p95,
         "longest_pause": max(bench.pauses()[earlier:], default=0.0),
         "last_lines": last_lines,
-        **(kill(bench, run_id, number) if number > ending else {}),
+        **(kill(bench, run_id, range(ending, number)) if number > ending else {}),
     }
 
 
@@ -323,20 +336,20 @@ def whole_logs(bench: Bench, run_id: str, number: int) -> int:
         time.sleep(0.5)
 
 
-def kill(bench: Bench, run_id: str, number: int) -> dict[str, Any]:
+def kill(bench: Bench, run_id: str, numbers: range) -> dict[str, Any]:
     """
-    Mark a DAG run failed; return when all its triggers had ended, and when its jobs were stopped.
+    Mark a DAG run failed; return when the triggers of its deferred tasks had ended, and when its jobs were stopped.
 
-    :param number: of all the run's triggers.
+    :param numbers: of the tasks that are deferred.
     """
     began = time.time()
     bench.env.set_run_state(DAG, run_id, "failed")
     marked = time.time()
-    bench.wait_ended(run_id, number)
+    bench.wait_ended(run_id, numbers)
     stopped = [at for at in bench.head.ask()["stopped"] if at > began]
     return {
         "api": marked - began,
-        "handled": max(bench.ended(run_id)) - began,
+        "handled": max(bench.ended(run_id, numbers), default=began) - began,
         "stopped": len(stopped),
         "last_stop": max(stopped) - began if stopped else 0.0,
     }
