@@ -85,7 +85,8 @@ In the first table, some of the deferred jobs end at the same moment. "p50" and 
 until its event is in the database. Cores, memory (of the triggerer's two processes) and the head's share are those of
 the seconds before. "Pause" is the longest time for which Airflow found the event loop blocked; it notes 0.2 s and more.
 "Whole logs" are the task logs that have the job's last line. Then the DAG run is marked failed with the REST API, while
-the other tasks are deferred: "all ended" is the time from that request until the last trigger has ended.
+the other tasks are deferred: "all ended" is the time from that request until the last trigger has ended, as far as
+that is known: Airflow loses the last lines of some triggers. "Last stop" is the time until the last job was stopped.
 
 In the last table, 210 tasks are deferred every 10 s, with three kinds of triggers side by side in one triggerer; each
 job runs for 40 to 50 s. In ten minutes, 10,000 jobs whose log is shown each print a secret of their own. The rows are

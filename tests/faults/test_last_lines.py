@@ -41,6 +41,9 @@ write(b"x" * (size % 100) + last)
 sys.exit(3)
 """
 
+#: Lines of the log's first record, in which Ray quotes the command.
+ENTRYPOINT = PROGRAM.count("\n") + 1
+
 
 class Log(NamedTuple):
     """
@@ -94,9 +97,13 @@ def test_the_last_line_of_a_log_is_the_last_line_shown(ray_head: RayHead) -> Non
         async def one(number: int, log: Log) -> None:
             async with few:
                 event, shown = await follow(ray_head, poller, log, number)
-                expected = log.lines()
-                tail = list(event.log_tail)
-                if (expected and not tail) or tail != expected[-len(tail) :] or (log.streamed and shown != expected):
+                expected, tail = log.lines(), list(event.log_tail)
+                end = expected[-50:]
+                right = tail[-len(end) :] == end if end else True
+                if log.streamed:
+                    # Ray itself begins a log with a line that quotes the command.
+                    right &= shown[ENTRYPOINT:] == expected
+                if not right:
                     wrong.append((log, len(expected), len(shown), shown[-2:], tail[-2:], event.detail))
 
         headers = {"Authorization": f"Bearer {ray_head.token}"} if ray_head.token else {}
