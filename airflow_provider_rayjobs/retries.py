@@ -147,7 +147,9 @@ if TYPE_CHECKING or _IS_THERE:
           policy.
 
         The worker asks it, also after a deferral. The task's ``retries`` and ``retry_delay`` count as always. A lost
-        worker raises no error, so Airflow tries the task again without asking a policy. Example::
+        worker raises no error, so Airflow tries the task again without asking a policy.
+
+        Example::
 
             RaySubmitJobOperator(
                 task_id="train", entrypoint="python train.py", retries=3, retry_policy=RayRetryPolicy()
