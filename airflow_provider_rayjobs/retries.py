@@ -47,7 +47,7 @@ _OF_THE_CLUSTER = frozenset(
     }
 )
 
-#: Those that lie with the program; and none, which Ray before 2.40 gives for an entrypoint that failed.
+#: Those that lie with the program; and none, which Ray 2.40 and older give for an entrypoint that failed.
 _OF_THE_PROGRAM = frozenset(
     {"TASK_EXECUTION_EXCEPTION", "ACTOR_CREATION_FAILED", "JOB_ENTRYPOINT_COMMAND_ERROR", ""},
 )
@@ -102,8 +102,8 @@ def retrying_by_cause() -> Iterator[None]:
     """
     Let the task fail at once if an error in the block is one of its program, or of its input.
 
-    For Airflow before 3.3, whose tasks take no ``retry_policy``: it decides on a retry before it calls the task's
-    callbacks. Example::
+    For Airflow before 3.3, which has no ``retry_policy``: it calls a task's callbacks only when it has decided on a
+    retry. Example::
 
         class RayJobOperator(RaySubmitJobOperator):
             def execute(self, context):
