@@ -208,6 +208,7 @@ class RayJobFailedError(RayJobError):
     :param exit_code: exit code of the job's entrypoint; negative for a signal. None if it is not known.
     :param failed_tasks: the failed Ray tasks by cause, the most frequent first.
     :param log_tail: the last lines of the job's log.
+    :param dead_nodes: the nodes that died while the job ran, each with what Ray says.
     """
 
     def __init__(
@@ -219,12 +220,14 @@ class RayJobFailedError(RayJobError):
         exit_code: int | None = None,
         failed_tasks: tuple[FailedTasks, ...] = (),
         log_tail: tuple[str, ...] = (),
+        dead_nodes: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message, submission_id=submission_id)
         self.cause = cause
         self.exit_code = exit_code
         self.failed_tasks = failed_tasks
         self.log_tail = log_tail
+        self.dead_nodes = dead_nodes
 
 
 class RayJobStoppedError(RayJobError):

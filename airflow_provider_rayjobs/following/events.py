@@ -150,6 +150,7 @@ def failed_error(event: JobEvent, traceback: str = "") -> RayJobFailedError:
         exit_code=event.exit_code,
         failed_tasks=failure.failed_tasks,
         log_tail=event.log_tail,
+        dead_nodes=failure.dead_nodes,
     )
 
 

@@ -112,7 +112,9 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
     :param log_progress: whether the task log tells how many of the job's Ray tasks are done, at most once a minute, for
         a job that runs longer than that. A function that reports its own progress needs no such lines.
     :param stop_on_kill: whether the job is stopped when the task is killed, marked or cleared, or times out.
-    :param reattach: whether a try follows the job of an earlier try that was lost; if not, that job is stopped.
+    :param reattach: whether a try follows the job of an earlier try that was lost, which is the default; if not, that
+        job is stopped.
+    :param durable: the same; Airflow's own operators have this name for it since 3.3. Give one of the two.
     :return: the submission id, as XCom; with ``read_result``, what the job has reported.
     :raises ValueError: if an argument is wrong, and this is known when the DAG is parsed.
     :raises TypeError: if an argument has a wrong type, likewise.
@@ -171,7 +173,8 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         stream_logs: bool = True,
         log_progress: bool = True,
         stop_on_kill: bool = True,
-        reattach: bool = True,
+        reattach: bool | None = None,
+        durable: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -203,12 +206,27 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         self.stream_logs = stream_logs
         self.log_progress = log_progress
         self.stop_on_kill = stop_on_kill
-        self.reattach = reattach
+        if None not in (reattach, durable) and reattach != durable:
+            raise ValueError(
+                f"reattach={reattach!r} and durable={durable!r} contradict each other: both say whether a try follows "
+                "the job of a lost try; give only one of them (the other may come from default_args)"
+            )
+        self.reattach = next((wish for wish in (reattach, durable) if wish is not None), True)
         self._arguments.check()
         self._guard: JobGuard | None = None
         self._identity: TaskIdentity | None = None
         self._process: TaskProcess | None = None
         self._killed = False
+
+    @property
+    def durable(self) -> bool:
+        """The name that Airflow's own operators have for :attr:`reattach` since 3.3."""
+        return self.reattach
+
+    @durable.setter
+    def durable(self, value: bool) -> None:
+        # Airflow's ResumableJobMixin sets it, in a class that has both bases.
+        self.reattach = value
 
     @cached_property
     def hook(self) -> RayJobHook:
@@ -444,6 +462,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
             return None
         self.log.info("Ray job %s of an earlier try has SUCCEEDED", lease.job_id)
         task_context.push_xcom(context, task_context.SUBMISSION_ID_XCOM, lease.job_id)
+        self._show_id(context, lease.job_id)
         store_history_page(context, history_template(ref, lease.ray_cluster), lease.job_id)
         now = time.time()
         return JobEvent(lease.job_id, str(ref), Outcome.SUCCEEDED, reattached_at=now, ended_at=now)
@@ -499,6 +518,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         if self._guard is not None:
             self._guard.accept()
         self._hand_over(submission_id)
+        self._show_id(context, submission_id)
         self.log.info("Submitted %s", self.hook.cluster.job_page(submission_id))
         log_group(self.log, "What was submitted", lines)
         return self._watch(context, submission_id, now, session)
@@ -510,6 +530,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
             self._guard.announce(submission_id, exists=True)
         self._push_id(context, submission_id, session)
         self._hand_over(submission_id)
+        self._show_id(context, submission_id)
         self.log.info("Reattached, the job is %s: %s", found.status, self.hook.cluster.job_page(submission_id))
         started = (found.start_time or now * 1000) / 1000
         return self._watch(context, submission_id, started, session, now)
@@ -566,6 +587,14 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
 
         task_context.push_xcom(context, task_context.SUBMISSION_ID_XCOM, submission_id)
         self._job_page = store_job_page(context, self.hook.cluster, submission_id, session)
+
+    def _show_id(self, context: Context, submission_id: str) -> None:
+        from airflow_provider_rayjobs.tasks import context as task_context
+
+        try:
+            task_context.show_submission_id(context, submission_id)
+        except Exception as e:  # noqa: BLE001 - must not end a task whose job runs
+            self.log.warning("The job's id could not be stored in task_state_store, which only shows it: %r", e)
 
     @contextmanager
     def _linking_history(self, context: Context) -> Iterator[None]:

@@ -26,6 +26,9 @@ DEFERRED_TRY_XCOM = "deferred_try"
 #: XCom key of the submission id of the job that the task follows.
 SUBMISSION_ID_XCOM = "submission_id"
 
+#: The same in Airflow 3.3's ``task_state_store``.
+SUBMISSION_ID_STATE = "submission_id"
+
 #: XCom key of what a task returns.
 RESULT_XCOM = "return_value"
 
@@ -98,6 +101,18 @@ def own_submission_id(context: Context) -> str:
     """Return the submission id that the task has stored, or an empty string if there is none."""
     known = own_xcom(context, SUBMISSION_ID_XCOM)
     return known if isinstance(known, str) else ""
+
+
+def show_submission_id(context: Context, submission_id: str) -> None:
+    """
+    Store the id of the job that the task follows in ``task_state_store``, where Airflow 3.3 shows it.
+
+    That is for people only: each try computes the ids of its jobs, and reads none. So the id may be stored after the
+    submission, and may be missing. Only a worker can store it, not a triggerer.
+    """
+    store: Any = context.get("task_state_store")
+    if store is not None:
+        store.set(SUBMISSION_ID_STATE, submission_id)
 
 
 def note_deferral(context: Context) -> None:

@@ -78,6 +78,7 @@ class Bench:
             "read_timeout": READ_TIMEOUT,
             "unreachable_timeout": UNREACHABLE_TIMEOUT,
         }
+        self.env: dict[str, str] = {}  # of the next processes
         self.current: Process | None = None
         self.fallen = threading.Event()  # set when the shared head is killed; only in cases_head
         self._workers = workers
@@ -169,7 +170,8 @@ class Bench:
 
     def start(self, op: str = "task") -> Process:
         """Start the next process of the task, and do not wait."""
-        env = {"AIRFLOW_CONN_RAY_DEFAULT": json.dumps(self.head.connection(self.proxy.url, extra=self.extra))}
+        connection = self.head.connection(self.proxy.url, extra=self.extra)
+        env = {"AIRFLOW_CONN_RAY_DEFAULT": json.dumps(connection), **self.env}
         process = self._workers.start(op, self.run_id, self.log, env, self.args)
         with self._changed:
             self.current = process

@@ -54,12 +54,16 @@ class Case:
         :raises AssertionError: for a duplicate, an orphan, a lost run or a wrong outcome.
         """
         bench = Bench(self.name, folder, head, workers, deferrable=self.deferrable)
+        self.prepare(bench)
         with bench.proxy:
             try:
                 self.play(bench)
                 return self.check(bench)
             finally:
                 bench.end()
+
+    def prepare(self, bench: Bench) -> None:
+        """Change the environment before the first try."""
 
     def check(self, bench: Bench) -> Facts:
         """Compare the results with the expected ones."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LONG = 10.0
 
 
-def _killed_at(
+def killed_at(
     request: tuple[str, str], at: Moment, *, status: str = "", first: int = 1, then: Fault | None = None
 ) -> Callable[[Bench], None]:
     """Return a scenario: the first try is killed at a moment of a request, and the second one succeeds."""
@@ -36,7 +36,7 @@ def _killed_at(
     return play
 
 
-def _killed_when(status: str) -> Callable[[Bench], None]:
+def killed_when(status: str) -> Callable[[Bench], None]:
     """Return a scenario: the waiting process is killed when the job has a status."""
 
     def play(bench: Bench) -> None:
@@ -81,28 +81,28 @@ def _look_up_fails_with(fault: Fault, times: int = 1, tries: int = 1) -> Callabl
 
 def _steps() -> list[Case]:
     return [
-        Case("kill -9", "during the request for the version", _killed_at(VERSION, "received")),
+        Case("kill -9", "during the request for the version", killed_at(VERSION, "received")),
         Case(
             "kill -9",
             "before the submission leaves",
-            _killed_at(SUBMIT, "received", then=faults.cut_request_after(0)),
+            killed_at(SUBMIT, "received", then=faults.cut_request_after(0)),
         ),
         Case(
             "kill -9",
             "before the submission arrives, cut in its body",
-            _killed_at(SUBMIT, "received", then=faults.cut_request_after(500)),
+            killed_at(SUBMIT, "received", then=faults.cut_request_after(500)),
         ),
-        Case("kill -9", "before the submission arrives", _killed_at(SUBMIT, "received", then=faults.delay_request(1))),
-        Case("kill -9", "before the submission is answered", _killed_at(SUBMIT, "forwarded")),
-        Case("kill -9", "response to the submission under way", _killed_at(SUBMIT, "answered")),
-        Case("kill -9", "response to the submission delivered", _killed_at(SUBMIT, "delivered")),
-        Case("kill -9", "first status request", _killed_at(STATUS, "answered")),
-        Case("kill -9", "job PENDING", _killed_at(STATUS, "delivered", status="PENDING")),
-        Case("kill -9", "job RUNNING", _killed_at(STATUS, "delivered", status="RUNNING")),
-        Case("kill -9", "log opened", _killed_at(LOG, "forwarded")),
-        Case("kill -9", "job SUCCEEDED, response delivered", _killed_at(STATUS, "delivered", status="SUCCEEDED")),
-        Case("kill -9", "job SUCCEEDED, response under way", _killed_at(STATUS, "answered", status="SUCCEEDED")),
-        Case("kill -9", "log drained after the end", _killed_when("SUCCEEDED")),
+        Case("kill -9", "before the submission arrives", killed_at(SUBMIT, "received", then=faults.delay_request(1))),
+        Case("kill -9", "before the submission is answered", killed_at(SUBMIT, "forwarded")),
+        Case("kill -9", "response to the submission under way", killed_at(SUBMIT, "answered")),
+        Case("kill -9", "response to the submission delivered", killed_at(SUBMIT, "delivered")),
+        Case("kill -9", "first status request", killed_at(STATUS, "answered")),
+        Case("kill -9", "job PENDING", killed_at(STATUS, "delivered", status="PENDING")),
+        Case("kill -9", "job RUNNING", killed_at(STATUS, "delivered", status="RUNNING")),
+        Case("kill -9", "log opened", killed_at(LOG, "forwarded")),
+        Case("kill -9", "job SUCCEEDED, response delivered", killed_at(STATUS, "delivered", status="SUCCEEDED")),
+        Case("kill -9", "job SUCCEEDED, response under way", killed_at(STATUS, "answered", status="SUCCEEDED")),
+        Case("kill -9", "log drained after the end", killed_when("SUCCEEDED")),
         Case("kill -9, twice", "second look-up sent", _second_try_killed(STATUS, "forwarded")),
         Case("kill -9, twice", "second look-up answered", _second_try_killed(STATUS, "delivered")),
         Case("kill -9, twice", "reattached", _second_try_killed(STATUS, "delivered", first=3)),
@@ -158,9 +158,9 @@ def _deferrable() -> list[Case]:
         Case("kill -9", "triggerer, job RUNNING", triggerer("RUNNING"), deferrable=True),
         Case("kill -9", "triggerer, job SUCCEEDED", triggerer("SUCCEEDED"), deferrable=True),
         Case("kill -9", "resumed after the end", resumed, deferrable=True),
-        Case("kill -9", "before the submission is answered", _killed_at(SUBMIT, "forwarded"), deferrable=True),
-        Case("kill -9", "response to the submission under way", _killed_at(SUBMIT, "answered"), deferrable=True),
-        Case("kill -9", "first status request", _killed_at(STATUS, "answered"), deferrable=True),
+        Case("kill -9", "before the submission is answered", killed_at(SUBMIT, "forwarded"), deferrable=True),
+        Case("kill -9", "response to the submission under way", killed_at(SUBMIT, "answered"), deferrable=True),
+        Case("kill -9", "first status request", killed_at(STATUS, "answered"), deferrable=True),
     ]
 
 

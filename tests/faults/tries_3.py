@@ -35,8 +35,14 @@ log = structlog.get_logger("faults")
 
 
 def _dag(args: dict[str, Any]) -> DAG:
+    kind: Any = RaySubmitJobOperator
+    if args.pop("on_mixin", False):
+        from tests.faults.on_the_mixin import JobOnMixinOperator
+
+        kind = JobOnMixinOperator
+        args = {name: args[name] for name in ("entrypoint", "poll_interval")}
     with DAG(DAG_ID, schedule=None) as dag:
-        RaySubmitJobOperator(task_id=TASK_ID, retry_delay=timedelta(0), **{"retries": RETRIES, **args})
+        kind(task_id=TASK_ID, retry_delay=timedelta(0), **{"retries": RETRIES, **args})
     return dag
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_rayjobs.exceptions import RayJobFailedError
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
+from airflow_provider_rayjobs.retries import retrying_by_cause
 from tests.support import environment
 from tests.support.ray_cluster import RayNode
 from tests.support.ray_head import RayHead, require_ray
@@ -74,6 +76,20 @@ def work():
 ray.get([work.remote() for _ in range(2)])
 """
 
+#: Gives up when the node is gone, on which its object lies.
+LOSES_AN_OBJECT = """
+import ray, sys, time
+ray.init()
+@ray.remote(max_retries=0, resources={"node2": 0.1})
+def make():
+    return bytes(2**22)
+kept = make.remote()
+ray.wait([kept], fetch_local=False)
+while any(node["Alive"] and "node2" in node["Resources"] for node in ray.nodes()):
+    time.sleep(0.5)
+sys.exit(3)
+"""
+
 
 def used_memory() -> tuple[int, int]:
     """Return the machine's memory that is in use, and all of it, in bytes."""
@@ -110,6 +126,17 @@ def failure_of(head: RayHead, monkeypatch: pytest.MonkeyPatch, script: str) -> t
     return failed.value, tries
 
 
+def is_retried(error: RayJobFailedError) -> bool:
+    """Return whether a task with this error is tried again by cause."""
+    try:
+        with retrying_by_cause():
+            raise error
+    except AirflowFailException:
+        return False
+    except RayJobFailedError:
+        return True
+
+
 def test_tasks_that_raise(head: RayHead, monkeypatch: pytest.MonkeyPatch) -> None:
     error, tries = failure_of(head, monkeypatch, RAISES)
     lines = str(error).splitlines()
@@ -124,6 +151,7 @@ def test_tasks_that_raise(head: RayHead, monkeypatch: pytest.MonkeyPatch) -> Non
         "WORKER_DIED": 1,
         "ACTOR_DIED": 1,
     }
+    assert not is_retried(error)
     stored = tries.ti.xcoms["ray_job_failure"]
     assert (stored["cause"], stored["tasks"]) == ("TASK_EXECUTION_EXCEPTION", 203)
 
@@ -135,6 +163,7 @@ def test_a_task_that_takes_too_much_memory(head: RayHead, monkeypatch: pytest.Mo
     assert lines[2].startswith("  1 out of memory in fill: ")
     assert "running low on memory" in lines[2]
     assert error.cause == "OUT_OF_MEMORY"
+    assert is_retried(error)
 
 
 def test_a_node_that_is_killed(head: RayHead, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,3 +181,21 @@ def test_a_node_that_is_killed(head: RayHead, monkeypatch: pytest.MonkeyPatch) -
     assert lines[0] == "Ray job FAILED: node died; exit code 1"
     assert "node died in work: " in lines[2]
     assert error.cause == "NODE_DIED"
+    assert is_retried(error)
+
+
+def test_a_node_that_is_killed_with_what_the_driver_needs(head: RayHead, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver fails with an exit code of its own, and no Ray task failed; only the dead node tells why."""
+    node = RayNode(head, "node2")
+    node.start()
+    try:
+        node.wait_ready()
+        timer = threading.Timer(12, node.kill)
+        timer.start()
+        error, _ = failure_of(head, monkeypatch, LOSES_AN_OBJECT)
+        timer.join()
+    finally:
+        node.kill()
+    assert error.exit_code == 3
+    assert error.dead_nodes
+    assert is_retried(error)

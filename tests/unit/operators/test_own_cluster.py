@@ -600,11 +600,13 @@ def test_a_link_that_can_not_be_stored_does_not_change_the_outcome(caplog: pytes
     assert "The link to the history server could not be stored: ZeroDivisionError" in caplog.text
 
 
-def test_the_job_that_kuberay_saw_succeed_has_a_history(kube: Objects) -> None:
-    given, task = context(), operator()
+def test_the_job_that_kuberay_saw_succeed_has_a_history_and_is_shown(kube: Objects) -> None:
+    given, task, shown = context(), operator(), []
+    given["task_state_store"] = SimpleNamespace(set=lambda *pair: shown.append(pair))
     task._use_cluster(replace(REF, history_url="https://history/{namespace}/{cluster}/{submission_id}"))
     assert task._earlier_success(given, 1, Lease(kube.of[RAYJOBS, "etl"]))
     assert given["ti"].xcoms[HISTORY_PAGE_XCOM] == "https://history/ray/etl-abcde/job"
+    assert shown == [("submission_id", "job")]
 
 
 def test_stop_on_kill_is_about_the_job_not_about_a_cluster_without_one() -> None:

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred
 
 from airflow_provider_rayjobs.compat import versions
 from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobInterruptedError, RayPackageError
@@ -221,3 +222,84 @@ def test_why_a_job_failed_is_an_xcom_whose_loss_does_not_hide_the_error(
     assert failed.value.cause == "JOB_ENTRYPOINT_COMMAND_ERROR"
     stored = None if gone else JobFailure(failed.value.cause, failed.value.exit_code).to_json()
     assert tries.ti.xcoms.get(FAILURE_XCOM) == stored
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, True),
+        *[({name: wish}, wish) for name in ("reattach", "durable") for wish in (True, False)],
+        *[({"reattach": wish, "durable": wish}, wish) for wish in (True, False)],
+        ({"reattach": None, "durable": False}, False),
+    ],
+)
+def test_durable_is_another_name_of_reattach(given: dict[str, bool], wanted: bool) -> None:
+    made = RaySubmitJobOperator(task_id="t", entrypoint="true", **given)
+    assert (made.reattach, made.durable) == (wanted, wanted)
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_durable_and_reattach_must_not_contradict_each_other(durable: bool) -> None:
+    given = {"task_id": "t", "entrypoint": "true", "reattach": not durable}
+    with pytest.raises(ValueError, match=f"^reattach={not durable} and durable={durable} contradict each other: "):
+        RaySubmitJobOperator(**given, durable=durable)
+    with pytest.raises(ValueError, match="may come from default_args"):
+        RaySubmitJobOperator(**given, default_args={"durable": durable})
+
+
+def test_without_durable_the_job_of_a_lost_try_is_stopped(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps({"conn_type": "ray_jobs", "host": scripted_ray.url}))
+    scripted_ray.new_job_reads = ["RUNNING"]
+    given: dict[str, Any] = {"task_id": "task", "entrypoint": "x", "stream_logs": False}
+    tries = Tries(lambda: RaySubmitJobOperator(**given, durable=False), "run")
+    with pytest.raises(TaskDeferred):  # nothing resumes it
+        RaySubmitJobOperator(**given, deferrable=True).execute(tries.context())
+    lost = tries.ti.xcoms["submission_id"]
+    scripted_ray.new_job_reads = ["SUCCEEDED"]
+    assert tries.run() != lost
+    assert scripted_ray.received_on("POST", f"/api/jobs/{lost}/stop")
+
+
+class StateStore:
+    """Airflow's store of a task's state; it can be written to only."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.values: list[tuple[str, Any]] = []
+        self._error = error
+
+    def set(self, key: str, value: Any) -> None:
+        """Keep a value."""
+        if self._error:
+            raise self._error
+        self.values.append((key, value))
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_the_id_is_in_the_store_before_the_job_is_followed(
+    deferrable: bool, scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps({"conn_type": "ray_jobs", "host": scripted_ray.url}))
+    scripted_ray.new_job_reads = ["RUNNING"] if deferrable else ["SUCCEEDED"]
+    tries = Tries(lambda: RaySubmitJobOperator(task_id="task", entrypoint="x", deferrable=deferrable), "run")
+    for _ in range(2):  # the second try follows the first one's job
+        store = StateStore()
+        with pytest.raises(TaskDeferred) if deferrable else nullcontext():
+            tries.make().execute(tries.context(task_state_store=store))
+        assert store.values == [("submission_id", tries.ti.xcoms["submission_id"])]
+        assert [one.json["submission_id"] for one in scripted_ray.received_on("POST", "/api/jobs/")] == [
+            store.values[0][1]
+        ]
+
+
+def test_a_store_that_takes_no_id_does_not_fail_the_task(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps({"conn_type": "ray_jobs", "host": scripted_ray.url}))
+    scripted_ray.new_job_reads = ["SUCCEEDED"]
+    tries = Tries(lambda: RaySubmitJobOperator(task_id="task", entrypoint="x", stream_logs=False), "run")
+    result = tries.run(task_state_store=StateStore(RuntimeError("API_SERVER_ERROR")))
+    assert result == tries.ti.xcoms["submission_id"]
+    (line,) = [line for line in tries.lines if "task_state_store" in line]
+    assert line.endswith("RuntimeError('API_SERVER_ERROR')")

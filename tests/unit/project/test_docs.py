@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import airflow_provider_rayjobs
-from airflow_provider_rayjobs import exceptions
+from airflow_provider_rayjobs import exceptions, retries
 from airflow_provider_rayjobs.cluster.connection import ClusterConnection
 from airflow_provider_rayjobs.cluster.fields import FIELDS
 from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator
 from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.operators import RayDeleteJobOperator, RayStopJobOperator, RaySubmitJobOperator
 from airflow_provider_rayjobs.sensors import RayClusterSensor, RayJobSensor
+from tests.faults.cases_durable import WINDOWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,6 +149,12 @@ def test_defaults_of_the_operator_are_told() -> None:
             assert ast.literal_eval(default) in [s[name].default for s in signatures if name in s], name
 
 
+def test_the_page_tells_what_became_of_the_work_after_each_fault() -> None:
+    wanted = [(window.name, window.mixin.told, window.ours.told) for window in WINDOWS]
+    beside = page("exactly-once").partition("## Beside Airflow's own")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", beside, re.MULTILINE)[1:] == wanted
+
+
 def test_every_verb_of_the_hook_is_told() -> None:
     verbs = {name for name, value in vars(RayJobHook).items() if inspect.isfunction(value) and name[0] != "_"}
     assert verbs - {"get_conn", "close"} == rows("hooks")
@@ -173,7 +180,8 @@ def test_an_example_uses_what_there_is(code: str) -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("airflow_provider_rayjobs"):
             module = importlib.import_module(str(node.module))
-            assert not [alias.name for alias in node.names if not hasattr(module, alias.name)]
+            there = {*vars(module), *getattr(module, "__all__", ())}  # some only with newer versions of Airflow
+            assert {alias.name for alias in node.names} <= there
         elif isinstance(node, ast.ImportFrom):
             foreign |= {alias.name for alias in node.names}
     ours = (RaySubmitJobOperator, RayStopJobOperator, RayDeleteJobOperator, RayJobSensor, RayClusterSensor)
@@ -181,7 +189,7 @@ def test_an_example_uses_what_there_is(code: str) -> None:
     for call in ast.walk(tree):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in kinds:
             taken = set().union(*(own_arguments(base) for base in kinds[call.func.id].__mro__[:-1]))
-            assert {keyword.arg for keyword in call.keywords} <= taken
+            assert {keyword.arg for keyword in call.keywords} <= taken | {"retry_policy"}  # of Airflow 3.3
 
 
 def test_the_command_line_has_the_commands_that_are_told() -> None:
@@ -214,6 +222,7 @@ def test_the_page_on_versions_says_what_this_airflow_has() -> None:
         'Page "Ray jobs"': bool(getattr(RayJobsPlugin, "fastapi_apps", None)),
         "Commands: airflow ray-jobs …": hasattr(ProvidersManager, "cli_command_functions"),
         "retry_policy by the errors' classes": "retry_policy" in inspect.signature(BaseOperator.__init__).parameters,
+        "RayRetryPolicy": "RayRetryPolicy" in vars(retries),
     }
     assert {name: told[name].startswith("yes") for name in has} == has
     assert ("on_kill" in told["The same for a deferred task"]) is hasattr(BaseTrigger, "on_kill")

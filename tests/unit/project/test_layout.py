@@ -20,7 +20,7 @@ FOLDER = Path(airflow_provider_rayjobs.__file__).parent
 #: The rooms, from the top floor down: folders and modules of the package. A room imports what stands below it only.
 ROOMS = (
     *("__main__", "plugin", "get_provider_info", "cli", "page", "kuberay", "decorators", "operators"),
-    *("sensors", "links", "triggers", "tasks", "hooks", "kubernetes", "compat"),
+    *("retries", "sensors", "links", "triggers", "tasks", "hooks", "kubernetes", "compat"),
     # No Airflow from here on.
     *("job", "functions", "following", "diagnosis", "packaging", "client", "cluster", "migration"),
     *("jobs", "text", "exceptions", "metadata", "progress", "__init__"),
@@ -163,6 +163,7 @@ IMPORTS = {
         f"from {PACKAGE}.operators import RaySubmitJobOperator; from {PACKAGE}.sensors import RayJobSensor; "
         "RaySubmitJobOperator(task_id='b', entrypoint='true'); RayJobSensor(task_id='c', submission_id='d')",
     ),
+    "retries": ("import airflow.providers.standard.operators.bash", f"import {PACKAGE}.retries"),
     # A decorator costs what Airflow's own do: 2.11 loads all of them together.
     "decorators": ("import airflow.providers.standard.decorators.python", f"import {PACKAGE}.decorators"),
 }
@@ -227,6 +228,15 @@ def test_importing_costs_no_more_than_importing_airflows_own(ours: str) -> None:
     more = loaded_after_airflow()[ours]
     assert f"{PACKAGE}.{ours}" in more
     assert not foreign(more)
+
+
+def test_a_retry_policy_loads_nothing_but_the_errors() -> None:
+    loaded = loaded_after_airflow()["retries"]
+    assert {name for name in loaded if name.startswith(f"{PACKAGE}.")} == {
+        f"{PACKAGE}.retries",
+        f"{PACKAGE}.exceptions",
+    }
+    assert not foreign(loaded)
 
 
 def test_a_dag_file_loads_what_its_classes_and_their_arguments_need() -> None:
