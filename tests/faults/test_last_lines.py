@@ -41,8 +41,8 @@ write(b"x" * (size % 100) + last)
 sys.exit(3)
 """
 
-#: Lines of the log's first record, in which Ray quotes the command.
-ENTRYPOINT = PROGRAM.count("\n") + 1
+#: Lines that Ray writes first: that the runtime environment is being set up, and the command.
+FIRST_LINES = PROGRAM.count("\n") + 2
 
 
 class Log(NamedTuple):
@@ -99,10 +99,9 @@ def test_the_last_line_of_a_log_is_the_last_line_shown(ray_head: RayHead) -> Non
                 event, shown = await follow(ray_head, poller, log, number)
                 expected, tail = log.lines(), list(event.log_tail)
                 end = expected[-50:]
-                right = tail[-len(end) :] == end if end else True
+                right = not end or tail[-len(end) :] == end
                 if log.streamed:
-                    # Ray itself begins a log with a line that quotes the command.
-                    right &= shown[ENTRYPOINT:] == expected
+                    right &= shown[FIRST_LINES:] == expected
                 if not right:
                     wrong.append((log, len(expected), len(shown), shown[-2:], tail[-2:], event.detail))
 
