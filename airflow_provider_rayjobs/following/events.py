@@ -96,8 +96,14 @@ class JobEvent:
     node_ip: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the event as a JSON object that every database can store."""
+        """
+        Return the event as a JSON object that every database can store.
+
+        Only what differs from the default is in it: Airflow takes longer to store an event with more items, and stores
+        one event after the other.
+        """
         values = {**asdict(self), "outcome": str(self.outcome), "log_tail": list(self.log_tail)}
+        values = {f.name: values[f.name] for f in fields(self) if getattr(self, f.name) != f.default}
         if self.progress is not None:
             values["progress"] = progress.stored(self.progress)
         event: dict[str, Any] = safe_value({"version": EVENT_VERSION, **values})
