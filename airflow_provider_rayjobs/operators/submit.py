@@ -34,6 +34,7 @@ from airflow_provider_rayjobs.exceptions import (
 )
 from airflow_provider_rayjobs.kubernetes.given import check_one_cluster, known_cluster
 from airflow_provider_rayjobs.links import RayJobLink
+from airflow_provider_rayjobs.operators.lineage import TellsLineage
 from airflow_provider_rayjobs.operators.own_cluster import MakesCluster
 from airflow_provider_rayjobs.operators.result import ReadsResult
 
@@ -61,7 +62,7 @@ REATTACH_GRACE = 60.0
 ALARM_GRACE = 5.0
 
 
-class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
+class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator):
     """
     Submits a job to a Ray cluster, follows it, and ends as the job ends.
 
@@ -113,6 +114,10 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         a job that runs longer than that. A function that reports its own progress needs no such lines.
     :param stop_on_kill: whether the job is stopped when the task is killed, marked or cleared, or times out.
     :param reattach: whether a try follows the job of an earlier try that was lost; if not, that job is stopped.
+    :param openlineage_inject_parent_job_info: whether the job's environment names the task's run as the parent of its
+        own OpenLineage runs; by default as Airflow's ``[openlineage] spark_inject_parent_job_info``.
+    :param openlineage_inject_transport_info: whether it says where Airflow sends OpenLineage's events; by default as
+        ``[openlineage] spark_inject_transport_info``.
     :return: the submission id, as XCom; with ``read_result``, what the job has reported.
     :raises ValueError: if an argument is wrong, and this is known when the DAG is parsed.
     :raises TypeError: if an argument has a wrong type, likewise.
@@ -172,6 +177,8 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         log_progress: bool = True,
         stop_on_kill: bool = True,
         reattach: bool = True,
+        openlineage_inject_parent_job_info: bool | None = None,
+        openlineage_inject_transport_info: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -204,6 +211,8 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         self.log_progress = log_progress
         self.stop_on_kill = stop_on_kill
         self.reattach = reattach
+        self.openlineage_inject_parent_job_info = openlineage_inject_parent_job_info
+        self.openlineage_inject_transport_info = openlineage_inject_transport_info
         self._arguments.check()
         self._guard: JobGuard | None = None
         self._identity: TaskIdentity | None = None
@@ -314,6 +323,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
             return self._run(context, self._started(context, event))
 
     def _checked_job(self) -> dict[str, Any]:
+        self._check_lineage()
         try:
             return self._arguments.for_hook()
         except (TypeError, ValueError) as e:
@@ -344,7 +354,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         ):
             known = self._read_cluster_job()
             with self._waiting_for_cluster():
-                session = self.hook.get_version_info().session_name
+                session = self._session(context)
                 found = self._usable_job(known, identity) if known else settle(self.reattach)
             if found is None and known:
                 return self._replace_cluster(context, number, guard)
@@ -358,6 +368,12 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
                 result = watch.submission_id
             self._keep_cluster()
             return result
+
+    def _session(self, context: Context) -> str | None:
+        """Return the name of the head's session."""
+        info = self.hook.get_version_info()
+        self._note_head(context, info.ray_version)
+        return info.session_name
 
     def _end_unused_cluster(self) -> None:
         """End the task's cluster when a kill comes before this try has a job; an earlier try's job may go on."""
@@ -478,7 +494,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         from airflow_provider_rayjobs.tasks.earlier_tries import submit_once
         from airflow_provider_rayjobs.tasks.task_log import log_group, submission_lines
 
-        job = self._arguments.for_hook()
+        job = self._with_run_of_task(context, self._arguments.for_hook())
         self._warn_of_expansion(job["runtime_env"])
         try:
             with self._waiting_for_cluster():
@@ -565,6 +581,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         from airflow_provider_rayjobs.tasks import context as task_context
 
         task_context.push_xcom(context, task_context.SUBMISSION_ID_XCOM, submission_id)
+        self._note_job(submission_id)
         self._job_page = store_job_page(context, self.hook.cluster, submission_id, session)
 
     @contextmanager
@@ -723,7 +740,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
             return self._run(context, number)
         identity = self._identity or self._identity_of(context)
         with self._waiting_for_cluster():
-            session = self.hook.get_version_info().session_name
+            session = self._session(context)
         return self._outcome(context, self._follow(context, self._submit(context, identity, session)))
 
     def _outcome(self, context: Context, event: JobEvent) -> Any:
@@ -737,6 +754,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         from airflow_provider_rayjobs.tasks.earlier_tries import NewJobNeededError
 
         event = self._as_kuberay_saw(event)
+        self._note_job(event.submission_id, event)
         if self.read_result and event.progress is not None:
             self._push_progress(context, event.progress)
         reattached = event.reattached_at

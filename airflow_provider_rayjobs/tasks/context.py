@@ -26,6 +26,9 @@ DEFERRED_TRY_XCOM = "deferred_try"
 #: XCom key of the submission id of the job that the task follows.
 SUBMISSION_ID_XCOM = "submission_id"
 
+#: XCom key of the cluster's Ray version; written only for a deferred task if OpenLineage's listener is active.
+RAY_VERSION_XCOM = "ray_version"
+
 #: XCom key of what a task returns.
 RESULT_XCOM = "return_value"
 

@@ -1,0 +1,36 @@
+"""A job in each of the ways in which a task follows it."""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_rayjobs.operators import RaySubmitJobOperator
+
+SECRET = "hidden-from-lineage"
+TELL = "echo parent=$OPENLINEAGE_PARENT_ID root=$OPENLINEAGE_ROOT_PARENT_ID"
+
+with DAG("lineage", schedule=None):
+    for name, ending in (("succeeds", "exit 0"), ("fails", "echo $PLAIN; exit 3")):
+        for deferrable in (False, True):
+            RaySubmitJobOperator(
+                task_id=f"{name}_{'deferred' if deferrable else 'here'}",
+                entrypoint=f"{TELL}; {ending}",
+                secret_env_vars={"PLAIN": SECRET},
+                deferrable=deferrable,
+                poll_interval=1,
+            )
+
+    @task.ray_job(deferrable=True, poll_interval=1)
+    def function():
+        import os
+
+        return os.environ["OPENLINEAGE_PARENT_ID"]
+
+    @task.ray_job(runtime_env={"env_vars": {"OPENLINEAGE_PARENT_ID": "mine"}}, poll_interval=1)
+    def own_parent():
+        import os
+
+        return os.environ["OPENLINEAGE_PARENT_ID"]
+
+    function()
+    own_parent()
