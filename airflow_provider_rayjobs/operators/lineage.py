@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_rayjobs.following.events import JobEvent
     from airflow_provider_rayjobs.hooks import RayJobHook
+    from airflow_provider_rayjobs.jobs import VersionInfo
     from airflow_provider_rayjobs.observability.lineage import JobFacts
 
     Operator = BaseOperator
@@ -86,16 +87,16 @@ class TellsLineage(Operator):
         except Exception as e:  # noqa: BLE001 - the event is worth more than these facts
             self.log.debug("The facts of the task's job could not be read: %r", e)
 
-    def _note_head(self, context: Context, ray_version: str) -> None:
+    def _note_head(self, context: Context, head: VersionInfo) -> None:
         """Note the cluster for OpenLineage's events, also for the process that resumes a deferred task."""
         from airflow_provider_rayjobs.tasks import context as task_context
 
         if not is_listening():
             return
         facts = self._facts()
-        facts.address, facts.ray_version = self.hook.cluster.address, ray_version
+        facts.address, facts.ray_version = self.hook.cluster.address, head.ray_version
         if self.deferrable:
-            task_context.push_xcom(context, task_context.RAY_VERSION_XCOM, ray_version)
+            task_context.push_xcom(context, task_context.RAY_VERSION_XCOM, head.ray_version)
 
     def _note_job(self, submission_id: str, event: JobEvent | None = None) -> None:
         """Note the job that the task follows, and how it ended, for OpenLineage's events."""

@@ -372,7 +372,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
     def _session(self, context: Context) -> str | None:
         """Return the name of the head's session."""
         info = self.hook.get_version_info()
-        self._note_head(context, info.ray_version)
+        self._note_head(context, info)
         return info.session_name
 
     def _end_unused_cluster(self) -> None:

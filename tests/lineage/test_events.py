@@ -24,6 +24,7 @@ ENDS = {
     "fails_deferred": "failed",
     "function": "success",
     "own_parent": "success",
+    "mapped": "success",
 }
 
 
@@ -50,7 +51,7 @@ def events(airflow_env: AirflowEnv, events_file: Path) -> Events:
     airflow_env.wait_dag("lineage")
     airflow_env.trigger("lineage", RUN)
     for task_id, state in ENDS.items():
-        airflow_env.wait_task("lineage", RUN, task_id, state)
+        airflow_env.wait_task("lineage", RUN, task_id, state, map_index=map_index(task_id))
     found = Events(airflow_env, events_file)
 
     def ended() -> bool:
@@ -58,6 +59,10 @@ def events(airflow_env: AirflowEnv, events_file: Path) -> Events:
 
     wait(ended, 60, lambda: f"events: {[(e['job']['name'], e['eventType']) for e in found.all()]}")
     return found
+
+
+def map_index(task_id: str) -> int:
+    return 0 if task_id == "mapped" else -1
 
 
 def end_of(task_id: str) -> str:
@@ -84,7 +89,7 @@ def test_the_end_is_told_once_with_its_job(events: Events, ray_head: Any, task_i
     checked(event, "rayjobs_submission", "rayjobs_outcome", *(["errorMessage"] if end_of(task_id) == "FAIL" else []))
     submission = event["job"]["facets"]["rayjobs_submission"]
     outcome = event["run"]["facets"]["rayjobs_outcome"]
-    job = events.airflow.xcom("lineage", RUN, task_id, "submission_id")
+    job = events.airflow.xcom("lineage", RUN, task_id, "submission_id", map_index(task_id))
     details = ray_head.job(job)
     assert submission["submissionId"] == outcome["submissionId"] == job
     assert submission["address"] == ray_head.url

@@ -32,5 +32,6 @@ with DAG("lineage", schedule=None):
 
         return os.environ["OPENLINEAGE_PARENT_ID"]
 
+    RaySubmitJobOperator.partial(task_id="mapped", deferrable=True, poll_interval=1).expand(entrypoint=[TELL])
     function()
     own_parent()

@@ -203,6 +203,15 @@ def test_a_failure_tells_its_exit_code_and_cause(
     assert outcome["message"] == str(caught.value)
 
 
+def test_a_task_that_does_not_wait_tells_its_job_without_an_outcome(listening: list[Any]) -> None:
+    task = Task(wait_for_completion=False)
+    tries = Tries(task, "run")
+    submission_id = tries.run()
+    task.operators[-1].get_openlineage_facets_on_complete(tries.ti)
+    assert listening[0][0]["submissionId"] == submission_id
+    assert listening[0][1] is None
+
+
 def test_a_deferral_that_airflow_ended_tells_which_job_it_was(listening: list[Any]) -> None:
     """Airflow resumes it in a new process, without an event."""
     ti = TaskInstance("run", 1, 0)
