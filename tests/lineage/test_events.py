@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.lineage.dags.lineage import SECRET
+from tests.lineage.conftest import KEY
+from tests.lineage.dags.lineage import BACKEND, SECRET
 from tests.support import lineage_schemas
 from tests.support.airflow_records import wait
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.lineage.conftest import Backend
     from tests.support.airflow_env import AirflowEnv
+    from tests.support.ray_head import RayHead
 
 RUN = "lineage"
 ENDS = {
@@ -25,6 +28,7 @@ ENDS = {
     "function": "success",
     "own_parent": "success",
     "mapped": "success",
+    "transport": "success",
 }
 
 
@@ -84,13 +88,14 @@ def test_the_start_is_told(events: Events, task_id: str) -> None:
 
 
 @pytest.mark.parametrize("task_id", ENDS)
-def test_the_end_is_told_once_with_its_job(events: Events, ray_head: Any, task_id: str) -> None:
+def test_the_end_is_told_once_with_its_job(events: Events, ray_head: RayHead, task_id: str) -> None:
     [event] = events.of(task_id, end_of(task_id))
     checked(event, "rayjobs_submission", "rayjobs_outcome", *(["errorMessage"] if end_of(task_id) == "FAIL" else []))
     submission = event["job"]["facets"]["rayjobs_submission"]
     outcome = event["run"]["facets"]["rayjobs_outcome"]
     job = events.airflow.xcom("lineage", RUN, task_id, "submission_id", map_index(task_id))
     details = ray_head.job(job)
+    assert details is not None
     assert submission["submissionId"] == outcome["submissionId"] == job
     assert submission["address"] == ray_head.url
     assert submission["rayVersion"] == ".".join(map(str, ray_head.version))
@@ -112,12 +117,33 @@ def test_why_it_failed_is_told_without_secrets(events: Events, task_id: str) -> 
     assert event["run"]["facets"]["errorMessage"]["message"].endswith(outcome["message"])
 
 
-def test_no_event_has_a_secret(events: Events, ray_head: Any) -> None:
+def test_no_event_has_a_secret(events: Events, ray_head: RayHead) -> None:
     text = events.file.read_text()
     assert "rayjobs_outcome" in text
     assert "echo parent" not in text
     assert SECRET not in text
+    assert KEY not in text
     assert not ray_head.token or ray_head.token not in text
+
+
+def test_a_backend_gets_the_same_events(events: Events, backend: Backend) -> None:
+    def told(all_of_them: list[dict[str, Any]]) -> list[tuple[str, str]]:
+        return sorted((event["run"]["runId"], event["eventType"]) for event in all_of_them)
+
+    assert set(told(events.all())) <= set(told(backend.events))
+
+
+def test_a_job_is_told_of_the_backend_and_its_key_is_masked(
+    events: Events, backend: Backend, ray_head: RayHead
+) -> None:
+    log = events.airflow.task_log("lineage", RUN, "transport")
+    assert f"url={backend.url} key=***" in log
+    assert KEY not in log
+    job = ray_head.job(events.airflow.xcom("lineage", RUN, "transport", "submission_id"))
+    assert job is not None
+    env_vars = job["runtime_env"]["env_vars"]
+    assert env_vars[f"{BACKEND}__AUTH__API_KEY"] == KEY
+    assert "OPENLINEAGE_PARENT_ID" not in env_vars
 
 
 @pytest.mark.parametrize("task_id", ["succeeds_here", "succeeds_deferred", "fails_here", "fails_deferred"])

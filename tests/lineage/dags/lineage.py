@@ -7,6 +7,7 @@ from airflow.providers.common.compat.sdk import DAG, task
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 
 SECRET = "hidden-from-lineage"
+BACKEND = "OPENLINEAGE__TRANSPORT__TRANSPORTS__HTTP1"
 TELL = "echo parent=$OPENLINEAGE_PARENT_ID root=$OPENLINEAGE_ROOT_PARENT_ID"
 
 with DAG("lineage", schedule=None):
@@ -19,6 +20,15 @@ with DAG("lineage", schedule=None):
                 deferrable=deferrable,
                 poll_interval=1,
             )
+
+    RaySubmitJobOperator(
+        task_id="transport",
+        entrypoint=f"echo url=${BACKEND}__URL key=${BACKEND}__AUTH__API_KEY",
+        deferrable=True,
+        poll_interval=1,
+        openlineage_inject_parent_job_info=False,
+        openlineage_inject_transport_info=True,
+    )
 
     @task.ray_job(deferrable=True, poll_interval=1)
     def function():
