@@ -116,7 +116,7 @@ storage: ## Test packages in object storage: 400 MB through a server with S3's A
 
 lineage: ## Test OpenLineage's events of real jobs, and the parent run that these read (AIRFLOW=2.11)
 	@$(ENVS) lineage-$(AIRFLOW) ray-2.60
-	.envs/lineage-$(AIRFLOW)/bin/pytest -m 'lineage or not airflow' tests/lineage tests/unit/observability tests/unit/operators/test_lineage.py $(ARGS)
+	.envs/lineage-$(AIRFLOW)/bin/pytest tests/lineage tests/unit/observability tests/unit/operators/test_lineage.py $(ARGS)
 
 upgrade: ## Upgrade an Airflow from 2.11 to 3.3, version by version, while tasks are deferred
 	@$(ENVS) airflow-2.11 airflow-3.0 airflow-3.1 airflow-3.2 airflow-3.3 ray-2.60
