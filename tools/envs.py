@@ -81,6 +81,12 @@ STORAGE_ENVS = {
     "storage-ray": Env(with_project=False, compiled=True),
 }
 
+#: Airflows with the OpenLineage provider, for `make lineage`.
+LINEAGE_ENVS = {
+    "lineage-3.3": Env(),
+    "lineage-2.11": Env(python_below=(3, 13)),
+}
+
 #: Distributed Airflows, for `make field`.
 FIELD_ENVS = {
     "field-3.3": Env(),
@@ -99,7 +105,7 @@ MATRIX_ENVS = {
     "ray-2.50": Env(with_project=False, python_below=(3, 14), compiled=True),
 }
 
-ALL_ENVS = ENVS | DIST_ENVS | BENCH_ENVS | UI_ENVS | KUBE_ENVS | STORAGE_ENVS | FIELD_ENVS | MATRIX_ENVS
+ALL_ENVS = ENVS | DIST_ENVS | BENCH_ENVS | UI_ENVS | KUBE_ENVS | STORAGE_ENVS | LINEAGE_ENVS | FIELD_ENVS | MATRIX_ENVS
 
 
 def ensure(*names: str) -> None:

@@ -34,6 +34,7 @@ from airflow_provider_rayjobs.exceptions import (
 )
 from airflow_provider_rayjobs.kubernetes.given import check_one_cluster, known_cluster
 from airflow_provider_rayjobs.links import RayJobLink
+from airflow_provider_rayjobs.operators.lineage import TellsLineage
 from airflow_provider_rayjobs.operators.own_cluster import MakesCluster
 from airflow_provider_rayjobs.operators.result import ReadsResult
 
@@ -61,7 +62,7 @@ REATTACH_GRACE = 60.0
 ALARM_GRACE = 5.0
 
 
-class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
+class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator):
     """
     Submits a job to a Ray cluster, follows it, and ends as the job ends.
 
@@ -115,6 +116,10 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
     :param reattach: whether a try follows the job of an earlier try that was lost, which is the default; if not, that
         job is stopped.
     :param durable: the same; Airflow's own operators have this name for it since 3.3. Give one of the two.
+    :param openlineage_inject_parent_job_info: whether the job's environment names the task's run as the parent of its
+        own OpenLineage runs; by default as Airflow's ``[openlineage] spark_inject_parent_job_info``.
+    :param openlineage_inject_transport_info: whether it says where Airflow sends OpenLineage's events; by default as
+        ``[openlineage] spark_inject_transport_info``.
     :return: the submission id, as XCom; with ``read_result``, what the job has reported.
     :raises ValueError: if an argument is wrong, and this is known when the DAG is parsed.
     :raises TypeError: if an argument has a wrong type, likewise.
@@ -175,6 +180,8 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         stop_on_kill: bool = True,
         reattach: bool | None = None,
         durable: bool | None = None,
+        openlineage_inject_parent_job_info: bool | None = None,
+        openlineage_inject_transport_info: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -212,6 +219,8 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
                 "the job of a lost try; give only one of them (the other may come from default_args)"
             )
         self.reattach = next((wish for wish in (reattach, durable) if wish is not None), True)
+        self.openlineage_inject_parent_job_info = openlineage_inject_parent_job_info
+        self.openlineage_inject_transport_info = openlineage_inject_transport_info
         self._arguments.check()
         self._guard: JobGuard | None = None
         self._identity: TaskIdentity | None = None
@@ -332,6 +341,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
             return self._run(context, self._started(context, event))
 
     def _checked_job(self) -> dict[str, Any]:
+        self._check_lineage()
         try:
             return self._arguments.for_hook()
         except (TypeError, ValueError) as e:
@@ -362,7 +372,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         ):
             known = self._read_cluster_job()
             with self._waiting_for_cluster():
-                session = self.hook.get_version_info().session_name
+                session = self._session(context)
                 found = self._usable_job(known, identity) if known else settle(self.reattach)
             if found is None and known:
                 return self._replace_cluster(context, number, guard)
@@ -376,6 +386,12 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
                 result = watch.submission_id
             self._keep_cluster()
             return result
+
+    def _session(self, context: Context) -> str | None:
+        """Return the name of the head's session."""
+        info = self.hook.get_version_info()
+        self._note_head(context, info)
+        return info.session_name
 
     def _end_unused_cluster(self) -> None:
         """End the task's cluster when a kill comes before this try has a job; an earlier try's job may go on."""
@@ -497,7 +513,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         from airflow_provider_rayjobs.tasks.earlier_tries import submit_once
         from airflow_provider_rayjobs.tasks.task_log import log_group, submission_lines
 
-        job = self._arguments.for_hook()
+        job = self._with_run_of_task(context, self._arguments.for_hook())
         self._warn_of_expansion(job["runtime_env"])
         try:
             with self._waiting_for_cluster():
@@ -586,6 +602,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         from airflow_provider_rayjobs.tasks import context as task_context
 
         task_context.push_xcom(context, task_context.SUBMISSION_ID_XCOM, submission_id)
+        self._note_job(submission_id)
         self._job_page = store_job_page(context, self.hook.cluster, submission_id, session)
 
     def _show_id(self, context: Context, submission_id: str) -> None:
@@ -752,7 +769,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
             return self._run(context, number)
         identity = self._identity or self._identity_of(context)
         with self._waiting_for_cluster():
-            session = self.hook.get_version_info().session_name
+            session = self._session(context)
         return self._outcome(context, self._follow(context, self._submit(context, identity, session)))
 
     def _outcome(self, context: Context, event: JobEvent) -> Any:
@@ -766,6 +783,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         from airflow_provider_rayjobs.tasks.earlier_tries import NewJobNeededError
 
         event = self._as_kuberay_saw(event)
+        self._note_job(event.submission_id, event)
         if self.read_result and event.progress is not None:
             self._push_progress(context, event.progress)
         reattached = event.reattached_at

@@ -28,6 +28,8 @@ SUBMISSION_ID_XCOM = "submission_id"
 
 #: The same in Airflow 3.3's ``task_state_store``.
 SUBMISSION_ID_STATE = "submission_id"
+#: XCom key of the cluster's Ray version; written only for a deferred task if OpenLineage's listener is active.
+RAY_VERSION_XCOM = "ray_version"
 
 #: XCom key of what a task returns.
 RESULT_XCOM = "return_value"

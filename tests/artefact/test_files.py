@@ -129,10 +129,12 @@ def test_the_dependencies_are_those_of_the_project(metadata: Message) -> None:
     assert not any(parts(name)[0] == "ray" for name in PROJECT["dependencies"])
 
 
-def test_the_extra_brings_airflows_kubernetes_provider(metadata: Message) -> None:
-    assert metadata.get_all("Provides-Extra") == ["kubernetes"]
-    (required,) = [one for one in metadata.get_all("Requires-Dist") if "extra ==" in one]
-    assert re.sub(r"\s|['\"]", "", required) == f"{PROJECT['optional-dependencies']['kubernetes'][0]};extra==kubernetes"
+def test_each_extra_brings_a_provider_of_airflow(metadata: Message) -> None:
+    extras = PROJECT["optional-dependencies"]
+    assert metadata.get_all("Provides-Extra") == list(extras)
+    required = [one for one in metadata.get_all("Requires-Dist") if "extra ==" in one]
+    expected = [f"{name};extra=={extra}" for extra, names in extras.items() for name in names]
+    assert [re.sub(r"\s|['\"]", "", one) for one in required] == expected
 
 
 def test_the_version_is_the_same_everywhere(wheel: Path) -> None:

@@ -20,7 +20,7 @@ FOLDER = Path(airflow_provider_rayjobs.__file__).parent
 #: The rooms, from the top floor down: folders and modules of the package. A room imports what stands below it only.
 ROOMS = (
     *("__main__", "plugin", "get_provider_info", "cli", "page", "kuberay", "decorators", "operators"),
-    *("retries", "sensors", "links", "triggers", "tasks", "hooks", "kubernetes", "compat"),
+    *("retries", "sensors", "links", "triggers", "tasks", "hooks", "kubernetes", "observability", "compat"),
     # No Airflow from here on.
     *("job", "functions", "following", "diagnosis", "packaging", "client", "cluster", "migration"),
     *("jobs", "text", "exceptions", "metadata", "progress", "__init__"),
@@ -38,6 +38,7 @@ HEAVY = {
     "certifi": {"cluster.network"},
     "pathspec": {"packaging.ignore_rules"},
     "yaml": {"packaging.resolve", "kubernetes.manifest"},
+    "openlineage": {"observability.facets"},
     "fastapi": {"page.app"},
     "sqlalchemy": {"page.app", "page.made"},
     "ray": set(),
@@ -171,7 +172,8 @@ IMPORTS = {
 #: The modules of the package that a DAG file with operators and sensors loads. Each costs up to a millisecond in each
 #: DAG file: import others in the methods that run in a task.
 OF_A_DAG_FILE = {
-    *("operators", "operators.submit", "operators.own_cluster", "operators.result", "operators.stop_delete"),
+    *("operators", "operators.submit", "operators.lineage", "operators.own_cluster", "operators.result"),
+    "operators.stop_delete",
     *("sensors", "links"),
     *("tasks", "tasks.rendering", "tasks.arguments"),
     *("client", "client.checks", "client.ids", "client.plain_values"),
