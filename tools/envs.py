@@ -81,6 +81,12 @@ STORAGE_ENVS = {
     "storage-ray": Env(with_project=False, compiled=True),
 }
 
+#: Airflows with a StatsD client, for `make observability`.
+OBSERVABILITY_ENVS = {
+    "observability-3.3": Env(),
+    "observability-2.11": Env(python_below=(3, 13)),
+}
+
 #: Distributed Airflows, for `make field`.
 FIELD_ENVS = {
     "field-3.3": Env(),
@@ -100,6 +106,7 @@ MATRIX_ENVS = {
 }
 
 ALL_ENVS = ENVS | DIST_ENVS | BENCH_ENVS | UI_ENVS | KUBE_ENVS | STORAGE_ENVS | FIELD_ENVS | MATRIX_ENVS
+ALL_ENVS |= OBSERVABILITY_ENVS
 
 
 def ensure(*names: str) -> None:

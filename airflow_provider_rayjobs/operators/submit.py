@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.hooks import RayJobHook
     from airflow_provider_rayjobs.jobs import JobDetails
     from airflow_provider_rayjobs.kubernetes.lease import Lease
+    from airflow_provider_rayjobs.observability.report import TryReport
     from airflow_provider_rayjobs.tasks.arguments import JobArguments
     from airflow_provider_rayjobs.tasks.guard import JobGuard
     from airflow_provider_rayjobs.tasks.identity import TaskIdentity
@@ -109,6 +110,10 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
     :param job_timeout: seconds from the submission after which the job is stopped and the task fails.
     :param pending_timeout: seconds that the job may be PENDING before it is stopped and the task fails.
     :param stream_logs: whether the job's lines appear in the task log while it runs.
+    :param inject_trace_context: whether the job gets the trace context of its task, as the environment variables
+        ``TRACEPARENT`` and ``TRACESTATE``, so that what it traces belongs to the task. What ``runtime_env`` or
+        ``secret_env_vars`` say of these variables takes precedence. Airflow traces tasks from 3.2 on, with
+        ``[traces] otel_on``.
     :param log_progress: whether the task log tells how many of the job's Ray tasks are done, at most once a minute, for
         a job that runs longer than that. A function that reports its own progress needs no such lines.
     :param stop_on_kill: whether the job is stopped when the task is killed, marked or cleared, or times out.
@@ -145,6 +150,8 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
 
     #: URL of the job's page, if this process has stored it.
     _job_page = ""
+    #: The cluster's Ray version, if this process has read it.
+    _ray_version = ""
 
     def __init__(
         self,
@@ -172,6 +179,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         log_progress: bool = True,
         stop_on_kill: bool = True,
         reattach: bool = True,
+        inject_trace_context: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -204,6 +212,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         self.log_progress = log_progress
         self.stop_on_kill = stop_on_kill
         self.reattach = reattach
+        self.inject_trace_context = inject_trace_context
         self._arguments.check()
         self._guard: JobGuard | None = None
         self._identity: TaskIdentity | None = None
@@ -289,7 +298,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         from airflow_provider_rayjobs.tasks import context as task_context
         from airflow_provider_rayjobs.tasks.guard import refused_for_good
 
-        with refused_for_good():
+        with refused_for_good(), self._reporting(context):
             self._checked_job()
             self._pack(context)
             if self.deferrable:
@@ -310,8 +319,32 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         """
         from airflow_provider_rayjobs.tasks.guard import refused_for_good
 
-        with refused_for_good():
+        with refused_for_good(), self._reporting(context):
             return self._run(context, self._started(context, event))
+
+    @contextmanager
+    def _reporting(self, context: Context) -> Iterator[None]:
+        """Tell, with metrics, why the block ends with an error, and what it has sent to the cluster."""
+        try:
+            yield
+        except BaseException as e:  # Airflow's own timeout is no Exception
+            self._report(context).failed(e)
+            raise
+        finally:
+            self._report(context).sent()
+
+    def _report(self, context: Context) -> TryReport:
+        from airflow_provider_rayjobs.observability.report import TryReport
+
+        # Not `self.hook.cluster`: this must not read the connection.
+        hook = self.__dict__.get("hook")
+        known = hook.__dict__ if hook is not None else {}
+        made = self._cluster_ref or (self.cluster if self.makes_cluster else None)
+        conn_id = made.kubernetes_conn_id if made is not None else self.ray_conn_id
+        cluster, transport = known.get("cluster"), known.get("_transport")
+        return TryReport(
+            context["ti"], cluster.conn_id if cluster else conn_id, transport.counts if transport else None
+        )
 
     def _checked_job(self) -> dict[str, Any]:
         try:
@@ -344,7 +377,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         ):
             known = self._read_cluster_job()
             with self._waiting_for_cluster():
-                session = self.hook.get_version_info().session_name
+                session = self._read_session()
                 found = self._usable_job(known, identity) if known else settle(self.reattach)
             if found is None and known:
                 return self._replace_cluster(context, number, guard)
@@ -358,6 +391,12 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
                 result = watch.submission_id
             self._keep_cluster()
             return result
+
+    def _read_session(self) -> str | None:
+        """Return the head's session name, and keep its Ray version."""
+        info = self.hook.get_version_info()
+        self._ray_version = info.ray_version
+        return info.session_name
 
     def _end_unused_cluster(self) -> None:
         """End the task's cluster when a kill comes before this try has a job; an earlier try's job may go on."""
@@ -481,8 +520,9 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         job = self._arguments.for_hook()
         self._warn_of_expansion(job["runtime_env"])
         try:
-            with self._waiting_for_cluster():
-                job["runtime_env"] = self._with_package(context, self._prepare(job["runtime_env"]), identity)
+            with self._waiting_for_cluster(), self._report(context).submitting(self._ray_version) as accepted:
+                runtime_env = self._prepare(self._with_trace(context, job["runtime_env"]))
+                job["runtime_env"] = self._with_package(context, runtime_env, identity)
                 lines = submission_lines(job, masking.public)
                 job["metadata"] = {**job["metadata"], **self._package_metadata}
                 submission_id = submit_once(
@@ -491,6 +531,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
                     announce=lambda submission_id: self._announce(context, submission_id, session),
                     **job,
                 )
+                accepted(submission_id)
         except RayJobsError:
             raise
         except ValueError as e:  # the runtime_env with its packages is too large
@@ -510,6 +551,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
             self._guard.announce(submission_id, exists=True)
         self._push_id(context, submission_id, session)
         self._hand_over(submission_id)
+        self._report(context).reattached()
         self.log.info("Reattached, the job is %s: %s", found.status, self.hook.cluster.job_page(submission_id))
         started = (found.start_time or now * 1000) / 1000
         return self._watch(context, submission_id, started, session, now)
@@ -541,6 +583,17 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
                     "for example as Base64",
                     name,
                 )
+
+    def _with_trace(self, context: Context, runtime_env: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return the ``runtime_env`` with the task's trace context, if it is wanted and there is one."""
+        from airflow_provider_rayjobs.observability.traces import environment_of, with_trace
+
+        if not self.inject_trace_context:
+            return runtime_env
+        if not (variables := environment_of(context["ti"])):
+            self.log.info("The job gets no trace context: Airflow does not trace this task (see [traces] otel_on)")
+            return runtime_env
+        return with_trace(runtime_env, variables)
 
     def _prepare(self, runtime_env: dict[str, Any] | None) -> dict[str, Any] | None:
         """Upload local files; done before the submission, so that a kill meanwhile has no job to stop."""
@@ -665,7 +718,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         checked = JobEvent.from_json(event)
         self._recall_cluster(context)
         self._cluster_job = checked.submission_id  # it was handed over before the deferral
-        with refused_for_good():
+        with refused_for_good(), self._reporting(context):
             guard = self._new_guard(context)
             with (
                 self._linking_history(context),
@@ -683,13 +736,16 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
 
         if task_context.resumes_earlier_try(context):
             return self.execute(context)
-        if next_method == "__fail__" and self.stop_on_kill:
+        if next_method != "__fail__":
+            return super().resume_execution(next_method, next_kwargs, context)
+        with self._reporting(context):
             reason, ti = (next_kwargs or {}).get("error"), context["ti"]
             # If the trigger crashed, the next try takes its job over; after the last try there is none.
-            if "timeout" in str(getattr(reason, "value", reason)).lower() or ti.try_number > ti.max_tries:
+            ends = "timeout" in str(getattr(reason, "value", reason)).lower() or ti.try_number > ti.max_tries
+            if ends and self.stop_on_kill:
                 self._stop_left_behind(context)
                 self._link_to_history(context)
-        return super().resume_execution(next_method, next_kwargs, context)
+            return super().resume_execution(next_method, next_kwargs, context)
 
     def _stop_left_behind(self, context: Context) -> None:
         from airflow_provider_rayjobs.tasks.stopping import STOP_TIMEOUT, stop_job_and_wait
@@ -723,7 +779,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
             return self._run(context, number)
         identity = self._identity or self._identity_of(context)
         with self._waiting_for_cluster():
-            session = self.hook.get_version_info().session_name
+            session = self._read_session()
         return self._outcome(context, self._follow(context, self._submit(context, identity, session)))
 
     def _outcome(self, context: Context, event: JobEvent) -> Any:
@@ -737,6 +793,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         from airflow_provider_rayjobs.tasks.earlier_tries import NewJobNeededError
 
         event = self._as_kuberay_saw(event)
+        self._report(context).ended(event, self._known_version)
         if self.read_result and event.progress is not None:
             self._push_progress(context, event.progress)
         reattached = event.reattached_at
@@ -747,6 +804,13 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
             raise self._failed(context, event)
         raise_for_outcome(event)
         return self._reported(context, event) if self.read_result else event.submission_id
+
+    def _known_version(self) -> str:
+        """Return the cluster's Ray version, which a process that resumes a deferral has to read; empty if it can't."""
+        if not self._ray_version:
+            with suppress(RayJobsError):
+                self._read_session()
+        return self._ray_version
 
     def _failed(self, context: Context, event: JobEvent) -> RayJobFailedError:
         """Store why the job FAILED, and return the error."""
@@ -769,7 +833,8 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         from airflow_provider_rayjobs.tasks.ended_cluster import follow
 
         async def followed() -> JobEvent:
-            async with Poller(AiohttpTransport(self.hook.cluster)) as poller:
+            counts = self.hook.get_conn().counts
+            async with Poller(AiohttpTransport(self.hook.cluster, counts=counts)) as poller:
                 public_for = partial(masking.public_for, cluster=poller.cluster)
                 watcher = JobWatcher(poller, watch, self.log, public_for)
                 return await follow(watcher, watch.submission_id, self.hook.cluster_ref, self.log)

@@ -1,0 +1,1 @@
+"""What the provider tells of jobs to other systems: lineage, metrics, traces."""
