@@ -123,7 +123,7 @@ METRICS = (
 )
 
 #: What Ray itself says of a job that FAILED: ``JobErrorType`` (Ray 2.60), and the ``ErrorType`` of a task that failed.
-_RAYS_CAUSES = (
+RAYS_CAUSES = (
     *("JOB_ENTRYPOINT_COMMAND_ERROR", "JOB_ENTRYPOINT_COMMAND_START_ERROR", "JOB_SUPERVISOR_ACTOR_DIED"),
     *("JOB_SUPERVISOR_ACTOR_START_FAILURE", "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"),
     *("JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE", "JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE", "RUNTIME_ENV_SETUP_FAILURE"),
@@ -157,14 +157,16 @@ _CAUSE_OF_NAME = {
     "TaskDeferralError": ("trigger", "the trigger crashed; a retry goes on with the job"),
 }
 
-#: All values of the tag ``cause``, and what each means; the last ones are Ray's own words, in lower case.
-CAUSES: dict[str, str] = {
+#: What the provider calls a cause, and what each means.
+OWN_CAUSES: dict[str, str] = {
     **{cause: meaning for _, cause, meaning in _CAUSE_OF_CLASS},
     **dict(_CAUSE_OF_NAME.values()),
     "unknown": "the job FAILED, and Ray gives no cause",
     "other": "any other error, or a word of Ray that this version does not know",
-    **{word.lower(): f"the job FAILED; Ray calls it {word}" for word in _RAYS_CAUSES},
 }
+
+#: All values of the tag ``cause``.
+CAUSES = (*OWN_CAUSES, *map(str.lower, RAYS_CAUSES))
 
 
 def cause_of(error: BaseException) -> str:
@@ -180,7 +182,7 @@ def cause_in_ray(word: str) -> str:
     """Return the cause of a job that FAILED, from Ray's word for it: one of :data:`CAUSES`."""
     if not word:
         return "unknown"
-    return word.lower() if word in _RAYS_CAUSES else "other"
+    return word.lower() if word in RAYS_CAUSES else "other"
 
 
 def tell(metric: Metric, value: float, tags: Mapping[str, str], *, in_triggerer: bool = False) -> None:
