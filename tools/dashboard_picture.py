@@ -16,7 +16,6 @@ import math
 import random
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.parse
@@ -56,7 +55,7 @@ Series = list[tuple[str, list[tuple[float, float]]]]
 
 def example() -> str:
     """Return the example data in OpenMetrics, as `statsd_exporter` exposes what Airflow sends."""
-    chance = random.Random(7)
+    chance = random.Random(7)  # noqa: S311 - no secret
     times = range(END - SPAN, END + 1, STEP)
     lines: dict[str, list[float]] = {}
 
@@ -203,7 +202,7 @@ def _stacked(series: Series) -> Series:
 
 def _readable(value: float, unit: str) -> str:
     if unit == "Bps":
-        return f"{value / 1e6:.1f} MB/s"
+        return f"{value / 1e6:.2f} MB/s"
     ending = {"s": " s", "reqps": "/s"}.get(unit, "")
     return f"{value:,.0f}{ending}" if value >= 10 or value == 0 else f"{value:.1f}{ending}"
 

@@ -15,11 +15,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from airflow_provider_rayjobs.client.counts import Counts
+    from airflow_provider_rayjobs.client.requests_transport import RequestsTransport
     from airflow_provider_rayjobs.following.events import JobEvent
     from airflow_provider_rayjobs.observability.metrics import Metric
 
 #: Ends of a try that are no failures.
 _NO_FAILURES = (TaskDeferred, AirflowSkipException, GeneratorExit)
+
+
+@contextmanager
+def telling_requests(transport: RequestsTransport) -> Iterator[None]:
+    """Tell, after the block, how many requests a transport has sent since this was last told."""
+    try:
+        yield
+    finally:
+        conn_id = transport.cluster.conn_id
+        metrics.tell(metrics.HEAD_REQUESTS, transport.counts.take().requests, {"conn_id": conn_id})
 
 
 class TryReport:
