@@ -37,7 +37,7 @@ class TryReport:
     """
     Tells others of the job of one try.
 
-    :param ti: the task instance.
+    :param ti: the task instance; None if a caller has executed the operator without one.
     :param conn_id: the connection's id.
     :param counts: counts what is sent to the cluster; None if nothing was sent yet.
     """
@@ -49,7 +49,7 @@ class TryReport:
 
     def tell(self, metric: Metric, value: float = 1, **tags: str) -> None:
         """Send a metric of this task."""
-        task = {"conn_id": self._conn_id, "dag_id": self._ti.dag_id, "task_id": self._ti.task_id}
+        task = {"conn_id": self._conn_id, **{name: getattr(self._ti, name, "") for name in ("dag_id", "task_id")}}
         metrics.tell(metric, value, {**task, **tags})
 
     def reattached(self) -> None:

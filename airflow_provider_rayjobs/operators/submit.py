@@ -343,7 +343,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
         conn_id = made.kubernetes_conn_id if made is not None else self.ray_conn_id
         cluster, transport = known.get("cluster"), known.get("_transport")
         return TryReport(
-            context["ti"], cluster.conn_id if cluster else conn_id, transport.counts if transport else None
+            context.get("ti"), cluster.conn_id if cluster else conn_id, transport.counts if transport else None
         )
 
     def _checked_job(self) -> dict[str, Any]:
@@ -808,7 +808,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, BaseOperator):
     def _known_version(self) -> str:
         """Return the cluster's Ray version, which a process that resumes a deferral has to read; empty if it can't."""
         if not self._ray_version:
-            with suppress(RayJobsError):
+            with suppress(Exception):  # also Airflow's, if the connection was deleted meanwhile
                 self._read_session()
         return self._ray_version
 

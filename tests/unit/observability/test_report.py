@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowSkipException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
 
 from airflow_provider_rayjobs.client.counts import Counts
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
@@ -14,6 +14,7 @@ from airflow_provider_rayjobs.jobs import JobFailure
 from airflow_provider_rayjobs.observability import report as report_module
 from airflow_provider_rayjobs.observability import traces
 from airflow_provider_rayjobs.observability.report import TryReport
+from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 
 if TYPE_CHECKING:
     from tests.support.stats import KeptStats
@@ -125,3 +126,17 @@ def test_a_submission_is_counted_once(found: bool, name: str, stats: KeptStats) 
     with pytest.raises(ZeroDivisionError), TryReport(TI, "ray_x", counts).submitting(""):
         _ = 1 / 0
     assert len(stats.sent) == 1
+
+
+def test_an_operator_that_is_executed_without_a_task_instance_raises_its_own_error() -> None:
+    operator = RaySubmitJobOperator(task_id="t", entrypoint="{{ nothing }}")
+    operator.entrypoint = ""
+    with pytest.raises(AirflowFailException, match="Nothing was submitted"):
+        operator.execute({})
+
+
+def test_a_connection_that_was_deleted_meanwhile_changes_no_outcome(spans: list[Any]) -> None:
+    operator: Any = RaySubmitJobOperator(task_id="t", entrypoint="x", ray_conn_id="deleted")
+    TryReport(TI, "deleted", None).ended(event(), operator._known_version)
+    assert len(spans) == 3
+    assert not any("ray_job.ray_version" in span[3] for span in spans)
