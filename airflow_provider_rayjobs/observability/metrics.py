@@ -141,7 +141,7 @@ _CAUSE_OF_CLASS: tuple[tuple[type[BaseException], str, str], ...] = (
     (AirflowTaskTimeout, "timeout", "the job was stopped for a limit of its task"),
     (errors.RayJobLostError, "lost", "the cluster forgot the job"),
     (errors.RayJobStoppedError, "stopped", "the job was stopped: by somebody else, or because a user ended its task"),
-    (errors.RayJobInterruptedError, "interrupted", "the process was asked to end; the job goes on"),
+    (errors.RayJobInterruptedError, "interrupted", "the task's process was asked to end, for instance by its worker"),
     (errors.RayJobResultError, "result", "the job succeeded, but its result is missing or damaged"),
     (errors.RayKubernetesError, "cluster", "the cluster for the job did not come up, or Kubernetes refused it"),
     (errors.RayClusterUnreachableError, "unreachable", "no usable answer from the cluster"),
@@ -153,6 +153,7 @@ _CAUSE_OF_CLASS: tuple[tuple[type[BaseException], str, str], ...] = (
 
 #: The same for Airflow's own errors, by name: their module differs between its versions.
 _CAUSE_OF_NAME = {
+    "AirflowTaskTerminated": ("interrupted", "the task's process was asked to end, for instance by its worker"),
     "TaskDeferralTimeout": ("timeout", "the job was stopped for a limit of its task"),
     "TaskDeferralError": ("trigger", "the trigger crashed; a retry goes on with the job"),
 }

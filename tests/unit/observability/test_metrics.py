@@ -84,6 +84,10 @@ class TaskDeferralError(Exception):
     """Named as Airflow's own."""
 
 
+class AirflowTaskTerminated(BaseException):
+    """Of 2.11."""
+
+
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
@@ -100,6 +104,7 @@ class TaskDeferralError(Exception):
         (errors.RayPackageTooLargeError(""), "package"),
         (AirflowFailException(""), "refused"),
         (TaskDeferralError(""), "trigger"),
+        (AirflowTaskTerminated(""), "interrupted"),
         (ZeroDivisionError(), "other"),
         (KeyboardInterrupt(), "other"),
     ],

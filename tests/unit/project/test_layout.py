@@ -39,6 +39,7 @@ HEAVY = {
     "pathspec": {"packaging.ignore_rules"},
     "yaml": {"packaging.resolve", "kubernetes.manifest"},
     "fastapi": {"page.app"},
+    "opentelemetry": {"observability.traces"},
     "sqlalchemy": {"page.app", "page.made"},
     "ray": set(),
 }
