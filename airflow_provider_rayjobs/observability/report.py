@@ -130,6 +130,7 @@ class TryReport:
             {
                 "ray_job.submission_id": submission_id,
                 "ray_job.conn_id": self._conn_id,
+                "ray_job.try_number": getattr(self._ti, "try_number", 0),
                 "ray_job.ray_version": ray_version if isinstance(ray_version, str) else ray_version(),
             },
         )

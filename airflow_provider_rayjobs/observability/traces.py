@@ -33,6 +33,7 @@ SPANS = {
 ATTRIBUTES = {
     "ray_job.submission_id": "the job's submission id",
     "ray_job.conn_id": "the connection's id",
+    "ray_job.try_number": "the number of the try: all tries of a task have the same span of Airflow",
     "ray_job.ray_version": "the cluster's Ray version, if it answers",
     "ray_job.status": "what became of the job, such as `succeeded` or `lost`; of `submit`: `submitted` or `adopted`",
     "ray_job.cause": "of `run`: the cause of a failure, as in the tag `cause` of the metric `ray_jobs.failed`",
@@ -113,7 +114,7 @@ class Spans:
     :param attributes: of all spans; those that are empty are left out.
     """
 
-    def __init__(self, context: Any, attributes: Mapping[str, str]) -> None:
+    def __init__(self, context: Any, attributes: Mapping[str, str | int]) -> None:
         self._context = context
         self._attributes = {name: value for name, value in attributes.items() if value}
 

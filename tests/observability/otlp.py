@@ -85,10 +85,15 @@ def _spans_in(body: bytes) -> list[Span]:
             span.parent_span_id.hex(),
             span.start_time_unix_nano / 1e9,
             span.end_time_unix_nano / 1e9,
-            {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in span.attributes},
+            {one.key: _value(one.value) for one in span.attributes},
             span.status.code,
         )
         for resource in request.resource_spans
         for scope in resource.scope_spans
         for span in scope.spans
     ]
+
+
+def _value(value: Any) -> Any:
+    kind = value.WhichOneof("value")
+    return None if kind is None else getattr(value, kind)  # Airflow 2.11 also sends attributes without a value

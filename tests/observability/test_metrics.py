@@ -110,6 +110,8 @@ def test_a_job_whose_answer_was_lost(
     (adopted,) = wait_for(statsd, "adopted", mine)
     assert adopted.tags == {"conn_id": "ray_unreliable", "dag_id": "observed_unreliable", "task_id": "job"}
     assert not [one for one in statsd.received() if one.name == "ray_jobs.submitted" and mine(one)]
+    requests = wait_for(statsd, "head_requests", lambda one: one.tags == {"conn_id": "ray_unreliable"})
+    assert sum(one.value for one in requests) == len(unreliable_head.requests), "as many as the head got"
 
 
 def test_all_of_the_page_was_received_and_nothing_else(statsd: StatsDServer) -> None:

@@ -19,7 +19,7 @@ from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 if TYPE_CHECKING:
     from tests.support.stats import KeptStats
 
-TI = SimpleNamespace(dag_id="d", task_id="t")
+TI = SimpleNamespace(dag_id="d", task_id="t", try_number=2)
 TAGS = {"conn_id": "ray_x", "dag_id": "d", "task_id": "t"}
 
 
@@ -51,6 +51,7 @@ def test_how_long_a_job_took(stats: KeptStats, spans: list[Any]) -> None:
     for *_, attributes in spans:
         assert attributes["ray_job.submission_id"] == "a"
         assert attributes["ray_job.ray_version"] == "2.60.0"
+        assert attributes["ray_job.try_number"] == 2
         assert attributes["status"] == "succeeded"
     assert spans[1][3]["error"] == ""
 
