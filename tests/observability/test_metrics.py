@@ -49,8 +49,8 @@ def test_a_job_on_a_worker(airflow: AirflowEnv, statsd: StatsDServer, tmp_path: 
     (uploaded,) = wait_for(statsd, "upload_bytes", mine)
     assert 100 < uploaded.value < 10_000
     (pending,), (ran,) = wait_for(statsd, "pending_time", mine), wait_for(statsd, "run_time", mine)
-    assert pending.value < 60_000
-    assert 2_000 < ran.value < 8_000, "4 s, less up to 1.35 s until RUNNING was seen"
+    assert ran.value > 0
+    assert 3_500 < pending.value + ran.value < 60_000, "4 s, and what Ray needs to start it"
     assert wait_for(statsd, "head_requests", lambda one: one.tags == {"conn_id": "ray_default"})
     assert not [one for one in statsd.received() if one.name == "ray_jobs.failed" and mine(one)]
 
@@ -66,8 +66,8 @@ def test_a_deferred_job_that_fails(airflow: AirflowEnv, statsd: StatsDServer, tm
     assert len(wait_for(statsd, "submitted", mine)) == 2
     pending, ran = wait_for(statsd, "pending_time", mine), wait_for(statsd, "run_time", mine)
     for waited, took in zip(pending, ran, strict=True):
-        assert waited.value < 10_000, "until the triggerer's first look"
-        assert 7_500 < waited.value + took.value < 16_000
+        assert took.value > 0
+        assert 7_500 < waited.value + took.value < 60_000, "8 s, and what Ray needs to start it"
     last = followed[-1]
     wait_for(statsd, "followed", lambda one: one.value == 0 and one.tags == last.tags)
 

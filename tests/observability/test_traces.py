@@ -58,7 +58,7 @@ def test_the_spans_of_a_job(airflow: AirflowEnv, collector: Collector, ray_head:
     assert (submit.attributes["ray_job.status"], run.attributes["ray_job.status"]) == ("submitted", "succeeded")
     assert pending.ended == run.began
     assert run.ended == drain.began
-    assert 1.0 < run.ended - run.began < 7.0
+    assert 2.5 < run.ended - pending.began < 60
 
 
 @pytest.mark.skipif(not HAS_TASK_SPANS, reason="this Airflow makes no spans in tasks")
