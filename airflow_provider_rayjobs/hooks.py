@@ -190,7 +190,8 @@ class RayJobHook(BaseHook):
         )
         submission = with_runtime_env(submission, self.prepare_runtime_env(runtime_env))
         patience = self.cluster.unreachable_timeout
-        return self._transport.run(verbs.submit_job(submission, is_ours, patience=patience))
+        adopt = self._transport.counts.adopt
+        return self._transport.run(verbs.submit_job(submission, is_ours, patience=patience, adopt=adopt))
 
     def prepare_runtime_env(self, runtime_env: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """
@@ -445,14 +446,14 @@ def _prepare(transport: RequestsTransport, runtime_env: Mapping[str, Any]) -> di
 
 def package_store(transport: RequestsTransport) -> Store:
     """Return where packages of local files go: to the connection's ``package_folder``, or to the cluster itself."""
+    from airflow_provider_rayjobs.packaging.stores import ClusterStore, CountedStore
+
     cluster = transport.cluster
     if cluster.package_folder:
         from airflow_provider_rayjobs.compat.package_folder import PackageFolder
 
-        return PackageFolder(cluster.conn_id, cluster.package_folder)
-    from airflow_provider_rayjobs.packaging.stores import ClusterStore
-
-    return ClusterStore(transport.run, cluster.upload_limit, cluster.address)
+        return CountedStore(PackageFolder(cluster.conn_id, cluster.package_folder), transport.counts)
+    return CountedStore(ClusterStore(transport.run, cluster.upload_limit, cluster.address), transport.counts)
 
 
 async def _next(pieces: AsyncIterator[str]) -> str:

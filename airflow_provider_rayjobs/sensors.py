@@ -171,11 +171,13 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
         :raises AirflowFailException: if the condition can't be met any more, so a retry would not help.
         :raises RayClusterUnreachableError: if the cluster was unreachable for the connection's ``unreachable_timeout``.
         """
+        from airflow_provider_rayjobs.observability.report import telling_requests
+
         try:
             if self._condition is None:
                 self._condition = self._make_condition(context)  # may read the connection, which may raise
             transport = self.hook.get_conn()
-            with transport.single_attempts(self._contact):
+            with transport.single_attempts(self._contact), telling_requests(transport):
                 reached = transport.run(self._condition.look())
         except (RayJobError, RayRequestRefusedError, RayConnectionConfigError, RayKubernetesRefusedError) as e:
             from airflow_provider_rayjobs.text.safe_text import without_logins

@@ -87,6 +87,12 @@ LINEAGE_ENVS = {
     "lineage-2.11": Env(python_below=(3, 13)),
 }
 
+#: Airflows with a StatsD client, for `make observability`.
+OBSERVABILITY_ENVS = {
+    "observability-3.3": Env(),
+    "observability-2.11": Env(python_below=(3, 13)),
+}
+
 #: Distributed Airflows, for `make field`.
 FIELD_ENVS = {
     "field-3.3": Env(),
@@ -105,7 +111,8 @@ MATRIX_ENVS = {
     "ray-2.50": Env(with_project=False, python_below=(3, 14), compiled=True),
 }
 
-ALL_ENVS = ENVS | DIST_ENVS | BENCH_ENVS | UI_ENVS | KUBE_ENVS | STORAGE_ENVS | LINEAGE_ENVS | FIELD_ENVS | MATRIX_ENVS
+ALL_ENVS = ENVS | DIST_ENVS | BENCH_ENVS | UI_ENVS | KUBE_ENVS | STORAGE_ENVS | LINEAGE_ENVS | OBSERVABILITY_ENVS
+ALL_ENVS |= FIELD_ENVS | MATRIX_ENVS
 
 
 def ensure(*names: str) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from airflow_provider_rayjobs.client.answer_body import ACCEPTED_ENCODINGS, AnswerBody, AnswerBodyError
 from airflow_provider_rayjobs.client.answers import response_of, unusable_body
+from airflow_provider_rayjobs.client.counts import Counts
 from airflow_provider_rayjobs.client.exchange import NO_RESPONSE, Flow, Pause, Request, Response
 from airflow_provider_rayjobs.client.flows import run_flow_async
 from airflow_provider_rayjobs.client.foreign_errors import answer_timeout, translating_aiohttp, unreachable
@@ -56,10 +57,17 @@ class AiohttpTransport:
 
     :param cluster: the cluster to talk to.
     :param sleep: coroutine that waits, in seconds.
+    :param counts: counts what is sent, together with other transports; by default this transport has its own.
     """
 
-    def __init__(self, cluster: ClusterConnection, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    def __init__(
+        self,
+        cluster: ClusterConnection,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        counts: Counts | None = None,
+    ) -> None:
         self.cluster = cluster
+        self.counts = Counts() if counts is None else counts
         self._sleep = sleep
         self._session: aiohttp.ClientSession | None = None
         self._proxy: str | None = None
@@ -98,6 +106,7 @@ class AiohttpTransport:
 
     async def _send(self, request: Request) -> Response:
         session, headers = await self._opened(), await self._headers()
+        self.counts.requests += 1
         total = self.cluster.connect_timeout + max(request.within, self.cluster.read_timeout)
         with translating_aiohttp(self.cluster):
             try:
@@ -179,6 +188,7 @@ class AiohttpTransport:
         :raises RayJobsError: the credentials were refused, or the WebSocket could not be opened, or broke.
         """
         session, headers = await self._opened(), await self._headers()
+        self.counts.requests += 1
         from aiohttp import WSServerHandshakeError
 
         total = self.cluster.connect_timeout + self.cluster.read_timeout

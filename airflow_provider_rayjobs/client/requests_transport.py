@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow_provider_rayjobs.client.answer_body import ACCEPTED_ENCODINGS, AnswerBody, AnswerBodyError
 from airflow_provider_rayjobs.client.answers import response_of, unusable_body
 from airflow_provider_rayjobs.client.contact import Contact
+from airflow_provider_rayjobs.client.counts import Counts
 from airflow_provider_rayjobs.client.exchange import NO_RESPONSE, Flow, Pause, Request, Response
 from airflow_provider_rayjobs.client.flows import run_flow
 from airflow_provider_rayjobs.client.foreign_errors import answer_timeout, translate_requests
@@ -74,6 +75,7 @@ class RequestsTransport:
         import requests
 
         self.cluster = cluster
+        self.counts = Counts()
         self._sleep = sleep
         self._contact: Contact | None = None
         self._single_attempts = False
@@ -222,6 +224,7 @@ class RequestsTransport:
         cluster = self.cluster
         headers, proxy = cluster.request_headers(fresh=fresh), network.http_proxy(cluster)
         upload = None if request.upload is None else request.upload()
+        self.counts.requests += 1
         connect, read, total = _timeouts(cluster, request, upload, timeout)
         with self._breakable(), self._connection.cut_after(total) as is_cut:
             try:

@@ -57,6 +57,7 @@ def submit_job(
     is_ours: Callable[[JobDetails], bool],
     *,
     patience: float,
+    adopt: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Flow[str]:
     """
@@ -70,6 +71,7 @@ def submit_job(
     :param is_ours: returns whether a job with this id was made by this submission.
     :param patience: seconds to keep trying while answers are inconclusive. If no attempt left this machine, and the
         look-up can't reach the cluster either, the submission fails at once.
+    :param adopt: called if the look-up finds the job.
     :param clock: monotonic clock, in seconds.
     :return: the submission id.
     :raises RayJobExistsError: another job has this id.
@@ -93,6 +95,7 @@ def submit_job(
             yield Pause(grace)
         accepted = yield from _was_accepted(submission, is_ours, doubt, maybe_sent=maybe_sent)
         if accepted:
+            adopt()
             return submission.submission_id
         if accepted is False and isinstance(doubt, RayAPIError):
             if str(doubt) == before:

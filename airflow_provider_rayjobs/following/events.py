@@ -38,6 +38,9 @@ LONGEST_LAST_LINE = 300
 #: Lines that Ray adds to a job's log.
 _OF_RAY = re.compile(r"(\x1b\[\d+m)?\(raylet\)|Running entrypoint for job |\S+ \S+\s+INFO\s+(job_manager|worker)\.py:")
 
+#: Fields of an event that are Unix seconds, where known.
+_TIMES = ("submitted_at", "left_pending_at", "finished_at")
+
 _COMMAND_FAILED = "Job entrypoint command failed with exit code"
 
 
@@ -76,6 +79,10 @@ class JobEvent:
     :param may_run: for LOST and TIMEOUT: whether the job's process may still run.
     :param node_id: for LOST: Ray's id of the node that ran the job's process, where known.
     :param node_ip: for LOST: this node's address, where known.
+    :param submitted_at: Unix seconds of the submission.
+    :param left_pending_at: Unix seconds at which the job was seen to have left PENDING, to within the time between two
+        requests for it; None if nobody saw that.
+    :param finished_at: Unix seconds of the job's end; None if it was not seen.
     """
 
     submission_id: str
@@ -94,6 +101,9 @@ class JobEvent:
     may_run: bool = True
     node_id: str | None = None
     node_ip: str | None = None
+    submitted_at: float | None = None
+    left_pending_at: float | None = None
+    finished_at: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """
@@ -132,6 +142,7 @@ class JobEvent:
                     "log_tail": tuple(map(str, values.get("log_tail") or ())),
                     "log_shown": values.get("log_shown") is True,
                     "failure": _failure_in(values.get("failure")),
+                    **{name: None if values.get(name) is None else float(values[name]) for name in _TIMES},
                     "progress": None if values.get("progress") is None else progress.checked(values["progress"]),
                 }
             )

@@ -110,6 +110,11 @@ class Poller:
         self._reading_resources = asyncio.Lock()
         self._resources: tuple[float, ClusterResources | None] = (-math.inf, None)  # when they were read
 
+    @property
+    def followed(self) -> int:
+        """How many jobs are followed."""
+        return len(self._jobs)
+
     async def __aenter__(self) -> Self:
         return self
 

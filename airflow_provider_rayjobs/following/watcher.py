@@ -54,6 +54,10 @@ QUIET_DRAIN = 6.0
 #: Seconds between two counts of a job's Ray tasks, and from RUNNING to the first one.
 COUNT_EVERY = 60.0
 
+#: Most seconds after the submission at which a job that is already RUNNING when it is first looked at counts as having
+#: left PENDING just then.
+EARLY = 10.0
+
 #: Seconds for which limits that have passed wait for the first answer about a job, which may have ended in time.
 FIRST_LOOK_PATIENCE = 10.0
 
@@ -130,6 +134,7 @@ class JobWatcher:
         self._status_name = ""  # as the durations call it
         self._status_since = watch.submitted_at
         self._spent: list[tuple[str, float]] = []  # each earlier status, and for how many seconds it was seen
+        self._left_pending_at: float | None = None  # Unix seconds
         self._ended_at: float | None = None  # Unix seconds
         self._passed: str | None = None  # the limit for which the job was asked to stop
         self._stop_again = 0.0  # Unix seconds at which to try again, after a stop without contact
@@ -192,7 +197,14 @@ class JobWatcher:
                 # Airflow writes events into logs and its database, so they hold only the lines that somebody will read.
                 tail, shown = await self._tail(), self._logs.complete
                 event = replace(event, log_tail=tail, log_shown=shown, failure=await diagnosing)
-            return replace(event, ended_at=time.time())
+            return replace(
+                event,
+                ended_at=time.time(),
+                submitted_at=self._watch.submitted_at,
+                left_pending_at=self._left_pending_at,
+                # Not `_ended_at`: the head's clock may differ from this one.
+                finished_at=None if self._ended_at is None else self._watch.submitted_at + self._seconds(),
+            )
         finally:
             tasks = [task for task in (looking, explaining, counting, streaming, diagnosing) if task is not None]
             for task in tasks:
@@ -358,6 +370,7 @@ class JobWatcher:
         if not status.is_known:
             self._log.warning("Ray reports the unknown job status %s; it is treated as not terminal", status)
         now = time.time()
+        self._note_start(status, now)
         if self._status is None:
             # Nobody saw when a job that already runs, or has ended, left PENDING.
             self._status_name = str(status) if status is JobStatus.PENDING else f"PENDING and {status}"
@@ -370,6 +383,19 @@ class JobWatcher:
         if self._status is not None:
             self._status_since = now
         self._status = status
+
+    def _note_start(self, status: JobStatus, now: float) -> None:
+        """Note when the job left PENDING. A follower that came late, such as a restarted triggerer, can't know it."""
+        if status is JobStatus.PENDING or self._left_pending_at is not None:
+            return
+        age = now - self._watch.submitted_at
+        if self._status is JobStatus.PENDING:
+            # One that ran and ended between two looks did so within the time between them.
+            ran = status.is_terminal and status is not JobStatus.STOPPED
+            between = poll_delay(age, self._watch.poll_interval) if ran else 0.0
+            self._left_pending_at = max(now - between, self._watch.submitted_at)
+        elif self._status is None and not status.is_terminal and age < EARLY and self._watch.reattached_at is None:
+            self._left_pending_at = now
 
     def _event(self, outcome: Outcome, detail: str) -> JobEvent:
         return JobEvent(

@@ -230,7 +230,7 @@ class ReadsResult(Operator):
         from airflow_provider_rayjobs.functions.result import read_record
 
         async def read() -> Record:
-            transport = AiohttpTransport(self.hook.cluster)
+            transport = AiohttpTransport(self.hook.cluster, counts=self.hook.get_conn().counts)
             try:
                 return await read_record(transport, event.submission_id, job, self.log)
             finally:

@@ -129,12 +129,13 @@ class RayStopJobOperator(_JobOperator):
         :raises AirflowFailException: if the cluster has no such job, or refuses the request.
         :raises RayJobTimeoutError: if the job has not ended within ``stop_timeout``.
         """
+        from airflow_provider_rayjobs.observability.report import telling_requests
         from airflow_provider_rayjobs.tasks.guard import refused_for_good
         from airflow_provider_rayjobs.tasks.stopping import stop_job_and_wait
 
         with refused_for_good():
             hook = self._hook()
-            with hook.get_conn().waiting_for_cluster(self.log):
+            with telling_requests(hook.get_conn()), hook.get_conn().waiting_for_cluster(self.log):
                 status = stop_job_and_wait(hook, self.submission_id, patience=self.stop_timeout)
             if status is None:
                 raise AirflowFailException(
@@ -185,13 +186,14 @@ class RayDeleteJobOperator(_JobOperator):
         :raises AirflowSkipException: if there is no submission id.
         :raises RayJobTimeoutError: if the job has not ended within ``end_timeout``.
         """
+        from airflow_provider_rayjobs.observability.report import telling_requests
         from airflow_provider_rayjobs.tasks.guard import refused_for_good
         from airflow_provider_rayjobs.tasks.stopping import DELETE_DELAY, wait_until_ended
 
         with refused_for_good():
             hook = self._hook()
             try:
-                with hook.get_conn().waiting_for_cluster(self.log):
+                with telling_requests(hook.get_conn()), hook.get_conn().waiting_for_cluster(self.log):
                     wait_until_ended(hook, self.submission_id, patience=self.end_timeout)
                     time.sleep(DELETE_DELAY)
                     hook.delete_job(self.submission_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.hooks import RayJobHook
     from airflow_provider_rayjobs.jobs import JobDetails
     from airflow_provider_rayjobs.kubernetes.lease import Lease
+    from airflow_provider_rayjobs.observability.report import TryReport
     from airflow_provider_rayjobs.tasks.arguments import JobArguments
     from airflow_provider_rayjobs.tasks.guard import JobGuard
     from airflow_provider_rayjobs.tasks.identity import TaskIdentity
@@ -110,6 +111,10 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
     :param job_timeout: seconds from the submission after which the job is stopped and the task fails.
     :param pending_timeout: seconds that the job may be PENDING before it is stopped and the task fails.
     :param stream_logs: whether the job's lines appear in the task log while it runs.
+    :param inject_trace_context: whether the job gets the trace context of its task, as the environment variables
+        ``TRACEPARENT`` and ``TRACESTATE``, so that what it traces belongs to the task. What ``runtime_env`` or
+        ``secret_env_vars`` say of these variables takes precedence. Airflow traces tasks from 3.2 on, with
+        ``[traces] otel_on``.
     :param log_progress: whether the task log tells how many of the job's Ray tasks are done, at most once a minute, for
         a job that runs longer than that. A function that reports its own progress needs no such lines.
     :param stop_on_kill: whether the job is stopped when the task is killed, marked or cleared, or times out.
@@ -152,6 +157,8 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
 
     #: URL of the job's page, if this process has stored it.
     _job_page = ""
+    #: The cluster's Ray version, if this process has read it.
+    _ray_version = ""
 
     def __init__(
         self,
@@ -182,6 +189,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
         durable: bool | None = None,
         openlineage_inject_parent_job_info: bool | None = None,
         openlineage_inject_transport_info: bool | None = None,
+        inject_trace_context: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -221,6 +229,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
         self.reattach = next((wish for wish in (reattach, durable) if wish is not None), True)
         self.openlineage_inject_parent_job_info = openlineage_inject_parent_job_info
         self.openlineage_inject_transport_info = openlineage_inject_transport_info
+        self.inject_trace_context = inject_trace_context
         self._arguments.check()
         self._guard: JobGuard | None = None
         self._identity: TaskIdentity | None = None
@@ -316,7 +325,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
         from airflow_provider_rayjobs.tasks import context as task_context
         from airflow_provider_rayjobs.tasks.guard import refused_for_good
 
-        with refused_for_good():
+        with refused_for_good(), self._reporting(context):
             self._checked_job()
             self._pack(context)
             if self.deferrable:
@@ -337,8 +346,32 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
         """
         from airflow_provider_rayjobs.tasks.guard import refused_for_good
 
-        with refused_for_good():
+        with refused_for_good(), self._reporting(context):
             return self._run(context, self._started(context, event))
+
+    @contextmanager
+    def _reporting(self, context: Context) -> Iterator[None]:
+        """Tell, with metrics, why the block ends with an error, and what it has sent to the cluster."""
+        try:
+            yield
+        except BaseException as e:  # Airflow's own timeout is no Exception
+            self._report(context).failed(e)
+            raise
+        finally:
+            self._report(context).sent()
+
+    def _report(self, context: Context) -> TryReport:
+        from airflow_provider_rayjobs.observability.report import TryReport
+
+        # Not `self.hook.cluster`: this must not read the connection.
+        hook = self.__dict__.get("hook")
+        known = hook.__dict__ if hook is not None else {}
+        made = self._cluster_ref or (self.cluster if self.makes_cluster else None)
+        conn_id = made.kubernetes_conn_id if made is not None else self.ray_conn_id
+        cluster, transport = known.get("cluster"), known.get("_transport")
+        return TryReport(
+            context.get("ti"), cluster.conn_id if cluster else conn_id, transport.counts if transport else None
+        )
 
     def _checked_job(self) -> dict[str, Any]:
         self._check_lineage()
@@ -388,9 +421,10 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
             return result
 
     def _session(self, context: Context) -> str | None:
-        """Return the name of the head's session."""
+        """Return the name of the head's session, and note its Ray version."""
         info = self.hook.get_version_info()
         self._note_head(context, info)
+        self._ray_version = info.ray_version
         return info.session_name
 
     def _end_unused_cluster(self) -> None:
@@ -516,8 +550,9 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
         job = self._with_run_of_task(context, self._arguments.for_hook())
         self._warn_of_expansion(job["runtime_env"])
         try:
-            with self._waiting_for_cluster():
-                job["runtime_env"] = self._with_package(context, self._prepare(job["runtime_env"]), identity)
+            with self._waiting_for_cluster(), self._report(context).submitting(self._ray_version) as accepted:
+                runtime_env = self._prepare(self._with_trace(context, job["runtime_env"]))
+                job["runtime_env"] = self._with_package(context, runtime_env, identity)
                 lines = submission_lines(job, masking.public)
                 job["metadata"] = {**job["metadata"], **self._package_metadata}
                 submission_id = submit_once(
@@ -526,6 +561,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
                     announce=lambda submission_id: self._announce(context, submission_id, session),
                     **job,
                 )
+                accepted(submission_id)
         except RayJobsError:
             raise
         except ValueError as e:  # the runtime_env with its packages is too large
@@ -547,6 +583,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
         self._push_id(context, submission_id, session)
         self._hand_over(submission_id)
         self._show_id(context, submission_id)
+        self._report(context).reattached()
         self.log.info("Reattached, the job is %s: %s", found.status, self.hook.cluster.job_page(submission_id))
         started = (found.start_time or now * 1000) / 1000
         return self._watch(context, submission_id, started, session, now)
@@ -578,6 +615,17 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
                     "for example as Base64",
                     name,
                 )
+
+    def _with_trace(self, context: Context, runtime_env: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return the ``runtime_env`` with the task's trace context, if it is wanted and there is one."""
+        from airflow_provider_rayjobs.observability.traces import environment_of, with_trace
+
+        if not self.inject_trace_context:
+            return runtime_env
+        if not (variables := environment_of(context["ti"])):
+            self.log.info("The job gets no trace context: Airflow does not trace this task (see [traces] otel_on)")
+            return runtime_env
+        return with_trace(runtime_env, variables)
 
     def _prepare(self, runtime_env: dict[str, Any] | None) -> dict[str, Any] | None:
         """Upload local files; done before the submission, so that a kill meanwhile has no job to stop."""
@@ -711,7 +759,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
         checked = JobEvent.from_json(event)
         self._recall_cluster(context)
         self._cluster_job = checked.submission_id  # it was handed over before the deferral
-        with refused_for_good():
+        with refused_for_good(), self._reporting(context):
             guard = self._new_guard(context)
             with (
                 self._linking_history(context),
@@ -729,13 +777,16 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
 
         if task_context.resumes_earlier_try(context):
             return self.execute(context)
-        if next_method == "__fail__" and self.stop_on_kill:
+        if next_method != "__fail__":
+            return super().resume_execution(next_method, next_kwargs, context)
+        with self._reporting(context):
             reason, ti = (next_kwargs or {}).get("error"), context["ti"]
             # If the trigger crashed, the next try takes its job over; after the last try there is none.
-            if "timeout" in str(getattr(reason, "value", reason)).lower() or ti.try_number > ti.max_tries:
+            ends = "timeout" in str(getattr(reason, "value", reason)).lower() or ti.try_number > ti.max_tries
+            if ends and self.stop_on_kill:
                 self._stop_left_behind(context)
                 self._link_to_history(context)
-        return super().resume_execution(next_method, next_kwargs, context)
+            return super().resume_execution(next_method, next_kwargs, context)
 
     def _stop_left_behind(self, context: Context) -> None:
         from airflow_provider_rayjobs.tasks.stopping import STOP_TIMEOUT, stop_job_and_wait
@@ -784,6 +835,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
 
         event = self._as_kuberay_saw(event)
         self._note_job(event.submission_id, event)
+        self._report(context).ended(event, self._known_version)
         if self.read_result and event.progress is not None:
             self._push_progress(context, event.progress)
         reattached = event.reattached_at
@@ -794,6 +846,13 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
             raise self._failed(context, event)
         raise_for_outcome(event)
         return self._reported(context, event) if self.read_result else event.submission_id
+
+    def _known_version(self) -> str:
+        """Return the cluster's Ray version, which a process that resumes a deferral has to read; empty if it can't."""
+        if not self._ray_version:
+            with suppress(Exception):  # also Airflow's, if the connection was deleted meanwhile
+                self._ray_version = self.hook.get_version_info().ray_version
+        return self._ray_version
 
     def _failed(self, context: Context, event: JobEvent) -> RayJobFailedError:
         """Store why the job FAILED, and return the error."""
@@ -816,7 +875,8 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
         from airflow_provider_rayjobs.tasks.ended_cluster import follow
 
         async def followed() -> JobEvent:
-            async with Poller(AiohttpTransport(self.hook.cluster)) as poller:
+            counts = self.hook.get_conn().counts
+            async with Poller(AiohttpTransport(self.hook.cluster, counts=counts)) as poller:
                 public_for = partial(masking.public_for, cluster=poller.cluster)
                 watcher = JobWatcher(poller, watch, self.log, public_for)
                 return await follow(watcher, watch.submission_id, self.hook.cluster_ref, self.log)

@@ -23,6 +23,7 @@ from airflow_provider_rayjobs.exceptions import RayPackageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from airflow_provider_rayjobs.client.counts import Counts
     from airflow_provider_rayjobs.client.exchange import Body, Flow
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,35 @@ class ClusterStore:
     def uri(self, name: str) -> str:
         """Return the URI by which Ray's nodes read the package."""
         return f"gcs://{name}"
+
+
+class CountedStore:
+    """
+    A store that counts the bytes that it stores.
+
+    :param store: stores them.
+    :param counts: where they are counted.
+    """
+
+    def __init__(self, store: Store, counts: Counts) -> None:
+        self._store = store
+        self._counts = counts
+        self.where, self.limit, self.is_shared_storage = store.where, store.limit, store.is_shared_storage
+        self.has, self.uri = store.has, store.uri
+
+    def put(self, name: str, opened: Callable[[], Body]) -> bool:
+        """Store a package, as :meth:`Store.put` does."""
+        size = 0
+
+        def measured() -> Body:
+            nonlocal size
+            body = opened()
+            size = len(body)
+            return body
+
+        stored = self._store.put(name, measured)
+        self._counts.upload_bytes += size if stored else 0
+        return stored
 
 
 def store_once(store: Store, name: str, send: Callable[[], None]) -> bool:

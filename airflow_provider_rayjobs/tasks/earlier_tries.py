@@ -17,6 +17,7 @@ from airflow_provider_rayjobs.client.ids import is_submission_id
 from airflow_provider_rayjobs.client.submission import command_line
 from airflow_provider_rayjobs.exceptions import RayJobExistsError
 from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
+from airflow_provider_rayjobs.observability import metrics
 from airflow_provider_rayjobs.tasks.stopping import STOP_TIMEOUT, find_job, stop_job_and_wait
 
 if TYPE_CHECKING:
@@ -57,8 +58,15 @@ def settle_earlier_jobs(
         kept = reattach and several and identity.same_generation(job) and (found or not identity.same_number(job))
         if job is not found and not kept and not job.status.is_terminal:
             log.info("Stopping Ray job %s, which an earlier try of this task left running", job.submission_id)
-            stop_job_and_wait(hook, str(job.submission_id), patience=STOP_TIMEOUT)
+            _stop(hook, identity, str(job.submission_id))
     return found
+
+
+def _stop(hook: RayJobHook, identity: TaskIdentity, submission_id: str) -> None:
+    """Stop a job that an earlier try left running; raises as :func:`stop_job_and_wait`."""
+    stop_job_and_wait(hook, submission_id, patience=STOP_TIMEOUT)
+    tags = {"conn_id": hook.cluster.conn_id, "dag_id": identity.dag_id, "task_id": identity.task_id}
+    metrics.tell(metrics.ORPHANS_STOPPED, 1, tags)
 
 
 def _job_to_follow(jobs: list[JobDetails], identity: TaskIdentity, entrypoint: str | None) -> JobDetails | None:
@@ -162,5 +170,5 @@ def submit_once(
             # If it is running, it belongs to a DAG run that was deleted and created again, or to another submission of
             # this try.
             if not taken.status.is_terminal and not identity.same_try(taken):
-                stop_job_and_wait(hook, candidate, patience=STOP_TIMEOUT)
+                _stop(hook, identity, candidate)
     raise AssertionError("unreachable: the second id is returned or raised")

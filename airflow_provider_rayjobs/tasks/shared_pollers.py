@@ -12,16 +12,19 @@ import contextvars
 import logging
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from airflow_provider_rayjobs.client.counts import Counts
+from airflow_provider_rayjobs.client.threads import in_own_thread
 from airflow_provider_rayjobs.compat.connections import read_cluster
 from airflow_provider_rayjobs.following.poller import Poller
 from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.kubernetes.connect import async_connect
+from airflow_provider_rayjobs.observability import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
     from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
@@ -35,21 +38,49 @@ CONNECTION_CACHE_TIME = 5.0
 LINGER = 5.0
 
 
+#: Seconds between two reports of how many jobs are followed, and how many requests were sent.
+REPORT_EVERY = 5.0
+
+
 class _LoopState:
     """The connections and pollers of one event loop."""
 
     def __init__(self) -> None:
+        self.counts: dict[str, Counts] = {}  # what was sent, by the connection's id
+        self.reporter: asyncio.Task[None] | None = None
         self.connections: dict[str | ClusterRef, tuple[float, asyncio.Task[ClusterConnection]]] = {}
         self.pollers: list[_SharedPoller] = []
+
+    def add(self, cluster: ClusterConnection) -> _SharedPoller:
+        """Make a poller, which closes when it is idle, and report of it."""
+        shared = _SharedPoller(cluster, self.counts.setdefault(cluster.conn_id, Counts()))
+        self.pollers.append(shared)
+        shared.closer = _start(shared.close_when_idle(self.pollers))
+        if self.reporter is None or self.reporter.done():
+            self.reporter = _start(self._report())
+        return shared
+
+    async def _report(self) -> None:
+        """Send metrics until there are no pollers any more."""
+        while self.counts:
+            await asyncio.sleep(REPORT_EVERY)
+            followed = dict.fromkeys(self.counts, 0)
+            for shared in self.pollers:
+                followed[shared.poller.cluster.conn_id] += shared.poller.followed
+            values = [(name, number, self.counts[name].take().requests) for name, number in followed.items()]
+            used = {shared.poller.cluster.conn_id for shared in self.pollers}
+            for name in followed.keys() - used:
+                del self.counts[name]
+            await in_own_thread(metrics.tell_followed, values)
 
 
 class _SharedPoller:
     """A poller, and the number of its users."""
 
-    def __init__(self, cluster: ClusterConnection) -> None:
+    def __init__(self, cluster: ClusterConnection, counts: Counts) -> None:
         from airflow_provider_rayjobs.client.aiohttp_transport import AiohttpTransport
 
-        self.poller = Poller(AiohttpTransport(cluster))
+        self.poller = Poller(AiohttpTransport(cluster, counts=counts))
         self.users = 0
         self.idle_since = 0.0
         self.closer: asyncio.Task[None] | None = None
@@ -62,6 +93,11 @@ class _SharedPoller:
         finally:
             pollers.remove(self)
             await self.poller.close()
+
+
+def _start(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Start a task that outlives the trigger. Airflow assigns log records to a trigger by its context: it gets none."""
+    return asyncio.get_running_loop().create_task(work, context=contextvars.Context())
 
 
 _loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopState] = WeakKeyDictionary()
@@ -102,14 +138,8 @@ async def poller_of(cluster: ClusterConnection) -> AsyncIterator[Poller]:
 
     :param cluster: the cluster. A connection that changes, for instance its token, gets another poller.
     """
-    pollers = _loop_state().pollers
-    shared = next((one for one in pollers if one.poller.cluster == cluster), None)
-    if shared is None:
-        shared = _SharedPoller(cluster)
-        pollers.append(shared)
-        # Airflow assigns log records to a trigger by its context. This task outlives the trigger: it gets an empty one.
-        closing = shared.close_when_idle(pollers)
-        shared.closer = asyncio.get_running_loop().create_task(closing, context=contextvars.Context())
+    state = _loop_state()
+    shared = next((one for one in state.pollers if one.poller.cluster == cluster), None) or state.add(cluster)
     shared.users += 1
     try:
         yield shared.poller

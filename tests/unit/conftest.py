@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.clients import CLIENTS, AiohttpClient, Client, FakeTime, cluster_at
+from tests.support.stats import KeptStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,6 +42,16 @@ def _no_secrets_of_other_tests() -> Iterator[None]:
         masker = module._secrets_masker()
         masker.patterns.clear()
         masker.replacer = None
+
+
+@pytest.fixture
+def stats(monkeypatch: pytest.MonkeyPatch) -> KeptStats:
+    """Keeps the metrics that are sent."""
+    from airflow_provider_rayjobs.observability import metrics
+
+    kept = KeptStats()
+    monkeypatch.setattr(metrics, "airflow_stats", lambda *, in_triggerer: kept)
+    return kept
 
 
 def _maker(kind: type[Client]) -> Iterator[Callable[..., Any]]:

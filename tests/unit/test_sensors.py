@@ -28,6 +28,7 @@ from tests.support.rendering import BOTH, Instance, rendered
 
 if TYPE_CHECKING:
     from tests.support.scripted_server import ScriptedRay
+    from tests.support.stats import KeptStats
 
 
 @BOTH
@@ -97,12 +98,15 @@ def test_a_sensor_needs_a_job(missing: Any, scripted_ray: ScriptedRay, conn_id: 
     assert not scripted_ray.received
 
 
-def test_a_job_is_waited_for_until_it_is_there_and_has_the_status(scripted_ray: ScriptedRay, conn_id: str) -> None:
+def test_a_job_is_waited_for_until_it_is_there_and_has_the_status(
+    scripted_ray: ScriptedRay, conn_id: str, stats: KeptStats
+) -> None:
     sensor = RayJobSensor(task_id="t", submission_id="a", ray_conn_id=conn_id)
     found = [sensor.poke({})]
     scripted_ray.add_job("a").reads.extend(["RUNNING", "SUCCEEDED"])
     found += [sensor.poke({}), sensor.poke({})]
     assert found == [False, False, True]
+    assert stats.sent == [("counter", "ray_jobs.head_requests", 1, {"conn_id": conn_id})] * 3
 
 
 # What ends the wait

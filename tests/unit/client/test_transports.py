@@ -97,6 +97,7 @@ def test_attempts_and_their_waits_are_bounded(scripted_ray: ScriptedRay, connect
     client = connect(scripted_ray)
     assert isinstance(failure(client), errors.RayClusterUnreachableError)
     assert len(scripted_ray.received) == retries.ATTEMPTS
+    assert client.transport.counts.requests == retries.ATTEMPTS
     assert len(client.time.slept) == retries.ATTEMPTS - 1
     assert 3.0 < sum(client.time.slept) < 6.0
     assert all(0 < wait <= retries.LONGEST_WAIT + retries.FIRST_WAIT for wait in client.time.slept)

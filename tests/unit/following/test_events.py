@@ -220,6 +220,17 @@ def test_the_error_of_a_failed_job_has_what_a_retry_policy_needs() -> None:
         ]
 
 
+def test_an_event_tells_when_things_happened() -> None:
+    times = {"submitted_at": 100.0, "left_pending_at": None, "finished_at": 110.5}
+    sent = json.loads(json.dumps(event(Outcome.SUCCEEDED, **times).to_json()))
+    read = JobEvent.from_json(sent)
+    assert {name: getattr(read, name) for name in times} == times
+    older = {name: value for name, value in sent.items() if name not in times}
+    assert JobEvent.from_json(older).submitted_at is None
+    with pytest.raises(ValueError, match="malformed event"):
+        JobEvent.from_json({**sent, "finished_at": "soon"})
+
+
 @pytest.mark.parametrize("status", ["SUCCEEDED", "FAILED", "STOPPED"])
 def test_the_event_of_an_ended_job(status: str) -> None:
     job = JobDetails(

@@ -90,6 +90,64 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == LOG.name]
 
 
+# When it happened
+
+
+def test_when_a_job_left_pending_and_ended_is_told(scripted_ray: ScriptedRay) -> None:
+    job = scripted_ray.add_job("a", "PENDING")
+    job.reads.extend(["PENDING", "PENDING", "RUNNING", "RUNNING", "SUCCEEDED"])
+    began = time.time()
+    event = run(scripted_ray, submitted_at=began)
+    assert event.submitted_at == began
+    assert event.left_pending_at is not None
+    assert event.finished_at is not None
+    assert began < event.left_pending_at < event.ended_at
+    assert event.finished_at <= event.ended_at
+
+
+@pytest.mark.parametrize(
+    ("first", "watch", "known"),
+    [
+        ("RUNNING", {}, True),
+        ("RUNNING", {"reattached_at": 1.0}, False),
+        ("RUNNING", {"submitted_at": -60.0}, False),
+        ("SUCCEEDED", {}, False),
+    ],
+    ids=["soon", "reattached", "late", "ended"],
+)
+def test_a_follower_that_comes_late_does_not_know_when_the_job_left_pending(
+    first: str, watch: dict[str, Any], known: bool, scripted_ray: ScriptedRay
+) -> None:
+    scripted_ray.add_job("a", first).reads.extend([first, "SUCCEEDED"])
+    now = time.time()
+    submitted = now + watch.pop("submitted_at", 0.0)
+    event = run(scripted_ray, submitted_at=submitted, **watch)
+    assert (event.left_pending_at is not None) is known
+
+
+@pytest.mark.parametrize(("end", "ran"), [("FAILED", True), ("STOPPED", False)])
+def test_a_job_that_ran_between_two_looks_ran_no_longer_than_that(
+    end: str, ran: bool, scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "SHORTEST_INTERVAL", 0.5)
+    scripted_ray.add_job("a", "PENDING").reads.extend(["PENDING", end])
+    event = run(scripted_ray, submitted_at=time.time() - 3.0, stream_logs=False)
+    assert event.left_pending_at is not None
+    noticed = event.ended_at - event.left_pending_at
+    assert (0.5 <= noticed < 1.5) if ran else (noticed < 0.5)
+
+
+def test_of_a_lost_job_no_end_is_told(scripted_ray: ScriptedRay) -> None:
+    scripted_ray.add_job("a", "RUNNING")
+
+    def forget() -> None:
+        del scripted_ray.jobs["a"]
+
+    event = run(scripted_ray, forget, lambda: looks(scripted_ray))
+    assert (event.outcome, event.finished_at) == (Outcome.LOST, None)
+    assert event.left_pending_at is not None
+
+
 # The outcome
 
 

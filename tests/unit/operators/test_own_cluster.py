@@ -30,7 +30,7 @@ from airflow_provider_rayjobs.exceptions import (
 )
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
 from airflow_provider_rayjobs.hooks import RayJobHook
-from airflow_provider_rayjobs.jobs import JobStatus
+from airflow_provider_rayjobs.jobs import JobStatus, VersionInfo
 from airflow_provider_rayjobs.kubernetes import api, connect, waiting
 from airflow_provider_rayjobs.kubernetes.calls import RAYCLUSTERS, RAYJOBS
 from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef, KubeRayCluster
@@ -243,7 +243,7 @@ def head(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         made = task_identity(try_of(jobs["try"]), "").metadata()
         return SimpleNamespace(status=jobs[submission_id], metadata=made) if submission_id in jobs else None
 
-    monkeypatch.setattr(RayJobHook, "get_version_info", lambda _: SimpleNamespace(session_name="s"))
+    monkeypatch.setattr(RayJobHook, "get_version_info", lambda _: VersionInfo("2.60.0", "s"))
     monkeypatch.setattr(stopping, "find_job", job)
     monkeypatch.setattr(earlier_tries, "find_job", job)
     return jobs

@@ -25,6 +25,7 @@ from tests.support.rendering import BOTH, Instance, rendered
 
 if TYPE_CHECKING:
     from tests.support.scripted_server import ScriptedRay
+    from tests.support.stats import KeptStats
 
 
 def cleanup(kind: Any, submission_id: Any) -> Any:
@@ -140,11 +141,15 @@ def test_no_other_cluster_is_used_in_place_of_one_that_is_not_known(kind: Any, s
 
 
 @pytest.mark.parametrize(("status", "last"), [("RUNNING", "STOPPED"), ("SUCCEEDED", "SUCCEEDED"), ("FAILED", "FAILED")])
-def test_a_stop_returns_the_last_status(conn_id: str, scripted_ray: ScriptedRay, status: str, last: str) -> None:
+def test_a_stop_returns_the_last_status(
+    conn_id: str, scripted_ray: ScriptedRay, status: str, last: str, stats: KeptStats
+) -> None:
     scripted_ray.add_job("a", status)
     operator = RayStopJobOperator(task_id="t", submission_id="a", ray_conn_id=conn_id)
     found = operator.execute({})
     assert (type(found), found) == (str, last)
+    requests = len(scripted_ray.received)
+    assert stats.sent == [("counter", "ray_jobs.head_requests", requests, {"conn_id": conn_id})]
 
 
 def test_a_stop_of_a_job_that_the_cluster_does_not_know_fails(conn_id: str, scripted_ray: ScriptedRay) -> None:
@@ -168,12 +173,13 @@ def test_a_job_that_does_not_end_in_time_is_an_error(
 
 
 def test_a_job_that_has_ended_is_deleted_after_a_pause(
-    conn_id: str, scripted_ray: ScriptedRay, pauses: list[float]
+    conn_id: str, scripted_ray: ScriptedRay, pauses: list[float], stats: KeptStats
 ) -> None:
     scripted_ray.add_job("a").reads.extend(["RUNNING", "SUCCEEDED"])
     RayDeleteJobOperator(task_id="t", submission_id="a", ray_conn_id=conn_id).execute({})
     assert scripted_ray.jobs == {}
     assert pauses == [stopping.DELETE_DELAY]
+    assert stats.of("head_requests") == [len(scripted_ray.received)]
     assert scripted_ray.received_on("POST") == []  # it is not stopped
 
 

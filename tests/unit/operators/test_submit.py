@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import json
 import os
 import signal
@@ -20,6 +22,7 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskD
 from airflow_provider_rayjobs.compat import versions
 from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobInterruptedError, RayPackageError
 from airflow_provider_rayjobs.jobs import JobFailure
+from airflow_provider_rayjobs.observability import traces
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 from airflow_provider_rayjobs.tasks.context import FAILURE_XCOM
 from airflow_provider_rayjobs.tasks.guard import refused_for_good
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.scripted_server import ScriptedRay
+    from tests.support.stats import KeptStats
 
 
 #: Of a try that another will follow; no Airflow can be asked about it.
@@ -303,3 +307,86 @@ def test_a_store_that_takes_no_id_does_not_fail_the_task(
     assert result == tries.ti.xcoms["submission_id"]
     (line,) = [line for line in tries.lines if "task_state_store" in line]
     assert line.endswith("RuntimeError('API_SERVER_ERROR')")
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize(("end", "cause"), [("SUCCEEDED", ""), ("FAILED", "job_entrypoint_command_error")])
+def test_the_metrics_of_a_try(
+    end: str,
+    cause: str,
+    deferrable: bool,
+    scripted_ray: ScriptedRay,
+    monkeypatch: pytest.MonkeyPatch,
+    stats: KeptStats,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "main.py").write_text("print(1)")
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps({"conn_type": "ray_jobs", "host": scripted_ray.url}))
+    scripted_ray.new_job_reads = ["PENDING", "RUNNING", end]
+    job = {"entrypoint": "x", "stream_logs": False, "runtime_env": {"working_dir": str(tmp_path)}}
+    tries = Tries(lambda: RaySubmitJobOperator(task_id="task", deferrable=deferrable, **job), "run")
+    with pytest.raises(RayJobFailedError) if cause else contextlib.nullcontext():
+        tries.run()
+    assert stats.of("submitted") == [1]
+    assert stats.of("adopted") == stats.of("reattached") == []
+    assert [tags["cause"] for _, name, _, tags in stats.sent if name == "ray_jobs.failed"] == [cause] * bool(cause)
+    assert stats.of("upload_bytes") == [len(package) for package in scripted_ray.packages.values()]
+    (pending,), (ran,) = stats.of("pending_time"), stats.of("run_time")
+    assert 0 < pending < 30
+    assert 0 < ran < 30
+    task = {"conn_id": "ray_default", "dag_id": "dag", "task_id": "task"}
+    of_task = [tags for _, _, _, tags in stats.sent if "task_id" in tags]
+    assert all(tags | task == tags for tags in of_task)
+    if not deferrable:  # the requests of the triggers are told by what they share, every few seconds
+        assert sum(stats.of("head_requests")) == len(scripted_ray.received)
+
+
+def test_a_reattached_job_and_a_refused_one_are_counted(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch, stats: KeptStats
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps({"conn_type": "ray_jobs", "host": scripted_ray.url}))
+    job = {"task_id": "task", "entrypoint": "x", "wait_for_completion": False}
+    tries = Tries(lambda: RaySubmitJobOperator(**job), "run")
+    tries.run()
+    tries.run()
+    assert (stats.of("submitted"), stats.of("reattached")) == ([1], [1])
+    scripted_ray.script("GET", "/api/version", answers.forbidden())
+    with pytest.raises(AirflowFailException):
+        tries.run()
+    assert stats.sent[-2][1:] == (
+        "ray_jobs.failed",
+        1,
+        {"conn_id": "ray_default", "dag_id": "dag", "task_id": "task", "cause": "refused"},
+    )
+
+
+def test_the_job_gets_the_trace_of_its_task_and_a_later_try_still_follows_it(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps({"conn_type": "ray_jobs", "host": scripted_ray.url}))
+    numbers = itertools.count(1)
+    monkeypatch.setattr(traces, "environment_of", lambda ti: {"TRACEPARENT": f"00-{next(numbers)}"})
+
+    def make(inject: bool = True, **more: Any) -> Tries:
+        job = {"task_id": "task", "entrypoint": "x", "wait_for_completion": False, "inject_trace_context": inject}
+        return Tries(lambda: RaySubmitJobOperator(**job, **more), f"run {inject} {more}")
+
+    def env_vars(submission_id: str) -> Any:
+        return (scripted_ray.jobs[submission_id].fields["runtime_env"] or {}).get("env_vars")
+
+    tries = make()
+    first = tries.run()
+    assert env_vars(first) == {"TRACEPARENT": "00-1"}
+    assert tries.run() == first, "the trace of the second try makes no other job"
+    mine = {"env_vars": {"TRACEPARENT": "mine"}}
+    assert env_vars(make(runtime_env=mine).run()) == mine["env_vars"]
+    assert env_vars(make(secret_env_vars={"TRACESTATE": "s3cret"}).run()) == {"TRACESTATE": "s3cret"}
+    assert not env_vars(make(inject=False).run())
+
+
+def test_a_job_without_a_trace_says_why(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps({"conn_type": "ray_jobs", "host": scripted_ray.url}))
+    job = {"task_id": "task", "entrypoint": "x", "wait_for_completion": False, "inject_trace_context": True}
+    tries = Tries(lambda: RaySubmitJobOperator(**job), "run")
+    tries.run()
+    assert "The job gets no trace context: Airflow does not trace this task (see [traces] otel_on)" in tries.lines

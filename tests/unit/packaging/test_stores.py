@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_rayjobs.client.counts import Counts
 from airflow_provider_rayjobs.exceptions import RayPackageError
 from airflow_provider_rayjobs.packaging import stores
-from airflow_provider_rayjobs.packaging.stores import ClusterStore, store_once
+from airflow_provider_rayjobs.packaging.stores import ClusterStore, CountedStore, store_once
 from airflow_provider_rayjobs.packaging.upload import prepare_runtime_env
 from tests.support.clients import FakeTime, RequestsClient, cluster_at
 
@@ -188,3 +189,25 @@ def test_a_package_that_the_cluster_lost_during_the_upload_is_told(monkeypatch: 
     assert not store.has("a.zip")
     with pytest.raises(RayPackageError, match=r"lost the package a\.zip right after it was uploaded; try again"):
         store.put("a.zip", BytesIO)
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_what_is_stored_is_counted(accepted: bool) -> None:
+    class Repeated(Kept):
+        """A store that needs two attempts."""
+
+        def put(self, name: str, opened: Any) -> bool:
+            opened()
+            return bool(opened()) and accepted
+
+    class Content(BytesIO):
+        def __len__(self) -> int:
+            return len(self.getbuffer())
+
+    counts = Counts()
+    store = CountedStore(Repeated(), counts)
+    assert (store.where, store.limit, store.is_shared_storage) == ("here", 0, False)
+    assert not store.has("a.zip")
+    assert store.uri("a.zip") == "gcs://a.zip"
+    assert store.put("a.zip", lambda: Content(b"x" * 100)) is accepted
+    assert counts == Counts(upload_bytes=100 if accepted else 0)

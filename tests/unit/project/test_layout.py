@@ -20,7 +20,7 @@ FOLDER = Path(airflow_provider_rayjobs.__file__).parent
 #: The rooms, from the top floor down: folders and modules of the package. A room imports what stands below it only.
 ROOMS = (
     *("__main__", "plugin", "get_provider_info", "cli", "page", "kuberay", "decorators", "operators"),
-    *("retries", "sensors", "links", "triggers", "tasks", "hooks", "kubernetes", "observability", "compat"),
+    *("retries", "sensors", "links", "triggers", "tasks", "observability", "hooks", "kubernetes", "compat"),
     # No Airflow from here on.
     *("job", "functions", "following", "diagnosis", "packaging", "client", "cluster", "migration"),
     *("jobs", "text", "exceptions", "metadata", "progress", "__init__"),
@@ -40,6 +40,7 @@ HEAVY = {
     "yaml": {"packaging.resolve", "kubernetes.manifest"},
     "openlineage": {"observability.facets"},
     "fastapi": {"page.app"},
+    "opentelemetry": {"observability.traces"},
     "sqlalchemy": {"page.app", "page.made"},
     "ray": set(),
 }

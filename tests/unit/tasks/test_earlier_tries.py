@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.hooks import RayJobHook
     from airflow_provider_rayjobs.jobs import JobDetails
     from tests.support.scripted_server import ScriptedRay
+    from tests.support.stats import KeptStats
 
 FIRST = TaskIdentity("prod", "dag", "run", "task", -1, try_number=1, max_tries=2, run_started="2026-01-01")
 SECOND = replace(FIRST, try_number=2)
@@ -104,11 +105,13 @@ def test_an_ended_job_is_left_alone_and_a_new_one_is_to_be_made(
 @pytest.mark.parametrize("status", LIVE)
 @pytest.mark.parametrize("explicit", [None, "mine"])
 def test_what_an_earlier_generation_left_running_is_stopped(
-    status: str, explicit: str | None, scripted_ray: ScriptedRay, hook: RayJobHook
+    status: str, explicit: str | None, scripted_ray: ScriptedRay, hook: RayJobHook, stats: KeptStats
 ) -> None:
     made = left_by(scripted_ray, FIRST, status, explicit)
     assert settle(hook, CLEARED, explicit) is None
     assert scripted_ray.jobs[made].status == "STOPPED"
+    tags = {"conn_id": "ray_x", "dag_id": FIRST.dag_id, "task_id": FIRST.task_id}
+    assert stats.sent == [("counter", "ray_jobs.orphans_stopped", 1, tags)]
 
 
 def test_a_success_of_an_earlier_generation_does_not_count(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
@@ -231,14 +234,17 @@ def test_an_explicit_id_is_used(scripted_ray: ScriptedRay, hook: RayJobHook) -> 
 def test_the_same_try_adopts_its_own_job(explicit: str | None, scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
     made = submit(hook, FIRST, explicit)
     scripted_ray.set_status(made, "SUCCEEDED")
+    assert hook.get_conn().counts.adopted == 0
     assert submit(hook, FIRST, explicit) == made
     assert len(scripted_ray.jobs) == 1
+    assert hook.get_conn().counts.adopted == 1
 
 
 def test_a_lost_answer_leaves_one_job(scripted_ray: ScriptedRay, hook: RayJobHook) -> None:
     scripted_ray.script("POST", "/api/jobs/", answers.lost())
     assert submit(hook, FIRST) == FIRST.submission_id()
     assert list(scripted_ray.jobs) == [FIRST.submission_id()]
+    assert hook.get_conn().counts.adopted == 1
 
 
 def test_before_each_attempt_it_is_seen_that_the_task_is_still_our_own(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from contextlib import AsyncExitStack
 from types import SimpleNamespace
@@ -25,11 +26,13 @@ from tests.support.clients import cluster_at, until
 if TYPE_CHECKING:
     from airflow_provider_rayjobs.following.poller import Poller
     from tests.support.scripted_server import ScriptedRay
+    from tests.support.stats import KeptStats
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_pollers, "LINGER", 0.2)
+    monkeypatch.setattr(shared_pollers, "REPORT_EVERY", 0.1)
 
 
 def connection(monkeypatch: pytest.MonkeyPatch, host: str, **fields: Any) -> None:
@@ -203,3 +206,52 @@ def test_a_sensors_lost_contact_ends_by_its_budget_or_by_its_deadline(
     assert asyncio.run(main(60)) is Outcome.UNREACHABLE
     connection(monkeypatch, scripted_ray.url, extra={"unreachable_timeout": 60})
     assert asyncio.run(main(0.5)) is Outcome.TIMEOUT
+
+
+def test_what_the_triggers_of_a_connection_do_is_reported_until_they_are_gone(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch, stats: KeptStats
+) -> None:
+    connection(monkeypatch, scripted_ray.url)
+    for name in ("j0", "j1", "j2"):
+        scripted_ray.add_job(name, "RUNNING")
+
+    def end() -> None:
+        for name in ("j0", "j1", "j2"):
+            scripted_ray.set_status(name, "SUCCEEDED")
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(outcome(trigger_of(name))) for name in ("j0", "j1", "j2")]
+        await until(lambda: 3 in stats.of("followed"))
+        end()
+        async with asyncio.timeout(10):
+            await asyncio.gather(*tasks)
+        await until(lambda: len(asyncio.all_tasks()) == 1)
+
+    asyncio.run(main())
+    assert stats.of("followed")[-1] == 0
+    assert {tags["conn_id"] for _, _, _, tags in stats.sent} == {"shared"}
+    assert sum(stats.of("head_requests")) == len(scripted_ray.received)
+
+
+def test_a_stats_that_blocks_does_not_block_the_event_loop(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = threading.Event()
+
+    def tell_followed(_: object) -> None:
+        blocked.set()
+        time.sleep(1.0)
+
+    monkeypatch.setattr(shared_pollers.metrics, "tell_followed", tell_followed)
+
+    async def main() -> float:
+        async with poller_of(cluster_at(scripted_ray)):
+            await until(blocked.is_set)
+            longest = 0.0
+            for _ in range(20):
+                before = time.monotonic()
+                await asyncio.sleep(0.01)
+                longest = max(longest, time.monotonic() - before)
+        return longest
+
+    assert asyncio.run(main()) < 0.5
