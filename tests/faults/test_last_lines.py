@@ -25,9 +25,11 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 LINE = "x" * 99 + "\n"
 SIZES = (1, 60, 1000, 16_000, 65_536, 70_000, 300_000, 1_000_000, 5_000_000, 30_000_000, 100_000_000, 300_000_000)
 
-#: Writes lines of 100 characters, then what is given as hexadecimal digits; then it fails.
+#: Writes lines of 100 characters, then what is given as hexadecimal digits; then it fails. It waits first, because Ray
+#: may write its own first lines behind those of a quick job.
 PROGRAM = """
-import os, sys
+import os, sys, time
+time.sleep(0.5)
 size, last = int(sys.argv[1]), bytes.fromhex(sys.argv[2])
 def write(data):
     while data:
