@@ -68,9 +68,11 @@ format: ## Format the code and apply automatic fixes
 	$(MAIN)/ruff check --fix
 	$(MAIN)/ruff format
 
-types: ## Check types, strictly
-	@$(ENVS) airflow-3.3
+types: ## Check types, strictly, and what type checkers and editors see of the provider
+	@$(ENVS) airflow-3.3 pyright
 	$(MAIN)/mypy
+	.envs/pyright/bin/pyright
+	$(MAIN)/pytest -q tests/typing
 
 docs: ## Build the documentation into build/docs/; warnings are errors
 	@$(ENVS) docs

@@ -52,6 +52,7 @@ ENVS = {
     # start. Compiled modules make the first start fast enough.
     "ray-2.60": Env(with_project=False, compiled=True),
     "docs": Env(with_project=False),
+    "pyright": Env(with_project=False),
 }
 
 #: Builds a release, and tests its files.
