@@ -103,7 +103,7 @@ def test_a_function_and_its_calls(storage_head: RayHead, bucket: Bucket, monkeyp
         operator = RayJobDecoratedOperator(
             task_id="t", python_callable=double, op_args=[number], ray_conn_id="ray_x", deferrable=False
         )
-        assert Tries(lambda operator=operator: operator, f"run{number}").run() == 2 * number
+        assert Tries(lambda operator=operator: operator, f"{bucket.name}-{number}").run() == 2 * number
     assert len(bucket.objects) == 3
     assert len([method for method in bucket.requests if method in ("PUT", "POST")]) == 3
 
@@ -121,7 +121,7 @@ def test_a_result_of_more_than_16_mib(storage_head: RayHead, bucket: Bucket, mon
         ray_conn_id="ray_x",
         deferrable=False,
     )
-    assert Tries(lambda: operator, "run").run() == "b" * 17_000_000
+    assert Tries(lambda: operator, bucket.name).run() == "b" * 17_000_000
     [(key, size)] = bucket.objects.items()
     assert (key.split("/")[0], size) == ("ray", 17_000_002)
 
@@ -174,6 +174,6 @@ def test_nodes_without_smart_open_are_told(
         deferrable=False,
     )
     with pytest.raises(RayJobFailedError) as caught:
-        Tries(lambda: operator, "run").run()
+        Tries(lambda: operator, bucket.name).run()
     assert f"install {bucket.server.needed} into the image" in str(caught.value)
     assert not bucket.server.secret or bucket.server.secret not in str(caught.value)

@@ -207,7 +207,7 @@ def function(*args: Any, **kwargs: Any) -> None:
 
 FUNCTION = {"python_callable": function, "op_args": [], "op_kwargs": {}}
 WITH_FIELDS: dict[Any, dict[str, Any]] = {
-    RaySubmitJobOperator: {"entrypoint": "true"},
+    RaySubmitJobOperator: {"entrypoint": "true", "read_result": True},
     RayStopJobOperator: {"submission_id": "a"},
     RayDeleteJobOperator: {"submission_id": "a"},
     RayJobSensor: {"submission_id": "a"},
