@@ -261,8 +261,8 @@ def ray_job(
     """
     Make a task from a function whose body runs as the driver of a Ray job: ``@ray_job``, or ``@ray_job(…)``.
 
-    It is the same as ``@task.ray_job``, but editors and type checkers know its arguments, and those of the function.
-    Example::
+    It is the same as ``@task.ray_job``, which Airflow's types let take any argument; editors and type checkers know the
+    arguments of this one. Example::
 
         from airflow_provider_rayjobs.decorators import ray_job
 
