@@ -69,9 +69,11 @@ format: ## Format the code and apply automatic fixes
 	$(MAIN)/ruff check --fix
 	$(MAIN)/ruff format
 
-types: ## Check types, strictly
-	@$(ENVS) airflow-3.3
+types: ## Check types, strictly, and what type checkers and editors see of the provider
+	@$(ENVS) airflow-3.3 pyright
 	$(MAIN)/mypy
+	.envs/pyright/bin/pyright
+	$(MAIN)/pytest -q tests/typing
 
 docs: ## Build the documentation into build/docs/; warnings are errors
 	@$(ENVS) docs
@@ -111,7 +113,7 @@ kube: ## Test what makes clusters with KubeRay, on a real Kubernetes API server 
 	@$(ENVS) kube-$(AIRFLOW) ray-2.60
 	.envs/kube-$(AIRFLOW)/bin/pytest -m kube tests/kube $(ARGS)
 
-storage: ## Test packages in object storage: 400 MB through a server with S3's API to a real Ray head
+storage: ## Test packages in object storage: up to 400 MB to a real Ray head, by file://, and servers with the APIs of S3 and GCS
 	@$(ENVS) storage-3.3 storage-ray ray-2.60
 	.envs/storage-3.3/bin/pytest -m storage tests/storage $(ARGS)
 

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from airflow.providers.common.compat.sdk import DecoratedOperator, task_decorator_factory
 
+from airflow_provider_rayjobs.cluster.fields import DEFAULT_CONN_ID
 from airflow_provider_rayjobs.compat import versions
 from airflow_provider_rayjobs.operators.submit import RaySubmitJobOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
+    from datetime import datetime, timedelta
+    from typing import Literal
 
-    from airflow.providers.common.compat.sdk import Context, TaskDecorator
+    from airflow.providers.common.compat.sdk import DAG, Context, TaskGroup
+    from airflow.sdk.bases.decorator import FParams, FReturn, Task
+    from airflow.sdk.bases.operator import TaskPostExecuteHook, TaskPreExecuteHook
+    from airflow.sdk.definitions._internal.abstractoperator import TaskStateChangeCallback
+    from airflow.sdk.definitions.retry_policy import RetryPolicy
+    from airflow.sdk.types import WeightRuleParam
 
     from airflow_provider_rayjobs.exceptions import RayJobResultError
-    from airflow_provider_rayjobs.functions.package import Task
+    from airflow_provider_rayjobs.functions.package import Task as ShippedTask
 
-__all__ = ["RayJobDecoratedOperator", "ray_job_task"]
+__all__ = ["RayJobDecoratedOperator", "ray_job"]
 
 #: Keys of a function's ``**context``, as far as this Airflow has them: those that ``@task.virtualenv`` passes (the
 #: serializable ones of ``airflow.providers.standard.operators.python``), and ``params``.
@@ -76,7 +84,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         self,
         *,
         python_callable: Callable[..., Any],
-        serializer: str = "json",
+        serializer: Literal["json", "cloudpickle"] = "json",
         **kwargs: Any,
     ) -> None:
         from airflow_provider_rayjobs.functions import package as function_package
@@ -98,7 +106,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
         )
         self.serializer = serializer
 
-    def _described(self, context: Context) -> Task:
+    def _described(self, context: Context) -> ShippedTask:
         from airflow_provider_rayjobs.functions import package as function_package
 
         return function_package.describe_task(
@@ -164,11 +172,104 @@ def _plain(value: Any) -> Any:
     return value.__wrapped__ if isinstance(value, Proxy) else value
 
 
-def ray_job_task(
+@overload
+def ray_job(python_callable: Callable[FParams, FReturn], /) -> Task[FParams, FReturn]: ...
+@overload
+def ray_job(
+    *,
+    multiple_outputs: bool | None = None,
+    serializer: Literal["json", "cloudpickle"] = "json",
+    # Those of the operator, in its order.
+    runtime_env: dict[str, Any] | str | None = None,
+    secret_env_vars: dict[str, str] | str | None = None,
+    submission_id: str | None = None,
+    metadata: dict[str, str] | str | None = None,
+    entrypoint_num_cpus: float | str | None = None,
+    entrypoint_num_gpus: float | str | None = None,
+    entrypoint_memory: int | str | None = None,
+    entrypoint_resources: dict[str, float] | dict[str, str] | str | None = None,
+    entrypoint_label_selector: dict[str, str] | str | None = None,
+    ray_conn_id: str = DEFAULT_CONN_ID,
+    cluster: Any = None,
+    result_path: str | None = None,
+    deferrable: bool | None = None,
+    poll_interval: float = 30.0,
+    job_timeout: float | str | None = None,
+    pending_timeout: float | str | None = None,
+    stream_logs: bool = True,
+    log_progress: bool = True,
+    stop_on_kill: bool = True,
+    reattach: bool = True,
+    # Those of every operator of the newest Airflow; their defaults depend on Airflow's version and configuration.
+    task_id: str = ...,
+    owner: str = ...,
+    email: str | Sequence[str] | None = ...,
+    email_on_retry: bool = ...,
+    email_on_failure: bool = ...,
+    retries: int | None = ...,
+    retry_delay: timedelta | float = ...,
+    retry_exponential_backoff: float = ...,
+    max_retry_delay: timedelta | float | None = ...,
+    retry_policy: RetryPolicy | None = ...,
+    start_date: datetime | None = ...,
+    end_date: datetime | None = ...,
+    depends_on_past: bool = ...,
+    ignore_first_depends_on_past: bool = ...,
+    wait_for_past_depends_before_skipping: bool = ...,
+    wait_for_downstream: bool = ...,
+    dag: DAG | None = ...,
+    params: MutableMapping[str, Any] | None = ...,
+    default_args: dict[str, Any] | None = ...,
+    priority_weight: int = ...,
+    weight_rule: WeightRuleParam = ...,
+    queue: str = ...,
+    pool: str | None = ...,
+    pool_slots: int = ...,
+    execution_timeout: timedelta | None = ...,
+    on_execute_callback: TaskStateChangeCallback | Collection[TaskStateChangeCallback] | None = ...,
+    on_failure_callback: TaskStateChangeCallback | list[TaskStateChangeCallback] | None = ...,
+    on_success_callback: TaskStateChangeCallback | Collection[TaskStateChangeCallback] | None = ...,
+    on_retry_callback: TaskStateChangeCallback | list[TaskStateChangeCallback] | None = ...,
+    on_skipped_callback: TaskStateChangeCallback | Collection[TaskStateChangeCallback] | None = ...,
+    pre_execute: TaskPreExecuteHook | None = ...,
+    post_execute: TaskPostExecuteHook | None = ...,
+    trigger_rule: str = ...,
+    resources: dict[str, Any] | None = ...,
+    run_as_user: str | None = ...,
+    map_index_template: str | None = ...,
+    max_active_tis_per_dag: int | None = ...,
+    max_active_tis_per_dagrun: int | None = ...,
+    executor: str | None = ...,
+    executor_config: dict[str, Any] | None = ...,
+    do_xcom_push: bool = ...,
+    inlets: Any | None = ...,
+    outlets: Any | None = ...,
+    task_group: TaskGroup | None = ...,
+    doc: str | None = ...,
+    doc_md: str | None = ...,
+    doc_json: str | None = ...,
+    doc_yaml: str | None = ...,
+    doc_rst: str | None = ...,
+    task_display_name: str | None = ...,
+    logger_name: str | None = ...,
+    allow_nested_operators: bool = ...,
+    render_template_as_native_obj: bool | None = ...,
+) -> Callable[[Callable[FParams, FReturn]], Task[FParams, FReturn]]: ...
+def ray_job(
     python_callable: Callable[..., Any] | None = None, multiple_outputs: bool | None = None, **kwargs: Any
-) -> TaskDecorator:
+) -> Any:
     """
-    Make a task from a function whose body runs as the driver of a Ray job; used as ``@task.ray_job``.
+    Make a task from a function whose body runs as the driver of a Ray job: ``@ray_job``, or ``@ray_job(…)``.
+
+    It is the same as ``@task.ray_job``, which Airflow's types let take any argument; editors and type checkers know the
+    arguments of this one. Example::
+
+        from airflow_provider_rayjobs.decorators import ray_job
+
+        @ray_job(entrypoint_num_gpus=1, deferrable=True)
+        def train(epochs: int) -> dict[str, float]: ...
+
+        train(10)
 
     :param python_callable: the function.
     :param multiple_outputs: whether each key of the dict that it returns becomes an XCom.

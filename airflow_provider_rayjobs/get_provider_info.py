@@ -70,7 +70,7 @@ def get_provider_info() -> dict[str, Any]:
                 },
             }
         },
-        "task-decorators": [{"name": "ray_job", "class-name": f"{_PACKAGE}.decorators.ray_job_task"}],
+        "task-decorators": [{"name": "ray_job", "class-name": f"{_PACKAGE}.decorators.ray_job"}],
         "cli": [f"{_PACKAGE}.cli.get_ray_jobs_cli_commands"],
         "connection-types": [
             {

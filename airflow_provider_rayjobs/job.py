@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import contextlib
 import json
 import os
 import sys
@@ -31,16 +32,20 @@ from airflow_provider_rayjobs.functions.shipped.result_file import (
 from airflow_provider_rayjobs.progress import progress, reporter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["progress", "report_result"]
 
 _LOCK = threading.Lock()
 
+#: Deletes the large result that this process has reported last.
+_remove_last: Callable[[], None] | None = None
+
 
 def report_result(value: Any) -> None:
     """
-    Report the value that the job's task returns. The last report counts, also if the job fails after it.
+    Report the value that the job's task returns. The last report counts, also if the job fails after it, and whichever
+    process of the job makes it.
 
     Call it in the process of the job's entrypoint, or in one that this has started. In a shell, write
     ``python -m airflow_provider_rayjobs.job report_result '{"rows": 3}'``. Example::
@@ -65,11 +70,17 @@ def report_result(value: Any) -> None:
             "report_result: call it in the process of the job's entrypoint, not in a Ray task or actor; return the "
             "value to that process"
         )
-    output = result_beside(job_log())
     with _LOCK:
-        if len(text) <= task["limit"]:
-            write_record(output, "value", text)
-            return
+        _write(text, task)
+
+
+def _write(text: str, task: dict[str, Any]) -> None:
+    global _remove_last  # noqa: PLW0603 - one job, one result
+    output = result_beside(job_log())
+    remove = None
+    if len(text) <= task["limit"]:
+        write_record(output, "value", text)
+    else:
         store = store_for(task["result_path"], output)
         if store is None:
             raise ValueError(
@@ -77,8 +88,12 @@ def report_result(value: Any) -> None:
                 "give the operator a result_path, a URL that the cluster and the Airflow workers can reach, or report "
                 "less"
             )
-        store(text)
-        write_record(output, "stored", "", of=text)
+        key, remove = store(text)
+        write_record(output, "stored", "", of=text, key=key)
+    if _remove_last is not None:  # not before: until now the task would have returned that one
+        with contextlib.suppress(Exception):  # the storage may not allow it
+            _remove_last()
+    _remove_last = remove
 
 
 def _task() -> dict[str, Any] | None:

@@ -34,7 +34,7 @@ SUBJECTS = {
     "airflow-provider-rayjobs": ("bench-ours", OPERATOR),
     "… and its first task": ("bench-ours", f"{OPERATOR}; {FIRST_TASK}"),
     "… operators and sensors, a first task of each": ("bench-ours", f"{OPERATOR}; {FIRST_TASK}; {SENSOR_TOO}"),
-    "… its decorator": ("bench-ours", f"from {OWN}.decorators import ray_job_task"),
+    "… its decorator": ("bench-ours", f"from {OWN}.decorators import ray_job"),
     "astro-provider-ray": ("bench-astro", "from ray_provider.operators import SubmitRayJob"),
     "Google provider (Ray on Vertex AI)": (
         "bench-google",

@@ -52,6 +52,7 @@ ENVS = {
     # start. Compiled modules make the first start fast enough.
     "ray-2.60": Env(with_project=False, compiled=True),
     "docs": Env(with_project=False),
+    "pyright": Env(with_project=False),
 }
 
 #: Builds a release, and tests its files.
@@ -75,7 +76,7 @@ KUBE_ENVS = {
     "kube-2.11": Env(python_below=(3, 13)),
 }
 
-#: An Airflow and a Ray that reach S3, and a server with its API, for `make storage`.
+#: An Airflow and a Ray that reach S3 and Google Cloud Storage, and servers with their APIs, for `make storage`.
 STORAGE_ENVS = {
     "storage-3.3": Env(),
     "storage-ray": Env(with_project=False, compiled=True),

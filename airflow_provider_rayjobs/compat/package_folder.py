@@ -114,7 +114,8 @@ class PackageFolder:
             return f"install {_NEEDED[self._scheme]} on the Airflow workers"
         if isinstance(error, PermissionError):
             return "let the URL's Airflow connection list the bucket, and read and write below the folder"
-        return "check the URL, and its Airflow connection, which stands before the bucket: s3://conn_id@bucket/prefix"
+        example = f"{self._scheme}://conn_id@bucket/prefix"
+        return f"check the URL, and its Airflow connection, which stands before the bucket: {example}"
 
 
 class _Mounted:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from airflow_provider_rayjobs.exceptions import (
 )
 from airflow_provider_rayjobs.functions.package import RESULT_LIMIT
 from airflow_provider_rayjobs.functions.shipped import values
-from airflow_provider_rayjobs.functions.shipped.result_file import FORMAT
+from airflow_provider_rayjobs.functions.shipped.result_file import FORMAT, STORED_LIMIT, name_of_stored
 from airflow_provider_rayjobs.text.safe_text import for_terminal
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Record:
     :param text: the value as JSON, or the traceback; empty when the value is stored elsewhere.
     :param size: bytes of the value.
     :param sha256: digest of the value.
+    :param key: a part of the name of a value that is stored elsewhere.
     :param progress: a function's last report of its progress.
     """
 
@@ -68,6 +70,7 @@ class Record:
     text: str
     size: int
     sha256: str
+    key: str = ""
     progress: dict[str, Any] | None = None
 
 
@@ -172,6 +175,7 @@ def parse_record(data: bytes, job: str, submission: str | None) -> Record:
             body.decode("ascii"),
             header["bytes"],
             header["sha256"],
+            _checked_key(header) if outcome == "stored" else "",
             None if header.get("progress") is None else progress.checked(header["progress"]),
         )
         if outcome != "stored":
@@ -179,6 +183,13 @@ def parse_record(data: bytes, job: str, submission: str | None) -> Record:
         return record
     except (KeyError, ValueError) as e:
         raise RayJobResultError(f"{job}: its result is damaged: {e}") from e
+
+
+def _checked_key(header: dict[str, Any]) -> str:
+    key = header.get("key")
+    if not isinstance(key, str) or not re.fullmatch("[0-9a-f]{16}", key):
+        raise ValueError("it does not say where the value is stored")
+    return key
 
 
 def check_digest(data: bytes, record: Record) -> None:
@@ -191,9 +202,23 @@ def check_digest(data: bytes, record: Record) -> None:
         raise ValueError(f"the {len(data):,} bytes received are not the {record.size!r} bytes that the job wrote")
 
 
-def stored_at(result_path: str, submission_id: str) -> str:
+def stored_at(result_path: str, submission_id: str, record: Record) -> str:
     """Return the URL of a large value in the folder ``result_path``."""
-    return f"{result_path.rstrip('/')}/{submission_id}.json"
+    return f"{result_path.rstrip('/')}/{name_of_stored(submission_id, record.key)}"
+
+
+def check_stored_size(record: Record, size: int, job: str) -> None:
+    """
+    Check the size of a value that is stored elsewhere, before it is read.
+
+    :raises RayJobResultError: if it is too large, or not what the job wrote.
+    """
+    if size != record.size:
+        raise RayJobResultError(
+            f"{job}: its result is damaged: {size:,} bytes are stored, not the {record.size:,} bytes that the job wrote"
+        )
+    if size > STORED_LIMIT:
+        raise RayJobResultError(f"{job}: its result has {size:,} bytes, and a task returns at most {STORED_LIMIT:,}")
 
 
 def value_of(record: Record, job: str, stored: bytes | None = None) -> Any:

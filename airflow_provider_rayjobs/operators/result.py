@@ -70,10 +70,6 @@ class ReadsResult(Operator):
                     f"runtime_env[{containers.pop()!r}] can't be used with {self._result_of}, because Ray allows no "
                     "py_modules in containers; remove it"
                 )
-            if self.result_path is not None and "://" not in self.result_path:
-                raise ValueError(
-                    f"result_path must be a URL such as s3://…, gs://… or file://…, not {self.result_path!r}"
-                )
             described = self._described(context)
             self._packages = packages.build_packages(described, self._upload_limit)
             self._package_metadata = packages.metadata_of(described)
@@ -201,7 +197,7 @@ class ReadsResult(Operator):
         return safe_value(value)
 
     def _value_in(self, record: Record, event: JobEvent) -> Any:
-        from airflow_provider_rayjobs.functions.result import stored_at, value_of
+        from airflow_provider_rayjobs.functions.result import check_stored_size, stored_at, value_of
 
         name = f"{event.address}: Ray job {event.submission_id}"
         if record.outcome == "error":
@@ -214,10 +210,11 @@ class ReadsResult(Operator):
             )
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-        url = stored_at(self.result_path, event.submission_id)
+        url = stored_at(self.result_path, event.submission_id, record)
         self.log.info("Reading the result, %s bytes, from %s", f"{record.size:,}", url)
         path: Any = ObjectStoragePath(url)
         try:
+            check_stored_size(record, path.stat().st_size, name)
             with path.open("rb") as file:
                 return value_of(record, name, file.read(record.size + 1))
         except FileNotFoundError as e:

@@ -103,8 +103,8 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
         :func:`airflow_provider_rayjobs.job.report_result`, instead of the submission id. That module is sent with the
         job. What a job had reported before it FAILED becomes an XCom, too.
     :param result_path: URL of a folder that the cluster and the Airflow workers can reach, as ``ObjectStoragePath``
-        takes it, for a result of more than 16 MiB. It is stored there as ``<submission id>.json``, and not deleted
-        automatically.
+        takes it, for a result of more than 16 MiB, up to 1 GiB. It is stored there as ``<submission id>.….json``, and
+        not deleted automatically. Needs ``read_result``.
     :param wait_for_completion: whether the task waits for the job's end; if not, it ends when the job is accepted.
     :param deferrable: whether to wait in the triggerer, without holding a worker slot.
     :param poll_interval: seconds between two requests for the job's status, at most; a young job is polled more often.
@@ -196,6 +196,8 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
         check_one_cluster(ray_conn_id, cluster)
         if read_result and not wait_for_completion:
             raise ValueError("read_result=True needs wait_for_completion=True: the result is read at the job's end")
+        if result_path is not None and not read_result and "result_path" not in (kwargs.get("default_args") or {}):
+            raise ValueError("result_path needs read_result=True: the result is not read without it")
         self.entrypoint = entrypoint
         self.runtime_env = runtime_env
         self.secret_env_vars = secret_env_vars
@@ -315,6 +317,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
             entrypoint_memory=self.entrypoint_memory,
             entrypoint_resources=self.entrypoint_resources,
             entrypoint_label_selector=self.entrypoint_label_selector,
+            result_path=self.result_path,
             poll_interval=self.poll_interval,
             job_timeout=self.job_timeout,
             pending_timeout=self.pending_timeout,

@@ -71,6 +71,7 @@ class JobArguments:
     entrypoint_memory: int | str | None = None
     entrypoint_resources: Any = None
     entrypoint_label_selector: Any = None
+    result_path: str | None = None
     poll_interval: float = 30.0
     job_timeout: float | str | None = None
     pending_timeout: float | str | None = None
@@ -95,6 +96,8 @@ class JobArguments:
         check_known(self._of_the_job())
         if self.secret_env_vars and _is_known(self.secret_env_vars):
             check_env_vars("secret_env_vars", self.secret_env_vars)
+        if _is_known(self.result_path):
+            _check_result_path(self.result_path)
 
     def for_hook(self) -> dict[str, Any]:
         """
@@ -104,6 +107,7 @@ class JobArguments:
         :raises ValueError: a value is wrong; the message names it.
         """
         self.check()
+        _check_result_path(self.result_path)
         values = {name: _as_rendered(name, value) for name, value in self._of_the_job().items()}
         values["metadata"] = values["metadata"] or {}
         if names_no_job(values["submission_id"]):
@@ -141,6 +145,15 @@ def check_known_id(submission_id: Any) -> None:
         if names_no_job(submission_id):
             raise ValueError(f"submission_id is {submission_id!r}: it must be the id of a Ray job")
         check_submission_id(submission_id)
+
+
+def _check_result_path(value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise TypeError(f"result_path must be a string, the URL of a folder, not {type(value).__name__}")
+    if "://" not in value:
+        raise ValueError(f"result_path must be a URL such as s3://…, gs://… or file://…, not {value!r}")
 
 
 def _with_secrets(runtime_env: Mapping[str, Any], secret: Mapping[str, str]) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -133,12 +135,24 @@ file.write_text({change})
     assert said in str(raised.value)
 
 
-def test_the_result_of_a_deleted_job_is_not_that_of_the_next_one_with_its_id() -> None:
+def wait_for_end_of_actor(head: RayHead, submission_id: str) -> None:
+    """Wait until a job's actor is dead: a new job with this id could get it, and fail with it."""
+    wanted = [("name", "=", f"_ray_internal_job_actor_{submission_id}"), ("state", "!=", "DEAD")]
+    keys, predicates, values = map(list, zip(*wanted, strict=True))
+    query = {"filter_keys": keys, "filter_predicates": predicates, "filter_values": values}
+    deadline = time.monotonic() + 60
+    while '"actor_id"' in head.request("GET", f"/api/v0/actors?{urlencode(query, doseq=True)}")[1]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_the_result_of_a_deleted_job_is_not_that_of_the_next_one_with_its_id(ray_head: RayHead) -> None:
     name = f"reused-{uuid.uuid4().hex[:8]}"
     assert task(python("report_result(1)"), submission_id=name).run() == 1
     hook = RayJobHook()
     hook.delete_job(name)
     hook.close()
+    wait_for_end_of_actor(ray_head, name)
     with pytest.raises(RayJobResultError, match="that of another job, which had this id before"):
         task("true", submission_id=name).run()
 

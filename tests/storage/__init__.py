@@ -1,1 +1,1 @@
-"""Packages in object storage: a server with S3's API, and a Ray head that reads from it."""
+"""Packages in object storage: servers with the APIs of S3 and Google Cloud Storage, and a Ray head that reads them."""

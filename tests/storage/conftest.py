@@ -1,19 +1,23 @@
-"""A server with S3's API, an Airflow connection to it, and a Ray head whose nodes can read from it."""
+"""Servers with the APIs of S3 and Google Cloud Storage, connections to them, and a head whose nodes read from both."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from tests.storage.gcs import GCS
 from tests.storage.s3 import S3
 from tests.support.ray_head import RayHead
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.storage.server import Server
 
 HERE = Path(__file__).parent
 ENVS = HERE.parents[1] / ".envs"
@@ -35,14 +39,46 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 
 
 @pytest.fixture(scope="session")
-def ray_s3(s3: S3) -> Iterator[RayHead]:
-    """A head whose nodes have smart_open and boto3, and credentials."""
-    with RayHead(env=s3.environment, ray_bin=ENVS / "storage-ray/bin/ray") as head:
+def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GCS]:
+    with GCS(tmp_path_factory.mktemp("gcs")) as server:
+        # For the whole session: gcsfs reads one of them when it is imported.
+        os.environ.update(server.environment)
+        yield server
+        for name in server.environment:
+            del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def storage_head(s3: S3, gcs: GCS) -> Iterator[RayHead]:
+    """A head whose nodes have smart_open and the clients of both vendors, and credentials."""
+    with RayHead(env=s3.environment | gcs.environment, ray_bin=ENVS / "storage-ray/bin/ray") as head:
         yield head
 
 
-@pytest.fixture
-def bucket(s3: S3, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A bucket of the test's own, which the Airflow connection ``aws_x`` can reach."""
-    monkeypatch.setenv("AIRFLOW_CONN_AWS_X", json.dumps(s3.connection))
-    return s3.new_bucket()
+class Bucket(NamedTuple):
+    """A bucket of a test's own, which an Airflow connection can reach."""
+
+    server: Server
+    name: str
+
+    @property
+    def folder(self) -> str:
+        """URL of a folder in it, for Airflow."""
+        return f"{self.server.scheme}://{self.server.conn_id}@{self.name}/ray"
+
+    @property
+    def objects(self) -> dict[str, int]:
+        """Its objects and their sizes."""
+        return self.server.objects(self.name)
+
+    @property
+    def requests(self) -> list[str]:
+        """The methods of all requests so far to its objects."""
+        return self.server.requests(self.name)
+
+
+@pytest.fixture(params=["s3", "gcs"])
+def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    server: Server = request.getfixturevalue(request.param)
+    monkeypatch.setenv(f"AIRFLOW_CONN_{server.conn_id.upper()}", json.dumps(server.connection))
+    return Bucket(server, server.new_bucket())

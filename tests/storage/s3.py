@@ -1,66 +1,35 @@
-"""A server with S3's API, on the loopback address."""
+"""A server with the API of S3."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from tests.support.ports import free_port
+from tests.storage.server import Server
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
-_REQUEST = re.compile(r'"([A-Z]+) (\S+) HTTP/1.1" (\d+)')
+_REQUEST = re.compile(r'"([A-Z]+) (\S+) HTTP/1.1" \d+')
 
 #: The server accepts any.
 KEY, SECRET, REGION = "key-of-tests", "secret-of-tests", "us-east-1"
 
 
-class S3:
-    """
-    The server; it keeps what it gets in memory.
+class S3(Server):
+    """The server."""
 
-    :param folder: for its log, from which its requests are known.
-    """
+    scheme, needed = "s3", "smart_open[s3]"
+    conn_id, secret = "aws_x", SECRET
+    most = 400 * 10**6
+    _ready = "/moto-api/data.json"
 
-    def __init__(self, folder: Path) -> None:
-        self._log = folder / "s3.log"
-        self._port = free_port()
-        self.url = f"http://127.0.0.1:{self._port}"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> S3:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self._port)]
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the server did not start:\n{self._log.read_text()}")
-            time.sleep(0.2)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(20)
-
-    def _answers(self) -> bool:
-        try:
-            urllib.request.urlopen(f"{self.url}/moto-api/data.json", timeout=5).close()
-        except OSError:
-            return False
-        return True
+    def _command(self, port: int) -> Sequence[str]:
+        return ["moto.server", "-H", "127.0.0.1", "-p", str(port)]
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables by which boto3 reaches the server."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": KEY,
@@ -70,7 +39,6 @@ class S3:
 
     @property
     def connection(self) -> dict[str, Any]:
-        """Fields of an Airflow connection to the server."""
         extra = {"endpoint_url": self.url, "region_name": REGION}
         return {"conn_type": "aws", "login": KEY, "password": SECRET, "extra": extra}
 
@@ -81,15 +49,17 @@ class S3:
         return boto3.client("s3", endpoint_url=self.url, **options)
 
     def new_bucket(self) -> str:
-        """Make a bucket and return its name."""
         name = f"bucket-{uuid.uuid4().hex[:12]}"
         self._client().create_bucket(Bucket=name)
         return name
 
     def objects(self, bucket: str) -> dict[str, int]:
-        """Return the sizes of a bucket's objects."""
         found = self._client().list_objects_v2(Bucket=bucket).get("Contents", [])
         return {item["Key"]: item["Size"] for item in found}
+
+    def keep(self, bucket: str, rule: Any) -> None:
+        """Set a bucket's lifecycle rules."""
+        self._client().put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration=rule)
 
     def unfinished(self, bucket: str) -> list[Any]:
         """Return the uploads in parts that have not ended."""
@@ -97,6 +67,4 @@ class S3:
         return found
 
     def requests(self, bucket: str) -> list[str]:
-        """Return the methods of all requests so far to a bucket's objects."""
-        found = _REQUEST.findall(self._log.read_text(errors="replace"))
-        return [method for method, path, _ in found if path.startswith(f"/{bucket}/")]
+        return [method for method, path in _REQUEST.findall(self.log) if path.startswith(f"/{bucket}/")]

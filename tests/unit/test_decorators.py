@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
 import json
+import re
 import zipfile
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_overloads
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, task_decorator_factory
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseOperator, task, task_decorator_factory
+from airflow.providers.common.compat.version_compat import get_base_airflow_version_tuple
 
 from airflow_provider_rayjobs import get_provider_info
 from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.client import checks
-from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator, ray_job_task
+from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator, ray_job
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
 from airflow_provider_rayjobs.functions.shipped.driver import CALL_FILE
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
@@ -25,6 +28,8 @@ from tests.support.tries import Tries
 
 if TYPE_CHECKING:
     from tests.support.scripted_server import ScriptedRay
+
+AIRFLOW = get_base_airflow_version_tuple()
 
 
 def score(shard: Any = None, ds: str | None = None, *, how: str = "") -> Any:
@@ -44,7 +49,7 @@ def _connection(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_decorator_is_registered_under_its_name() -> None:
     (declared,) = get_provider_info.get_provider_info()["task-decorators"]
-    assert declared == {"name": "ray_job", "class-name": "airflow_provider_rayjobs.decorators.ray_job_task"}
+    assert declared == {"name": "ray_job", "class-name": "airflow_provider_rayjobs.decorators.ray_job"}
     assert task_decorator_factory is not None
     assert RayJobDecoratedOperator.custom_operator_name == "@task.ray_job"
 
@@ -52,7 +57,7 @@ def test_the_decorator_is_registered_under_its_name() -> None:
 def test_a_call_makes_a_task_with_all_arguments_of_the_operator() -> None:
     with DAG("dag", schedule=None) as dag:
 
-        @ray_job_task(
+        @ray_job(
             entrypoint_num_cpus=2, job_timeout=60, deferrable=True, retries=2, runtime_env={"pip": ["x"]}, pool="p"
         )
         def work(shard: Any) -> dict[str, int]:
@@ -74,7 +79,7 @@ def test_a_call_makes_a_task_with_all_arguments_of_the_operator() -> None:
 
 def test_a_mapped_task_is_unmapped_with_its_arguments() -> None:
     with DAG("dag", schedule=None) as dag:
-        decorated = ray_job_task(score, entrypoint_num_cpus=2)
+        decorated = ray_job(score, entrypoint_num_cpus=2)
         decorated.partial(how="x").expand(shard=[1, 2])
     mapped: Any = dag.get_task("score")
     made = mapped.unmap({"op_kwargs": {"shard": 2}})
@@ -85,7 +90,7 @@ def test_a_mapped_task_is_unmapped_with_its_arguments() -> None:
 def test_default_args_of_other_operators_do_no_harm() -> None:
     defaults = {"wait_for_completion": False, "entrypoint": "true", "ray_conn_id": "other"}
     with DAG("dag", schedule=None, default_args=defaults) as dag:
-        ray_job_task(score)()
+        ray_job(score)()
     made: Any = dag.get_task("score")
     assert (made.ray_conn_id, made.wait_for_completion, made.entrypoint[0]) == ("other", True, "python")
 
@@ -262,3 +267,38 @@ def test_the_plain_operator_still_returns_the_submission_id() -> None:
     event = JobEvent("j1", "http://ray", Outcome.SUCCEEDED).to_json()
     made = RaySubmitJobOperator(task_id="task", entrypoint="true")
     assert made.execute_complete(Tries(make, "run").context(), event) == "j1"
+
+
+def parameters_of(function: Any) -> dict[str, inspect.Parameter]:
+    found = inspect.signature(function).parameters
+    return {name: parameter for name, parameter in found.items() if name not in ("self", "kwargs")}
+
+
+def union_of(parameter: inspect.Parameter) -> set[str]:
+    """Return the parts of an annotation, in the words of strict type checkers."""
+    text = re.sub(r"\bdict\b(?!\[)", "dict[str, Any]", parameter.annotation.replace("collections.abc.", ""))
+    return set(text.split(" | "))
+
+
+def test_it_is_the_decorator_that_airflow_finds() -> None:
+    assert task.ray_job is ray_job
+
+
+@pytest.mark.skipif(AIRFLOW < (3, 3), reason="this Airflow's operators have other arguments")
+def test_the_typed_decorator_has_the_arguments_of_the_operators() -> None:
+    """Names, kinds, annotations and defaults; those of Airflow's own operators without the defaults."""
+    _, with_arguments = get_overloads(ray_job)
+    typed = parameters_of(with_arguments)
+    own = parameters_of(RayJobDecoratedOperator.__init__) | parameters_of(RaySubmitJobOperator.__init__)
+    for name in ("python_callable", "entrypoint", "wait_for_completion", "read_result"):
+        del own[name]
+    multiple_outputs = typed.pop("multiple_outputs")
+    assert str(multiple_outputs) == "multiple_outputs: 'bool | None' = None"  # as in the types of Airflow's decorators
+    airflows = parameters_of(BaseOperator.__init__)
+    for name in ("multiple_outputs", "sla"):  # Airflow 3 has no SLAs
+        del airflows[name]
+    assert {name: typed[name] for name in own} == own
+    assert typed.keys() == own.keys() | airflows.keys()
+    for name, parameter in airflows.items():
+        assert typed[name].replace(annotation=None) == parameter.replace(default=..., annotation=None)
+        assert union_of(typed[name]) == union_of(parameter)

@@ -105,7 +105,37 @@ def test_a_large_result_needs_a_result_path(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "two").mkdir()
     ran = script(tmp_path / "two", "report_result('x' * 1000)", result_path=f"file://{tmp_path}/store")
     assert ran.record.outcome == "stored"
-    assert result_module.value_of(ran.record, "job", (tmp_path / "store" / "j1.json").read_bytes()) == "x" * 1000
+    (stored,) = (tmp_path / "store").iterdir()
+    assert stored.name == f"j1.{ran.record.key}.json"
+    assert result_module.value_of(ran.record, "job", stored.read_bytes()) == "x" * 1000
+
+
+def test_a_large_result_replaces_the_one_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(function_package, "RESULT_LIMIT", 1000)
+    reports = "; ".join(f"report_result('{letter}' * 1000)" for letter in "abc")
+    (tmp_path / "one").mkdir()
+    ran = script(tmp_path / "one", reports, result_path=f"file://{tmp_path}/store")
+    (stored,) = (tmp_path / "store").iterdir()
+    assert result_module.value_of(ran.record, "job", stored.read_bytes()) == "c" * 1000
+
+    (tmp_path / "two").mkdir()
+    ran = script(tmp_path / "two", f"{reports}; report_result('small')", result_path=f"file://{tmp_path}/none")
+    assert ran.value == "small"
+    assert [*(tmp_path / "none").iterdir()] == []
+
+
+def test_processes_that_report_large_results_at_once_leave_one_of_them_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(function_package, "RESULT_LIMIT", 1000)
+    code = "import sys; from airflow_provider_rayjobs.job import report_result"
+    code += "; [report_result(sys.argv[1] * (1000 + n)) for n in range(50)]"
+    processes = [f"{sys.executable} -c {shlex.quote(code)} {letter} &" for letter in "abc"]
+    ran = run_command(tmp_path, f"{' '.join(processes)} wait", result_path=f"file://{tmp_path}/store")
+    assert ran.output == ""
+    stored = tmp_path / "store" / f"j1.{ran.record.key}.json"
+    assert result_module.value_of(ran.record, "job", stored.read_bytes()) in {letter * 1049 for letter in "abc"}
+    assert len([*(tmp_path / "store").iterdir()]) == 3
 
 
 def test_a_function_has_its_value_already(tmp_path: Path) -> None:

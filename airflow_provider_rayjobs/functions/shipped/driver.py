@@ -59,19 +59,21 @@ def main(folder: str) -> None:
     try:
         value = _call(task)
         text = values.dumps(value, f"the value that {task['name']} returned")
-        if len(text) > task["limit"] and store is None:
-            raise ValueError(
-                f"the value that {task['name']} returned has {len(text):,} bytes as JSON, and Ray returns at most "
-                f"{task['limit']:,}; give @task.ray_job a result_path, a URL that the cluster and the Airflow workers "
-                "can reach, or return less"
-            )
+        stored = None
+        if len(text) > task["limit"]:
+            if store is None:
+                raise ValueError(
+                    f"the value that {task['name']} returned has {len(text):,} bytes as JSON, and Ray returns at most "
+                    f"{task['limit']:,}; give @task.ray_job a result_path, a URL that the cluster and the Airflow "
+                    "workers can reach, or return less"
+                )
+            stored = store(text)
     except BaseException as e:  # noqa: BLE001 - a SystemExit of the function is a failure, too
         reporter().flush()
         _fail(e, task["file"], output)
     reporter().flush()
-    if len(text) > task["limit"] and store is not None:
-        store(text)
-        write_record(output, "stored", "", of=text, progress=reporter().last)
+    if stored is not None:
+        write_record(output, "stored", "", of=text, key=stored.key, progress=reporter().last)
     else:
         write_record(output, "value", text, progress=reporter().last)
 

@@ -13,9 +13,11 @@ import hashlib
 import importlib
 import json
 import os
+import secrets
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_rayjobs import metadata
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 TASK_FILE = "airflow_ray_job.json"
 
 FORMAT = 1
+
+#: Largest value that is stored in ``result_path``, in bytes of JSON: the worker needs several times its memory.
+STORED_LIMIT = 1024**3
 
 #: Environment variable in which Ray passes a job's metadata to the process of its entrypoint, as JSON.
 CONFIG_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -91,9 +96,28 @@ def result_beside(log: Path) -> Path:
     return log.with_suffix(".result")
 
 
-def store_for(result_path: str | None, output: Path) -> Callable[[str], None] | None:
+class Stored(NamedTuple):
+    """
+    A large result in the folder ``result_path``.
+
+    :param key: the part of its name that no other result has; see :func:`name_of_stored`.
+    :param remove: deletes it.
+    """
+
+    key: str
+    remove: Callable[[], None]
+
+
+def name_of_stored(submission_id: str, key: str) -> str:
+    """Return the name of a large result. Each has its own: several processes of a job may report at the same time."""
+    return f"{submission_id}.{key}.json"
+
+
+def store_for(result_path: str | None, output: Path) -> Callable[[str], Stored] | None:
     """
     Return a function that stores a large result; None if there is no ``result_path``.
+
+    The function raises ``ValueError`` if the result is larger than :data:`STORED_LIMIT`.
 
     :param result_path: URL of a folder.
     :param output: the job's result file.
@@ -101,14 +125,17 @@ def store_for(result_path: str | None, output: Path) -> Callable[[str], None] | 
     """
     if result_path is None:
         return None
-    name = f"{output.stem[len(_LOG_PREFIX) :]}.json"
+    submission_id = output.stem[len(_LOG_PREFIX) :]
     scheme, _, rest = result_path.partition("://")
     if scheme == "file":
         folder = Path("/" + rest.lstrip("/"))
 
-        def write(text: str) -> None:
+        def write(text: str) -> Stored:
+            _check_stored_size(text)
             folder.mkdir(parents=True, exist_ok=True)
-            _write_whole(folder / name, text)
+            file = folder / name_of_stored(submission_id, key := secrets.token_hex(8))
+            _write_whole(file, text)
+            return Stored(key, file.unlink)
 
         return write
     try:
@@ -117,10 +144,24 @@ def store_for(result_path: str | None, output: Path) -> Callable[[str], None] | 
         e.msg = f"result_path {result_path} needs fsspec on the cluster; add it to runtime_env['pip']"
         raise
     # The part before an @ is an Airflow connection, which the cluster does not know.
-    place, slash, key = rest.partition("/")
-    url = f"{scheme}://{place.rpartition('@')[2]}{slash}{key}".rstrip("/") + f"/{name}"
-    filesystem, path = fsspec.core.url_to_fs(url)
-    return lambda text: filesystem.pipe_file(path, text.encode())
+    place, slash, path = rest.partition("/")
+    filesystem, root = fsspec.core.url_to_fs(f"{scheme}://{place.rpartition('@')[2]}{slash}{path}".rstrip("/"))
+
+    def send(text: str) -> Stored:
+        _check_stored_size(text)
+        file = f"{root}/{name_of_stored(submission_id, key := secrets.token_hex(8))}"
+        filesystem.pipe_file(file, text.encode())
+        return Stored(key, partial(filesystem.rm_file, file))
+
+    return send
+
+
+def _check_stored_size(text: str) -> None:
+    if len(text) > STORED_LIMIT:
+        raise ValueError(
+            f"the value has {len(text):,} bytes as JSON, and a task returns at most {STORED_LIMIT:,}; store it, and "
+            "return its URL"
+        )
 
 
 def submission() -> str | None:
@@ -141,7 +182,13 @@ def _config() -> dict[str, str]:
 
 
 def write_record(
-    output: Path, outcome: str, text: str, *, of: str | None = None, progress: dict[str, Any] | None = None
+    output: Path,
+    outcome: str,
+    text: str,
+    *,
+    of: str | None = None,
+    key: str | None = None,
+    progress: dict[str, Any] | None = None,
 ) -> None:
     """
     Write the result: a line of JSON that describes the content, then the content.
@@ -149,6 +196,7 @@ def write_record(
     :param outcome: ``value``, ``error`` or ``stored``.
     :param text: JSON, in ASCII.
     :param of: the text that was stored elsewhere, which the first line then describes.
+    :param key: the key of what was stored.
     :param progress: the last report.
     """
     described = (text if of is None else of).encode("ascii")
@@ -156,6 +204,7 @@ def write_record(
         "format": FORMAT,
         "submission": submission(),
         "outcome": outcome,
+        "key": key,
         "bytes": len(described),
         "sha256": hashlib.sha256(described).hexdigest(),
         "progress": progress,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
-from airflow_provider_rayjobs.decorators import ray_job_task
+from airflow_provider_rayjobs.decorators import ray_job
 from airflow_provider_rayjobs.exceptions import RayConnectionConfigError
 from airflow_provider_rayjobs.hooks import RayJobAsyncHook, RayJobHook
 from airflow_provider_rayjobs.operators import RayDeleteJobOperator, RayStopJobOperator, RaySubmitJobOperator
@@ -39,7 +39,7 @@ def decorated() -> Any:
         pass
 
     with DAG("wrong_connection", schedule=None):
-        return ray_job_task(work, ray_conn_id="ray_x")().operator
+        return ray_job(work, ray_conn_id="ray_x")().operator
 
 
 TASKS: dict[str, Callable[[], Any]] = {

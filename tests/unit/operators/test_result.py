@@ -6,10 +6,11 @@ import hashlib
 import io
 import json
 import zipfile
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, ObjectStoragePath
 
 from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobResultError
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
@@ -20,11 +21,16 @@ from tests.support.tries import Tries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.support.scripted_server import ScriptedRay
 
 RESULT_FILE = "/api/v0/logs/file.*result.*"
 BOTH = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])
+
+
+#: What a large value has in its name.
+KEY = "0123456789abcdef"
 
 
 def make(**kwargs: Any) -> RaySubmitJobOperator:
@@ -106,7 +112,9 @@ LIES = {
     "pickle": (file_of("1", outcome="pickle"), "unknown outcome 'pickle'"),
     "unknown kind": (file_of('{"__rayjobs__":"pickle","value":"x"}'), "unknown kind 'pickle'"),
     "not JSON": (file_of("{'a': 1}"), "damaged"),
-    "stored nowhere": (file_of("1", outcome="stored"), "result_path, which is no longer set"),
+    "stored nowhere": (file_of("1", outcome="stored", key=KEY), "result_path, which is no longer set"),
+    "stored without a name": (file_of("1", outcome="stored"), "it does not say where the value is stored"),
+    "stored elsewhere": (file_of("1", outcome="stored", key="../../../x"), "it does not say where the value is stored"),
     "error": (file_of('"Traceback"', outcome="error"), "ended SUCCEEDED, but its function failed"),
 }
 EACH_LIE = pytest.mark.parametrize(("result", "said"), LIES.values(), ids=LIES)
@@ -215,10 +223,84 @@ def test_a_folder_for_all_tasks_of_a_dag_does_no_harm() -> None:
         assert not RaySubmitJobOperator(task_id="task", entrypoint="true").read_result
 
 
+STORED_LIES = {
+    "gone": (None, "its result is no longer at file://"),
+    "shorter": ('"' + "x" * 8, r"its result is damaged: 9 bytes are stored, not the 10 bytes that the job wrote"),
+    "longer": ('"' + "x" * 9_999, r"damaged: 10,000 bytes are stored, not the 10 bytes that the job wrote"),
+    "other": ('"' + "y" * 8 + '"', r"damaged: the 10 bytes received are not the 10 bytes that the job wrote"),
+}
+
+
+def stored(text: str, **changes: Any) -> Callable[[str], bytes]:
+    """Return the file that describes a value which is stored elsewhere."""
+    described = {"outcome": "stored", "key": KEY, "bytes": len(text), **changes}
+    return file_of("", sha256=hashlib.sha256(text.encode()).hexdigest(), **described)
+
+
+@BOTH
+def test_a_large_value_is_read_from_its_folder(scripted_ray: ScriptedRay, tmp_path: Path, deferrable: bool) -> None:
+    scripted_ray.new_job_result = stored('"xxxxxxxx"')
+    (tmp_path / f"j1.{KEY}.json").write_text('"xxxxxxxx"')
+    task = tries(submission_id="j1", result_path=f"file://{tmp_path}", deferrable=deferrable)
+    assert task.run() == "x" * 8
+
+
+@pytest.mark.parametrize(("found", "said"), STORED_LIES.values(), ids=STORED_LIES)
+def test_a_large_value_that_is_not_what_the_job_wrote_is_refused(
+    scripted_ray: ScriptedRay, tmp_path: Path, found: str | None, said: str
+) -> None:
+    scripted_ray.new_job_result = stored('"xxxxxxxx"')
+    if found is not None:
+        (tmp_path / f"j1.{KEY}.json").write_text(found)
+    task = tries(submission_id="j1", result_path=f"file://{tmp_path}")
+    with pytest.raises(RayJobResultError, match=said):
+        task.run()
+    assert "return_value" not in task.ti.xcoms
+
+
+@pytest.mark.parametrize(
+    ("claimed", "said"),
+    [
+        (2**30 + 1, "its result has 1,073,741,825 bytes, and a task returns at most 1,073,741,824"),
+        (10, "1,073,741,825 bytes are stored, not the 10 bytes that the job wrote"),
+    ],
+    ids=["as it says", "not as it says"],
+)
+def test_a_value_that_is_too_large_is_not_read(
+    scripted_ray: ScriptedRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claimed: int, said: str
+) -> None:
+    scripted_ray.new_job_result = stored("", bytes=claimed)
+    file = tmp_path / f"j1.{KEY}.json"
+    with file.open("wb") as sparse:
+        sparse.truncate(2**30 + 1)
+    monkeypatch.setattr(result_module, "value_of", lambda *_: pytest.fail("was read"))
+    with pytest.raises(RayJobResultError, match=said):
+        tries(submission_id="j1", result_path=f"file://{tmp_path}").run()
+
+
+def test_a_folder_without_a_result_to_read_is_refused() -> None:
+    with pytest.raises(ValueError, match="result_path needs read_result=True: the result is not read without it"):
+        make(read_result=False, result_path="s3://b")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (PurePosixPath("/tmp/x"), "result_path must be a string, the URL of a folder, not PurePosixPath"),
+        (7, "result_path must be a string, the URL of a folder, not int"),
+        ("/tmp/x", "result_path must be a URL such as s3://…, gs://… or file://…, not '/tmp/x'"),
+    ],
+)
+def test_a_folder_that_is_none_is_refused_when_the_dag_is_read(value: Any, said: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=said):
+        make(result_path=value)
+
+
 @pytest.mark.parametrize(
     ("kwargs", "said"),
     [
-        ({"result_path": "/tmp/x"}, r"result_path must be a URL such as s3://…, gs://… or file://…, not '/tmp/x'"),
+        ({"result_path": ObjectStoragePath("file:///x")}, "result_path must be a string, the URL of a folder, not"),
+        ({"result_path": "{{ x }}"}, r"result_path must be a URL such as s3://…, gs://… or file://…, not '{{ x }}'"),
         ({"runtime_env": {"image_uri": "x"}}, r"runtime_env\['image_uri'\] can't be used with read_result"),
     ],
 )

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import gc
+import json
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_rayjobs.compat.connections import derived_deployment
+from airflow_provider_rayjobs.compat.versions import AIRFLOW_V_3_0_PLUS
 from airflow_provider_rayjobs.operators import RaySubmitJobOperator
 from airflow_provider_rayjobs.sensors import RayJobSensor
 from airflow_provider_rayjobs.tasks import context as task_context
 from airflow_provider_rayjobs.tasks.identity import TaskIdentity
+
+DAG_FILE = """
+from airflow.sdk import DAG
+from airflow_provider_rayjobs.operators import RaySubmitJobOperator
+
+with DAG("in_bundle", schedule=None):
+    RaySubmitJobOperator(task_id="t", entrypoint="true", runtime_env={"working_dir": "code"})
+"""
 
 
 class TaskInstance:
@@ -140,3 +151,22 @@ def test_the_folder_of_the_dag_file(tmp_path: Path) -> None:
     assert task_context.dag_folder(operator) == str(Path(__file__).parent)
     operator.dag.fileloc = str(tmp_path / "bundle/etl/dag.py")
     assert task_context.dag_folder(operator) == f"{tmp_path}/bundle/etl"
+
+
+@pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 has no bundles")
+@pytest.mark.parametrize(("version", "folder"), [("v1", "v1/etl"), (None, "v2/etl")])
+def test_the_folder_of_a_file_in_a_bundle_is_that_of_the_runs_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str | None, folder: str
+) -> None:
+    """As a worker of this Airflow reads the file."""
+    from airflow.sdk.execution_time import task_runner
+
+    for name in ("v1", "v2"):
+        (tmp_path / name / "etl").mkdir(parents=True)
+        (tmp_path / name / "etl/dag.py").write_text(DAG_FILE)
+    bundle = {"name": "b", "classpath": "tests.support.bundles.Versions", "kwargs": {"root": str(tmp_path)}}
+    monkeypatch.setenv("AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([bundle]))
+    what = MagicMock(bundle_info=SimpleNamespace(name="b", version=version), dag_rel_path="etl/dag.py")
+    what.ti.configure_mock(dag_id="in_bundle", task_id="t", model_dump=lambda **_: {})
+    task = task_runner.parse(what, MagicMock()).task
+    assert task_context.dag_folder(task) == str(tmp_path / folder)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, redact
 
-from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator, ray_job_task
+from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator, ray_job
 from airflow_provider_rayjobs.operators import RayDeleteJobOperator, RayStopJobOperator, RaySubmitJobOperator
 from airflow_provider_rayjobs.sensors import RayClusterSensor, RayJobSensor
 from airflow_provider_rayjobs.tasks import arguments
@@ -166,7 +166,7 @@ def test_the_arguments_of_a_function_are_rendered_as_airflow_does(native: bool) 
         pass
 
     operator = rendered(
-        lambda: ray_job_task(work, runtime_env={"env_vars": {"A": "8080"}})("{{ n }}", two={"x": "5"}).operator,
+        lambda: ray_job(work, runtime_env={"env_vars": {"A": "8080"}})("{{ n }}", two={"x": "5"}).operator,
         native=native,
     )
     assert tuple(operator.op_args) == ((3,) if native else ("3",))
@@ -207,7 +207,7 @@ def function(*args: Any, **kwargs: Any) -> None:
 
 FUNCTION = {"python_callable": function, "op_args": [], "op_kwargs": {}}
 WITH_FIELDS: dict[Any, dict[str, Any]] = {
-    RaySubmitJobOperator: {"entrypoint": "true"},
+    RaySubmitJobOperator: {"entrypoint": "true", "read_result": True},
     RayStopJobOperator: {"submission_id": "a"},
     RayDeleteJobOperator: {"submission_id": "a"},
     RayJobSensor: {"submission_id": "a"},

@@ -140,11 +140,26 @@ def test_a_large_value_goes_to_the_result_path(tmp_path: Path, monkeypatch: pyte
     store = tmp_path / "store"
     ran = Ran(tmp_path, build_packages(describe_task(f, (), {}, result_path=f"file://{store}/"), LIMIT))
     assert ran.record.outcome == "stored"
-    stored = (store / "j1.json").read_bytes()
-    assert result_module.stored_at(f"file://{store}/", "j1") == f"file://{store}/j1.json"
+    (file,) = store.iterdir()
+    assert result_module.stored_at(f"file://{store}/", "j1", ran.record) == f"file://{file}"
+    stored = file.read_bytes()
     assert result_module.value_of(ran.record, "job", stored) == "x" * 1000
     with pytest.raises(result_module.RayJobResultError, match="damaged"):
         result_module.value_of(ran.record, "job", stored[:-1])
+
+
+def test_a_value_that_can_not_be_stored_is_the_functions_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def f() -> str:
+        return "x" * 1000
+
+    monkeypatch.setattr(function_package, "RESULT_LIMIT", 1000)
+    (tmp_path / "file").write_text("")
+    packages = build_packages(describe_task(f, (), {}, result_path=f"file://{tmp_path}/file/store"), LIMIT)
+    ran = Ran(tmp_path, packages)
+    assert ran.status == 1
+    assert f"NotADirectoryError: [Errno 20] Not a directory: '{tmp_path}/file/store'" in (
+        result_module.traceback_of(ran.record)
+    )
 
 
 def test_a_function_that_prints_what_looks_like_anything_returns_its_value(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_provider_rayjobs.functions.result import parse_record
 from airflow_provider_rayjobs.functions.shipped import result_file
 
 if TYPE_CHECKING:
@@ -35,6 +36,42 @@ def test_no_log_of_a_job_is_an_error(tmp_path: Path) -> None:
         done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
     assert f"the standard output goes to {tmp_path}/worker-1.out, not to the log of a Ray job" in done.stderr
+
+
+def test_a_result_that_another_process_replaces_meanwhile_is_not_mixed_with_it(tmp_path: Path) -> None:
+    output = tmp_path / "job-driver-a.b.result"
+    store = result_file.store_for(f"file://{tmp_path}/store", output)
+    assert store is not None
+    one, two = store('"one"'), store('"two"')
+    result_file.write_record(output, "stored", "", of='"two"', key=two.key)
+    result_file.write_record(output, "stored", "", of='"one"', key=one.key)
+    record = parse_record(output.read_bytes(), "job", None)
+    assert (record.key, record.size) == (one.key, 5)
+    assert (tmp_path / "store" / f"a.b.{one.key}.json").read_text() == '"one"'
+    one.remove()
+    assert [file.name for file in (tmp_path / "store").iterdir()] == [f"a.b.{two.key}.json"]
+
+
+def test_a_result_that_no_worker_can_read_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(result_file, "STORED_LIMIT", 10)
+    store = result_file.store_for(f"file://{tmp_path}/store", tmp_path / "job-driver-a.result")
+    assert store is not None
+    with pytest.raises(ValueError, match="the value has 11 bytes as JSON, and a task returns at most 10; store it"):
+        store("1" * 11)
+    assert not (tmp_path / "store").exists()
+
+
+def test_object_storage_gets_a_result_through_fsspec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    store = result_file.store_for("memory://conn@bucket/results/", tmp_path / "job-driver-a.result")
+    assert store is not None
+    stored = store('"x"')
+    files = fsspec.filesystem("memory")
+    assert files.find("/bucket/results") == [f"/bucket/results/a.{stored.key}.json"]
+    assert files.cat(f"/bucket/results/a.{stored.key}.json") == b'"x"'
+    stored.remove()
+    assert files.find("/bucket/results") == []
 
 
 @pytest.mark.parametrize(
