@@ -199,7 +199,11 @@ def ray_job(
     stream_logs: bool = True,
     log_progress: bool = True,
     stop_on_kill: bool = True,
-    reattach: bool = True,
+    reattach: bool | None = None,
+    durable: bool | None = None,
+    openlineage_inject_parent_job_info: bool | None = None,
+    openlineage_inject_transport_info: bool | None = None,
+    inject_trace_context: bool = False,
     # Those of every operator of the newest Airflow; their defaults depend on Airflow's version and configuration.
     task_id: str = ...,
     owner: str = ...,
