@@ -170,7 +170,14 @@ IMPORTS = {
 #: The modules of the package that a DAG file with operators and sensors loads. Each costs up to a millisecond in each
 #: DAG file: import others in the methods that run in a task.
 OF_A_DAG_FILE = {
-    *("operators", "operators.submit", "operators.own_cluster", "operators.result", "operators.stop_delete"),
+    *(
+        "operators",
+        "operators.submit",
+        "operators.own_cluster",
+        "operators.result",
+        "operators.prune",
+        "operators.stop_delete",
+    ),
     *("sensors", "links"),
     *("tasks", "tasks.rendering", "tasks.arguments"),
     *("client", "client.checks", "client.ids", "client.plain_values"),
