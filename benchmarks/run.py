@@ -116,8 +116,8 @@ NOTES = {
     "next to nothing there; the State API reads all jobs before it selects any. So beside many old jobs the provider "
     "lists the live actors, and requests only jobs whose actor is not among them. Here, actors that wait for resources "
     "stand for live ones.",
-    "prune": "The records are deleted as by `RayPruneJobsOperator`, one after the other, with pauses. The head's share is "
-    "that of the processes that answer requests (the dashboard's and GCS), of one core; the others are its agent, "
+    "prune": "The records are deleted as by `RayPruneJobsOperator`, one after the other, with pauses. The head's share "
+    "is that of the processes that answer requests (the dashboard's and GCS), of one core; the others are its agent, "
     "which deletes the record, and the raylet. Another client asks for one job ten times a second.",
     "diagnosis": "Ray keeps all 10,000 tasks on record. The counts take at most 2 % of the time, so for such a job "
     'there is one about every 90 s. "Ours" is all that the task does between its job\'s end and its own.',

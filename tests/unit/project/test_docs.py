@@ -19,7 +19,12 @@ from airflow_provider_rayjobs.cluster.connection import ClusterConnection
 from airflow_provider_rayjobs.cluster.fields import FIELDS
 from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator
 from airflow_provider_rayjobs.hooks import RayJobHook
-from airflow_provider_rayjobs.operators import RayDeleteJobOperator, RayStopJobOperator, RaySubmitJobOperator
+from airflow_provider_rayjobs.operators import (
+    RayDeleteJobOperator,
+    RayPruneJobsOperator,
+    RayStopJobOperator,
+    RaySubmitJobOperator,
+)
 from airflow_provider_rayjobs.sensors import RayClusterSensor, RayJobSensor
 
 if TYPE_CHECKING:
@@ -115,7 +120,7 @@ def own_arguments(kind: type, *, but: type | None = None) -> set[str]:
 @pytest.mark.parametrize(
     ("name", "kinds"),
     [
-        ("operators", (RaySubmitJobOperator, RayStopJobOperator, RayDeleteJobOperator)),
+        ("operators", (RaySubmitJobOperator, RayStopJobOperator, RayDeleteJobOperator, RayPruneJobsOperator)),
         ("sensors", (RayJobSensor, RayClusterSensor)),
     ],
 )
@@ -141,7 +146,7 @@ def test_defaults_of_the_operator_are_told() -> None:
     told = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", page("operators"), re.MULTILINE)
     signatures = [
         inspect.signature(kind.__init__).parameters
-        for kind in (RaySubmitJobOperator, RayStopJobOperator, RayDeleteJobOperator)
+        for kind in (RaySubmitJobOperator, RayStopJobOperator, RayDeleteJobOperator, RayPruneJobsOperator)
     ]
     for name, default in told:
         if not default.startswith("["):  # an option of Airflow
