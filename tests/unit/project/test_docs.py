@@ -181,7 +181,14 @@ def test_an_example_uses_what_there_is(code: str) -> None:
             assert not [alias.name for alias in node.names if not hasattr(module, alias.name)]
         elif isinstance(node, ast.ImportFrom):
             foreign |= {alias.name for alias in node.names}
-    ours = (RaySubmitJobOperator, RayStopJobOperator, RayDeleteJobOperator, RayJobSensor, RayClusterSensor)
+    ours = (
+        RaySubmitJobOperator,
+        RayStopJobOperator,
+        RayDeleteJobOperator,
+        RayPruneJobsOperator,
+        RayJobSensor,
+        RayClusterSensor,
+    )
     kinds = {kind.__name__: kind for kind in ours if kind.__name__ not in foreign}
     for call in ast.walk(tree):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in kinds:

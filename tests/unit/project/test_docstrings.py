@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
 if TYPE_CHECKING:
     from tests.support.scripted_server import ScriptedRay
@@ -23,8 +24,19 @@ if TYPE_CHECKING:
 MODULES = [
     importlib.import_module(f"airflow_provider_rayjobs.{name}")
     for name in (
-        *("hooks", "operators.submit", "operators.stop_delete", "sensors", "triggers", "decorators", "links", "jobs"),
+        *(
+            "hooks",
+            "operators.submit",
+            "operators.stop_delete",
+            "operators.prune",
+            "sensors",
+            "triggers",
+            "decorators",
+            "links",
+            "jobs",
+        ),
         "exceptions",
+        *(("events",) if AIRFLOW_V_3_1_PLUS else ()),
     )
 ]
 PUBLIC = [getattr(module, name) for module in MODULES for name in module.__all__]

@@ -20,7 +20,7 @@ FOLDER = Path(airflow_provider_rayjobs.__file__).parent
 #: The rooms, from the top floor down: folders and modules of the package. A room imports what stands below it only.
 ROOMS = (
     *("__main__", "plugin", "get_provider_info", "cli", "page", "kuberay", "decorators", "operators"),
-    *("sensors", "links", "triggers", "tasks", "hooks", "kubernetes", "compat"),
+    *("sensors", "links", "events", "triggers", "tasks", "hooks", "kubernetes", "compat"),
     # No Airflow from here on.
     *("job", "functions", "following", "diagnosis", "packaging", "client", "cluster", "migration"),
     *("jobs", "text", "exceptions", "metadata", "progress", "__init__"),
@@ -39,7 +39,7 @@ HEAVY = {
     "pathspec": {"packaging.ignore_rules"},
     "yaml": {"packaging.resolve", "kubernetes.manifest"},
     "fastapi": {"page.app"},
-    "sqlalchemy": {"page.app", "page.made"},
+    "sqlalchemy": {"page.app", "page.made", "tasks.told_ends"},
     "ray": set(),
 }
 
