@@ -49,34 +49,34 @@ def begin(airflow: AirflowEnv, **connection: Any) -> None:
     wait(lambda: airflow.query(known), 120, lambda: f"the watcher did not begin\n{airflow.outputs()}")
 
 
+def wait_told(airflow: AirflowEnv, prefix: str, number: int) -> None:
+    def told() -> bool:
+        return len(set(names(airflow, prefix))) >= number
+
+    wait(told, 120, lambda: f"{len(names(airflow, prefix))} of {number} were told\n{airflow.outputs()}")
+
+
 def end_while_the_triggerer_is_killed(
-    airflow: AirflowEnv, prefix: str, end: Callable[[int], None], number: int, kills: list[int]
+    airflow: AirflowEnv, prefix: str, end: Callable[[int], None], number: int, kills: int
 ) -> None:
     """
-    End jobs one after the other; kill the triggerer in between, and start it again while others end.
+    End jobs one after the other, and kill the triggerer in between, each time while events are on their way.
 
     :param end: ends the job with this number.
-    :param kills: it is killed as soon as so many ends are recorded: others are then on their way.
+    :param kills: how many times it is killed.
     """
-    left, starts_at = list(kills), -1
+    share = number // (kills + 1)
     for index in range(number):
         end(index)
-        if index == starts_at:
-            airflow.start_process("triggerer")
-        elif left and index > starts_at and len(names(airflow, prefix)) >= left[0]:
+        if index % share == share - 6 and index < kills * share:
+            wait_told(airflow, prefix, len(names(airflow, prefix)) + 1)
             airflow.kill_process("triggerer", signal.SIGKILL)
-            assert len(names(airflow, prefix)) < index, "nothing was on its way"
-            del left[0]
-            starts_at = index + 5
-    assert not left, "the triggerer was too slow to be killed in time"
+        elif index % share == share - 1 and index < kills * share:  # five have ended meanwhile
+            airflow.start_process("triggerer")
 
 
 def assert_each_is_told_once(airflow: AirflowEnv, prefix: str, number: int) -> None:
-    wait(
-        lambda: len(set(names(airflow, prefix))) >= number,
-        120,
-        lambda: f"{len(names(airflow, prefix))} of {number} were told\n{airflow.outputs()}",
-    )
+    wait_told(airflow, prefix, number)
     time.sleep(8)  # for those that would be told twice
     assert sorted(names(airflow, prefix)) == sorted(f"{prefix}{index}" for index in range(number))
 
@@ -93,9 +93,9 @@ def test_each_end_is_told_once_while_the_triggerer_is_killed(
         scripted_ray.set_status(f"j{index}", "FAILED" if index % 10 == 0 else "SUCCEEDED")
         scripted_ray.add_job(f"other-{index}", "SUCCEEDED", metadata={"team": "another"})
         scripted_ray.add_job(f"j{index + 1}", "RUNNING", metadata={**TEAM, "number": str(index + 1)})
-        time.sleep(0.4)
+        time.sleep(0.05)
 
-    end_while_the_triggerer_is_killed(airflow_env, "j", end, 100, kills=[10, 40])
+    end_while_the_triggerer_is_killed(airflow_env, "j", end, 100, kills=2)
     assert_each_is_told_once(airflow_env, "j", 100)
     payloads = told(airflow_env)
     assert {payload["status"] for payload in payloads} == {"SUCCEEDED", "FAILED"}
@@ -115,5 +115,5 @@ def test_each_end_on_a_real_head_is_told_once(airflow_env: AirflowEnv, ray_head:
         if index % 4 == 3:  # several run at the same time
             ray_head.wait_job(f"real-{index}")
 
-    end_while_the_triggerer_is_killed(airflow_env, "real-", end, 100, kills=[10, 35, 60])
+    end_while_the_triggerer_is_killed(airflow_env, "real-", end, 100, kills=4)
     assert_each_is_told_once(airflow_env, "real-", 100)

@@ -8,9 +8,11 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS, get_base_airflow_version_tuple
 
+from airflow_provider_rayjobs.client.ended import EndedJob
 from airflow_provider_rayjobs.tasks import job_ends
+from tests.support.clients import cluster_at
 from tests.unit.project.test_layout import PACKAGE, measured
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ def test_it_survives_being_stored() -> None:
     assert arguments["statuses"] == ["FAILED", "STOPPED"]
 
 
-@needs_3_1
+@pytest.mark.skipif(get_base_airflow_version_tuple() < (3, 2), reason="older versions encode triggers elsewhere")
 def test_airflow_takes_it_for_the_same_trigger_after_it_was_stored() -> None:
     """Otherwise each parse of the DAG file would replace it."""
     from airflow.models.trigger import Trigger
@@ -126,3 +128,15 @@ def test_a_dag_file_with_it_loads_little() -> None:
     assert {name.split(".")[0] for name in loaded} <= {PACKAGE, "airflow", "packaging", *sys.stdlib_module_names}
     own = {name.removeprefix(f"{PACKAGE}.") for name in loaded if name.startswith(PACKAGE)}
     assert not {name for name in own if name.split(".")[0] in ("tasks", "following", "hooks")}
+
+
+@needs_3_1
+def test_the_page_tells_each_argument_and_what_an_event_has() -> None:
+    from airflow_provider_rayjobs.events import RayJobEventTrigger
+    from tests.unit.project.test_docs import own_arguments, rows
+
+    entry = {"type": "SUBMISSION", "status": "FAILED", "submission_id": "a", "end_time": 1}
+    job = EndedJob(1, "a", "FAILED")
+    payload = job_ends.Choice({}, "*", ("FAILED",), ()).payload(job, entry, cluster_at("http://ray:8265"))
+    added = {"ray_conn_id", "watcher", "mark"}
+    assert own_arguments(RayJobEventTrigger) | payload.keys() | added == rows("events")

@@ -18,7 +18,7 @@ from airflow_provider_rayjobs.following.told import Told
 from airflow_provider_rayjobs.tasks import job_ends, shared_pollers
 from airflow_provider_rayjobs.tasks.job_ends import Choice, JobEnds
 from tests.support import answers
-from tests.support.clients import cluster_at
+from tests.support.clients import cluster_at, until
 
 if TYPE_CHECKING:
     from tests.support.scripted_server import ScriptedRay
@@ -77,13 +77,22 @@ async def take(watching: JobEnds, number: int, airflow: Airflow | None) -> list[
     return found
 
 
-async def nothing(watching: JobEnds, seconds: float = 0.4) -> None:
-    """Check that nothing is told for some time."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds), aclosing(watching.until_lost()) as payloads:
+async def nothing(watching: JobEnds, server: ScriptedRay) -> None:
+    """Run a watcher for three lists, in which it tells nothing."""
+
+    async def watch() -> None:
+        async with aclosing(watching.until_lost()) as payloads:
             async for payload in payloads:
                 pytest.fail(f"told {payload}")
-        pytest.fail("lost contact")
+
+    def lists() -> int:
+        return len(server.received_on("GET", "/api/jobs/"))
+
+    before, watched = lists(), asyncio.create_task(watch())
+    await until(lambda: lists() > before + 2 or watched.done())
+    watched.cancel()
+    with suppress(asyncio.CancelledError):
+        await watched
 
 
 def names(found: list[dict[str, Any]]) -> list[str]:
@@ -96,7 +105,7 @@ def test_it_begins_with_the_first_list(conn_id: str, scripted_ray: ScriptedRay, 
 
     async def main() -> list[str]:
         watching = watcher(conn_id)
-        await nothing(watching)
+        await nothing(watching, scripted_ray)
         scripted_ray.set_status("runs", "FAILED")
         scripted_ray.add_job("short", "SUCCEEDED")
         return names(await take(watching, 2, airflow))
@@ -106,15 +115,15 @@ def test_it_begins_with_the_first_list(conn_id: str, scripted_ray: ScriptedRay, 
 
 def test_each_end_is_told_once_over_restarts(conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow) -> None:
     async def main() -> None:
-        await nothing(watcher(conn_id))
+        await nothing(watcher(conn_id), scripted_ray)
         for number in range(6):
             scripted_ray.add_job(f"j{number}", "SUCCEEDED")
         await take(watcher(conn_id), 2, airflow)  # ended before the others were told
         await take(watcher(conn_id), 3, None)  # these were sent, but not recorded
         watching = watcher(conn_id)
         await take(watching, 4, airflow)
-        await nothing(watching)
-        await nothing(watcher(conn_id))
+        await nothing(watching, scripted_ray)
+        await nothing(watcher(conn_id), scripted_ray)
 
     asyncio.run(main())
     assert airflow.recorded == [f"j{number}" for number in range(6)]
@@ -122,7 +131,7 @@ def test_each_end_is_told_once_over_restarts(conn_id: str, scripted_ray: Scripte
 
 def test_ends_during_a_restart_are_told(conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow) -> None:
     async def main() -> list[str]:
-        await nothing(watcher(conn_id))
+        await nothing(watcher(conn_id), scripted_ray)
         scripted_ray.add_job("meanwhile", "SUCCEEDED")
         return names(await take(watcher(conn_id), 1, airflow))
 
@@ -131,9 +140,9 @@ def test_ends_during_a_restart_are_told(conn_id: str, scripted_ray: ScriptedRay,
 
 def test_what_another_triggerer_has_told_is_not_told(conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow) -> None:
     async def main() -> list[str]:
-        await nothing(watcher(conn_id))
+        await nothing(watcher(conn_id), scripted_ray)
         first, second = watcher(conn_id), watcher(conn_id)
-        await nothing(second)  # it has read the Variable
+        await nothing(second, scripted_ray)  # it has read the Variable
         scripted_ray.add_job("a", "SUCCEEDED")
         await take(first, 1, airflow)
         scripted_ray.add_job("b", "SUCCEEDED")
@@ -145,7 +154,7 @@ def test_what_another_triggerer_has_told_is_not_told(conn_id: str, scripted_ray:
 def test_an_id_that_is_used_again_is_another_end(conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow) -> None:
     async def main() -> None:
         watching = watcher(conn_id)
-        await nothing(watching)
+        await nothing(watching, scripted_ray)
         for _ in range(2):
             scripted_ray.add_job("a", "SUCCEEDED")
             await take(watching, 1, airflow)
@@ -158,10 +167,10 @@ def test_an_id_that_is_used_again_is_another_end(conn_id: str, scripted_ray: Scr
 def test_without_the_variable_it_begins_anew(conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow) -> None:
     async def main() -> list[str]:
         watching = watcher(conn_id)
-        await nothing(watching)
+        await nothing(watching, scripted_ray)
         airflow.variable = None
         scripted_ray.add_job("a", "SUCCEEDED")
-        await nothing(watching)
+        await nothing(watching, scripted_ray)
         scripted_ray.add_job("b", "SUCCEEDED")
         return names(await take(watching, 1, airflow))
 
@@ -175,7 +184,7 @@ def test_a_loss_of_contact_ends_no_watch(
 
     async def main() -> list[str]:
         watching = watcher(conn_id)
-        await nothing(watching)
+        await nothing(watching, scripted_ray)
         scripted_ray.script("GET", "/api/jobs/", *[answers.text(500, "broken")] * 2)
         for _ in range(2):
             async with asyncio.timeout(10):
@@ -196,7 +205,7 @@ def test_it_says_if_airflow_does_not_note_what_was_sent(
 
     async def main() -> None:
         watching = watcher(conn_id)
-        await nothing(watching)
+        await nothing(watching, scripted_ray)
         for name in "abc":
             scripted_ray.add_job(name, "SUCCEEDED")
             await take(watching, 1, None if name == "a" else airflow)
@@ -251,7 +260,7 @@ def test_metadata_of_any_kind_are_looked_at(metadata: Any) -> None:
 def test_jobs_of_this_deployment_are_not_told(conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow) -> None:
     async def main() -> list[str]:
         watching = watcher(conn_id)
-        await nothing(watching)
+        await nothing(watching, scripted_ray)
         scripted_ray.add_job("ours", "SUCCEEDED", metadata={"airflow_deployment": derived_deployment()})
         scripted_ray.add_job("theirs", "SUCCEEDED", metadata={"airflow_deployment": "theirs"})
         return names(await take(watching, 1, airflow))
