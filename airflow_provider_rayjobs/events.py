@@ -62,7 +62,8 @@ class RayJobEventTrigger(BaseEventTrigger):
     ``watcher`` and ``mark``, by which Airflow notes that it was told.
 
     :param ray_conn_id: Airflow connection of type ``ray_jobs``.
-    :param metadata: only jobs whose metadata has these values: a dict of strings.
+    :param metadata: only jobs whose metadata has these values: a dict of strings, or a list such as
+        ``["team=search"]``.
     :param submission_id: only jobs with such an id: a pattern in which ``*`` stands for any characters, ``?`` for one,
         and ``[ab]`` for one of several.
     :param statuses: only jobs that ended so: a list of ``SUCCEEDED``, ``FAILED`` and ``STOPPED``; by default all three.
@@ -77,7 +78,7 @@ class RayJobEventTrigger(BaseEventTrigger):
         self,
         *,
         ray_conn_id: str = DEFAULT_CONN_ID,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | Sequence[str] = (),
         submission_id: str = "*",
         statuses: Sequence[str] | None = None,
         with_metadata: Sequence[str] = (),
@@ -85,16 +86,14 @@ class RayJobEventTrigger(BaseEventTrigger):
     ) -> None:
         from airflow_provider_rayjobs.client.checks import check_duration
         from airflow_provider_rayjobs.client.ended import ENDED
-        from airflow_provider_rayjobs.client.plain_values import check_strings
 
         super().__init__()  # type: ignore[no-untyped-call]  # of Airflow
-        check_strings("metadata", metadata or {})
         check_duration("poll_interval", poll_interval)
         for name, text in (("ray_conn_id", ray_conn_id), ("submission_id", submission_id)):
             if not text or not isinstance(text, str):
                 raise TypeError(f"{name} must be a string that is not empty, not {text!r}")
         self.ray_conn_id = ray_conn_id
-        self.metadata = dict(metadata or {})
+        self.metadata = _pairs(metadata)
         self.submission_id = submission_id
         self.statuses = _names("statuses", ENDED if statuses is None else statuses)
         self.with_metadata = _names("with_metadata", with_metadata)
@@ -106,8 +105,11 @@ class RayJobEventTrigger(BaseEventTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments of the constructor, as JSON values."""
-        names = ("ray_conn_id", "metadata", "submission_id", "statuses", "with_metadata", "poll_interval")
-        return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in names}
+        names = ("ray_conn_id", "submission_id", "statuses", "with_metadata", "poll_interval")
+        arguments = {name: getattr(self, name) for name in names}
+        # Airflow 3.2 encodes dicts twice, and decodes them once.
+        arguments["metadata"] = sorted(f"{key}={value}" for key, value in self.metadata.items())
+        return f"{type(self).__module__}.{type(self).__qualname__}", arguments
 
     @property
     def watcher(self) -> str:
@@ -132,6 +134,23 @@ class RayJobEventTrigger(BaseEventTrigger):
             except Exception as e:  # noqa: BLE001 - Airflow would start the trigger again, at once and for ever
                 self.log.error("The ends of Ray jobs can't be watched; trying again in %.0f s: %s", RETRY_DELAY, e)
             await asyncio.sleep(RETRY_DELAY)
+
+
+def _pairs(metadata: object) -> dict[str, str]:
+    """Return the wanted metadata as a dict."""
+    from airflow_provider_rayjobs.client.plain_values import check_strings
+
+    if not isinstance(metadata, dict):
+        texts = _names("metadata", metadata)
+        if wrong := [text for text in texts if "=" not in text]:
+            raise ValueError(
+                f"metadata must be a dict of strings, or a list of texts such as 'team=search', not {wrong}"
+            )
+        metadata = {key: value for key, _, value in (text.partition("=") for text in texts)}
+    check_strings("metadata", metadata)
+    if wrong := [key for key in metadata if "=" in key]:
+        raise ValueError(f"metadata has the key {wrong[0]!r}; keys must not contain '='")
+    return metadata
 
 
 def _names(argument: str, value: object) -> list[str]:

@@ -43,6 +43,9 @@ def test_it_survives_being_stored() -> None:
     again = make(**json.loads(json.dumps(arguments)))
     assert again.serialize() == (path, arguments)
     assert arguments["statuses"] == ["FAILED", "STOPPED"]
+    assert arguments["metadata"] == ["a=2", "b=1"]
+    assert again.metadata == {"a": "2", "b": "1"}
+    assert not [value for value in arguments.values() if isinstance(value, dict)], "Airflow 3.2 can't read dicts"
 
 
 @pytest.mark.skipif(get_base_airflow_version_tuple() < (3, 2), reason="older versions encode triggers elsewhere")
@@ -80,7 +83,9 @@ def test_other_arguments_make_another_watcher() -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ({"metadata": ["a"]}, "metadata must be a dict"),
+        ({"metadata": ["a"]}, r"metadata must be a dict of strings, or a list of texts .*, not \['a'\]"),
+        ({"metadata": "a=b"}, "metadata must be a list of strings"),
+        ({"metadata": {"a=b": "c"}}, "keys must not contain '='"),
         ({"metadata": {"a": 1}}, r"metadata\['a'\] must be a string"),
         ({"statuses": ["RUNNING"]}, "statuses must be a list of STOPPED, SUCCEEDED, FAILED"),
         ({"statuses": []}, "statuses must be a list of"),
