@@ -105,9 +105,9 @@ def test_a_watcher_without_a_variable_is_left_alone(session: Any) -> None:
 def test_an_error_does_not_spoil_the_transaction(session: Any) -> None:
     from airflow.models.asset import AssetEvent
     from airflow.models.variable import Variable
-    from sqlalchemy import func, select, update
+    from sqlalchemy import func, select
 
-    session.execute(update(Variable).values(val="nonsense"))
+    session.scalar(select(Variable)).set_val("nonsense")
     session.commit()
     with pytest.raises(ValueError):  # noqa: PT011 - of JSON; Airflow logs errors of listeners
         record(session, {"from_trigger": True, "payload": PAYLOAD})
