@@ -32,8 +32,8 @@ LEAST_AGE = 3600.0
 #: Share of the time for which a request is under way. The head works for a part of that time only.
 SHARE = 0.2
 
-#: Longest pause between two jobs, in seconds. Requests over a distant network take long, but cost the head no more: a few
-#: milliseconds of its time for each job.
+#: Longest pause between two jobs, in seconds. Requests over a distant network take long, but cost the head no more: a
+#: few milliseconds of its time for each job.
 LONGEST_PAUSE = 0.25
 
 #: Most records that are deleted by one call: they take about 20 MB of memory here.
