@@ -102,7 +102,7 @@ fuzz: ## Run the code on a hundred thousand random responses, events and connect
 
 faults: ## Run the tests that kill processes, cut connections and restart heads
 	@$(ENVS) airflow-3.3 ray-2.60
-	$(MAIN)/pytest -m faults tests/faults $(ARGS)
+	$(MAIN)/pytest -m faults tests/faults tests/airflow/test_job_events.py $(ARGS)
 
 field: ## Inject faults into a distributed Airflow, then run `faults` (ARGS=--slice: 20 minutes; AIRFLOW=2.11; KEEP=1: only start it)
 	@$(ENVS) field-$(AIRFLOW) ray-2.60

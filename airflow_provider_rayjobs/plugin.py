@@ -1,6 +1,6 @@
 """
 The Airflow plugin that adds the page "Ray jobs" to the menu "Browse", and the view "Ray job" to each task instance if
-``[ray_jobs] task_view`` is set, on Airflow 3.1 and newer.
+``[ray_jobs] task_view`` is set, on Airflow 3.1 and newer. It also notes what assets were told of Ray jobs.
 
 Every Airflow process loads plugins, so this module imports nothing heavy. The page's application is created at its
 first request, which only the API server receives. Older versions can't show such pages; there the plugin is empty.
@@ -15,6 +15,9 @@ from urllib.parse import urlsplit
 from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
+
+if AIRFLOW_V_3_1_PLUS:
+    from airflow.listeners import hookimpl
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -63,11 +66,28 @@ def views() -> list[dict[str, str]]:
 APPS = [{"name": "Ray jobs", "app": jobs_page, "url_prefix": URL_PREFIX}]
 
 
+class RecordedEvents:
+    """Notes which ends of Ray jobs Airflow has recorded as events of assets; a listener."""
+
+    if AIRFLOW_V_3_1_PLUS:
+
+        @hookimpl
+        def on_asset_changed(self, asset: Any) -> None:
+            """Look for events of ``RayJobEventTrigger`` in the running transaction."""
+            from airflow_provider_rayjobs.tasks.told_ends import note
+
+            note()
+
+
+LISTENERS: list[Any] = [RecordedEvents()]
+
+
 class RayJobsPlugin(AirflowPlugin):
-    """Adds the page and the view to Airflow's UI."""
+    """Adds the page and the view to Airflow's UI, and the listener."""
 
     name = "ray_jobs"
 
     if AIRFLOW_V_3_1_PLUS:
         fastapi_apps = APPS
         external_views = views()
+        listeners = LISTENERS

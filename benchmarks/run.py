@@ -30,11 +30,12 @@ KEPT = ("BENCH_LOCK", "RAYJOBS_RAY_BIN")
 
 SCRIPTS = (
     *("imports", "submission", "log_stream", "deferred", "triggerer", "task_life"),
-    *("real_head", "old_jobs", "diagnosis", "packing", "hostile", "secrets_of_jobs"),
+    *("real_head", "old_jobs", "prune", "diagnosis", "packing", "hostile", "secrets_of_jobs"),
 )
 #: These use servers of the test suite, so they run in its environment.
 IN_THE_TESTS_ENVIRONMENT = {
-    *("triggerer", "task_life", "real_head", "old_jobs", "diagnosis", "packing", "hostile", "secrets_of_jobs"),
+    *("triggerer", "task_life", "real_head", "old_jobs", "prune", "diagnosis", "packing", "hostile"),
+    "secrets_of_jobs",
 }
 DOCS = common.ROOT / "docs"
 
@@ -60,6 +61,7 @@ loop's lag; see the load averages. So compare rows of one page, not pages.
   job's end it ends; compared with a `BashOperator` and with a task that defers to a `DateTimeTrigger`.
 - `real_head`: 50 jobs on a real Ray head: its CPU time, and the delay until the end of a job is noticed.
 - `old_jobs`: on a real Ray head with 100,000 old jobs on record: what the requests cost that tell which jobs still run.
+- `prune`: on a real Ray head: what deleting 2,000 old records costs it, and how long another client waits meanwhile.
 - `diagnosis`: on a real Ray head: what it costs to log how far a job of 10,000 tasks is, and to read the last lines of
   a log of 300 MB.
 - `packing`: packing and uploading a `working_dir`; compared with Ray's own client.
@@ -115,6 +117,9 @@ NOTES = {
     "next to nothing there; the State API reads all jobs before it selects any. So beside many old jobs the provider "
     "lists the live actors, and requests only jobs whose actor is not among them. Here, actors that wait for resources "
     "stand for live ones.",
+    "prune": "The records are deleted as by `RayPruneJobsOperator`, one after the other, with pauses. The head's share "
+    "is that of the processes that answer requests (the dashboard's and GCS), of one core; the others are its agent, "
+    "which deletes the record, and the raylet. Another client asks for one job ten times a second.",
     "diagnosis": "Ray keeps all 10,000 tasks on record. The counts take at most 2 % of the time, so for such a job "
     'there is one about every 90 s. "Ours" is all that the task does between its job\'s end and its own.',
     "packing": '"Again" is the second time, when the cluster has the package. Ray\'s client refuses more than 100 MiB, '

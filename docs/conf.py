@@ -15,8 +15,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "airflow_provider_rayjobs"
 #: The modules that the reference describes; AutoAPI does not read the others.
 PUBLIC = {
     *("__init__.py", "decorators.py", "exceptions.py", "hooks.py", "jobs.py", "job.py", "links.py", "progress.py"),
-    *("operators/__init__.py", "operators/stop_delete.py", "operators/submit.py", "retries.py"),
-    *("sensors.py", "triggers.py"),
+    *("operators/__init__.py", "operators/prune.py", "operators/stop_delete.py", "operators/submit.py"),
+    *("retries.py", "sensors.py", "events.py", "triggers.py"),
     *("kubernetes/__init__.py", "kubernetes/cluster.py", "kuberay/__init__.py", "kuberay/shared.py"),
 }
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -79,6 +80,21 @@ def _json_object(text: str) -> dict[str, Any]:
         # The text itself is not shown: it may hold a secret.
         raise argparse.ArgumentTypeError('must be a JSON object, such as {"name": "value"}')
     return value
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 0, not {text!r}")
+    return int(text)
+
+
+def _span(text: str) -> float:
+    """Parse a duration such as ``90m``, ``12h`` or ``7d``; return seconds."""
+    if not (match := re.fullmatch(r"([0-9]{1,6})([mhd])", text)):
+        raise argparse.ArgumentTypeError(
+            f"must be a number of minutes, hours or days, such as 90m, 12h or 7d, not {text!r}"
+        )
+    return float(match[1]) * {"m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
 def _positive(text: str) -> int:
@@ -177,6 +193,28 @@ _MIGRATE = (
     Arg(("--write",), help="Write the changed files", action="store_true"),
 )
 
+_PRUNE = (
+    ARG_CONN_ID,
+    Arg(
+        ("--older-than",),
+        help="Only jobs that ended at least so long ago: 90m, 12h, 7d\n(default: 7d; at least 1h)",
+        type=_span,
+        default=7 * 86400.0,
+        metavar="TIME",
+    ),
+    Arg(("--keep",), help="Keep the newest N records, whatever their age", type=_natural, default=0, metavar="N"),
+    Arg(
+        ("--status",),
+        help=f"Only jobs with this status; may be repeated\n({', '.join(STATUSES[2:])})",
+        type=str.upper,
+        choices=STATUSES[2:],
+        action="append",
+        metavar="STATUS",
+    ),
+    Arg(("--all",), help="Also jobs that this Airflow did not submit", action="store_true"),
+    Arg(("--dry-run",), help="Delete nothing; print the jobs that would go", action="store_true"),
+)
+
 _STOP = (
     ARG_JOB,
     ARG_CONN_ID,
@@ -222,6 +260,14 @@ def get_ray_jobs_cli_commands() -> list[GroupCommand]:
             "delete_job",
             "Delete the record of a job that has ended. Ray deletes its log, too.",
             *(ARG_JOB, ARG_CONN_ID),
+        ),
+        _command(
+            "prune",
+            "prune_jobs",
+            "Delete the records of jobs that ended long ago. Only jobs that tasks of this\n"
+            "Airflow submitted, and at a slow pace, so that the head has time for others.",
+            *_PRUNE,
+            module="prune",
         ),
         _command(
             "migrate",

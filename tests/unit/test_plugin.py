@@ -18,6 +18,9 @@ WITH_PAGES = tuple(map(int, version("apache-airflow").split(".")[:2])) >= (3, 1)
 def test_loading_the_plugin_loads_nothing_else() -> None:
     more = loaded_after_airflow()["plugin"]
     assert f"{PACKAGE}.plugin" in more
+    more = {
+        name for name in more if "listeners" not in name.split(".")
+    }  # which Airflow loads for any plugin's listener
     assert {name.split(".")[0] for name in more} <= {PACKAGE, *sys.stdlib_module_names}
     assert f"{PACKAGE}.page.app" not in more
 
@@ -47,6 +50,19 @@ def test_the_view_of_a_task_s_job_is_shown_only_if_it_is_asked_for(monkeypatch: 
 def test_on_an_older_airflow_the_plugin_is_empty() -> None:
     assert not getattr(RayJobsPlugin, "external_views", [])
     assert not getattr(RayJobsPlugin, "fastapi_apps", [])
+    assert not getattr(RayJobsPlugin, "listeners", [])
+
+
+@pytest.mark.skipif(not WITH_PAGES, reason="it has no triggers of assets")
+def test_airflow_calls_the_listener_for_each_event_of_an_asset(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.listeners.listener import get_listener_manager
+
+    from airflow_provider_rayjobs.tasks import told_ends
+
+    calls: list[int] = []
+    monkeypatch.setattr(told_ends, "note", lambda: calls.append(1))
+    get_listener_manager().hook.on_asset_changed(asset=None)
+    assert calls == [1]
 
 
 @pytest.mark.skipif(not WITH_PAGES, reason="its UI takes no pages")

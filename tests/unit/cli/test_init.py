@@ -100,6 +100,6 @@ def test_airflow_knows_the_commands() -> None:
     (group,) = cli.get_ray_jobs_cli_commands()
     assert group.name == "ray-jobs"
     *of_jobs, migrate = group.subcommands
-    assert [command.name for command in of_jobs] == ["submit", "list", "status", "logs", "stop", "delete"]
+    assert [command.name for command in of_jobs] == ["submit", "list", "status", "logs", "stop", "delete", "prune"]
     assert all("130  interrupted" in command.epilog for command in of_jobs)
     assert (migrate.name, "left to do by hand" in migrate.epilog) == ("migrate", True)

@@ -19,7 +19,12 @@ from airflow_provider_rayjobs.cluster.connection import ClusterConnection
 from airflow_provider_rayjobs.cluster.fields import FIELDS
 from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator
 from airflow_provider_rayjobs.hooks import RayJobHook
-from airflow_provider_rayjobs.operators import RayDeleteJobOperator, RayStopJobOperator, RaySubmitJobOperator
+from airflow_provider_rayjobs.operators import (
+    RayDeleteJobOperator,
+    RayPruneJobsOperator,
+    RayStopJobOperator,
+    RaySubmitJobOperator,
+)
 from airflow_provider_rayjobs.sensors import RayClusterSensor, RayJobSensor
 from tests.faults.cases_durable import WINDOWS
 
@@ -116,7 +121,7 @@ def own_arguments(kind: type, *, but: type | None = None) -> set[str]:
 @pytest.mark.parametrize(
     ("name", "kinds"),
     [
-        ("operators", (RaySubmitJobOperator, RayStopJobOperator, RayDeleteJobOperator)),
+        ("operators", (RaySubmitJobOperator, RayStopJobOperator, RayDeleteJobOperator, RayPruneJobsOperator)),
         ("sensors", (RayJobSensor, RayClusterSensor)),
     ],
 )
@@ -142,7 +147,7 @@ def test_defaults_of_the_operator_are_told() -> None:
     told = re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", page("operators"), re.MULTILINE)
     signatures = [
         inspect.signature(kind.__init__).parameters
-        for kind in (RaySubmitJobOperator, RayStopJobOperator, RayDeleteJobOperator)
+        for kind in (RaySubmitJobOperator, RayStopJobOperator, RayDeleteJobOperator, RayPruneJobsOperator)
     ]
     for name, default in told:
         if not default.startswith("["):  # an option of Airflow
@@ -184,7 +189,14 @@ def test_an_example_uses_what_there_is(code: str) -> None:
             assert {alias.name for alias in node.names} <= there
         elif isinstance(node, ast.ImportFrom):
             foreign |= {alias.name for alias in node.names}
-    ours = (RaySubmitJobOperator, RayStopJobOperator, RayDeleteJobOperator, RayJobSensor, RayClusterSensor)
+    ours = (
+        RaySubmitJobOperator,
+        RayStopJobOperator,
+        RayDeleteJobOperator,
+        RayPruneJobsOperator,
+        RayJobSensor,
+        RayClusterSensor,
+    )
     kinds = {kind.__name__: kind for kind in ours if kind.__name__ not in foreign}
     for call in ast.walk(tree):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in kinds:

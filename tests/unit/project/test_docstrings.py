@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_1_PLUS
 
 if TYPE_CHECKING:
     from tests.support.scripted_server import ScriptedRay
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 MODULES = [
     importlib.import_module(f"airflow_provider_rayjobs.{name}")
     for name in (
-        *("hooks", "operators.submit", "operators.stop_delete", "sensors", "triggers", "decorators", "links", "jobs"),
-        *("exceptions", "retries"),
+        *("hooks", "operators.submit", "operators.stop_delete", "operators.prune", "sensors", "triggers"),
+        *("decorators", "links", "jobs", "exceptions", "retries"),
+        *(("events",) if AIRFLOW_V_3_1_PLUS else ()),
     )
 ]
 #: Without what only newer versions of Airflow have.

@@ -20,7 +20,7 @@ FOLDER = Path(airflow_provider_rayjobs.__file__).parent
 #: The rooms, from the top floor down: folders and modules of the package. A room imports what stands below it only.
 ROOMS = (
     *("__main__", "plugin", "get_provider_info", "cli", "page", "kuberay", "decorators", "operators"),
-    *("retries", "sensors", "links", "triggers", "tasks", "observability", "hooks", "kubernetes", "compat"),
+    *("retries", "sensors", "links", "events", "triggers", "tasks", "observability", "hooks", "kubernetes", "compat"),
     # No Airflow from here on.
     *("job", "functions", "following", "diagnosis", "packaging", "client", "cluster", "migration"),
     *("jobs", "text", "exceptions", "metadata", "progress", "__init__"),
@@ -41,7 +41,7 @@ HEAVY = {
     "openlineage": {"observability.facets"},
     "fastapi": {"page.app"},
     "opentelemetry": {"observability.traces"},
-    "sqlalchemy": {"page.app", "page.made"},
+    "sqlalchemy": {"page.app", "page.made", "tasks.told_ends"},
     "ray": set(),
 }
 
@@ -174,7 +174,7 @@ IMPORTS = {
 #: DAG file: import others in the methods that run in a task.
 OF_A_DAG_FILE = {
     *("operators", "operators.submit", "operators.lineage", "operators.own_cluster", "operators.result"),
-    "operators.stop_delete",
+    *("operators.prune", "operators.stop_delete"),
     *("sensors", "links"),
     *("tasks", "tasks.rendering", "tasks.arguments"),
     *("client", "client.checks", "client.ids", "client.plain_values"),

@@ -1,0 +1,190 @@
+"""
+Tells watchers which jobs of a cluster have ended, whoever submitted them.
+
+Only the list of all jobs has jobs whose ids are not known. While a head makes it, it answers nothing else. So all
+watchers of a cluster share one list, and the lists take at most :data:`SHARE` of the head's time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from airflow_provider_rayjobs.client.listing import read_list
+from airflow_provider_rayjobs.exceptions import RayJobsError
+from airflow_provider_rayjobs.following.head_load import LIST_COST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from airflow_provider_rayjobs.client.ended import EndedJob
+    from airflow_provider_rayjobs.following.poller import Poller
+
+    #: Returns what a watcher wants to know of an entry of the list; None for other entries.
+    Take = Callable[[dict[str, Any]], "tuple[EndedJob, dict[str, Any]] | None"]
+
+#: Largest share of the head's time that lists take. With 2,000 jobs on record, there is one every 13 s.
+SHARE = 0.05
+
+#: Most ended jobs that a watcher gets from one list, the oldest; the next list has the others.
+MOST_AT_ONCE = 1000
+
+
+class EndsWatch:
+    """
+    What one watcher waits for.
+
+    :param take: picks the entries of the list.
+    :param interval: seconds between two lists; they may be later, but not earlier.
+    :param asked: set when the watcher begins to wait.
+    """
+
+    def __init__(self, take: Take, interval: float, asked: asyncio.Event) -> None:
+        self.interval = interval
+        self.due = -math.inf
+        self._take = take
+        self._found: list[tuple[EndedJob, dict[str, Any]]] = []
+        self._news: asyncio.Future[list[tuple[EndedJob, dict[str, Any]]]] | None = None
+        self._asked = asked
+
+    @property
+    def waits(self) -> bool:
+        """Whether the watcher waits for a list."""
+        return self._news is not None and not self._news.done()
+
+    async def jobs(self) -> list[tuple[EndedJob, dict[str, Any]]]:
+        """
+        Wait for the next list; return the jobs that were picked, the oldest first.
+
+        :raises RayJobsError: the list could not be read.
+        """
+        self._news = asyncio.get_running_loop().create_future()
+        self._asked.set()
+        return await self._news
+
+    def begin(self) -> None:
+        """Forget what an attempt at a list has found."""
+        self._found.clear()
+
+    def look(self, data: dict[str, Any]) -> None:
+        """Pick an entry of the list, or ignore it. One that is malformed must not spoil the list."""
+        try:
+            found = self._take(data)
+        except ValueError:
+            return
+        if found is not None:
+            self._found.append(found)
+            if len(self._found) >= 2 * MOST_AT_ONCE:
+                self._found.sort(key=lambda one: one[0])
+                del self._found[MOST_AT_ONCE + 1 :]
+
+    def done(self, began: float, error: RayJobsError | None) -> None:
+        """
+        Hand over what the list had, or the error.
+
+        :param began: when it was requested, in seconds of the monotonic clock.
+        """
+        found, self._found = self._found, []
+        found.sort(key=lambda one: one[0])
+        self.due = began + (self.interval if len(found) <= MOST_AT_ONCE else 0.0)
+        if self._news is None or self._news.done():
+            return  # the watcher has left
+        if error is None:
+            self._news.set_result(found[:MOST_AT_ONCE])
+        else:
+            # All watchers get the same error; each must not add to the same traceback.
+            self._news.set_exception(error.with_traceback(None))
+
+
+class EndsPoll:
+    """Requests the list for all watchers of one cluster."""
+
+    def __init__(self, poller: Poller) -> None:
+        self._transport = poller.transport
+        self._load = poller.load
+        self._watches: list[EndsWatch] = []
+        self._asked = asyncio.Event()
+        self._free_at = -math.inf
+        self._running: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def watch(self, take: Take, interval: float) -> Iterator[EndsWatch]:
+        """
+        Watch the ends of jobs.
+
+        :param take: picks the entries of the list: returns a job that has ended, and what to tell of it. Raises
+            ValueError for an entry that is malformed.
+        :param interval: seconds between two lists.
+        """
+        watch = EndsWatch(take, interval, self._asked)
+        self._watches.append(watch)
+        if self._running is None or self._running.done():
+            # By the context, Airflow finds the trigger that a log record belongs to; this task belongs to none.
+            loop = asyncio.get_running_loop()
+            self._running = loop.create_task(self._run(), name="ray-jobs-ends", context=contextvars.Context())
+        try:
+            yield watch
+        finally:
+            self._watches.remove(watch)
+            if not self._watches and self._running is not None:
+                self._running.cancel()
+                self._running = None
+
+    async def _run(self) -> None:
+        while True:
+            self._asked.clear()
+            waiting = [watch for watch in self._watches if watch.waits]
+            due = max(min((watch.due for watch in waiting), default=math.inf), self._free_at)
+            if (rest := due - time.monotonic()) > 0:
+                await self._rest(rest)
+            else:
+                await self._list([watch for watch in waiting if watch.due <= time.monotonic() + watch.interval / 2])
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait until a list may be due; another watcher may ask meanwhile."""
+        try:
+            async with asyncio.timeout(None if seconds == math.inf else seconds):
+                await self._asked.wait()
+        except TimeoutError:
+            pass
+
+    async def _list(self, watches: list[EndsWatch]) -> None:
+        def begin() -> Callable[[dict[str, Any]], object]:
+            for watch in watches:
+                watch.begin()
+
+            def take(data: dict[str, Any]) -> None:
+                for watch in watches:
+                    watch.look(data)
+
+            return take
+
+        began, number = time.monotonic(), 0
+        error: RayJobsError | None = None
+        try:
+            number = await self._transport.run(read_list(begin, repeatable=False))
+        except RayJobsError as e:
+            error = e
+        except Exception as e:  # noqa: BLE001 - a defect: the watchers must not wait for ever
+            error = RayJobsError(f"{self._transport.cluster.address}: the list of jobs could not be handled: {e!r}")
+        for watch in watches:
+            watch.done(began, error)
+        now = time.monotonic()
+        # A list that takes long may have waited for others, but the head may also be slow. It is asked less often.
+        self._free_at = began + max(LIST_COST * number, now - began) / SHARE
+        self._load.pause(LIST_COST * number, now)
+
+
+_polls: WeakKeyDictionary[Poller, EndsPoll] = WeakKeyDictionary()
+
+
+def ends_of(poller: Poller) -> EndsPoll:
+    """Return what watches the ends of jobs on a poller's cluster, with the poller's session."""
+    if (poll := _polls.get(poller)) is None:
+        poll = _polls[poller] = EndsPoll(poller)
+    return poll

@@ -1,0 +1,82 @@
+"""Which ends of jobs a watcher has told, in bounded space; no I/O."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from airflow_provider_rayjobs.client.ended import EndedJob
+
+#: Milliseconds for which ends are kept one by one. An end may come this much later than others with a later time: the
+#: clocks of a cluster's nodes differ, and a job's last status is written after its end.
+SLACK = 600_000
+
+#: Most ends that are kept one by one.
+MOST = 1000
+
+
+def mark_of(job: EndedJob) -> str:
+    """Return a short text for one end of a job: an id may be used again after its record was deleted."""
+    return hashlib.blake2b(f"{job.end_time} {job.submission_id}".encode(errors="replace"), digest_size=8).hexdigest()
+
+
+class Told:
+    """
+    The ends that were told.
+
+    :param floor: all ends up to this time were told, in Unix milliseconds.
+    :param ends: later ends that were told: their times by :func:`mark_of`.
+    """
+
+    def __init__(self, floor: int = 0, ends: dict[str, int] | None = None) -> None:
+        self.floor = floor
+        self.ends = dict(ends or {})
+
+    def knows(self, job: EndedJob) -> bool:
+        """Whether the end of a job was told."""
+        return job.end_time <= self.floor or mark_of(job) in self.ends
+
+    def add(self, mark: str, end_time: int, now: float) -> None:
+        """
+        Note that an end was told.
+
+        :param mark: as :func:`mark_of`.
+        :param end_time: Unix milliseconds.
+        :param now: Unix milliseconds. A node whose clock is ahead must not make the watcher skip the ends of others.
+        """
+        self.ends[mark] = end_time
+        self.floor = max(self.floor, min(end_time, int(now)) - SLACK)
+        if len(self.ends) >= 2 * MOST:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Forget ends that the floor tells, and raise it if there are too many."""
+        if len(self.ends) > MOST:
+            self.floor = max(self.floor, sorted(self.ends.values())[-MOST - 1])
+        self.ends = {known: end for known, end in self.ends.items() if end > self.floor}
+
+    def to_text(self) -> str:
+        """Return JSON."""
+        self._forget()
+        return json.dumps({"floor": self.floor, "ends": self.ends}, separators=(",", ":"))
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """
+        Read what :meth:`to_text` returned.
+
+        :raises ValueError: it is something else. People can edit it.
+        """
+        data = json.loads(text)
+        if not isinstance(data, dict) or not _is_time(data.get("floor")) or not isinstance(data.get("ends"), dict):
+            raise ValueError("it is not an object with a floor and ends")
+        if not all(_is_time(end) for end in data["ends"].values()):
+            raise ValueError("its ends are not times in milliseconds")
+        return cls(data["floor"], data["ends"])
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < math.inf

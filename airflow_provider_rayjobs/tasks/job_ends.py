@@ -1,0 +1,189 @@
+"""Watches the ends of a cluster's jobs for a trigger of an asset, and tells each of them once."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_rayjobs.client.ended import deployment_of, ended_job
+from airflow_provider_rayjobs.compat import masking
+from airflow_provider_rayjobs.compat.connections import derived_deployment
+from airflow_provider_rayjobs.exceptions import RayJobsError, RayProtocolError
+from airflow_provider_rayjobs.following.ends import ends_of
+from airflow_provider_rayjobs.following.told import Told, mark_of
+from airflow_provider_rayjobs.jobs import JobDetails
+from airflow_provider_rayjobs.tasks.shared_pollers import cluster_of, poller_of
+from airflow_provider_rayjobs.tasks.told_ends import read, write
+from airflow_provider_rayjobs.text.safe_text import safe_value, without_logins
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Collection, Mapping
+
+    from airflow_provider_rayjobs.client.ended import EndedJob
+    from airflow_provider_rayjobs.cluster.connection import ClusterConnection
+    from airflow_provider_rayjobs.following.ends import EndsWatch
+
+#: Maximum length of a value of the metadata and of a job's message in an event, in characters.
+LONGEST_VALUE = 500
+LONGEST_MESSAGE = 2000
+
+#: Seconds within which Airflow should have recorded an event.
+RECORDED_WITHIN = 300.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """
+    Which jobs are told, and what of them.
+
+    :param metadata: values that a job's metadata must have.
+    :param pattern: what its submission id must match, as of :mod:`fnmatch`.
+    :param statuses: how it must have ended.
+    :param with_metadata: further keys of the metadata that are told.
+    """
+
+    metadata: Mapping[str, str]
+    pattern: str
+    statuses: Collection[str]
+    with_metadata: Collection[str]
+
+    def wants(self, data: Mapping[str, Any], own: str) -> EndedJob | None:
+        """
+        Return a job that has ended and was chosen; None for other entries.
+
+        :param data: an entry of the list of jobs.
+        :param own: the name of this Airflow deployment, whose jobs are not told.
+        """
+        job = ended_job(data)
+        if job is None or job.status not in self.statuses or deployment_of(data) == own:
+            return None
+        found = data.get("metadata")
+        has = all(isinstance(found, dict) and found.get(key) == value for key, value in self.metadata.items())
+        return job if has and fnmatchcase(job.submission_id, self.pattern) else None
+
+    def payload(self, job: EndedJob, data: Mapping[str, Any], cluster: ClusterConnection) -> dict[str, Any]:
+        """
+        Return what is told of a job, as JSON values.
+
+        :param data: its entry of the list.
+        :raises ValueError: the entry is malformed.
+        """
+        details = JobDetails.from_json(data)
+        public = masking.public_for(details, cluster)
+        asked = {key: details.metadata[key] for key in (*self.metadata, *self.with_metadata) if key in details.metadata}
+        told: dict[str, Any] = safe_value(
+            {
+                "submission_id": job.submission_id,
+                "status": job.status,
+                "start_time": details.start_time,
+                "end_time": job.end_time,
+                "driver_exit_code": details.driver_exit_code,
+                "error_type": details.error_type,
+                "message": without_logins(public(details.message or ""))[:LONGEST_MESSAGE],
+                "metadata": {key: without_logins(public(value))[:LONGEST_VALUE] for key, value in asked.items()},
+            }
+        )
+        return told
+
+
+class JobEnds:
+    """
+    Tells each end of a job once.
+
+    :param ray_conn_id: Airflow connection of type ``ray_jobs``.
+    :param choice: which jobs are told.
+    :param poll_interval: seconds between two lists of jobs.
+    :param key: of the Variable with what was told.
+    :param log: logger of the trigger.
+    """
+
+    def __init__(self, ray_conn_id: str, choice: Choice, poll_interval: float, key: str, log: Any) -> None:
+        self._ray_conn_id = ray_conn_id
+        self._choice = choice
+        self._poll_interval = poll_interval
+        self._key = key
+        self._log = log
+        self._told: Told | None = None
+        self._first = Told()
+        self._sent: dict[EndedJob, float] = {}  # and when
+        self._has_contact = True
+
+    async def until_lost(self) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the payload of each end; return when contact is lost, so that the connection is read again."""
+        cluster = await cluster_of(self._ray_conn_id)
+        async with poller_of(cluster) as poller:
+            take = partial(self._take, cluster, cluster.deployment or derived_deployment())
+            with ends_of(poller).watch(take, self._poll_interval) as watch:
+                self._told = self._told or await read(self._key)
+                while (found := await self._listed(watch, cluster)) is not None:
+                    if self._told is None:
+                        await self._begin(cluster)
+                    elif found:
+                        for payload in await self._new(found):
+                            yield payload
+
+    def _take(
+        self, cluster: ClusterConnection, own: str, data: Mapping[str, Any]
+    ) -> tuple[EndedJob, dict[str, Any]] | None:
+        """Return a job that is to be told, and its payload; None for other entries of the list."""
+        job = self._choice.wants(data, own)
+        if job is None or (self._told is not None and self._told.knows(job)):
+            return None
+        if self._told is None:
+            self._first.add(mark_of(job), job.end_time, time.time() * 1000)
+            return None
+        return job, {**self._choice.payload(job, data, cluster), "ray_conn_id": self._ray_conn_id}
+
+    async def _listed(
+        self, watch: EndsWatch, cluster: ClusterConnection
+    ) -> list[tuple[EndedJob, dict[str, Any]]] | None:
+        """Return what the next list has; None if there is no contact."""
+        try:
+            found = await watch.jobs()
+        except RayJobsError as e:
+            self._lost(e, cluster)
+            return None
+        if not self._has_contact:
+            self._has_contact = True
+            self._log.info("The jobs of %s are listed again", cluster.address)
+        return found
+
+    async def _begin(self, cluster: ClusterConnection) -> None:
+        """Note what the first list has as told."""
+        await write(self._key, self._first)
+        self._told, self._first = self._first, Told()
+        self._log.info("Watching the ends of Ray jobs at %s from now on (%s)", cluster.address, self._key)
+
+    async def _new(self, found: list[tuple[EndedJob, dict[str, Any]]]) -> list[dict[str, Any]]:
+        """Return the payloads of those that Airflow has not recorded, perhaps from another triggerer."""
+        recorded = await read(self._key)
+        if recorded is None or self._told is None:
+            self._told = None  # someone deleted the Variable
+            return []
+        late = [job for job, at in self._sent.items() if time.monotonic() - at > RECORDED_WITHIN]
+        if any(not recorded.knows(job) for job in late):
+            self._log.warning(
+                "Airflow has not noted in the Variable %s what was sent; a restart would send it again. Is the plugin "
+                "ray_jobs loaded in the triggerer?",
+                self._key,
+            )
+        for job in late:
+            del self._sent[job]
+        payloads = []
+        for job, payload in found:
+            self._told.add(mark_of(job), job.end_time, time.time() * 1000)
+            if not recorded.knows(job):
+                self._sent[job] = time.monotonic()
+                payloads.append({**payload, "watcher": self._key, "mark": mark_of(job)})
+        return payloads
+
+    def _lost(self, error: RayJobsError, cluster: ClusterConnection) -> None:
+        if self._has_contact:
+            self._has_contact = False
+            # An answer that is no list may quote any job.
+            why = type(error).__name__ if isinstance(error, RayProtocolError) else str(error)
+            text = masking.public_for(None, cluster)(why)
+            self._log.warning("The jobs of %s can't be listed; retrying: %s", cluster.address, text)
