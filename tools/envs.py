@@ -81,6 +81,9 @@ STORAGE_ENVS = {
     "storage-ray": Env(with_project=False, compiled=True),
 }
 
+#: A Ray with Serve, for `make serve`.
+SERVE_ENVS = {"serve-ray": Env(with_project=False, compiled=True)}
+
 #: Distributed Airflows, for `make field`.
 FIELD_ENVS = {
     "field-3.3": Env(),
@@ -99,7 +102,7 @@ MATRIX_ENVS = {
     "ray-2.50": Env(with_project=False, python_below=(3, 14), compiled=True),
 }
 
-ALL_ENVS = ENVS | DIST_ENVS | BENCH_ENVS | UI_ENVS | KUBE_ENVS | STORAGE_ENVS | FIELD_ENVS | MATRIX_ENVS
+ALL_ENVS = ENVS | DIST_ENVS | BENCH_ENVS | UI_ENVS | KUBE_ENVS | STORAGE_ENVS | SERVE_ENVS | FIELD_ENVS | MATRIX_ENVS
 
 
 def ensure(*names: str) -> None:

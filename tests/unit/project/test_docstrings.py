@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import inspect
 import json
+import os
 import re
 import textwrap
 import time
@@ -24,7 +25,7 @@ MODULES = [
     importlib.import_module(f"airflow_provider_rayjobs.{name}")
     for name in (
         *("hooks", "operators.submit", "operators.stop_delete", "sensors", "triggers", "decorators", "links", "jobs"),
-        "exceptions",
+        *("exceptions", "testing.head"),
     )
 ]
 PUBLIC = [getattr(module, name) for module in MODULES for name in module.__all__]
@@ -54,6 +55,7 @@ def test_the_example_of_a_public_class_runs(
         **{kind.__name__: kind for kind in CLASSES},
         "BaseOperator": BaseOperator,
         "contextlib": contextlib,
+        "os": os,
         "time": time,
         "self": SimpleNamespace(defer=lambda **_: None),
         "submission_id": "a",

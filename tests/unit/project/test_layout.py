@@ -19,7 +19,7 @@ FOLDER = Path(airflow_provider_rayjobs.__file__).parent
 
 #: The rooms, from the top floor down: folders and modules of the package. A room imports what stands below it only.
 ROOMS = (
-    *("__main__", "plugin", "get_provider_info", "cli", "page", "kuberay", "decorators", "operators"),
+    *("testing", "__main__", "plugin", "get_provider_info", "cli", "page", "kuberay", "decorators", "operators"),
     *("sensors", "links", "triggers", "tasks", "hooks", "kubernetes", "compat"),
     # No Airflow from here on.
     *("job", "functions", "following", "diagnosis", "packaging", "client", "cluster", "migration"),
@@ -31,7 +31,11 @@ WITHOUT_AIRFLOW = ROOMS[ROOMS.index("compat") + 1 :]
 HEAVY = {
     "requests": {"client.requests_transport", "client.foreign_errors", "cluster.network"},
     "urllib3": {"client.requests_transport", "client.foreign_errors", "cluster.network", "kubernetes.api"},
-    "aiohttp": {"client.aiohttp_transport", "client.foreign_errors", "kubernetes.api"},
+    "aiohttp": {
+        *("client.aiohttp_transport", "client.foreign_errors", "kubernetes.api"),
+        *("testing.http_server", "testing.ray_server"),
+    },
+    "pytest": {"testing"},
     "kubernetes": {"kubernetes.api"},
     "kubernetes_asyncio": {"kubernetes.api"},
     "tenacity": {"client.requests_transport", "client.aiohttp_transport", "client.retries"},
