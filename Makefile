@@ -20,7 +20,7 @@ NOX := $(CHECK) && $(PYTHON) tools/envs.py --tools && exec .envs/tools/bin/nox
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo ui ui-test envs test lint types docs check unit integration harness parity faults fuzz benchmarks
-.PHONY: test-wheel test-3.3 test-2.11 matrix artefact resolve field kube storage upgrade samples format lock clean
+.PHONY: test-wheel test-3.3 test-2.11 matrix artefact resolve field kube storage serve upgrade samples format lock clean
 
 help: ## Show this help
 	@echo 'Usage: make [PYTHON=python3.12] TARGET     (ARGS="..." is passed to pytest)'
@@ -83,7 +83,7 @@ unit: ## Run the tests that need only Python
 
 integration: ## Run the tests on a real Ray head and in real Airflow processes
 	@$(ENVS) airflow-3.3 ray-2.60
-	$(MAIN)/pytest -m '(integration or airflow) and not faults and not field and not parity and not ui and not kube and not storage' $(ARGS)
+	$(MAIN)/pytest -m '(integration or airflow) and not faults and not field and not parity and not ui and not kube and not storage and not serve' $(ARGS)
 
 harness: ## Test the test harness: its Ray heads, Airflows and PostgreSQL
 	@$(ENVS) airflow-3.3 ray-2.60
@@ -113,6 +113,10 @@ kube: ## Test what makes clusters with KubeRay, on a real Kubernetes API server 
 storage: ## Test packages in object storage: 400 MB through a server with S3's API to a real Ray head
 	@$(ENVS) storage-3.3 storage-ray ray-2.60
 	.envs/storage-3.3/bin/pytest -m storage tests/storage $(ARGS)
+
+serve: ## Deploy applications of Ray Serve to a real head, and roll broken ones back (AIRFLOW=2.11)
+	@$(ENVS) airflow-$(AIRFLOW) serve-ray
+	.envs/airflow-$(AIRFLOW)/bin/pytest -m serve tests/serve $(ARGS)
 
 upgrade: ## Upgrade an Airflow from 2.11 to 3.3, version by version, while tasks are deferred
 	@$(ENVS) airflow-2.11 airflow-3.0 airflow-3.1 airflow-3.2 airflow-3.3 ray-2.60

@@ -34,7 +34,9 @@ TAG_VARIABLE = "GITHUB_REF_NAME"
 DIST = envs.ROOT / "dist"
 TESTS = envs.ROOT / "tests" / "artefact"
 #: Excludes tests that other targets of the Makefile run: slow ones, and those that need more environments or a browser.
-NOT_ELSEWHERE = "not faults and not field and not parity and not ui and not upgrade and not kube and not storage"
+NOT_ELSEWHERE = (
+    "not faults and not field and not parity and not ui and not upgrade and not kube and not storage and not serve"
+)
 #: The tests that run in the environment where the wheel is installed.
 INSTALLED = "test_installed.py"
 
