@@ -30,6 +30,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayJobsError,
     RayKubernetesRefusedError,
     RayRequestRefusedError,
+    RayServeDeployError,
 )
 from airflow_provider_rayjobs.kubernetes.given import check_makes_none, known_cluster
 from airflow_provider_rayjobs.tasks.rendering import RendersTexts
@@ -190,7 +191,13 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
             transport = self.hook.get_conn()
             with transport.single_attempts(self._contact):
                 reached = transport.run(self._condition.look())
-        except (RayJobError, RayRequestRefusedError, RayConnectionConfigError, RayKubernetesRefusedError) as e:
+        except (
+            RayJobError,
+            RayServeDeployError,
+            RayRequestRefusedError,
+            RayConnectionConfigError,
+            RayKubernetesRefusedError,
+        ) as e:
             from airflow_provider_rayjobs.text.safe_text import without_logins
 
             raise AirflowFailException(without_logins(self._public(str(e)))) from None

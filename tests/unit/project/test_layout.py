@@ -23,7 +23,7 @@ ROOMS = (
     *("sensors", "links", "triggers", "tasks", "hooks", "kubernetes", "compat"),
     # No Airflow from here on.
     *("job", "functions", "following", "diagnosis", "packaging", "client", "cluster", "migration"),
-    *("jobs", "text", "exceptions", "metadata", "progress", "__init__"),
+    *("jobs", "serve", "text", "exceptions", "metadata", "progress", "__init__"),
 )
 WITHOUT_AIRFLOW = ROOMS[ROOMS.index("compat") + 1 :]
 
@@ -41,7 +41,7 @@ HEAVY = {
     "tenacity": {"client.requests_transport", "client.aiohttp_transport", "client.retries"},
     "certifi": {"cluster.network"},
     "pathspec": {"packaging.ignore_rules"},
-    "yaml": {"packaging.resolve", "kubernetes.manifest"},
+    "yaml": {"packaging.resolve", "kubernetes.manifest", "client.serve_config"},
     "fastapi": {"page.app"},
     "sqlalchemy": {"page.app", "page.made"},
     "ray": set(),
