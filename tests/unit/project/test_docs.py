@@ -19,8 +19,13 @@ from airflow_provider_rayjobs.cluster.connection import ClusterConnection
 from airflow_provider_rayjobs.cluster.fields import FIELDS
 from airflow_provider_rayjobs.decorators import RayJobDecoratedOperator
 from airflow_provider_rayjobs.hooks import RayJobHook
-from airflow_provider_rayjobs.operators import RayDeleteJobOperator, RayStopJobOperator, RaySubmitJobOperator
-from airflow_provider_rayjobs.sensors import RayClusterSensor, RayJobSensor
+from airflow_provider_rayjobs.operators import (
+    RayDeleteJobOperator,
+    RayServeDeployOperator,
+    RayStopJobOperator,
+    RaySubmitJobOperator,
+)
+from airflow_provider_rayjobs.sensors import RayClusterSensor, RayJobSensor, RayServeSensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,6 +122,7 @@ def own_arguments(kind: type, *, but: type | None = None) -> set[str]:
     [
         ("operators", (RaySubmitJobOperator, RayStopJobOperator, RayDeleteJobOperator)),
         ("sensors", (RayJobSensor, RayClusterSensor)),
+        ("serve", (RayServeDeployOperator, RayServeSensor)),
     ],
 )
 def test_every_argument_is_told(name: str, kinds: tuple[type, ...]) -> None:
@@ -176,7 +182,8 @@ def test_an_example_uses_what_there_is(code: str) -> None:
             assert not [alias.name for alias in node.names if not hasattr(module, alias.name)]
         elif isinstance(node, ast.ImportFrom):
             foreign |= {alias.name for alias in node.names}
-    ours = (RaySubmitJobOperator, RayStopJobOperator, RayDeleteJobOperator, RayJobSensor, RayClusterSensor)
+    jobs = (RaySubmitJobOperator, RayStopJobOperator, RayDeleteJobOperator)
+    ours = (*jobs, RayServeDeployOperator, RayJobSensor, RayClusterSensor, RayServeSensor)
     kinds = {kind.__name__: kind for kind in ours if kind.__name__ not in foreign}
     for call in ast.walk(tree):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in kinds:

@@ -25,7 +25,7 @@ MODULES = [
     importlib.import_module(f"airflow_provider_rayjobs.{name}")
     for name in (
         *("hooks", "operators.submit", "operators.stop_delete", "sensors", "triggers", "decorators", "links", "jobs"),
-        *("exceptions", "testing.head"),
+        *("exceptions", "operators.serve", "serve", "testing.head"),
     )
 ]
 PUBLIC = [getattr(module, name) for module in MODULES for name in module.__all__]
