@@ -216,5 +216,5 @@ class ServeWaiter:
 
     def _text(self, message: str) -> str:
         """Return a message of Serve for the log: without secrets, and the end of a long one."""
-        text = for_terminal(without_logins(self._public(message))).strip()
+        text = for_terminal(without_logins(self._public(message))).strip().rstrip(".")
         return text if len(text) <= LONGEST_REASON else f"[...] {text[-LONGEST_REASON:]}"

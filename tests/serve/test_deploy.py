@@ -39,11 +39,13 @@ def statuses() -> dict[str, str]:
 @BOTH
 def test_an_application_is_deployed_and_answers(serve: Serve, deferrable: bool) -> None:
     name = f"first-{deferrable}"
-    done = deploy(serve.config(serve.application(name, "1")), deferrable=deferrable)
+    options = {"autoscaling_config": {"min_replicas": 1, "max_replicas": 2}, "ray_actor_options": {"num_cpus": 0.5}}
+    application = serve.application(name, "1") | {"deployments": [{"name": "Hello", **options}]}
+    done = deploy(serve.config(application), deferrable=deferrable)
     assert serve.answer(name) == "version 1"
     assert f"this deployment deploys {name}" in done.log
     assert len(done.stored) == deferrable
-    again = deploy(serve.config(serve.application(name, "1")), deferrable=deferrable)
+    again = deploy(serve.config(application), deferrable=deferrable)
     assert "has this config already: nothing is sent" in again.log
     assert not again.stored
     changed = deploy(serve.config(serve.application(name, "2")), deferrable=deferrable)
