@@ -22,7 +22,7 @@ CONFIG = {"name": "a", "import_path": "m:app"}
 
 def waiter(*names: str, public_for: Callable[[Any], Any] = lambda _: str, **fields: Any) -> ServeWaiter:
     watch = ServeWatch(names, **{"deadline": time.time() + 60, **fields})
-    return ServeWaiter(watch, "http://head", 0.05, logging.getLogger("serving"), public_for)
+    return ServeWaiter(watch, "http://head", 0.3, logging.getLogger("serving"), public_for)
 
 
 def details(*applications: ServeApplication) -> ServeDetails:
@@ -98,8 +98,8 @@ def test_lost_contact_is_waited_for_and_then_given_up(caplog: pytest.LogCaptureF
     assert wait.failed(lost) is None
     assert wait.saw(details(app("DEPLOYING"))) is None
     assert wait.failed(lost) is None
-    assert wait.pause() <= 0.05
-    time.sleep(0.06)
+    assert wait.pause() <= 0.3
+    time.sleep(0.35)
     event = wait.failed(lost)
     assert event is not None
     assert event.outcome is Outcome.UNREACHABLE

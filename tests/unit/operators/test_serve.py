@@ -30,7 +30,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServe]:
     monkeypatch.setattr(serving, "FIRST_PAUSE", 0.01)
     with ScriptedServe() as server:
         server.course = {"m:broken": ["DEPLOYING", "DEPLOY_FAILED"], "m:slow": ["DEPLOYING"] * 1000}
-        connection = {"conn_type": "ray_jobs", "host": server.url, "extra": {"unreachable_timeout": 1}}
+        connection = {"conn_type": "ray_jobs", "host": server.url, "extra": {"unreachable_timeout": 30}}
         monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps(connection))
         yield server
 
@@ -200,7 +200,11 @@ def test_an_absent_cluster_is_waited_for(server: ScriptedServe, deferrable: bool
 
 
 @BOTH
-def test_a_cluster_that_stays_away_is_no_failed_deployment(server: ScriptedServe, deferrable: bool) -> None:
+def test_a_cluster_that_stays_away_is_no_failed_deployment(
+    server: ScriptedServe, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    connection = {"conn_type": "ray_jobs", "host": server.url, "extra": {"unreachable_timeout": 0.5}}
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps(connection))
     server.add("text", import_path="m:old")
     server.script("GET", ROUTE, answers.default(), answers.default(), answers.bad_gateway(), forever=True)
     with pytest.raises(RayClusterUnreachableError, match="the cluster was unreachable for"):

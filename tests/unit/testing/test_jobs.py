@@ -115,7 +115,7 @@ def test_a_restart_forgets_and_begins_a_new_session(scripted_ray: ScriptedRay, c
 def test_a_job_has_the_chosen_fields_when_it_has_ended(scripted_ray: ScriptedRay, client: Client) -> None:
     job = scripted_ray.add_job("a")
     job.end = {"driver_exit_code": 7}
-    job.timeline = [(0.0, "RUNNING"), (time.time() + 0.1, "FAILED")]
+    job.timeline = [(0.0, "RUNNING"), (time.time() + 0.6, "FAILED")]
     assert client.job("a")["driver_exit_code"] is None
-    time.sleep(0.15)
+    time.sleep(0.7)
     assert [client.job("a")[name] for name in ("status", "driver_exit_code")] == ["FAILED", 7]
