@@ -67,8 +67,8 @@ class ServeEvent:
     How a wait ended.
 
     :param address: the cluster's address, for messages.
-    :param outcome: SUCCEEDED: all have a target status. FAILED: one can't be deployed, or Serve can't be asked. LOST:
-        one was removed or changed by somebody else. TIMEOUT, UNREACHABLE.
+    :param outcome: SUCCEEDED: all have a target status. FAILED: one can't be deployed. STOPPED: the cluster refuses to
+        be asked. LOST: one was removed or changed by somebody else. TIMEOUT, UNREACHABLE.
     :param detail: what happened, in words.
     :param statuses: the last known status of each application.
     """
@@ -150,7 +150,7 @@ class ServeWaiter:
     def failed(self, error: RayJobsError) -> ServeEvent | None:
         """Handle a look that failed; return how the wait has ended, or None."""
         if isinstance(error, RayRequestRefusedError):
-            return self._event(Outcome.FAILED, without_logins(self._public(str(error))))
+            return self._event(Outcome.STOPPED, without_logins(self._public(str(error))))
         if detail := self.contact.failed(error):
             return self._event(Outcome.UNREACHABLE, detail)
         return self._too_late()

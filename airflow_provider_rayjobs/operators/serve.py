@@ -147,7 +147,7 @@ class RayServeDeployOperator(RendersTexts, BaseOperator):
         from airflow_provider_rayjobs.tasks.guard import refused_for_good
 
         with refused_for_good():
-            deadline, config = self._deadline(context), self._checked_config()
+            timeout, config = self._checked_timeout(), self._checked_config()
             with self.hook.get_conn().waiting_for_cluster(self.log):
                 details = self.hook.get_serve_details()
                 try:
@@ -158,7 +158,7 @@ class RayServeDeployOperator(RendersTexts, BaseOperator):
         deployed = {name: digest_of(one.config) for name, one in details.applications.items() if name in planned.names}
         watch = ServeWatch(
             planned.names,
-            deadline,
+            self._deadline(context, timeout),
             self.poll_interval,
             deployed={name: deployed.get(name, "") for name in planned.names},
         )
@@ -167,8 +167,7 @@ class RayServeDeployOperator(RendersTexts, BaseOperator):
             self._defer(watch, planned)
         return self._conclude(self._wait_here(watch, planned), planned.before, watch.deployed)
 
-    def _deadline(self, context: Context) -> float:
-        """Return when the applications must be healthy, in Unix seconds."""
+    def _checked_timeout(self) -> float:
         from airflow_provider_rayjobs.client.checks import check_duration
         from airflow_provider_rayjobs.tasks.arguments import as_number
 
@@ -180,12 +179,16 @@ class RayServeDeployOperator(RendersTexts, BaseOperator):
                 check_duration(name, value)
         except (TypeError, ValueError) as e:
             raise AirflowFailException(str(e)) from None
+        return float(timeout)
+
+    def _deadline(self, context: Context, timeout: float) -> float:
+        """Return when the applications must be healthy, in Unix seconds."""
         deadline = time.time() + timeout
         started = context["ti"].start_date
         if self.deferrable and self.execution_timeout is not None and started is not None:
             # Airflow 3 does not enforce execution_timeout while the task is deferred.
             deadline = min(deadline, started.timestamp() + self.execution_timeout.total_seconds())
-        return float(deadline)
+        return deadline
 
     def _checked_config(self) -> dict[str, Any]:
         """Return the config, with local code uploaded."""
@@ -332,6 +335,8 @@ class RayServeDeployOperator(RendersTexts, BaseOperator):
         what = f"{event.address}: {event.detail}"
         if event.outcome is Outcome.UNREACHABLE:
             raise RayClusterUnreachableError(what, address=event.address)
+        if event.outcome is Outcome.STOPPED:
+            raise AirflowFailException(f"The deployment goes on, but can't be followed: {event.detail}")
         if event.outcome is Outcome.LOST:
             raise RayServeDeployError(f"{what}. Nothing was rolled back", statuses=statuses)
         self.log.error("The deployment failed: %s", event.detail)

@@ -110,7 +110,7 @@ def test_lost_contact_is_waited_for_and_then_given_up(caplog: pytest.LogCaptureF
 def test_refused_credentials_end_the_wait() -> None:
     event = waiter("a").failed(RayAuthError("no"))
     assert event is not None
-    assert (event.outcome, event.detail) == (Outcome.FAILED, "no")
+    assert (event.outcome, event.detail) == (Outcome.STOPPED, "no")
 
 
 def test_the_deadline_ends_the_wait() -> None:

@@ -212,6 +212,15 @@ def test_a_cluster_that_stays_away_is_no_failed_deployment(
     assert len(server.deployed) == 1
 
 
+@BOTH
+def test_refused_credentials_are_no_failed_deployment(server: ScriptedServe, deferrable: bool) -> None:
+    server.add("text", import_path="m:old")
+    server.script("GET", ROUTE, answers.default(), answers.default(), answers.forbidden(), forever=True)
+    with pytest.raises(AirflowFailException, match=r"The deployment goes on, but can't be followed: .*HTTP 403"):
+        task(app(path="m:slow"), deferrable=deferrable).run()
+    assert len(server.deployed) == 1
+
+
 def test_a_rollback_that_fails_is_told(server: ScriptedServe) -> None:
     server.add("text", import_path="m:old")
     server.script("PUT", ROUTE, answers.default(), answers.text(400, "1 validation error\nnope"))
