@@ -20,8 +20,8 @@ NOX := $(CHECK) && $(PYTHON) tools/envs.py --tools && exec .envs/tools/bin/nox
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo ui ui-test envs test lint types docs check unit integration harness parity faults fuzz benchmarks
-.PHONY: test-wheel test-3.3 test-2.11 matrix artefact resolve field kube storage lineage observability upgrade samples
-.PHONY: format lock clean
+.PHONY: test-wheel test-3.3 test-2.11 matrix artefact resolve field kube storage lineage observability serve upgrade
+.PHONY: samples format lock clean
 
 help: ## Show this help
 	@echo 'Usage: make [PYTHON=python3.12] TARGET     (ARGS="..." is passed to pytest)'
@@ -86,7 +86,7 @@ unit: ## Run the tests that need only Python
 
 integration: ## Run the tests on a real Ray head and in real Airflow processes
 	@$(ENVS) airflow-3.3 ray-2.60
-	$(MAIN)/pytest -m '(integration or airflow) and not faults and not field and not parity and not ui and not kube and not storage and not lineage and not observability' $(ARGS)
+	$(MAIN)/pytest -m '(integration or airflow) and not faults and not field and not parity and not ui and not kube and not storage and not lineage and not observability and not serve' $(ARGS)
 
 harness: ## Test the test harness: its Ray heads, Airflows and PostgreSQL
 	@$(ENVS) airflow-3.3 ray-2.60
@@ -124,6 +124,10 @@ lineage: ## Test OpenLineage's events of real jobs, and the parent run that thes
 observability: ## Test the metrics and traces that a real Airflow sends to a StatsD server and a collector (AIRFLOW=2.11)
 	@$(ENVS) observability-$(AIRFLOW) ray-2.60
 	.envs/observability-$(AIRFLOW)/bin/pytest -m observability tests/observability $(ARGS)
+
+serve: ## Deploy applications of Ray Serve to a real head, and roll broken ones back (AIRFLOW=2.11)
+	@$(ENVS) airflow-$(AIRFLOW) serve-ray
+	.envs/airflow-$(AIRFLOW)/bin/pytest -m serve tests/serve $(ARGS)
 
 upgrade: ## Upgrade an Airflow from 2.11 to 3.3, version by version, while tasks are deferred
 	@$(ENVS) airflow-2.11 airflow-3.0 airflow-3.1 airflow-3.2 airflow-3.3 ray-2.60

@@ -18,6 +18,8 @@ Errors of the provider.
     ├── RayKubernetesError            a cluster for a task: the Kubernetes API gave no usable answer, or an error
     │   ├── RayKubernetesRefusedError the request or the cluster's spec is wrong, or a right is missing; not retried
     │   └── RayClusterStartError      the cluster did not become ready, or ended; also a TimeoutError
+    ├── RayServeDeployError           applications of Ray Serve did not become healthy
+    │   └── RayServeTimeoutError      they did not do so in time; also a TimeoutError
     └── RayJobError                   a job did not succeed, or its outcome is unknown
         ├── RayJobFailedError         it ended FAILED
         ├── RayJobStoppedError        it ended STOPPED
@@ -59,6 +61,8 @@ __all__ = [
     "RayPackageTooLargeError",
     "RayProtocolError",
     "RayRequestRefusedError",
+    "RayServeDeployError",
+    "RayServeTimeoutError",
     "RayTLSError",
 ]
 
@@ -182,6 +186,25 @@ class RayKubernetesRefusedError(RayKubernetesError):
 
 class RayClusterStartError(RayKubernetesError, TimeoutError):
     """A cluster for a task did not become ready within ``start_timeout``, or KubeRay ended it."""
+
+
+class RayServeDeployError(RayJobsError):
+    """
+    Applications of Ray Serve did not become healthy after a deployment, or somebody else changed them meanwhile.
+
+    :param message: the full message.
+    :param statuses: the last known status of each application, by name.
+    :param rolled_back: whether what was there before was put back; it need not be healthy yet.
+    """
+
+    def __init__(self, message: str, *, statuses: dict[str, str] | None = None, rolled_back: bool = False) -> None:
+        super().__init__(message)
+        self.statuses = statuses or {}
+        self.rolled_back = rolled_back
+
+
+class RayServeTimeoutError(RayServeDeployError, TimeoutError):
+    """Applications of Ray Serve did not become healthy within ``deploy_timeout`` or ``execution_timeout``."""
 
 
 class RayJobError(RayJobsError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_provider_rayjobs.client import listing, log_files, verbs
+from airflow_provider_rayjobs.client import listing, log_files, serve, verbs
 from airflow_provider_rayjobs.client.cluster_status import describe_resources
 from airflow_provider_rayjobs.client.submission import make_submission, with_runtime_env
 from airflow_provider_rayjobs.client.threads import in_own_thread
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.jobs import JobDetails, JobStatus, VersionInfo
     from airflow_provider_rayjobs.kubernetes.cluster import ClusterRef
     from airflow_provider_rayjobs.packaging.stores import Store
+    from airflow_provider_rayjobs.serve import ServeDetails
 
 __all__ = ["RayJobAsyncHook", "RayJobHook"]
 
@@ -291,6 +292,27 @@ class RayJobHook(BaseHook):
                 runner.run(pieces.aclose())
                 runner.run(transport.close())
 
+    def get_serve_details(self) -> ServeDetails:
+        """
+        Return the applications of the cluster's Ray Serve (``GET /api/serve/applications/``).
+
+        :return: no applications, if Serve has not been started.
+        :raises RayRequestRefusedError: if Ray Serve is not installed on the cluster.
+        """
+        return self._transport.run(serve.get_serve_details())
+
+    def deploy_applications(self, config: Mapping[str, Any]) -> None:
+        """
+        Replace the applications of the cluster's Ray Serve (``PUT /api/serve/applications/``).
+
+        Does not wait until they are healthy. All applications that were deployed with a config before, and are not in
+        this one, are deleted.
+
+        :param config: a ``ServeDeploySchema``, as ``serve deploy`` sends it.
+        :raises RayRequestRefusedError: if Serve refuses the config, or is not installed on the cluster.
+        """
+        self._transport.run(serve.deploy_applications(config))
+
     def test_connection(self) -> tuple[bool, str]:
         """Test the connection for Airflow's form; the text has the cluster's version and resources, or the error."""
         try:
@@ -417,6 +439,14 @@ class RayJobAsyncHook(BaseHook):
     async def get_job_logs(self, submission_id: str) -> str:
         """Return a job's whole log as one string."""
         return await self._run(log_files.get_job_logs(submission_id))
+
+    async def get_serve_details(self) -> ServeDetails:
+        """Return the applications of the cluster's Ray Serve."""
+        return await self._run(serve.get_serve_details())
+
+    async def deploy_applications(self, config: Mapping[str, Any]) -> None:
+        """Replace the applications of the cluster's Ray Serve, without waiting for them."""
+        await self._run(serve.deploy_applications(config))
 
     async def tail_job_logs(self, submission_id: str) -> AsyncIterator[str]:
         """Yield pieces of a job's log as the job writes them, until the stream ends."""

@@ -1,5 +1,5 @@
 """
-Sensors that wait until a Ray job reaches a status, or until a cluster can run jobs.
+Sensors that wait until a Ray job or an application of Ray Serve has a status, or until a cluster can run jobs.
 
 DAG files import this module, so it loads only what the class bodies need; methods import the rest.
 """
@@ -30,6 +30,7 @@ from airflow_provider_rayjobs.exceptions import (
     RayJobsError,
     RayKubernetesRefusedError,
     RayRequestRefusedError,
+    RayServeDeployError,
 )
 from airflow_provider_rayjobs.kubernetes.given import check_makes_none, known_cluster
 from airflow_provider_rayjobs.tasks.rendering import RendersTexts
@@ -41,10 +42,11 @@ if TYPE_CHECKING:
 
     from airflow_provider_rayjobs.client.contact import Contact
     from airflow_provider_rayjobs.diagnosis.pending import ExplainTimes
-    from airflow_provider_rayjobs.following.conditions import ClusterRunsJobs, JobReaches
+    from airflow_provider_rayjobs.following.conditions import ClusterRunsJobs, JobReaches, ServeReaches
+    from airflow_provider_rayjobs.following.events import Outcome
     from airflow_provider_rayjobs.hooks import RayJobHook
 
-__all__ = ["RayClusterSensor", "RayJobSensor"]
+__all__ = ["RayClusterSensor", "RayJobSensor", "RayServeSensor"]
 
 #: The resources that the trivial job of a :class:`RayClusterSensor` can reserve.
 RESOURCE_FIELDS = ("entrypoint_num_cpus", "entrypoint_num_gpus", "entrypoint_memory", "entrypoint_resources")
@@ -66,13 +68,13 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
-        self._condition: JobReaches | ClusterRunsJobs | None = None
+        self._condition: JobReaches | ClusterRunsJobs | ServeReaches | None = None
 
-    #: Tells the trigger the class of the condition.
-    kind: str
+    #: Tells a :class:`~airflow_provider_rayjobs.triggers.RayConditionTrigger` the class of the condition.
+    kind = ""
 
     @abstractmethod
-    def _make_condition(self, context: Context) -> JobReaches | ClusterRunsJobs:
+    def _make_condition(self, context: Context) -> JobReaches | ClusterRunsJobs | ServeReaches:
         """Return the condition to wait for."""
 
     @cached_property
@@ -115,16 +117,25 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
     def _defer(self, context: Context, deadline: float) -> Any:
         from airflow_provider_rayjobs.tasks import context as task_context
         from airflow_provider_rayjobs.tasks.context import DEFERRAL_MARGIN
-        from airflow_provider_rayjobs.triggers import RayConditionTrigger
 
         started = context["ti"].start_date
         if self.execution_timeout is not None and started is not None:
             # Airflow 3 does not enforce execution_timeout while the task is deferred.
             deadline = min(deadline, started.timestamp() + self.execution_timeout.total_seconds())
         condition = self._condition or self._make_condition(context)
-        task_context.push_xcom(context, task_context.SUBMISSION_ID_XCOM, condition.submission_id)
+        if condition.submission_id:
+            task_context.push_xcom(context, task_context.SUBMISSION_ID_XCOM, condition.submission_id)
+        timeout = timedelta(seconds=self.timeout + DEFERRAL_MARGIN)
+        task_context.note_deferral(context)
+        trigger = self._make_trigger(condition, deadline)
+        return self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
+
+    def _make_trigger(self, condition: Any, deadline: float) -> Any:
+        """Return the trigger that waits for the condition until a time, in Unix seconds."""
+        from airflow_provider_rayjobs.triggers import RayConditionTrigger
+
         ref = self.hook.cluster_ref
-        trigger = RayConditionTrigger(
+        return RayConditionTrigger(
             ray_conn_id=self.ray_conn_id,
             cluster=None if ref is None else ref.to_json(),
             kind=self.kind,
@@ -132,9 +143,6 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
             poke_interval=self.poke_interval,
             deadline=deadline,
         )
-        timeout = timedelta(seconds=self.timeout + DEFERRAL_MARGIN)
-        task_context.note_deferral(context)
-        return self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
 
     def execute_complete(self, context: Context, event: Any = None) -> None:
         """
@@ -142,19 +150,25 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
 
         :param event: a :class:`~airflow_provider_rayjobs.following.events.JobEvent` as JSON.
         """
-        from airflow_provider_rayjobs.following.events import JobEvent, Outcome
+        from airflow_provider_rayjobs.following.events import JobEvent
 
         checked = JobEvent.from_json(event)
-        if checked.outcome is Outcome.SUCCEEDED:
+        self._end(checked.outcome, checked.address, checked.detail)
+
+    def _end(self, outcome: Outcome, address: str, detail: str) -> None:
+        """End the task according to an event."""
+        from airflow_provider_rayjobs.following.events import Outcome
+
+        if outcome is Outcome.SUCCEEDED:
             return
-        if checked.outcome is Outcome.TIMEOUT:
-            raise AirflowSensorTimeout(f"{checked.address}: {checked.detail}")
-        if checked.outcome is Outcome.UNREACHABLE:
-            unreachable = RayClusterUnreachableError(f"{checked.address}: {checked.detail}", address=checked.address)
+        if outcome is Outcome.TIMEOUT:
+            raise AirflowSensorTimeout(f"{address}: {detail}")
+        if outcome is Outcome.UNREACHABLE:
+            unreachable = RayClusterUnreachableError(f"{address}: {detail}", address=address)
             if self.never_fail:  # Airflow itself applies never_fail only to errors of poke()
                 raise AirflowSkipException(f"Skipping instead of failing: {unreachable}") from None
             raise unreachable
-        raise AirflowFailException(checked.detail)
+        raise AirflowFailException(detail)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral of this try; start from the beginning if the deferral was of an earlier try."""
@@ -179,7 +193,13 @@ class _RaySensor(RendersTexts, BaseSensorOperator):
             transport = self.hook.get_conn()
             with transport.single_attempts(self._contact), telling_requests(transport):
                 reached = transport.run(self._condition.look())
-        except (RayJobError, RayRequestRefusedError, RayConnectionConfigError, RayKubernetesRefusedError) as e:
+        except (
+            RayJobError,
+            RayServeDeployError,
+            RayRequestRefusedError,
+            RayConnectionConfigError,
+            RayKubernetesRefusedError,
+        ) as e:
             from airflow_provider_rayjobs.text.safe_text import without_logins
 
             raise AirflowFailException(without_logins(self._public(str(e)))) from None
@@ -246,6 +266,76 @@ class RayJobSensor(_RaySensor):
         if names_no_job(self.submission_id):
             raise AirflowFailException(f"submission_id is {self.submission_id!r}: it must be the id of a Ray job")
         return JobReaches(self.submission_id, self.target_statuses)
+
+
+class RayServeSensor(_RaySensor):
+    """
+    Waits until an application of Ray Serve has one of the given statuses.
+
+    If the application can't be deployed (``DEPLOY_FAILED``), the task fails at once, or is skipped with ``soft_fail``.
+    If there is no such application yet, the sensor waits for it.
+
+    Example::
+
+        RayServeSensor(task_id="wait_for_app", application="text", deferrable=True)
+
+    :param application: name of the application (templated).
+    :param target_statuses: one or several statuses of Serve's applications (templated).
+    :param ray_conn_id: Airflow connection of type ``ray_jobs`` (templated).
+    :param cluster: instead of ``ray_conn_id``: the cluster of ``with ray_cluster(…) as cluster`` (templated).
+    :param deferrable: whether to wait in the triggerer; if so, ``mode`` is ignored.
+    """
+
+    template_fields: Sequence[str] = ("application", "target_statuses", "ray_conn_id", "cluster")
+    ui_color = "#dcebff"
+
+    def __init__(
+        self,
+        *,
+        application: str,
+        target_statuses: Iterable[str] = ("RUNNING",),
+        ray_conn_id: str = DEFAULT_CONN_ID,
+        cluster: Any = None,
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(ray_conn_id=ray_conn_id, cluster=cluster, deferrable=deferrable, **kwargs)
+        self.application = application
+        statuses = [target_statuses] if isinstance(target_statuses, str) else list(target_statuses)
+        self.target_statuses = [str(status) for status in statuses]
+        if not statuses:
+            raise ValueError("target_statuses is empty: give at least one status, such as RUNNING")
+
+    def _make_condition(self, context: Context) -> ServeReaches:
+        from airflow_provider_rayjobs.following.conditions import ServeReaches
+
+        if not self.application:
+            raise AirflowFailException(f"application is {self.application!r}: it must be the name of an application")
+        return ServeReaches(self.application, self.target_statuses)
+
+    def _make_trigger(self, condition: Any, deadline: float) -> Any:
+        from airflow_provider_rayjobs.triggers import RayServeTrigger
+
+        ref = self.hook.cluster_ref
+        return RayServeTrigger(
+            ray_conn_id=self.ray_conn_id,
+            cluster=None if ref is None else ref.to_json(),
+            applications=[self.application],
+            target_statuses=self.target_statuses,
+            poll_interval=self.poke_interval,
+            deadline=deadline,
+        )
+
+    def execute_complete(self, context: Context, event: Any = None) -> None:
+        """
+        End the task according to the trigger's event.
+
+        :param event: a :class:`~airflow_provider_rayjobs.following.serving.ServeEvent` as JSON.
+        """
+        from airflow_provider_rayjobs.following.serving import ServeEvent
+
+        checked = ServeEvent.from_json(event)
+        self._end(checked.outcome, checked.address, checked.detail)
 
 
 class RayClusterSensor(_RaySensor):

@@ -13,6 +13,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.contact import Contact
+from airflow_provider_rayjobs.client.serve import get_serve_details
 from airflow_provider_rayjobs.compat import masking
 from airflow_provider_rayjobs.diagnosis.pending import ExplainTimes
 from airflow_provider_rayjobs.exceptions import (
@@ -26,6 +27,7 @@ from airflow_provider_rayjobs.exceptions import (
 )
 from airflow_provider_rayjobs.following.conditions import ClusterRunsJobs, JobReaches
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
+from airflow_provider_rayjobs.following.serving import ServeEvent, ServeWaiter, ServeWatch
 from airflow_provider_rayjobs.following.watcher import LIMIT_STOP_TIMEOUT, JobWatcher, Watch
 from airflow_provider_rayjobs.jobs import JobDetails
 from airflow_provider_rayjobs.kubernetes.api import async_kube_api
@@ -39,12 +41,12 @@ from airflow_provider_rayjobs.tasks.shared_pollers import cluster_of, poller_of
 from airflow_provider_rayjobs.text.safe_text import safe_value, without_logins
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
     from airflow_provider_rayjobs.following.poller import Poller
 
-__all__ = ["RayClusterStartTrigger", "RayConditionTrigger", "RayJobTrigger"]
+__all__ = ["RayClusterStartTrigger", "RayConditionTrigger", "RayJobTrigger", "RayServeTrigger"]
 
 #: Seconds within which Airflow must tell whether a user ended the task. It is long because one thread asks, and each
 #: task that was cleared needs a question of its own: when a thousand tasks are cleared at once, they queue.
@@ -312,6 +314,84 @@ class RayClusterStartTrigger(_StopsItsJob):
 
     async def _stop_job(self, submission_id: str) -> None:
         """Do nothing: there is no job yet."""
+
+
+class RayServeTrigger(BaseTrigger):
+    """
+    Waits until applications of Ray Serve have a status.
+
+    Sends one :class:`~airflow_provider_rayjobs.following.serving.ServeEvent`. It changes nothing on the cluster.
+
+    Example::
+
+        # in the execute() of an operator that has deployed
+        trigger = RayServeTrigger(
+            ray_conn_id="ray_default",
+            applications=["text"],
+            deadline=time.time() + 1200,
+        )
+
+    :param ray_conn_id: Airflow connection of type ``ray_jobs``.
+    :param applications: names of the applications, all of which must have one of the statuses.
+    :param deadline: when the wait ends, in Unix seconds.
+    :param poll_interval: maximum time between two looks, in seconds.
+    :param target_statuses: the statuses to wait for.
+    :param deployed: digests of the configs with which they were deployed, by name.
+    :param cluster: instead of ``ray_conn_id``: a cluster that KubeRay made, as for :class:`RayJobTrigger`.
+    """
+
+    #: Seconds before the event, as in :class:`RayClusterStartTrigger`.
+    least_time = 5.0
+
+    def __init__(
+        self,
+        *,
+        ray_conn_id: str,
+        applications: list[str],
+        deadline: float,
+        poll_interval: float = 5.0,
+        target_statuses: Sequence[str] = ("RUNNING",),
+        deployed: dict[str, str] | None = None,
+        cluster: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # of Airflow
+        self.ray_conn_id = ray_conn_id
+        self.ref = None if cluster is None else ClusterRef.from_json(cluster)
+        self.watch = ServeWatch(
+            tuple(applications), deadline, poll_interval, tuple(target_statuses), dict(deployed or {})
+        )
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments of the constructor, as JSON values."""
+        cluster = {} if self.ref is None else {"cluster": self.ref.to_json()}
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            safe_value({"ray_conn_id": self.ray_conn_id, **cluster, **self.watch.to_json()}),
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait; yield one event when the applications have a target status, can't get it, or it is too late."""
+        earliest = time.monotonic() + self.least_time
+        cluster = await cluster_of(self.ray_conn_id, self.ref)
+        async with poller_of(cluster) as poller:
+            event = await self._wait(poller)
+        await asyncio.sleep(max(earliest - time.monotonic(), 0))
+        yield TriggerEvent(event.to_json())  # type: ignore[no-untyped-call]  # of Airflow
+
+    async def _wait(self, poller: Poller) -> ServeEvent:
+        cluster = poller.cluster
+        public_for = partial(masking.public_for_config, cluster=cluster)
+        waiter = ServeWaiter(self.watch, cluster.address, cluster.unreachable_timeout, self.log, public_for)
+        while True:
+            try:
+                details = await poller.transport.run(get_serve_details())
+            except RayJobsError as e:
+                event = waiter.failed(e)
+            else:
+                event = waiter.saw(details)
+            if event is not None:
+                return event
+            await asyncio.sleep(waiter.pause())
 
 
 class RayConditionTrigger(_StopsItsJob):

@@ -23,9 +23,9 @@ from tests.support.scripted_server import ScriptedRay
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from airflow_provider_rayjobs.testing.http_server import Received
+    from airflow_provider_rayjobs.testing.jobs import Job
     from tests.support.answers import Answer
-    from tests.support.scripted_http import Received
-    from tests.support.scripted_jobs import Job
 
 #: Lines that each job prints at its beginning, and what it prints at its end.
 LINES = 20

@@ -16,8 +16,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "airflow_provider_rayjobs"
 PUBLIC = {
     *("__init__.py", "decorators.py", "exceptions.py", "hooks.py", "jobs.py", "job.py", "links.py", "progress.py"),
     *("operators/__init__.py", "operators/prune.py", "operators/stop_delete.py", "operators/submit.py"),
-    *("retries.py", "sensors.py", "events.py", "triggers.py"),
+    *("operators/serve.py", "retries.py", "sensors.py", "events.py", "serve.py", "triggers.py"),
     *("kubernetes/__init__.py", "kubernetes/cluster.py", "kuberay/__init__.py", "kuberay/shared.py"),
+    *("testing/__init__.py", "testing/head.py"),
 }
 
 project = "airflow-provider-rayjobs"

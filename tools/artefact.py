@@ -34,7 +34,7 @@ TAG_VARIABLE = "GITHUB_REF_NAME"
 DIST = envs.ROOT / "dist"
 TESTS = envs.ROOT / "tests" / "artefact"
 #: The marks of tests that other targets of the Makefile run: slow ones, and those that need more environments.
-ELSEWHERE = ("faults", "field", "parity", "ui", "upgrade", "kube", "storage", "lineage", "observability")
+ELSEWHERE = ("faults", "field", "parity", "ui", "upgrade", "kube", "storage", "lineage", "observability", "serve")
 NOT_ELSEWHERE = " and ".join(f"not {mark}" for mark in ELSEWHERE)
 
 #: The tests that run in the environment where the wheel is installed.

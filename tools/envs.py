@@ -94,6 +94,9 @@ OBSERVABILITY_ENVS = {
     "observability-2.11": Env(python_below=(3, 13)),
 }
 
+#: A Ray with Serve, for `make serve`.
+SERVE_ENVS = {"serve-ray": Env(with_project=False, compiled=True)}
+
 #: Distributed Airflows, for `make field`.
 FIELD_ENVS = {
     "field-3.3": Env(),
@@ -113,7 +116,7 @@ MATRIX_ENVS = {
 }
 
 ALL_ENVS = ENVS | DIST_ENVS | BENCH_ENVS | UI_ENVS | KUBE_ENVS | STORAGE_ENVS | LINEAGE_ENVS | OBSERVABILITY_ENVS
-ALL_ENVS |= FIELD_ENVS | MATRIX_ENVS
+ALL_ENVS |= SERVE_ENVS | FIELD_ENVS | MATRIX_ENVS
 
 
 def ensure(*names: str) -> None:

@@ -16,6 +16,7 @@ from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.cluster.extra import read_json
 from airflow_provider_rayjobs.compat.versions import ONLY_3_0, triggerer_ends
 from airflow_provider_rayjobs.text.job_secrets import MOST_TEXTS, JobSecrets
+from airflow_provider_rayjobs.text.safe_text import without_credentials
 
 # ``common.compat`` has this from 1.22 on, which the constraints of Airflow up to 3.3.2 do not allow.
 if TYPE_CHECKING or AIRFLOW_V_3_1_PLUS:
@@ -149,7 +150,19 @@ def public_for(job: JobDetails | None, cluster: ClusterConnection | None = None)
     :param job: the job; None if nothing is known about it.
     :param cluster: its cluster, whose tokens may change meanwhile.
     """
-    of_job = JobSecrets() if job is None else JobSecrets(_secret_values(job), job.runtime_env)
+    return _public_for(JobSecrets() if job is None else JobSecrets(_secret_values(job), job.runtime_env), cluster)
+
+
+def public_for_config(config: Any, cluster: ClusterConnection | None = None) -> Callable[[str], str]:
+    """
+    Return a function that removes secrets from what Ray Serve says, as :func:`public_for` does for a job.
+
+    :param config: the configs of the applications.
+    """
+    return _public_for(JobSecrets(_secrets_in(config), config), cluster)
+
+
+def _public_for(own: JobSecrets, cluster: ClusterConnection | None) -> Callable[[str], str]:
     known: tuple[str, ...] = ()
     of_cluster = JobSecrets()
 
@@ -158,9 +171,38 @@ def public_for(job: JobDetails | None, cluster: ClusterConnection | None = None)
         if cluster is not None and cluster.masked != known:
             known = cluster.masked
             of_cluster = JobSecrets(known)
-        return public(of_cluster.public(of_job.public(text)))
+        return public(of_cluster.public(own.public(text)))
 
     return shown
+
+
+def register_config(config: Any) -> None:
+    """Have Airflow mask what is sensitive in a config of Ray Serve: the texts under sensitive names, at any level."""
+    _mask_passing(text for text in _secrets_in(config) if len(text) >= SHORTEST_MASKED)
+
+
+def holds_secrets(config: Any) -> bool:
+    """Whether a config of Ray Serve has anything that Airflow's database must not hold."""
+    return any(_secrets_in(config)) or without_credentials(config) != config
+
+
+def _secrets_in(value: Any) -> Iterator[str]:
+    """Yield the texts under sensitive names in a JSON value, at any level."""
+    if isinstance(value, Mapping):
+        sensitive = set(sensitive_names(value))
+        for name, item in value.items():
+            yield from _all_texts(item) if name in sensitive else _secrets_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _secrets_in(item)
+
+
+def _all_texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _all_texts(item)
 
 
 def _secret_values(job: JobDetails) -> list[str]:

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.client import verbs
+from airflow_provider_rayjobs.client.serve import get_serve_details
 from airflow_provider_rayjobs.client.submission import Submission, resources_metadata
 from airflow_provider_rayjobs.exceptions import (
     RayJobFailedError,
     RayJobLostError,
     RayJobNotFoundError,
     RayJobStoppedError,
+    RayServeDeployError,
 )
 from airflow_provider_rayjobs.following.events import may_run_hint
 from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
@@ -91,6 +93,44 @@ class JobReaches:
     def to_json(self) -> dict[str, Any]:
         """Return the constructor's arguments, as JSON."""
         return {"submission_id": self.submission_id, "targets": self.targets}
+
+
+@dataclass
+class ServeReaches:
+    """
+    Is met when an application of Ray Serve has one of the target statuses.
+
+    :param application: its name.
+    :param targets: the target statuses.
+    """
+
+    application: str
+    targets: list[str]
+    #: There is no job.
+    job: JobDetails | None = field(default=None, init=False, repr=False)
+    submission_id: str = field(default="", init=False, repr=False)
+    current_id: str = field(default="", init=False, repr=False)
+
+    def look(self) -> Flow[bool]:
+        """
+        Check once.
+
+        :raises RayServeDeployError: if the application can't be deployed, and that is not a target status.
+        """
+        details = yield from get_serve_details()
+        found = details.applications.get(self.application)
+        if found is None:
+            return False
+        if found.status in self.targets:
+            return True
+        if found.status == "DEPLOY_FAILED":
+            messages = [found.message.strip(), *(one.message.strip() for one in found.deployments)]
+            said = "".join(f": {message}" for message in messages if message)
+            raise RayServeDeployError(
+                f"application {self.application!r} is DEPLOY_FAILED instead of {' or '.join(self.targets)}{said}",
+                statuses={self.application: found.status},
+            )
+        return False
 
 
 @dataclass

@@ -156,6 +156,14 @@ def _check_result_path(value: Any) -> None:
         raise ValueError(f"result_path must be a URL such as s3://…, gs://… or file://…, not {value!r}")
 
 
+def check_known_config(config: Any, applications: Any) -> None:
+    """Check a config of Ray Serve, if all of it is known when the DAG is parsed; raises as ``read_config``."""
+    if _is_known(config) and _is_known(applications):
+        from airflow_provider_rayjobs.client.serve_config import read_config
+
+        read_config(config, applications)
+
+
 def _with_secrets(runtime_env: Mapping[str, Any], secret: Mapping[str, str]) -> dict[str, Any]:
     env_vars = runtime_env.get("env_vars") or {}
     if twice := sorted(env_vars.keys() & secret.keys()):

@@ -43,6 +43,43 @@ STRING_DICT = Schema("native", {"*": STRING})
 #: A string, or nested lists and dicts of strings. Only the two options of the installers are booleans.
 NESTED = Schema("any", {"pip_check": NATIVE, "uv_check": NATIVE})
 
+_RUNTIME_ENV = Schema(
+    "native",
+    {
+        "env_vars": STRING_DICT,
+        "working_dir": NESTED,
+        "py_modules": NESTED,
+        "py_executable": NESTED,
+        "java_jars": NESTED,
+        "pip": NESTED,
+        "uv": NESTED,
+        "conda": NESTED,
+        "container": NESTED,
+        "image_uri": NESTED,
+        "excludes": NESTED,
+        "worker_process_setup_hook": NESTED,
+        "*": NATIVE,
+    },
+)
+
+_DEPLOYMENT = Schema(
+    "native",
+    {"name": STRING, "ray_actor_options": Schema("native", {"runtime_env": _RUNTIME_ENV, "*": NATIVE}), "*": NATIVE},
+)
+
+_APPLICATION = Schema(
+    "native",
+    {
+        **dict.fromkeys(("name", "import_path", "route_prefix"), STRING),
+        "runtime_env": _RUNTIME_ENV,
+        "deployments": Schema("native", {"*": _DEPLOYMENT}),
+        "*": NATIVE,
+    },
+)
+
+#: Applications of Ray Serve.
+_APPLICATIONS = Schema("native", {"*": _APPLICATION})
+
 #: The schemas of the template fields. Airflow itself renders all others, such as a function's arguments.
 SCHEMAS = {
     "entrypoint": STRING_OR_LIST,
@@ -59,24 +96,12 @@ SCHEMAS = {
     "pending_timeout": STRING,
     "result_path": STRING,
     "target_statuses": STRING_OR_LIST,
-    "runtime_env": Schema(
-        "native",
-        {
-            "env_vars": STRING_DICT,
-            "working_dir": NESTED,
-            "py_modules": NESTED,
-            "py_executable": NESTED,
-            "java_jars": NESTED,
-            "pip": NESTED,
-            "uv": NESTED,
-            "conda": NESTED,
-            "container": NESTED,
-            "image_uri": NESTED,
-            "excludes": NESTED,
-            "worker_process_setup_hook": NESTED,
-            "*": NATIVE,
-        },
-    ),
+    "runtime_env": _RUNTIME_ENV,
+    "applications": _APPLICATIONS,
+    # Also YAML as a string.
+    "config": Schema("any", {"applications": _APPLICATIONS, "*": NATIVE}),
+    "deploy_timeout": STRING,
+    "application": STRING,
 }
 
 #: The schemas of the fields of a KubeRayCluster.

@@ -29,7 +29,7 @@ VERSION: str = PROJECT["version"]
 INFO = f"{PACKAGE}-{VERSION}.dist-info"
 
 #: The most bytes of the wheel.
-MOST = 400_000
+MOST = 500_000
 
 #: Leftovers of tools, which a release must not contain.
 JUNK = re.compile(r"(^|/)(__pycache__|\.\w+_cache|\.hypothesis|\.envs|build|dist|logs)/|\.py[cod]$|airflow\.(cfg|db)$")

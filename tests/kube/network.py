@@ -15,12 +15,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from airflow_provider_rayjobs.testing.loop_thread import LoopThread
 from tests.support import environment, faults, guard, wire
 from tests.support.carrier import Carrier, carry_on
 from tests.support.exchange import Exchange, LoggedRequest
 from tests.support.faults import Fault
 from tests.support.faulty_proxy import FaultyProxy
-from tests.support.loop_thread import LoopThread
 
 _BELOW_A_SERVICE = re.compile(r"/(?P<namespace>[^/]+)/(?P<service>[^/]+)(?P<rest>/.*)")
 

@@ -10,10 +10,10 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Self
 
+from airflow_provider_rayjobs.testing.loop_thread import LoopThread
 from tests.support import wire
 from tests.support.exchange import Exchange, LoggedRequest, Reset, end
 from tests.support.faults import Fault, Rule
-from tests.support.loop_thread import LoopThread
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:

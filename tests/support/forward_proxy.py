@@ -7,9 +7,9 @@ import base64
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from airflow_provider_rayjobs.testing.loop_thread import LoopThread
 from tests.support import wire
 from tests.support.carrier import Carrier, carry_on
-from tests.support.loop_thread import LoopThread
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:

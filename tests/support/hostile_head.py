@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from tests.support.loop_thread import LoopThread
+from airflow_provider_rayjobs.testing.loop_thread import LoopThread
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:

@@ -23,14 +23,14 @@ from urllib.parse import parse_qs, urlsplit
 import aiohttp
 from aiohttp import web
 
+from airflow_provider_rayjobs.testing.http_server import ScriptedHttp
 from tests.support import answers, wire
 from tests.support.answers import Answer, as_json
-from tests.support.scripted_http import ScriptedHttp
 
 if TYPE_CHECKING:
     import ssl
 
-    from tests.support.scripted_http import Received
+    from airflow_provider_rayjobs.testing.http_server import Received
 
 Object = dict[str, Any]
 

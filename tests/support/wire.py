@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
-import socket
-import struct
-import termios
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from airflow_provider_rayjobs.testing.resets import flush, reset
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+__all__ = [
+    "HEAD_LIMIT",
+    "Head",
+    "body_of_request",
+    "body_of_response",
+    "flush",
+    "read_head",
+    "reset",
+    "until_eof",
+]
 
 HEAD_LIMIT = 1 << 20
 _PIECE = 1 << 16
@@ -126,26 +134,3 @@ async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
     while trailer != b"\r\n":
         trailer = await reader.readuntil(b"\r\n")
         yield trailer
-
-
-async def flush(transport: asyncio.WriteTransport) -> None:
-    """Wait until the peer's system has received all data, because a reset discards the rest."""
-    sock = transport.get_extra_info("socket")
-    for _ in range(1000):  # 2 seconds or more; the peer may not read
-        try:
-            waiting = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0]
-        except OSError:
-            return  # closed in the meantime
-        if waiting == 0 and transport.get_write_buffer_size() == 0:
-            return
-        await asyncio.sleep(0.002)
-
-
-def reset(transport: asyncio.BaseTransport) -> None:
-    """Close a connection with RST instead of FIN, and discard unsent data."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None:
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    if isinstance(transport, asyncio.WriteTransport):
-        transport.abort()

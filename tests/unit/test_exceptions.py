@@ -26,6 +26,8 @@ ERRORS: list[tuple[Any, tuple[type[Exception], ...]]] = [
     (errors.RayKubernetesError("m", status=500), (errors.RayJobsError,)),
     (errors.RayKubernetesRefusedError("m", status=403), (errors.RayKubernetesError,)),
     (errors.RayClusterStartError("m"), (errors.RayKubernetesError, TimeoutError)),
+    (errors.RayServeDeployError("m", statuses={"a": "DEPLOY_FAILED"}, rolled_back=True), (errors.RayJobsError,)),
+    (errors.RayServeTimeoutError("m", statuses={"a": "DEPLOYING"}), (errors.RayServeDeployError, TimeoutError)),
     (errors.RayJobError("m", submission_id="a"), (errors.RayJobsError,)),
     (errors.RayJobFailedError("m", submission_id="a"), (errors.RayJobError,)),
     (errors.RayJobStoppedError("m", submission_id="a"), (errors.RayJobError,)),

@@ -44,6 +44,8 @@ ARGUMENTS = {
     "tail_job_logs": ["submission_id"],
     "list_jobs": [],
     "get_version": [],
+    "get_serve_details": [],  # of Ray's ServeSubmissionClient, like the next one
+    "deploy_applications": ["config"],
     "get_address": [],
 }
 

@@ -19,11 +19,12 @@ from airflow_provider_rayjobs.diagnosis import pending
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayJobInterruptedError
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
 from airflow_provider_rayjobs.jobs import JobStatus
-from airflow_provider_rayjobs.sensors import RESOURCE_FIELDS, RayClusterSensor, RayJobSensor
+from airflow_provider_rayjobs.sensors import RESOURCE_FIELDS, RayClusterSensor, RayJobSensor, RayServeSensor
 from airflow_provider_rayjobs.tasks import arguments
 from airflow_provider_rayjobs.tasks.context import DEFERRAL_MARGIN
 from airflow_provider_rayjobs.triggers import RayConditionTrigger
 from tests.support import answers
+from tests.support.deployments import Deployment
 from tests.support.rendering import BOTH, Instance, rendered
 
 if TYPE_CHECKING:
@@ -261,3 +262,59 @@ def test_a_cluster_that_can_not_run_the_trivial_job_is_explained(
     reasons = [text for text in said if text.startswith("PENDING")]
     assert len(reasons) == (1 if mode == "poke" else 3), "in reschedule mode each poke has a log of its own"
     assert "needs 4 GPU on one node, but no node has 4 GPU (at most 1 GPU)" in reasons[0]
+
+
+# Applications of Ray Serve
+
+
+def serve_sensor(scripted_ray: ScriptedRay, conn_id: str, *statuses: str, **kwargs: Any) -> Deployment:
+    """Return a task that waits for an application, which has these statuses; without a status, it is not there."""
+    details = [{"a": {"status": one, "deployments": {"M": {"message": "why"}}}} if one else {} for one in statuses]
+    given = [answers.as_json({"applications": one}) for one in details]
+    scripted_ray.script("GET", "/api/serve/applications/", *given, forever=True)
+    fields = {
+        "task_id": "t",
+        "ray_conn_id": conn_id,
+        "application": "a",
+        "poke_interval": 0.02,
+        "timeout": 20,
+        **kwargs,
+    }
+    return Deployment(lambda: RayServeSensor(**fields))
+
+
+DEFERRABLE = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])
+
+
+@DEFERRABLE
+def test_the_serve_sensor_waits_for_a_status(scripted_ray: ScriptedRay, conn_id: str, deferrable: bool) -> None:
+    task = serve_sensor(scripted_ray, conn_id, "", "DEPLOYING", "UNHEALTHY", "RUNNING", deferrable=deferrable)
+    assert task.run() is None
+    assert len(task.stored) == deferrable
+    assert len(scripted_ray.received) == 4
+
+
+@DEFERRABLE
+def test_the_serve_sensor_fails_with_the_deployment(scripted_ray: ScriptedRay, conn_id: str, deferrable: bool) -> None:
+    task = serve_sensor(scripted_ray, conn_id, "DEPLOYING", "DEPLOY_FAILED", deferrable=deferrable)
+    with pytest.raises(AirflowFailException, match=r"application 'a' is DEPLOY_FAILED.*why"):
+        task.run()
+
+
+@DEFERRABLE
+def test_the_serve_sensor_may_wait_for_any_status(scripted_ray: ScriptedRay, conn_id: str, deferrable: bool) -> None:
+    statuses = ("UNHEALTHY", "DEPLOY_FAILED")
+    serve_sensor(scripted_ray, conn_id, "", statuses[1], target_statuses=statuses, deferrable=deferrable).run()
+
+
+@DEFERRABLE
+def test_the_serve_sensor_keeps_its_timeout(scripted_ray: ScriptedRay, conn_id: str, deferrable: bool) -> None:
+    with pytest.raises(AirflowSensorTimeout):
+        serve_sensor(scripted_ray, conn_id, "DEPLOYING", timeout=0.1, deferrable=deferrable).run()
+
+
+def test_the_serve_sensor_refuses_what_names_nothing(scripted_ray: ScriptedRay, conn_id: str) -> None:
+    with pytest.raises(AirflowFailException, match="application is ''"):
+        serve_sensor(scripted_ray, conn_id, "", application="").run()
+    with pytest.raises(ValueError, match="target_statuses is empty"):
+        RayServeSensor(task_id="t", application="a", target_statuses=[])

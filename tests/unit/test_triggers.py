@@ -18,7 +18,12 @@ from airflow.providers.common.compat.sdk import redact
 from airflow_provider_rayjobs import triggers
 from airflow_provider_rayjobs.following.conditions import ClusterRunsJobs, JobReaches
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
-from airflow_provider_rayjobs.triggers import RayClusterStartTrigger, RayConditionTrigger, RayJobTrigger
+from airflow_provider_rayjobs.triggers import (
+    RayClusterStartTrigger,
+    RayConditionTrigger,
+    RayJobTrigger,
+    RayServeTrigger,
+)
 from tests.support.answers import Answer
 
 if TYPE_CHECKING:
@@ -50,6 +55,14 @@ CLUSTER = {
     "access": "proxy",
     "owned": True,
 }
+SERVE = {
+    "ray_conn_id": "other",
+    "applications": ["text", "image"],
+    "deadline": 1700000000.0,
+    "poll_interval": 2.5,
+    "target_statuses": ["RUNNING"],
+    "deployed": {"text": "0123456789abcdef"},
+}
 START = {"cluster": CLUSTER, "deadlines": {"start_timeout": 1700000000.0}, "submission_id": "j1", "number": 2}
 CONDITION = {
     "ray_conn_id": "other",
@@ -68,8 +81,18 @@ CONDITION = {
         (RayConditionTrigger, CONDITION),
         (RayConditionTrigger, {**CONDITION, "cluster": CLUSTER}),
         (RayClusterStartTrigger, START),
+        (RayServeTrigger, SERVE),
+        (RayServeTrigger, {**SERVE, "cluster": CLUSTER}),
     ],
-    ids=["job", "job on a cluster", "condition", "condition on a cluster", "start of a cluster"],
+    ids=[
+        "job",
+        "job on a cluster",
+        "condition",
+        "condition on a cluster",
+        "start of a cluster",
+        "serve",
+        "its cluster",
+    ],
 )
 def test_arguments_survive_serialisation(kind: type[BaseTrigger], kwargs: dict[str, Any]) -> None:
     path, serialized = kind(**kwargs).serialize()
@@ -124,7 +147,7 @@ def test_a_cluster_that_is_ready_at_once_is_told_a_little_later(monkeypatch: pyt
     assert asyncio.run(told()) >= 0.2
 
 
-@pytest.mark.parametrize("kind", [RayJobTrigger, RayConditionTrigger, RayClusterStartTrigger])
+@pytest.mark.parametrize("kind", [RayJobTrigger, RayConditionTrigger, RayClusterStartTrigger, RayServeTrigger])
 def test_the_newest_sample_has_every_argument(kind: type[BaseTrigger]) -> None:
     """Else this release would leave rows of which later ones know no sample."""
     rows = [row for row in json.loads(SAMPLES[-1].read_text()) if row["classpath"].endswith(f".{kind.__name__}")]

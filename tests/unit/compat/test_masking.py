@@ -159,3 +159,37 @@ def test_tokens_that_rotate_are_masked_in_the_text_of_the_cluster_and_registered
         masking.register_cluster(cluster)
     assert len(registered) == masking.MOST_PASSING
     assert public(f"{token[:-1]}8 {token}") == "*** ***", "a job has printed the token of its start"
+
+
+SERVE = {
+    "applications": [
+        {
+            "name": "text",
+            "runtime_env": {"env_vars": {"HF_TOKEN": "hf-1234567", "MODE": "fast-mode"}},
+            "deployments": [{"name": "M", "user_config": {"passwords": ["first-one", {"a": "second-one"}]}}],
+        }
+    ]
+}
+
+
+def test_what_is_sensitive_in_a_config_of_serve_is_masked_at_any_level(registered: list[str]) -> None:
+    public = masking.public_for_config(SERVE)
+    assert public("hf-1234567 fast-mode first-one second-one") == "*** fast-mode *** ***"
+    masking.register_config(SERVE)
+    assert sorted(registered) == ["first-one", "hf-1234567", "second-one"]
+
+
+@pytest.mark.parametrize(
+    ("config", "holds"),
+    [
+        (SERVE, True),
+        (SERVE["applications"], True),
+        ({"runtime_env": {"env_vars": {"MODE": "fast"}}}, False),
+        ({"working_dir": "https://me:pw@store/a.zip"}, True),
+        ({"working_dir": "https://store/a.zip?signature=abc"}, True),
+        ({"text": None, "list": [{"working_dir": "s3://store/a.zip"}]}, False),
+        ({"HF_TOKEN": ""}, False),
+    ],
+)
+def test_what_a_database_must_not_hold_is_found(config: Any, holds: bool) -> None:
+    assert masking.holds_secrets(config) is holds

@@ -8,15 +8,10 @@ from airflow_provider_rayjobs import operators
 
 
 def test_the_operators_are_those_that_are_documented() -> None:
-    found = {name for name, value in vars(operators).items() if isinstance(value, type)}
-    assert (
-        found
-        == set(operators.__all__)
-        == {
-            "RayDeleteJobOperator",
-            "RayPruneJobsOperator",
-            "RayStopJobOperator",
-            "RaySubmitJobOperator",
-        }
-    )
-    assert all(issubclass(getattr(operators, name), BaseOperator) for name in found)
+    jobs = {"RayDeleteJobOperator", "RayPruneJobsOperator", "RayStopJobOperator", "RaySubmitJobOperator"}
+    assert set(operators.__all__) == {*jobs, "RayServeDeployOperator"}
+    assert all(issubclass(getattr(operators, name), BaseOperator) for name in operators.__all__)
+
+
+def test_what_is_not_there_is_no_attribute() -> None:
+    assert not hasattr(operators, "RayServeOperator")

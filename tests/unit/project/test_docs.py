@@ -22,10 +22,11 @@ from airflow_provider_rayjobs.hooks import RayJobHook
 from airflow_provider_rayjobs.operators import (
     RayDeleteJobOperator,
     RayPruneJobsOperator,
+    RayServeDeployOperator,
     RayStopJobOperator,
     RaySubmitJobOperator,
 )
-from airflow_provider_rayjobs.sensors import RayClusterSensor, RayJobSensor
+from airflow_provider_rayjobs.sensors import RayClusterSensor, RayJobSensor, RayServeSensor
 from tests.faults.cases_durable import WINDOWS
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def own_arguments(kind: type, *, but: type | None = None) -> set[str]:
     [
         ("operators", (RaySubmitJobOperator, RayStopJobOperator, RayDeleteJobOperator, RayPruneJobsOperator)),
         ("sensors", (RayJobSensor, RayClusterSensor)),
+        ("serve", (RayServeDeployOperator, RayServeSensor)),
     ],
 )
 def test_every_argument_is_told(name: str, kinds: tuple[type, ...]) -> None:
@@ -189,14 +191,8 @@ def test_an_example_uses_what_there_is(code: str) -> None:
             assert {alias.name for alias in node.names} <= there
         elif isinstance(node, ast.ImportFrom):
             foreign |= {alias.name for alias in node.names}
-    ours = (
-        RaySubmitJobOperator,
-        RayStopJobOperator,
-        RayDeleteJobOperator,
-        RayPruneJobsOperator,
-        RayJobSensor,
-        RayClusterSensor,
-    )
+    jobs = (RaySubmitJobOperator, RayStopJobOperator, RayDeleteJobOperator, RayPruneJobsOperator)
+    ours = (*jobs, RayServeDeployOperator, RayJobSensor, RayClusterSensor, RayServeSensor)
     kinds = {kind.__name__: kind for kind in ours if kind.__name__ not in foreign}
     for call in ast.walk(tree):
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in kinds:

@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import inspect
 import json
+import os
 import re
 import textwrap
 import time
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 MODULES = [
     importlib.import_module(f"airflow_provider_rayjobs.{name}")
     for name in (
-        *("hooks", "operators.submit", "operators.stop_delete", "operators.prune", "sensors", "triggers"),
-        *("decorators", "links", "jobs", "exceptions", "retries"),
+        *("hooks", "operators.submit", "operators.stop_delete", "operators.prune", "operators.serve", "sensors"),
+        *("triggers", "decorators", "links", "jobs", "exceptions", "retries", "serve", "testing.head"),
         *(("events",) if AIRFLOW_V_3_1_PLUS else ()),
     )
 ]
@@ -57,6 +58,7 @@ def test_the_example_of_a_public_class_runs(
         **{kind.__name__: kind for kind in CLASSES},
         "BaseOperator": BaseOperator,
         "contextlib": contextlib,
+        "os": os,
         "time": time,
         "self": SimpleNamespace(defer=lambda **_: None),
         "submission_id": "a",

@@ -19,11 +19,11 @@ FOLDER = Path(airflow_provider_rayjobs.__file__).parent
 
 #: The rooms, from the top floor down: folders and modules of the package. A room imports what stands below it only.
 ROOMS = (
-    *("__main__", "plugin", "get_provider_info", "cli", "page", "kuberay", "decorators", "operators"),
+    *("testing", "__main__", "plugin", "get_provider_info", "cli", "page", "kuberay", "decorators", "operators"),
     *("retries", "sensors", "links", "events", "triggers", "tasks", "observability", "hooks", "kubernetes", "compat"),
     # No Airflow from here on.
     *("job", "functions", "following", "diagnosis", "packaging", "client", "cluster", "migration"),
-    *("jobs", "text", "exceptions", "metadata", "progress", "__init__"),
+    *("jobs", "serve", "text", "exceptions", "metadata", "progress", "__init__"),
 )
 WITHOUT_AIRFLOW = ROOMS[ROOMS.index("compat") + 1 :]
 
@@ -31,13 +31,17 @@ WITHOUT_AIRFLOW = ROOMS[ROOMS.index("compat") + 1 :]
 HEAVY = {
     "requests": {"client.requests_transport", "client.foreign_errors", "cluster.network"},
     "urllib3": {"client.requests_transport", "client.foreign_errors", "cluster.network", "kubernetes.api"},
-    "aiohttp": {"client.aiohttp_transport", "client.foreign_errors", "kubernetes.api"},
+    "aiohttp": {
+        *("client.aiohttp_transport", "client.foreign_errors", "kubernetes.api"),
+        *("testing.http_server", "testing.ray_server"),
+    },
+    "pytest": {"testing"},
     "kubernetes": {"kubernetes.api"},
     "kubernetes_asyncio": {"kubernetes.api"},
     "tenacity": {"client.requests_transport", "client.aiohttp_transport", "client.retries"},
     "certifi": {"cluster.network"},
     "pathspec": {"packaging.ignore_rules"},
-    "yaml": {"packaging.resolve", "kubernetes.manifest"},
+    "yaml": {"packaging.resolve", "kubernetes.manifest", "client.serve_config"},
     "openlineage": {"observability.facets"},
     "fastapi": {"page.app"},
     "opentelemetry": {"observability.traces"},
@@ -174,7 +178,7 @@ IMPORTS = {
 #: DAG file: import others in the methods that run in a task.
 OF_A_DAG_FILE = {
     *("operators", "operators.submit", "operators.lineage", "operators.own_cluster", "operators.result"),
-    *("operators.prune", "operators.stop_delete"),
+    "operators.stop_delete",
     *("sensors", "links"),
     *("tasks", "tasks.rendering", "tasks.arguments"),
     *("client", "client.checks", "client.ids", "client.plain_values"),

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aiohttp import web
 
-from tests.support import answers, wire
-from tests.support.loop_thread import LoopThread
-from tests.support.ports import free_port
+from airflow_provider_rayjobs.testing import answers
+from airflow_provider_rayjobs.testing.loop_thread import LoopThread
+from airflow_provider_rayjobs.testing.ports import free_port
+from airflow_provider_rayjobs.testing.resets import reset
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-    from tests.support.answers import Answer
+    from airflow_provider_rayjobs.testing.answers import Answer
 
 
 @dataclass
@@ -64,7 +65,7 @@ class ScriptedHttp:
     """Serves on the loopback address, by default what :meth:`default_answer` returns.
 
     :param max_body: the most bytes of a request's body; above it the response is 413.
-    :param tls: serve https with this context, see :meth:`tests.support.private_ca.PrivateCA.server_context`.
+    :param tls: serve https with this context.
     """
 
     host = "127.0.0.1"
@@ -72,6 +73,8 @@ class ScriptedHttp:
     def __init__(self, max_body: int, tls: ssl.SSLContext | None) -> None:
         self.port = free_port()
         self.url = f"{'https' if tls else 'http'}://{self.host}:{self.port}"
+        #: Until then, by ``time.monotonic()``, connections are reset without an answer.
+        self.absent_until = 0.0
         self._max_body = max_body
         self._tls = tls
         self._scripts: list[_Script] = []
@@ -112,7 +115,7 @@ class ScriptedHttp:
 
         :param method: regular expression for the whole method.
         :param path: regular expression for the whole path with its query. WebSocket requests are matched too.
-        :param given: the responses; :func:`tests.support.answers.default` stands for the default one.
+        :param given: the responses; ``answers.default()`` stands for the default one.
         :param forever: repeat the last response.
         """
         with self._script_lock:
@@ -122,6 +125,11 @@ class ScriptedHttp:
         """Remove all scripts."""
         with self._script_lock:
             self._scripts.clear()
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether it resets connections now."""
+        return time.monotonic() < self.absent_until
 
     @property
     def received(self) -> list[Received]:
@@ -162,7 +170,8 @@ class ScriptedHttp:
             received.body = await request.read()
         finally:
             self._received.append(received)
-        return await self._respond(request, received, self._scripted(received) or answers.default())
+        answer = answers.drop() if self.is_absent else self._scripted(received) or answers.default()
+        return await self._respond(request, received, answer)
 
     async def _respond(self, request: web.Request, received: Received, answer: Answer) -> web.StreamResponse:
         if answer.default or answer.applies:
@@ -191,7 +200,7 @@ async def _send(request: web.Request, answer: Answer) -> web.StreamResponse:
     if transport is None:  # the client has disconnected
         return response
     if answer.drop:
-        wire.reset(transport)
+        reset(transport)
         return response
     response.content_length = len(answer.body)
     with contextlib.suppress(ConnectionError):

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote
 
-from tests.support import answers
-from tests.support.answers import Answer
+from airflow_provider_rayjobs.testing import answers
+from airflow_provider_rayjobs.testing.answers import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -45,6 +45,7 @@ class Job:
     :param timeline: future statuses, each with its start in Unix seconds.
     :param reads: future statuses, one for each GET of the job.
     :param result: the file that the job left beside its log.
+    :param end: fields that the job has when it has ended as the timeline says, beside those that the status implies.
     """
 
     fields: dict[str, Any]
@@ -53,13 +54,15 @@ class Job:
     timeline: list[tuple[float, str]] = field(default_factory=list)
     reads: deque[str] = field(default_factory=deque)
     result: bytes | None = None
+    end: dict[str, Any] = field(default_factory=dict)
 
     @property
     def status(self) -> str:
         """The current status."""
         now = time.time()
         while self.timeline and self.timeline[0][0] <= now:
-            self.become(self.timeline.pop(0)[1])
+            status = self.timeline.pop(0)[1]
+            self.become(status, **(self.end if status in TERMINAL else {}))
         return str(self.fields["status"])
 
     @property
@@ -140,6 +143,15 @@ class ScriptedJobs:
         with self._lock:
             self.jobs[submission_id].log.extend(chunks)
 
+    def begin(self, job: Job) -> None:
+        """Decide what a newly submitted job does, before the submission is answered."""
+        now = time.time()
+        job.timeline = [(now + seconds, status) for seconds, status in self.new_job_timeline]
+        job.reads = deque(self.new_job_reads)
+        job.log = list(self.new_job_log)
+        if self.new_job_result:
+            job.result = self.new_job_result(job.request["metadata"]["airflow_submission"])
+
     def restart(self) -> None:
         """Forget everything and start a new session, like a head without fault tolerance."""
         with self._lock:
@@ -192,12 +204,7 @@ class ScriptedJobs:
         if submission_id in self.jobs:
             return answers.already_exists(submission_id)
         job = self.jobs[submission_id] = Job(_details(submission_id, request), request)
-        now = time.time()
-        job.timeline = [(now + seconds, status) for seconds, status in self.new_job_timeline]
-        job.reads = deque(self.new_job_reads)
-        job.log = list(self.new_job_log)
-        if self.new_job_result:
-            job.result = self.new_job_result(request["metadata"]["airflow_submission"])
+        self.begin(job)
         return answers.as_json({"job_id": submission_id, "submission_id": submission_id})
 
     def _fault_in(self, request: dict[str, Any]) -> str:
@@ -259,7 +266,8 @@ class ScriptedJobs:
 
 
 def _current(job: Job) -> dict[str, Any]:
-    return {**job.fields, "status": job.status}
+    status = job.status  # may change the other fields
+    return {**job.fields, "status": status}
 
 
 def _details(submission_id: str, request: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,34 @@
+"""
+A pytest plugin for people who test their DAGs: a scripted Ray head, and a connection to it.
+
+In the ``conftest.py`` beside your tests::
+
+    pytest_plugins = ["airflow_provider_rayjobs.testing"]
+
+It is not loaded by itself, so that no other test run pays for it. It needs pytest; nothing else in the provider does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_rayjobs.testing.head import JobScript, ScriptedRayHead, SubmittedJob
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["JobScript", "ScriptedRayHead", "SubmittedJob", "scripted_ray_head"]
+
+
+@pytest.fixture
+def scripted_ray_head(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedRayHead]:
+    """
+    A scripted head, to which the connection ``ray_default`` leads during the test.
+
+    For another connection, set ``AIRFLOW_CONN_…`` to what :meth:`ScriptedRayHead.connection` returns.
+    """
+    with ScriptedRayHead() as head:
+        monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", head.connection())
+        yield head
