@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.operators.serve import RayServeDeployOperator
 
 __all__ = [
-    *("RayDeleteJobOperator", "RayPruneJobsOperator", "RayServeDeployOperator", "RayStopJobOperator"),
+    "RayDeleteJobOperator",
+    "RayPruneJobsOperator",
+    "RayServeDeployOperator",
+    "RayStopJobOperator",
     "RaySubmitJobOperator",
 ]
 
