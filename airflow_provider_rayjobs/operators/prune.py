@@ -84,13 +84,14 @@ class RayPruneJobsOperator(BaseOperator):
         from airflow_provider_rayjobs.client.pruning import Choice, by_status, choose, delete
         from airflow_provider_rayjobs.compat.connections import derived_deployment
         from airflow_provider_rayjobs.hooks import RayJobHook
+        from airflow_provider_rayjobs.observability.report import telling_requests
         from airflow_provider_rayjobs.tasks.guard import refused_for_good
 
         with refused_for_good():
             hook = RayJobHook(self.ray_conn_id)
             own = (hook.cluster.deployment or derived_deployment()) if self.only_own else None
             client = hook.get_conn()
-            with client.waiting_for_cluster(self.log):
+            with telling_requests(client), client.waiting_for_cluster(self.log):
                 pruned = client.run(choose(Choice(self.older_than, self.keep, self.statuses or (), own)))
                 total = len(pruned.jobs)
                 self.log.info("%s of %s jobs on record to delete: %s", total, pruned.listed, by_status(pruned.chosen))

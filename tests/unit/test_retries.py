@@ -59,6 +59,8 @@ UNCLEAR = {
     "certificate": errors.RayTLSError("m"),
     "answer": errors.RayProtocolError("m", status=200),
     "package": errors.RayPackageError("m"),
+    "deployment": errors.RayServeDeployError("m"),
+    "slow deployment": errors.RayServeTimeoutError("m"),
 }
 
 
