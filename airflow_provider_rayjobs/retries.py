@@ -85,7 +85,8 @@ def _judged_failure(error: RayJobFailedError) -> tuple[bool | None, str]:
     causes = [error.cause, *(tasks.cause for tasks in error.failed_tasks)]
     if hint := next((cause for cause in causes if cause in _OF_THE_CLUSTER), None):
         return True, f"the cluster is the cause: {hint}"
-    if error.dead_nodes:
+    # Of the whole cluster. So it counts only where Ray does not name the program itself.
+    if error.dead_nodes and error.cause != "TASK_EXECUTION_EXCEPTION":
         return True, "a node died while the job ran"
     signals = {-int(number): number.name for number in (signal.SIGKILL, signal.SIGTERM)}
     code = error.exit_code

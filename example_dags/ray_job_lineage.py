@@ -21,7 +21,7 @@ with DAG("ray_job_lineage", schedule=None) as dag:
 
         # ... here the job reads and writes ...
 
-        namespace, name, run_id = os.environ["OPENLINEAGE_PARENT_ID"].split("/")
+        namespace, name, run_id = os.environ["OPENLINEAGE_PARENT_ID"].rsplit("/", 2)
         parent = parent_run.ParentRunFacet(
             job=parent_run.Job(namespace=namespace, name=name), run=parent_run.Run(runId=run_id)
         )

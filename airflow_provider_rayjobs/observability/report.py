@@ -86,12 +86,12 @@ class TryReport:
 
             yield accepted
 
-    def ended(self, event: JobEvent, ray_version: Callable[[], str]) -> None:
+    def ended(self, event: JobEvent, ray_version: str) -> None:
         """
         Tell how long a job was PENDING and ran.
 
         :param event: how following it ended.
-        :param ray_version: returns the version of the cluster; called only if there is a trace and the cluster answers.
+        :param ray_version: of the cluster; empty in a process that has resumed a deferral.
         """
         submitted, left, finished = event.submitted_at, event.left_pending_at, event.finished_at
         if submitted is None:  # this process did not follow it
@@ -102,8 +102,7 @@ class TryReport:
             self.tell(metrics.PENDING_TIME, started - submitted)
             if finished is not None and finished > started:
                 self.tell(metrics.RUN_TIME, finished - started)
-        away = event.outcome in (Outcome.LOST, Outcome.UNREACHABLE)
-        spans = self._spans((lambda: "") if away else ray_version, event.submission_id)
+        spans = self._spans(ray_version, event.submission_id)
         status, cause = str(event.outcome), ""
         if event.outcome is Outcome.FAILED:
             cause = metrics.cause_in_ray(event.failure.cause if event.failure else event.error_type or "")
@@ -121,7 +120,7 @@ class TryReport:
         if finished is not None:
             spans.past("ray_job.drain", finished, event.ended_at, status=status)
 
-    def _spans(self, ray_version: str | Callable[[], str], submission_id: str = "") -> Spans:
+    def _spans(self, ray_version: str, submission_id: str = "") -> Spans:
         context = task_trace(self._ti)
         if context is None:
             return Spans(None, {})
@@ -131,6 +130,6 @@ class TryReport:
                 "ray_job.submission_id": submission_id,
                 "ray_job.conn_id": self._conn_id,
                 "ray_job.try_number": getattr(self._ti, "try_number", 0),
-                "ray_job.ray_version": ray_version if isinstance(ray_version, str) else ray_version(),
+                "ray_job.ray_version": ray_version,
             },
         )

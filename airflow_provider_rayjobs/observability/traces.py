@@ -34,7 +34,7 @@ ATTRIBUTES = {
     "ray_job.submission_id": "the job's submission id",
     "ray_job.conn_id": "the connection's id",
     "ray_job.try_number": "the number of the try: all tries of a task have the same span of Airflow",
-    "ray_job.ray_version": "the cluster's Ray version, if it answers",
+    "ray_job.ray_version": "the cluster's Ray version; only on `ray_job.submit` if the task is deferred",
     "ray_job.status": "what became of the job, such as `succeeded` or `lost`; of `submit`: `submitted` or `adopted`",
     "ray_job.cause": "of `run`: the cause of a failure, as in the tag `cause` of the metric `ray_jobs.failed`",
     "ray_job.includes_pending": "of `run`: true if nobody saw when the job left PENDING; there is no `pending` then",
@@ -90,7 +90,11 @@ def environment_of(ti: Any) -> dict[str, str]:
     if (context := task_trace(ti)) is None:
         return {}
     carrier: dict[str, str] = {}
-    _propagator().inject(carrier, context=context)
+    try:
+        _propagator().inject(carrier, context=context)
+    except Exception as e:  # noqa: BLE001 - of any tracer
+        log.debug("The task's trace can't be passed on: %r", e)
+        return {}
     return {VARIABLES[name]: value for name, value in carrier.items() if name in VARIABLES}
 
 

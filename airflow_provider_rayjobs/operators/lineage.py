@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, conf
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator, Context
@@ -27,9 +30,17 @@ OPTIONS = {
 
 
 def is_listening() -> bool:
-    """Whether OpenLineage's listener is active: Airflow has loaded its plugins before a task runs."""
+    """
+    Whether OpenLineage's listener is active: Airflow has loaded its plugins before a task runs.
+
+    A plugin that can't be loaded, because of a wrong option, leaves its module behind. Airflow goes on without it.
+    """
     settings = sys.modules.get("airflow.providers.openlineage.conf")
-    return settings is not None and not settings.is_disabled()
+    try:
+        return settings is not None and not settings.is_disabled()
+    except Exception as e:  # noqa: BLE001 - of any option of OpenLineage
+        log.debug("OpenLineage's configuration is wrong: %r", e)
+        return False
 
 
 class TellsLineage(Operator):
@@ -96,7 +107,10 @@ class TellsLineage(Operator):
         facts = self._facts()
         facts.address, facts.ray_version = self.hook.cluster.address, head.ray_version
         if self.deferrable:
-            task_context.push_xcom(context, task_context.RAY_VERSION_XCOM, head.ray_version)
+            try:
+                task_context.push_xcom(context, task_context.RAY_VERSION_XCOM, head.ray_version)
+            except Exception as e:  # noqa: BLE001 - an event without the version is better than no job
+                self.log.debug("The Ray version could not be stored: %r", e)
 
     def _note_job(self, submission_id: str, event: JobEvent | None = None) -> None:
         """Note the job that the task follows, and how it ended, for OpenLineage's events."""
@@ -126,20 +140,21 @@ class TellsLineage(Operator):
 
     def _with_run_of_task(self, context: Context, job: dict[str, Any]) -> dict[str, Any]:
         """Return the job with what its environment tells of the task's run; as it is, unless this is wanted."""
-        parent, transport = (self._is_wanted(name) for name in OPTIONS)
-        if not parent and not transport:
-            return job
         from airflow_provider_rayjobs.compat.masking import public
-        from airflow_provider_rayjobs.observability import lineage
 
-        if not lineage.is_installed():  # an argument that asks for it was refused before
-            self.log.warning(
-                "The job is not told of OpenLineage's parent run or transport, as the section [openlineage] of "
-                "Airflow's configuration asks: Airflow's OpenLineage provider is not installed; %s",
-                lineage.INSTALL,
-            )
-            return job
         try:
+            parent, transport = (self._is_wanted(name) for name in OPTIONS)
+            if not parent and not transport:
+                return job
+            from airflow_provider_rayjobs.observability import lineage
+
+            if not lineage.is_installed():  # an argument that asks for it was refused before
+                self.log.warning(
+                    "The job is not told of OpenLineage's parent run or transport, as the section [openlineage] of "
+                    "Airflow's configuration asks: Airflow's OpenLineage provider is not installed; %s",
+                    lineage.INSTALL,
+                )
+                return job
             return lineage.with_run_of_task(job, context["ti"], parent=parent, transport=transport)
         except Exception as e:  # noqa: BLE001 - lineage must not keep a job from running
             self.log.warning("The job is not told of OpenLineage's parent run or transport: %s", public(repr(e)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -237,16 +237,6 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
         self._identity: TaskIdentity | None = None
         self._process: TaskProcess | None = None
         self._killed = False
-
-    @property
-    def durable(self) -> bool:
-        """The name that Airflow's own operators have for :attr:`reattach` since 3.3."""
-        return self.reattach
-
-    @durable.setter
-    def durable(self, value: bool) -> None:
-        # Airflow's ResumableJobMixin sets it, in a class that has both bases.
-        self.reattach = value
 
     @cached_property
     def hook(self) -> RayJobHook:
@@ -573,7 +563,6 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
         if self._guard is not None:
             self._guard.accept()
         self._hand_over(submission_id)
-        self._show_id(context, submission_id)
         self.log.info("Submitted %s", self.hook.cluster.job_page(submission_id))
         log_group(self.log, "What was submitted", lines)
         return self._watch(context, submission_id, now, session)
@@ -581,11 +570,11 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
     def _take_over(self, context: Context, found: JobDetails, session: str | None) -> Watch:
         """Take over the job of an earlier try."""
         now, submission_id = time.time(), str(found.submission_id)
+        self._show_id(context, submission_id)  # it may take long, so not while a kill would have to stop the job
         if self._guard is not None:
             self._guard.announce(submission_id, exists=True)
         self._push_id(context, submission_id, session)
         self._hand_over(submission_id)
-        self._show_id(context, submission_id)
         self._report(context).reattached()
         self.log.info("Reattached, the job is %s: %s", found.status, self.hook.cluster.job_page(submission_id))
         started = (found.start_time or now * 1000) / 1000
@@ -647,6 +636,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
         if self._guard is not None:
             self._guard.announce(submission_id)
         self._push_id(context, submission_id, session)
+        self._show_id(context, submission_id)
 
     def _push_id(self, context: Context, submission_id: str, session: str | None) -> None:
         from airflow_provider_rayjobs.links import store_job_page
@@ -838,7 +828,7 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
 
         event = self._as_kuberay_saw(event)
         self._note_job(event.submission_id, event)
-        self._report(context).ended(event, self._known_version)
+        self._report(context).ended(event, self._ray_version)
         if self.read_result and event.progress is not None:
             self._push_progress(context, event.progress)
         reattached = event.reattached_at
@@ -849,13 +839,6 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
             raise self._failed(context, event)
         raise_for_outcome(event)
         return self._reported(context, event) if self.read_result else event.submission_id
-
-    def _known_version(self) -> str:
-        """Return the cluster's Ray version, which a process that resumes a deferral has to read; empty if it can't."""
-        if not self._ray_version:
-            with suppress(Exception):  # also Airflow's, if the connection was deleted meanwhile
-                self._ray_version = self.hook.get_version_info().ray_version
-        return self._ray_version
 
     def _failed(self, context: Context, event: JobEvent) -> RayJobFailedError:
         """Store why the job FAILED, and return the error."""

@@ -40,6 +40,7 @@ NOT_RETRIED = {
     "exit code of an older Ray": failed("", 3),
     "segmentation fault": failed("JOB_ENTRYPOINT_COMMAND_ERROR", 139),
     "exception": failed("TASK_EXECUTION_EXCEPTION", failed_tasks=(FailedTasks("TASK_EXECUTION_EXCEPTION", 2),)),
+    "exception, while a node of others died": failed("TASK_EXECUTION_EXCEPTION", dead_nodes=("10.0.0.7",)),
     "exception without an exit code": failed("TASK_EXECUTION_EXCEPTION", None),
     "request": errors.RayRequestRefusedError("m", status=400),
     "credentials": errors.RayAuthError("m", status=401),

@@ -42,7 +42,7 @@ def event(outcome: Outcome = Outcome.SUCCEEDED, **fields: Any) -> JobEvent:
 
 
 def test_how_long_a_job_took(stats: KeptStats, spans: list[Any]) -> None:
-    TryReport(TI, "ray_x", None).ended(event(), lambda: "2.60.0")
+    TryReport(TI, "ray_x", None).ended(event(), "2.60.0")
     assert stats.sent == [
         ("timer", "ray_jobs.pending_time", 3.0, TAGS),
         ("timer", "ray_jobs.run_time", 7.0, TAGS),
@@ -57,23 +57,20 @@ def test_how_long_a_job_took(stats: KeptStats, spans: list[Any]) -> None:
 
 
 def test_a_job_that_nobody_saw_pending(stats: KeptStats, spans: list[Any]) -> None:
-    TryReport(TI, "ray_x", None).ended(event(left_pending_at=None), lambda: "2.60.0")
+    TryReport(TI, "ray_x", None).ended(event(left_pending_at=None), "2.60.0")
     assert not stats.sent, "a time that is not known is not guessed"
     assert [span[:3] for span in spans] == [("run", 100, 110), ("drain", 110, 112)]
     assert spans[0][3]["includes_pending"] is True
 
 
 def test_a_job_that_was_stopped_while_it_was_pending(stats: KeptStats) -> None:
-    TryReport(TI, "ray_x", None).ended(event(Outcome.TIMEOUT, left_pending_at=111.0), lambda: "")
+    TryReport(TI, "ray_x", None).ended(event(Outcome.TIMEOUT, left_pending_at=111.0), "")
     assert stats.sent == [("timer", "ray_jobs.pending_time", 10.0, TAGS)]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.LOST, Outcome.UNREACHABLE])
 def test_a_job_whose_end_nobody_saw(outcome: Outcome, stats: KeptStats, spans: list[Any]) -> None:
-    def ask() -> str:
-        raise AssertionError("the cluster does not answer")
-
-    TryReport(TI, "ray_x", None).ended(event(outcome, finished_at=None), ask)
+    TryReport(TI, "ray_x", None).ended(event(outcome, finished_at=None), "")
     assert stats.of("pending_time") == [3.0]
     assert not stats.of("run_time")
     assert [span[:3] for span in spans] == [("pending", 100, 103), ("run", 103, 112)]
@@ -82,16 +79,16 @@ def test_a_job_whose_end_nobody_saw(outcome: Outcome, stats: KeptStats, spans: l
 
 def test_why_a_job_failed(spans: list[Any]) -> None:
     report = TryReport(TI, "ray_x", None)
-    report.ended(event(Outcome.FAILED, failure=JobFailure("NODE_DIED"), error_type="X"), lambda: "")
-    report.ended(event(Outcome.FAILED, error_type="RUNTIME_ENV_SETUP_FAILURE"), lambda: "")
-    report.ended(event(Outcome.FAILED), lambda: "")
+    report.ended(event(Outcome.FAILED, failure=JobFailure("NODE_DIED"), error_type="X"), "")
+    report.ended(event(Outcome.FAILED, error_type="RUNTIME_ENV_SETUP_FAILURE"), "")
+    report.ended(event(Outcome.FAILED), "")
     runs = [attributes for name, _, _, attributes in spans if name == "run"]
     assert [run["cause"] for run in runs] == ["node_died", "runtime_env_setup_failure", "unknown"]
     assert [run["error"] for run in runs] == ["node_died", "runtime_env_setup_failure", "unknown"]
 
 
 def test_nothing_is_told_of_a_job_that_this_version_did_not_follow(stats: KeptStats, spans: list[Any]) -> None:
-    TryReport(TI, "ray_x", None).ended(event(submitted_at=None), lambda: "")
+    TryReport(TI, "ray_x", None).ended(event(submitted_at=None), "")
     assert not stats.sent
     assert not spans
 
@@ -136,8 +133,7 @@ def test_an_operator_that_is_executed_without_a_task_instance_raises_its_own_err
         operator.execute({})
 
 
-def test_a_connection_that_was_deleted_meanwhile_changes_no_outcome(spans: list[Any]) -> None:
-    operator: Any = RaySubmitJobOperator(task_id="t", entrypoint="x", ray_conn_id="deleted")
-    TryReport(TI, "deleted", None).ended(event(), operator._known_version)
+def test_a_process_that_resumes_a_deferral_asks_nobody_for_the_version(spans: list[Any]) -> None:
+    TryReport(TI, "deleted", None).ended(event(), "")
     assert len(spans) == 3
     assert not any("ray_job.ray_version" in span[3] for span in spans)

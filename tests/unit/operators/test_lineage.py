@@ -163,6 +163,20 @@ def test_an_error_of_openlineage_does_not_keep_the_job_from_running(
     assert any("no transport" in line for line in tries.lines)
 
 
+@BOTH
+@pytest.mark.usefixtures("listening")
+def test_a_wrong_configuration_of_openlineage_fails_no_task(
+    deferrable: bool, scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails() -> bool:
+        raise ValueError("transport is not valid JSON")
+
+    monkeypatch.setattr(sys.modules["airflow.providers.openlineage.conf"], "is_disabled", fails)
+    monkeypatch.setenv("AIRFLOW__OPENLINEAGE__SPARK_INJECT_PARENT_JOB_INFO", "maybe")
+    Tries(Task(deferrable=deferrable), "run").run()
+    assert len(scripted_ray.received_on("POST", "/api/jobs/")) == 1
+
+
 def test_the_start_tells_what_will_be_submitted(listening: list[Any]) -> None:
     Task()().get_openlineage_facets_on_start()
     [(submission, outcome)] = listening

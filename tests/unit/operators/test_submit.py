@@ -30,7 +30,7 @@ from tests.support import answers
 from tests.support.tries import Tries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.support.scripted_server import ScriptedRay
@@ -239,7 +239,7 @@ def test_why_a_job_failed_is_an_xcom_whose_loss_does_not_hide_the_error(
 )
 def test_durable_is_another_name_of_reattach(given: dict[str, bool], wanted: bool) -> None:
     made = RaySubmitJobOperator(task_id="t", entrypoint="true", **given)
-    assert (made.reattach, made.durable) == (wanted, wanted)
+    assert made.reattach is wanted
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -269,12 +269,14 @@ def test_without_durable_the_job_of_a_lost_try_is_stopped(
 class StateStore:
     """Airflow's store of a task's state; it can be written to only."""
 
-    def __init__(self, error: Exception | None = None) -> None:
+    def __init__(self, error: Exception | None = None, look: Callable[[], int] = lambda: 0) -> None:
         self.values: list[tuple[str, Any]] = []
-        self._error = error
+        self.seen: list[int] = []
+        self._error, self._look = error, look
 
     def set(self, key: str, value: Any) -> None:
         """Keep a value."""
+        self.seen.append(self._look())
         if self._error:
             raise self._error
         self.values.append((key, value))
@@ -287,11 +289,12 @@ def test_the_id_is_in_the_store_before_the_job_is_followed(
     monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps({"conn_type": "ray_jobs", "host": scripted_ray.url}))
     scripted_ray.new_job_reads = ["RUNNING"] if deferrable else ["SUCCEEDED"]
     tries = Tries(lambda: RaySubmitJobOperator(task_id="task", entrypoint="x", deferrable=deferrable), "run")
-    for _ in range(2):  # the second try follows the first one's job
-        store = StateStore()
+    for number in range(2):  # the second try follows the first one's job
+        store = StateStore(look=lambda: len(scripted_ray.received_on("POST", "/api/jobs/")))
         with pytest.raises(TaskDeferred) if deferrable else nullcontext():
             tries.make().execute(tries.context(task_state_store=store))
         assert store.values == [("submission_id", tries.ti.xcoms["submission_id"])]
+        assert store.seen == [number], "it may take long: a kill after the submission must stop the job at once"
         assert [one.json["submission_id"] for one in scripted_ray.received_on("POST", "/api/jobs/")] == [
             store.values[0][1]
         ]
