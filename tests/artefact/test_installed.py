@@ -22,7 +22,10 @@ NAME = "airflow-provider-rayjobs"
 AIRFLOW = tuple(map(int, version("apache-airflow").split(".")[:2]))
 
 #: The first Airflow that supports a module. (On older ones, nothing imports it.)
-NEEDS = {f"{PACKAGE}.page.{name}": (3, 1) for name in ("app", "made", "task")}
+NEEDS = {f"{PACKAGE}.{name}": (3, 1) for name in ("page.app", "page.made", "page.task", "events")}
+
+#: Modules that need a package that the wheel does not require: OpenLineage's, with the extra.
+OF_EXTRAS = {f"{PACKAGE}.observability.facets"}
 
 
 def modules() -> list[str]:
@@ -32,7 +35,8 @@ def modules() -> list[str]:
     except PackageNotFoundError:
         return []
     names = [file.as_posix().removesuffix(".py") for file in files if file.suffix == ".py"]
-    return sorted(name.replace("/", ".").removesuffix(".__init__") for name in names if name.startswith(PACKAGE))
+    found = {name.replace("/", ".").removesuffix(".__init__") for name in names if name.startswith(PACKAGE)}
+    return sorted(found - OF_EXTRAS)
 
 
 MODULES = modules()
