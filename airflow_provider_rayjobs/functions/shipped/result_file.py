@@ -29,8 +29,9 @@ TASK_FILE = "airflow_ray_job.json"
 
 FORMAT = 1
 
-#: Largest value that is stored in ``result_path``, in bytes of JSON: the worker needs several times its memory.
-STORED_LIMIT = 1024**3
+#: Largest value that is stored in ``result_path``, in bytes of JSON. The worker needs 14 to 50 times as much memory to
+#: read one, and Airflow's default XCom backend on PostgreSQL holds at most 256 MiB.
+STORED_LIMIT = 100_000_000
 
 #: Environment variable in which Ray passes a job's metadata to the process of its entrypoint, as JSON.
 CONFIG_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -159,8 +160,8 @@ def store_for(result_path: str | None, output: Path) -> Callable[[str], Stored] 
 def _check_stored_size(text: str) -> None:
     if len(text) > STORED_LIMIT:
         raise ValueError(
-            f"the value has {len(text):,} bytes as JSON, and a task returns at most {STORED_LIMIT:,}; store it, and "
-            "return its URL"
+            f"the value has {len(text):,} bytes as JSON, and a task returns at most {STORED_LIMIT:,}; store it "
+            "yourself, and return its path"
         )
 
 

@@ -261,8 +261,8 @@ def test_a_large_value_that_is_not_what_the_job_wrote_is_refused(
 @pytest.mark.parametrize(
     ("claimed", "said"),
     [
-        (2**30 + 1, "its result has 1,073,741,825 bytes, and a task returns at most 1,073,741,824"),
-        (10, "1,073,741,825 bytes are stored, not the 10 bytes that the job wrote"),
+        (100_000_001, "its result has 100,000,001 bytes, and a task returns at most 100,000,000"),
+        (10, "100,000,001 bytes are stored, not the 10 bytes that the job wrote"),
     ],
     ids=["as it says", "not as it says"],
 )
@@ -272,7 +272,7 @@ def test_a_value_that_is_too_large_is_not_read(
     scripted_ray.new_job_result = stored("", bytes=claimed)
     file = tmp_path / f"j1.{KEY}.json"
     with file.open("wb") as sparse:
-        sparse.truncate(2**30 + 1)
+        sparse.truncate(100_000_001)
     monkeypatch.setattr(result_module, "value_of", lambda *_: pytest.fail("was read"))
     with pytest.raises(RayJobResultError, match=said):
         tries(submission_id="j1", result_path=f"file://{tmp_path}").run()

@@ -56,9 +56,18 @@ def test_a_result_that_no_worker_can_read_is_not_stored(tmp_path: Path, monkeypa
     monkeypatch.setattr(result_file, "STORED_LIMIT", 10)
     store = result_file.store_for(f"file://{tmp_path}/store", tmp_path / "job-driver-a.result")
     assert store is not None
-    with pytest.raises(ValueError, match="the value has 11 bytes as JSON, and a task returns at most 10; store it"):
+    with pytest.raises(
+        ValueError, match="the value has 11 bytes as JSON, and a task returns at most 10; store it yourself"
+    ):
         store("1" * 11)
     assert not (tmp_path / "store").exists()
+
+
+def test_a_result_that_a_worker_lacks_the_memory_for_is_not_stored(tmp_path: Path) -> None:
+    store = result_file.store_for(f"file://{tmp_path}/store", tmp_path / "job-driver-a.result")
+    assert store is not None
+    with pytest.raises(ValueError, match="100,000,001 bytes as JSON, and a task returns at most 100,000,000"):
+        store("1" * 100_000_001)
 
 
 def test_object_storage_gets_a_result_through_fsspec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
