@@ -135,7 +135,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
             tuple(self.op_args),
             self._keywords(context),
             serializer=self.serializer,
-            result_path=self.result_path,
+            result_path=self._result_folder,
         )
 
     def _keywords(self, context: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_rayjobs.client.ids import is_not_given
 from airflow_provider_rayjobs.cluster.fields import DEFAULT_UPLOAD_LIMIT
 from airflow_provider_rayjobs.exceptions import RayJobResultError, RayPackageError
 
@@ -53,6 +54,11 @@ class ReadsResult(Operator):
         def _new_guard(self, context: Context) -> JobGuard: ...
         def _waiting_for_cluster(self) -> AbstractContextManager[None]: ...
 
+    @property
+    def _result_folder(self) -> str | None:
+        """The URL in ``result_path``; None if it is not given, or was rendered to nothing."""
+        return None if is_not_given(self.result_path) else self.result_path
+
     def _pack(self, context: Context) -> None:
         """
         Make the packages that go with the job; done before any request, because it may fail.
@@ -80,7 +86,7 @@ class ReadsResult(Operator):
         """Return the files that tell the packages' code what to do."""
         from airflow_provider_rayjobs.functions import package as packages
 
-        return packages.describe_command(result_path=self.result_path)
+        return packages.describe_command(result_path=self._result_folder)
 
     @property
     def _upload_limit(self) -> int:
@@ -204,13 +210,13 @@ class ReadsResult(Operator):
             raise RayJobResultError(f"{name} ended SUCCEEDED, but its function failed")
         if record.outcome == "value":
             return value_of(record, name)
-        if self.result_path is None:
+        if self._result_folder is None:
             raise RayJobResultError(
                 f"{name}: its result was stored in the task's result_path, which is no longer set; set it again"
             )
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-        url = stored_at(self.result_path, event.submission_id, record)
+        url = stored_at(self._result_folder, event.submission_id, record)
         self.log.info("Reading the result, %s bytes, from %s", f"{record.size:,}", url)
         path: Any = ObjectStoragePath(url)
         try:

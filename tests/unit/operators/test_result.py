@@ -289,11 +289,25 @@ def test_a_folder_without_a_result_to_read_is_refused() -> None:
         (PurePosixPath("/tmp/x"), "result_path must be a string, the URL of a folder, not PurePosixPath"),
         (7, "result_path must be a string, the URL of a folder, not int"),
         ("/tmp/x", "result_path must be a URL such as s3://…, gs://… or file://…, not '/tmp/x'"),
+        ("file://results", "result_path must have an absolute path, as in file:///mounted/folder"),
+        ("file://node/results", "result_path must have an absolute path, as in file:///mounted/folder"),
+        ("FILE:///results", "result_path must be a URL such as s3://…, gs://… or file://…, not 'FILE:///results'"),
+        ("s3://", "result_path must have a bucket, as in s3://conn_id@bucket/prefix"),
+        ("abfs://conn@/results", "result_path must have a bucket, as in abfs://conn_id@bucket/prefix"),
+        ("s3://key:secret@bucket", "result_path must not contain a password; write the id of an Airflow connection"),
     ],
 )
 def test_a_folder_that_is_none_is_refused_when_the_dag_is_read(value: Any, said: str) -> None:
     with pytest.raises((TypeError, ValueError), match=said):
         make(result_path=value)
+
+
+@pytest.mark.parametrize("value", ["", " ", "None"])
+def test_a_folder_that_is_rendered_to_nothing_is_not_given(scripted_ray: ScriptedRay, value: str) -> None:
+    scripted_ray.new_job_result = file_of("1")
+    assert tries(result_path=value).run() == 1
+    (package,) = scripted_ray.packages.values()
+    assert json.loads(zipfile.ZipFile(io.BytesIO(package)).read(TASK_FILE))["result_path"] is None
 
 
 @pytest.mark.parametrize(
