@@ -170,6 +170,8 @@ def parse_record(data: bytes, job: str, submission: str | None) -> Record:
             raise ValueError(f"it has the unknown outcome {str(outcome)[:100]!r}")
         if not isinstance(header["bytes"], int) or header["bytes"] < 0 or not isinstance(header["sha256"], str):
             raise ValueError("its size or its digest is missing")
+        if outcome == "stored" and header["bytes"] < 1:
+            raise ValueError("no value has 0 bytes")
         record = Record(
             outcome,
             body.decode("ascii"),
@@ -207,18 +209,16 @@ def stored_at(result_path: str, submission_id: str, record: Record) -> str:
     return f"{result_path.rstrip('/')}/{name_of_stored(submission_id, record.key)}"
 
 
-def check_stored_size(record: Record, size: int, job: str) -> None:
+def check_stored_size(record: Record, job: str) -> None:
     """
     Check the size of a value that is stored elsewhere, before it is read.
 
-    :raises RayJobResultError: if it is too large, or not what the job wrote.
+    :raises RayJobResultError: if it is too large.
     """
-    if size != record.size:
+    if record.size > STORED_LIMIT:
         raise RayJobResultError(
-            f"{job}: its result is damaged: {size:,} bytes are stored, not the {record.size:,} bytes that the job wrote"
+            f"{job}: its result has {record.size:,} bytes, and a task returns at most {STORED_LIMIT:,}"
         )
-    if size > STORED_LIMIT:
-        raise RayJobResultError(f"{job}: its result has {size:,} bytes, and a task returns at most {STORED_LIMIT:,}")
 
 
 def value_of(record: Record, job: str, stored: bytes | None = None) -> Any:

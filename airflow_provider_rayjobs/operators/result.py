@@ -6,6 +6,8 @@ The job needs packages for that, which are uploaded before the submission.
 
 from __future__ import annotations
 
+import os
+import stat
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -214,17 +216,16 @@ class ReadsResult(Operator):
             raise RayJobResultError(
                 f"{name}: its result was stored in the task's result_path, which is no longer set; set it again"
             )
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
-
+        check_stored_size(record, name)
         url = stored_at(self._result_folder, event.submission_id, record)
         self.log.info("Reading the result, %s bytes, from %s", f"{record.size:,}", url)
-        path: Any = ObjectStoragePath(url)
         try:
-            check_stored_size(record, path.stat().st_size, name)
-            with path.open("rb") as file:
-                return value_of(record, name, file.read(record.size + 1))
+            data = _read_mounted(url, record.size + 1) if url.startswith("file://") else _fetch(url, record.size + 1)
         except FileNotFoundError as e:
             raise RayJobResultError(f"{name}: its result is no longer at {url}") from e
+        except IsADirectoryError as e:
+            raise RayJobResultError(f"{name}: its result at {url} is not a regular file") from e
+        return value_of(record, name, data)
 
     def _read(self, context: Context, job: JobDetails, event: JobEvent) -> Record:
         """Read the result file that the job wrote."""
@@ -250,6 +251,32 @@ class ReadsResult(Operator):
         from airflow_provider_rayjobs.tasks import context as task_context
 
         task_context.push_xcom(context, task_context.PROGRESS_XCOM, progress.stored(dict(report)))
+
+
+def _fetch(url: str, most: int) -> bytes:
+    """Read at most this many bytes of an object."""
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    path: Any = ObjectStoragePath(url)
+    with path.open("rb") as file:
+        data: bytes = file.read(most)
+        return data
+
+
+def _read_mounted(url: str, most: int) -> bytes:
+    """
+    Read at most this many bytes of a file in a mounted folder.
+
+    :raises IsADirectoryError: if it is not a regular file: a plain open of a FIFO would wait for a writer.
+    """
+
+    def opener(path: str, flags: int) -> int:
+        return os.open(path, flags | os.O_NONBLOCK)
+
+    with open(url.removeprefix("file://"), "rb", opener=opener) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise IsADirectoryError("not a regular file")
+        return file.read(most)
 
 
 def _has_short_integers(value: Any) -> bool:

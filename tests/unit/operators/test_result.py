@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import zipfile
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -225,8 +226,8 @@ def test_a_folder_for_all_tasks_of_a_dag_does_no_harm() -> None:
 
 STORED_LIES = {
     "gone": (None, "its result is no longer at file://"),
-    "shorter": ('"' + "x" * 8, r"its result is damaged: 9 bytes are stored, not the 10 bytes that the job wrote"),
-    "longer": ('"' + "x" * 9_999, r"damaged: 10,000 bytes are stored, not the 10 bytes that the job wrote"),
+    "shorter": ('"' + "x" * 8, r"its result is damaged: the 9 bytes received are not the 10 bytes that the job wrote"),
+    "longer": ('"' + "x" * 9_999, r"damaged: the 11 bytes received are not the 10 bytes that the job wrote"),
     "other": ('"' + "y" * 8 + '"', r"damaged: the 10 bytes received are not the 10 bytes that the job wrote"),
 }
 
@@ -262,19 +263,32 @@ def test_a_large_value_that_is_not_what_the_job_wrote_is_refused(
     ("claimed", "said"),
     [
         (100_000_001, "its result has 100,000,001 bytes, and a task returns at most 100,000,000"),
-        (10, "100,000,001 bytes are stored, not the 10 bytes that the job wrote"),
+        (0, "its result is damaged: no value has 0 bytes"),
     ],
-    ids=["as it says", "not as it says"],
 )
-def test_a_value_that_is_too_large_is_not_read(
-    scripted_ray: ScriptedRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claimed: int, said: str
+def test_a_value_of_an_impossible_size_is_not_looked_for(
+    scripted_ray: ScriptedRay, tmp_path: Path, claimed: int, said: str
 ) -> None:
     scripted_ray.new_job_result = stored("", bytes=claimed)
-    file = tmp_path / f"j1.{KEY}.json"
-    with file.open("wb") as sparse:
-        sparse.truncate(100_000_001)
-    monkeypatch.setattr(result_module, "value_of", lambda *_: pytest.fail("was read"))
-    with pytest.raises(RayJobResultError, match=said):
+    with pytest.raises(RayJobResultError, match=said):  # not: it is no longer there
+        tries(submission_id="j1", result_path=f"file://{tmp_path}").run()
+
+
+def test_of_a_longer_value_only_one_byte_more_is_read(scripted_ray: ScriptedRay, tmp_path: Path) -> None:
+    scripted_ray.new_job_result = stored('"xxxxxxxx"')
+    with (tmp_path / f"j1.{KEY}.json").open("wb") as sparse:
+        sparse.truncate(2**33)
+    with pytest.raises(RayJobResultError, match="the 11 bytes received are not the 10 bytes that the job wrote"):
+        tries(submission_id="j1", result_path=f"file://{tmp_path}").run()
+
+
+@pytest.mark.parametrize("make_it", [os.mkfifo, os.mkdir])
+def test_only_a_regular_file_is_read(
+    scripted_ray: ScriptedRay, tmp_path: Path, make_it: Callable[[Path], None]
+) -> None:
+    scripted_ray.new_job_result = stored('"xxxxxxxx"')
+    make_it(tmp_path / f"j1.{KEY}.json")
+    with pytest.raises(RayJobResultError, match=r"its result at file://.* is not a regular file"):
         tries(submission_id="j1", result_path=f"file://{tmp_path}").run()
 
 
