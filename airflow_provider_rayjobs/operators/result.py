@@ -6,15 +6,13 @@ The job needs packages for that, which are uploaded before the submission.
 
 from __future__ import annotations
 
-import os
-import stat
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_rayjobs.client.ids import is_not_given
 from airflow_provider_rayjobs.cluster.fields import DEFAULT_UPLOAD_LIMIT
-from airflow_provider_rayjobs.exceptions import RayJobResultError, RayPackageError
+from airflow_provider_rayjobs.exceptions import RayJobError, RayJobResultError, RayJobsError, RayPackageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +67,7 @@ class ReadsResult(Operator):
         """
         if not self.read_result:
             return
+        from airflow_provider_rayjobs.compat import result_folder
         from airflow_provider_rayjobs.functions import package as packages
         from airflow_provider_rayjobs.functions import result  # noqa: F401 - now: an upgrade may replace it meanwhile
 
@@ -78,6 +77,8 @@ class ReadsResult(Operator):
                     f"runtime_env[{containers.pop()!r}] can't be used with {self._result_of}, because Ray allows no "
                     "py_modules in containers; remove it"
                 )
+            if self._result_folder is not None:
+                result_folder.check_installed(self._result_folder)
             described = self._described(context)
             self._packages = packages.build_packages(described, self._upload_limit)
             self._package_metadata = packages.metadata_of(described)
@@ -216,15 +217,27 @@ class ReadsResult(Operator):
             raise RayJobResultError(
                 f"{name}: its result was stored in the task's result_path, which is no longer set; set it again"
             )
+        from airflow_provider_rayjobs.compat import result_folder
+
         check_stored_size(record, name)
         url = stored_at(self._result_folder, event.submission_id, record)
         self.log.info("Reading the result, %s bytes, from %s", f"{record.size:,}", url)
         try:
-            data = _read_mounted(url, record.size + 1) if url.startswith("file://") else _fetch(url, record.size + 1)
+            data = result_folder.read(url, record.size + 1)
         except FileNotFoundError as e:
             raise RayJobResultError(f"{name}: its result is no longer at {url}") from e
         except IsADirectoryError as e:
             raise RayJobResultError(f"{name}: its result at {url} is not a regular file") from e
+        except RayJobsError:  # that of a kill meanwhile
+            raise
+        except Exception as e:  # noqa: BLE001 - of any library for storage
+            # Not a RayJobResultError: a retry reads the value again, and needs no new job. Not "from e": a library's
+            # own message may have a URL with a password.
+            raise RayJobError(
+                f"{name}: its result at {url} can't be read ({result_folder.reason(e)}); "
+                f"{result_folder.remedy(url, e)}, then clear the task",
+                submission_id=event.submission_id,
+            ) from None
         return value_of(record, name, data)
 
     def _read(self, context: Context, job: JobDetails, event: JobEvent) -> Record:
@@ -251,32 +264,6 @@ class ReadsResult(Operator):
         from airflow_provider_rayjobs.tasks import context as task_context
 
         task_context.push_xcom(context, task_context.PROGRESS_XCOM, progress.stored(dict(report)))
-
-
-def _fetch(url: str, most: int) -> bytes:
-    """Read at most this many bytes of an object."""
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
-
-    path: Any = ObjectStoragePath(url)
-    with path.open("rb") as file:
-        data: bytes = file.read(most)
-        return data
-
-
-def _read_mounted(url: str, most: int) -> bytes:
-    """
-    Read at most this many bytes of a file in a mounted folder.
-
-    :raises IsADirectoryError: if it is not a regular file: a plain open of a FIFO would wait for a writer.
-    """
-
-    def opener(path: str, flags: int) -> int:
-        return os.open(path, flags | os.O_NONBLOCK)
-
-    with open(url.removeprefix("file://"), "rb", opener=opener) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise IsADirectoryError("not a regular file")
-        return file.read(most)
 
 
 def _has_short_integers(value: Any) -> bool:

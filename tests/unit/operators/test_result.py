@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, ObjectStoragePath
 
-from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobResultError
+from airflow_provider_rayjobs.compat import result_folder
+from airflow_provider_rayjobs.exceptions import RayJobError, RayJobFailedError, RayJobResultError
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
 from airflow_provider_rayjobs.functions import result as result_module
 from airflow_provider_rayjobs.functions.shipped.result_file import TASK_FILE
@@ -76,7 +77,7 @@ def test_the_task_returns_what_the_job_reported(scripted_ray: ScriptedRay, defer
 def test_the_module_travels_beside_the_users_own(scripted_ray: ScriptedRay) -> None:
     scripted_ray.new_job_result = file_of("1")
     env = {"working_dir": "s3://b/work.zip", "py_modules": ["s3://b/lib.zip"], "env_vars": {"PYTHONPATH": "/own"}}
-    tries(runtime_env=env, result_path="s3://b/results").run()
+    tries(runtime_env=env, result_path="file:///results").run()
     (request,) = scripted_ray.received_on("POST", "/api/jobs/")
     *theirs, package = request.json["runtime_env"]["py_modules"]
     assert theirs == env["py_modules"]
@@ -84,7 +85,7 @@ def test_the_module_travels_beside_the_users_own(scripted_ray: ScriptedRay) -> N
     assert {**request.json["runtime_env"], "py_modules": theirs} == env
     content = zipfile.ZipFile(io.BytesIO(scripted_ray.packages[package.removeprefix("gcs://")]))
     assert "airflow_provider_rayjobs/job.py" in content.namelist()
-    assert json.loads(content.read(TASK_FILE)) == {"limit": 16 * 2**20, "result_path": "s3://b/results"}
+    assert json.loads(content.read(TASK_FILE)) == {"limit": 16 * 2**20, "result_path": "file:///results"}
 
 
 def test_without_the_argument_nothing_is_uploaded_or_read(scripted_ray: ScriptedRay) -> None:
@@ -290,6 +291,43 @@ def test_only_a_regular_file_is_read(
     make_it(tmp_path / f"j1.{KEY}.json")
     with pytest.raises(RayJobResultError, match=r"its result at file://.* is not a regular file"):
         tries(submission_id="j1", result_path=f"file://{tmp_path}").run()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            PermissionError("Forbidden"),
+            r"\(PermissionError: Forbidden\); let the Airflow connection in result_path read",
+        ),
+        (ImportError("no gcsfs"), r"\(ImportError: no gcsfs\); install apache-airflow-providers-google on the Airflow"),
+        (
+            OSError("at gs://me:secret@x"),
+            r"\(OSError: at gs://\*\*\*@x\); check result_path, and its Airflow connection",
+        ),
+    ],
+)
+def test_an_error_of_the_storage_names_the_remedy_and_costs_no_job(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    def fail(url: str, most: int) -> bytes:
+        raise error
+
+    monkeypatch.setattr(result_folder, "_has_filesystem", lambda _: True)
+    monkeypatch.setattr(result_folder, "_stored", fail)
+    scripted_ray.new_job_result = stored('"xxxxxxxx"')
+    task = tries(submission_id="j1", result_path="gs://conn@bucket/results")
+    for _ in range(2):
+        with pytest.raises(RayJobError, match=rf"its result at gs://conn@bucket/results/j1\S+ can't be read {said}"):
+            task.run()
+    assert len(scripted_ray.jobs) == 1
+
+
+def test_a_folder_whose_provider_is_not_installed_is_refused_before_anything_is_sent(scripted_ray: ScriptedRay) -> None:
+    said = r"Nothing was submitted: result_path 'gs://b' can't be read: install apache-airflow-providers-google on the"
+    with pytest.raises(AirflowFailException, match=said):
+        tries(result_path="gs://b").run()
+    assert scripted_ray.received == []
 
 
 def test_a_folder_without_a_result_to_read_is_refused() -> None:
