@@ -29,7 +29,12 @@ from airflow_provider_rayjobs.exceptions import (
 )
 from airflow_provider_rayjobs.functions.package import RESULT_LIMIT
 from airflow_provider_rayjobs.functions.shipped import values
-from airflow_provider_rayjobs.functions.shipped.result_file import FORMAT, STORED_LIMIT, name_of_stored
+from airflow_provider_rayjobs.functions.shipped.result_file import (
+    FORMAT,
+    FORMAT_WITH_KEY,
+    STORED_LIMIT,
+    name_of_stored,
+)
 from airflow_provider_rayjobs.text.safe_text import for_terminal
 
 if TYPE_CHECKING:
@@ -62,7 +67,7 @@ class Record:
     :param text: the value as JSON, or the traceback; empty when the value is stored elsewhere.
     :param size: bytes of the value.
     :param sha256: digest of the value.
-    :param key: a part of the name of a value that is stored elsewhere.
+    :param key: a part of the name of a value that is stored elsewhere; empty if it has none.
     :param progress: a function's last report of its progress.
     """
 
@@ -161,7 +166,7 @@ def parse_record(data: bytes, job: str, submission: str | None) -> Record:
             data = b"".join(data[i + 1 : i + 1 + _BLOCK] for i in range(0, len(data), _BLOCK + 1))
         head, _, body = data.partition(b"\n")
         header = decode_json(head.decode())
-        if not isinstance(header, dict) or header.get("format") != FORMAT:
+        if not isinstance(header, dict) or header.get("format") not in (FORMAT, FORMAT_WITH_KEY):
             raise ValueError("it has an unknown format")
         if header.get("submission") != submission:
             raise ValueError("it is that of another job, which had this id before")
@@ -188,6 +193,8 @@ def parse_record(data: bytes, job: str, submission: str | None) -> Record:
 
 
 def _checked_key(header: dict[str, Any]) -> str:
+    if header["format"] == FORMAT and "key" not in header:
+        return ""  # an older version of the provider submitted the job
     key = header.get("key")
     if not isinstance(key, str) or not re.fullmatch("[0-9a-f]{16}", key):
         raise ValueError("it does not say where the value is stored")

@@ -30,6 +30,10 @@ TASK_FILE = "airflow_ray_job.json"
 
 FORMAT = 1
 
+#: Of a record that names what was stored elsewhere: a worker with an older version of the provider looks for another
+#: name, so it must refuse the record.
+FORMAT_WITH_KEY = 2
+
 #: Largest value that is stored in ``result_path``, in bytes of JSON. The worker needs 14 to 50 times as much memory to
 #: read one, and Airflow's default XCom backend on PostgreSQL holds at most 256 MiB.
 STORED_LIMIT = 100_000_000
@@ -111,8 +115,12 @@ class Stored(NamedTuple):
 
 
 def name_of_stored(submission_id: str, key: str) -> str:
-    """Return the name of a large result. Each has its own: several processes of a job may report at the same time."""
-    return f"{submission_id}.{key}.json"
+    """
+    Return the name of a large result. Each has its own: several processes of a job may report at the same time.
+
+    :param key: empty for a result that an older version of the provider stored.
+    """
+    return f"{submission_id}.{key}.json" if key else f"{submission_id}.json"
 
 
 def store_for(result_path: str | None, output: Path, value: str = "the value") -> Callable[[str], Stored] | None:
@@ -239,7 +247,7 @@ def write_record(
     """
     described = (text if of is None else of).encode("ascii")
     header = {
-        "format": FORMAT,
+        "format": FORMAT if key is None else FORMAT_WITH_KEY,
         "submission": submission(),
         "outcome": outcome,
         "key": key,

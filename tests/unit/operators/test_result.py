@@ -115,7 +115,7 @@ LIES = {
     "unknown kind": (file_of('{"__rayjobs__":"pickle","value":"x"}'), "unknown kind 'pickle'"),
     "not JSON": (file_of("{'a': 1}"), "damaged"),
     "stored nowhere": (file_of("1", outcome="stored", key=KEY), "result_path, which is no longer set"),
-    "stored without a name": (file_of("1", outcome="stored"), "it does not say where the value is stored"),
+    "stored without a name": (file_of("1", outcome="stored", format=2), "it does not say where the value is stored"),
     "stored elsewhere": (file_of("1", outcome="stored", key="../../../x"), "it does not say where the value is stored"),
     "error": (file_of('"Traceback"', outcome="error"), "ended SUCCEEDED, but its function failed"),
 }
@@ -223,6 +223,14 @@ def test_a_task_that_does_not_wait_has_no_result_to_return() -> None:
 def test_a_folder_for_all_tasks_of_a_dag_does_no_harm() -> None:
     with DAG("dag", schedule=None, default_args={"result_path": "s3://b"}):
         assert not RaySubmitJobOperator(task_id="task", entrypoint="true").read_result
+
+
+def test_a_large_value_of_a_job_from_before_an_upgrade_is_read(scripted_ray: ScriptedRay, tmp_path: Path) -> None:
+    text = '"xxxxxxxx"'
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    scripted_ray.new_job_result = file_of("", outcome="stored", bytes=len(text), sha256=digest)
+    (tmp_path / "j1.json").write_text(text)
+    assert tries(submission_id="j1", result_path=f"file://{tmp_path}").run() == "x" * 8
 
 
 STORED_LIES = {

@@ -52,6 +52,14 @@ def test_a_result_that_another_process_replaces_meanwhile_is_not_mixed_with_it(t
     assert [file.name for file in (tmp_path / "store").iterdir()] == [f"a.b.{two.key}.json"]
 
 
+def test_a_worker_from_before_an_upgrade_refuses_a_record_with_a_name_that_it_does_not_know(tmp_path: Path) -> None:
+    formats = []
+    for key in (None, "0123456789abcdef"):
+        result_file.write_record(tmp_path / "file", "stored" if key else "value", "1", key=key)
+        formats.append(json.loads((tmp_path / "file").read_text().splitlines()[0])["format"])
+    assert formats == [1, 2]  # it knows 1 only
+
+
 def test_a_result_that_no_worker_can_read_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(result_file, "STORED_LIMIT", 10)
     store = result_file.store_for(f"file://{tmp_path}/store", tmp_path / "job-driver-a.result")
