@@ -27,7 +27,7 @@ def _has_filesystem(scheme: str) -> bool:
     try:
         from airflow.sdk.io.fs import has_fs
     except ImportError:  # Airflow 2
-        from airflow.io import has_fs
+        from airflow.io import has_fs  # type: ignore[attr-defined,no-redef]
     return bool(has_fs(scheme))
 
 
