@@ -156,7 +156,7 @@ def _check_result_path(value: Any) -> None:
 
     if not isinstance(value, str):
         raise TypeError(f"result_path must be a string, the URL of a folder, not {type(value).__name__}")
-    if not re.match("[a-z][a-z0-9+.-]*://", value):
+    if not re.match("[a-z][a-z0-9+.-]+://", value):
         shown = without_logins(value)
         raise ValueError(f"result_path must be a URL such as s3://…, gs://… or file://…, not {shown!r}")
     if problem := storage_problem(value):
