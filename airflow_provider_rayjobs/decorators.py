@@ -15,10 +15,9 @@ from airflow_provider_rayjobs.operators.submit import RaySubmitJobOperator
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
     from datetime import datetime, timedelta
-    from typing import Literal
+    from typing import Generic, Literal, ParamSpec, Protocol, TypeVar
 
-    from airflow.providers.common.compat.sdk import DAG, Context, TaskGroup
-    from airflow.sdk.bases.decorator import FParams, FReturn, Task
+    from airflow.providers.common.compat.sdk import DAG, Context, TaskGroup, XComArg
     from airflow.sdk.bases.operator import TaskPostExecuteHook, TaskPreExecuteHook
     from airflow.sdk.definitions._internal.abstractoperator import TaskStateChangeCallback
     from airflow.sdk.definitions.retry_policy import RetryPolicy
@@ -26,6 +25,28 @@ if TYPE_CHECKING:
 
     from airflow_provider_rayjobs.exceptions import RayJobResultError
     from airflow_provider_rayjobs.functions.package import Task as ShippedTask
+
+    FParams = ParamSpec("FParams")
+    FReturn = TypeVar("FReturn")
+
+    class Task(Protocol, Generic[FParams, FReturn]):
+        """
+        What the decorator makes of a function, for type checkers.
+
+        Airflow's own has a name that depends on Airflow's version. Where a checker does not find it, it takes the
+        function's parameters for wrong.
+        """
+
+        __call__: Callable[FParams, XComArg]
+        function: Callable[FParams, FReturn]
+
+        @property
+        def __wrapped__(self) -> Callable[FParams, FReturn]: ...
+        def partial(self, **kwargs: Any) -> Task[FParams, FReturn]: ...
+        def expand(self, **kwargs: Any) -> XComArg: ...
+        def expand_kwargs(self, kwargs: Any, *, strict: bool = True) -> XComArg: ...
+        def override(self, **kwargs: Any) -> Task[FParams, FReturn]: ...
+
 
 __all__ = ["RayJobDecoratedOperator", "ray_job"]
 
@@ -114,7 +135,7 @@ class RayJobDecoratedOperator(DecoratedOperator, RaySubmitJobOperator):
             tuple(self.op_args),
             self._keywords(context),
             serializer=self.serializer,
-            result_path=self.result_path,
+            result_path=self._result_folder,
         )
 
     def _keywords(self, context: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def report_result(value: Any) -> None:
     :param value: a value that has a JSON form, see :mod:`~airflow_provider_rayjobs.functions.shipped.values`.
     :raises TypeError: a part of the value has no JSON form; the message names that part.
     :raises ValueError: the value is too large.
-    :raises RuntimeError: it was called in a Ray task or actor, or in a function of ``@task.ray_job``.
+    :raises RuntimeError: it was called in a Ray task or actor, or in a function of ``@task.ray_job``; or a large value
+        can't be stored in ``result_path``.
     """
     text = values.dumps(value, "the result")
     task = _task()
@@ -81,7 +82,7 @@ def _write(text: str, task: dict[str, Any]) -> None:
     if len(text) <= task["limit"]:
         write_record(output, "value", text)
     else:
-        store = store_for(task["result_path"], output)
+        store = store_for(task["result_path"], output, "report_result: the value")
         if store is None:
             raise ValueError(
                 f"report_result: the value has {len(text):,} bytes as JSON, and Ray returns at most {task['limit']:,}; "

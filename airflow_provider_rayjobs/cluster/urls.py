@@ -90,6 +90,18 @@ def folder_problem(url: str) -> str:
     scheme, _, rest = url.partition("://")
     if scheme not in FOLDER_SCHEMES:
         return f"must begin with {', '.join(f'{known}://' for known in FOLDER_SCHEMES)}"
+    if problem := storage_problem(url):
+        return problem
+    place, _, path = rest.partition("/")
+    bucket = place.rpartition("@")[2]
+    if not _PLAIN.fullmatch(f"{bucket}/{path}") or ".." in path.split("/"):
+        return "may contain letters, digits and . _ - / only, because Ray's versions read other characters differently"
+    return ""
+
+
+def storage_problem(url: str) -> str:
+    """Return what is wrong with the URL of a folder in a storage of any kind; empty if nothing is."""
+    scheme, _, rest = url.partition("://")
     place, _, path = rest.partition("/")
     login, _, bucket = place.rpartition("@")
     if ":" in login:
@@ -98,8 +110,6 @@ def folder_problem(url: str) -> str:
         return "must have an absolute path, as in file:///mounted/folder"
     if scheme != "file" and not bucket:
         return f"must have a bucket, as in {scheme}://conn_id@bucket/prefix"
-    if not _PLAIN.fullmatch(f"{bucket}/{path}") or ".." in path.split("/"):
-        return "may contain letters, digits and . _ - / only, because Ray's versions read other characters differently"
     return ""
 
 

@@ -33,9 +33,14 @@ RENEWED_AFTER = 7 * 24 * 3600.0
 PIECE = 16 * 2**20
 
 #: What to install on the Airflow workers for a scheme.
-_NEEDED = {"s3": "apache-airflow-providers-amazon[s3fs]", "gs": "apache-airflow-providers-google"}
+NEEDED_ON_WORKERS = {"s3": "apache-airflow-providers-amazon[s3fs]", "gs": "apache-airflow-providers-google"}
 
 _LONGEST_REASON = 300
+
+
+def lacks_package(error: Exception) -> bool:
+    """Whether an error says that a package for the URL's scheme is not installed."""
+    return isinstance(error, ImportError) or "No filesystem registered" in str(error)
 
 
 class PackageFolder:
@@ -110,8 +115,8 @@ class PackageFolder:
     def _remedy(self, error: Exception) -> str:
         if self._scheme == "file":
             return "mount the folder on all Airflow workers and all nodes, and let the workers write there"
-        if isinstance(error, ImportError) or "No filesystem registered" in str(error):
-            return f"install {_NEEDED[self._scheme]} on the Airflow workers"
+        if lacks_package(error):
+            return f"install {NEEDED_ON_WORKERS[self._scheme]} on the Airflow workers"
         if isinstance(error, PermissionError):
             return "let the URL's Airflow connection list the bucket, and read and write below the folder"
         example = f"{self._scheme}://conn_id@bucket/prefix"

@@ -29,7 +29,12 @@ from airflow_provider_rayjobs.exceptions import (
 )
 from airflow_provider_rayjobs.functions.package import RESULT_LIMIT
 from airflow_provider_rayjobs.functions.shipped import values
-from airflow_provider_rayjobs.functions.shipped.result_file import FORMAT, STORED_LIMIT, name_of_stored
+from airflow_provider_rayjobs.functions.shipped.result_file import (
+    FORMAT,
+    FORMAT_WITH_KEY,
+    STORED_LIMIT,
+    name_of_stored,
+)
 from airflow_provider_rayjobs.text.safe_text import for_terminal
 
 if TYPE_CHECKING:
@@ -62,7 +67,7 @@ class Record:
     :param text: the value as JSON, or the traceback; empty when the value is stored elsewhere.
     :param size: bytes of the value.
     :param sha256: digest of the value.
-    :param key: a part of the name of a value that is stored elsewhere.
+    :param key: a part of the name of a value that is stored elsewhere; empty if it has none.
     :param progress: a function's last report of its progress.
     """
 
@@ -161,7 +166,7 @@ def parse_record(data: bytes, job: str, submission: str | None) -> Record:
             data = b"".join(data[i + 1 : i + 1 + _BLOCK] for i in range(0, len(data), _BLOCK + 1))
         head, _, body = data.partition(b"\n")
         header = decode_json(head.decode())
-        if not isinstance(header, dict) or header.get("format") != FORMAT:
+        if not isinstance(header, dict) or header.get("format") not in (FORMAT, FORMAT_WITH_KEY):
             raise ValueError("it has an unknown format")
         if header.get("submission") != submission:
             raise ValueError("it is that of another job, which had this id before")
@@ -170,6 +175,8 @@ def parse_record(data: bytes, job: str, submission: str | None) -> Record:
             raise ValueError(f"it has the unknown outcome {str(outcome)[:100]!r}")
         if not isinstance(header["bytes"], int) or header["bytes"] < 0 or not isinstance(header["sha256"], str):
             raise ValueError("its size or its digest is missing")
+        if outcome == "stored" and header["bytes"] < 1:
+            raise ValueError("no value has 0 bytes")
         record = Record(
             outcome,
             body.decode("ascii"),
@@ -186,6 +193,8 @@ def parse_record(data: bytes, job: str, submission: str | None) -> Record:
 
 
 def _checked_key(header: dict[str, Any]) -> str:
+    if header["format"] == FORMAT and "key" not in header:
+        return ""  # an older version of the provider submitted the job
     key = header.get("key")
     if not isinstance(key, str) or not re.fullmatch("[0-9a-f]{16}", key):
         raise ValueError("it does not say where the value is stored")
@@ -207,18 +216,16 @@ def stored_at(result_path: str, submission_id: str, record: Record) -> str:
     return f"{result_path.rstrip('/')}/{name_of_stored(submission_id, record.key)}"
 
 
-def check_stored_size(record: Record, size: int, job: str) -> None:
+def check_stored_size(record: Record, job: str) -> None:
     """
     Check the size of a value that is stored elsewhere, before it is read.
 
-    :raises RayJobResultError: if it is too large, or not what the job wrote.
+    :raises RayJobResultError: if it is too large.
     """
-    if size != record.size:
+    if record.size > STORED_LIMIT:
         raise RayJobResultError(
-            f"{job}: its result is damaged: {size:,} bytes are stored, not the {record.size:,} bytes that the job wrote"
+            f"{job}: its result has {record.size:,} bytes, and a task returns at most {STORED_LIMIT:,}"
         )
-    if size > STORED_LIMIT:
-        raise RayJobResultError(f"{job}: its result has {size:,} bytes, and a task returns at most {STORED_LIMIT:,}")
 
 
 def value_of(record: Record, job: str, stored: bytes | None = None) -> Any:

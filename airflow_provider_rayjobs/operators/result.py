@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_rayjobs.client.ids import is_not_given
 from airflow_provider_rayjobs.cluster.fields import DEFAULT_UPLOAD_LIMIT
-from airflow_provider_rayjobs.exceptions import RayJobResultError, RayPackageError
+from airflow_provider_rayjobs.exceptions import RayJobError, RayJobResultError, RayJobsError, RayPackageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,6 +54,11 @@ class ReadsResult(Operator):
         def _new_guard(self, context: Context) -> JobGuard: ...
         def _waiting_for_cluster(self) -> AbstractContextManager[None]: ...
 
+    @property
+    def _result_folder(self) -> str | None:
+        """The URL in ``result_path``; None if it is not given, or was rendered to nothing."""
+        return None if is_not_given(self.result_path) else self.result_path
+
     def _pack(self, context: Context) -> None:
         """
         Make the packages that go with the job; done before any request, because it may fail.
@@ -61,6 +67,7 @@ class ReadsResult(Operator):
         """
         if not self.read_result:
             return
+        from airflow_provider_rayjobs.compat import result_folder
         from airflow_provider_rayjobs.functions import package as packages
         from airflow_provider_rayjobs.functions import result  # noqa: F401 - now: an upgrade may replace it meanwhile
 
@@ -70,6 +77,8 @@ class ReadsResult(Operator):
                     f"runtime_env[{containers.pop()!r}] can't be used with {self._result_of}, because Ray allows no "
                     "py_modules in containers; remove it"
                 )
+            if self._result_folder is not None:
+                result_folder.check_installed(self._result_folder)
             described = self._described(context)
             self._packages = packages.build_packages(described, self._upload_limit)
             self._package_metadata = packages.metadata_of(described)
@@ -80,7 +89,7 @@ class ReadsResult(Operator):
         """Return the files that tell the packages' code what to do."""
         from airflow_provider_rayjobs.functions import package as packages
 
-        return packages.describe_command(result_path=self.result_path)
+        return packages.describe_command(result_path=self._result_folder)
 
     @property
     def _upload_limit(self) -> int:
@@ -204,21 +213,32 @@ class ReadsResult(Operator):
             raise RayJobResultError(f"{name} ended SUCCEEDED, but its function failed")
         if record.outcome == "value":
             return value_of(record, name)
-        if self.result_path is None:
+        if self._result_folder is None:
             raise RayJobResultError(
                 f"{name}: its result was stored in the task's result_path, which is no longer set; set it again"
             )
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
+        from airflow_provider_rayjobs.compat import result_folder
 
-        url = stored_at(self.result_path, event.submission_id, record)
+        check_stored_size(record, name)
+        url = stored_at(self._result_folder, event.submission_id, record)
         self.log.info("Reading the result, %s bytes, from %s", f"{record.size:,}", url)
-        path: Any = ObjectStoragePath(url)
         try:
-            check_stored_size(record, path.stat().st_size, name)
-            with path.open("rb") as file:
-                return value_of(record, name, file.read(record.size + 1))
+            data = result_folder.read(url, record.size + 1)
         except FileNotFoundError as e:
             raise RayJobResultError(f"{name}: its result is no longer at {url}") from e
+        except IsADirectoryError as e:
+            raise RayJobResultError(f"{name}: its result at {url} is not a regular file") from e
+        except RayJobsError:  # that of a kill meanwhile
+            raise
+        except Exception as e:  # noqa: BLE001 - of any library for storage
+            # Not a RayJobResultError: a retry reads the value again, and needs no new job. Not "from e": a library's
+            # own message may have a URL with a password.
+            raise RayJobError(
+                f"{name}: its result at {url} can't be read ({result_folder.reason(e)}); "
+                f"{result_folder.remedy(url, e)}, then clear the task",
+                submission_id=event.submission_id,
+            ) from None
+        return value_of(record, name, data)
 
     def _read(self, context: Context, job: JobDetails, event: JobEvent) -> Record:
         """Read the result file that the job wrote."""

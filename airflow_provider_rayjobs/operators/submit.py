@@ -103,8 +103,8 @@ class RaySubmitJobOperator(ReadsResult, MakesCluster, TellsLineage, BaseOperator
         :func:`airflow_provider_rayjobs.job.report_result`, instead of the submission id. That module is sent with the
         job. What a job had reported before it FAILED becomes an XCom, too.
     :param result_path: URL of a folder that the cluster and the Airflow workers can reach, as ``ObjectStoragePath``
-        takes it, for a result of more than 16 MiB, up to 1 GiB. It is stored there as ``<submission id>.….json``, and
-        not deleted automatically. Needs ``read_result``.
+        takes it, for a result of more than 16 MiB, up to 100 MB. For larger data return a path, not the data. It is
+        stored there as ``<submission id>.….json``, and not deleted automatically. Needs ``read_result``.
     :param wait_for_completion: whether the task waits for the job's end; if not, it ends when the job is accepted.
     :param deferrable: whether to wait in the triggerer, without holding a worker slot.
     :param poll_interval: seconds between two requests for the job's status, at most; a young job is polled more often.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.client.checks import CHECKS, check_duration
-from airflow_provider_rayjobs.client.ids import check_submission_id, names_no_job
+from airflow_provider_rayjobs.client.ids import check_submission_id, is_not_given, names_no_job
 from airflow_provider_rayjobs.client.plain_values import check_env_vars
 
 #: The fields that are single numbers.
@@ -148,12 +149,18 @@ def check_known_id(submission_id: Any) -> None:
 
 
 def _check_result_path(value: Any) -> None:
-    if value is None:
+    if is_not_given(value):
         return
+    from airflow_provider_rayjobs.cluster.urls import storage_problem
+    from airflow_provider_rayjobs.text.safe_text import without_logins
+
     if not isinstance(value, str):
         raise TypeError(f"result_path must be a string, the URL of a folder, not {type(value).__name__}")
-    if "://" not in value:
-        raise ValueError(f"result_path must be a URL such as s3://…, gs://… or file://…, not {value!r}")
+    if not re.match("[a-z][a-z0-9+.-]+://", value):
+        shown = without_logins(value)
+        raise ValueError(f"result_path must be a URL such as s3://…, gs://… or file://…, not {shown!r}")
+    if problem := storage_problem(value):
+        raise ValueError(f"result_path {problem}")
 
 
 def check_known_config(config: Any, applications: Any) -> None:

@@ -54,9 +54,9 @@ def main(folder: str) -> None:
     output = result_beside(job_log())
     task = {**json.loads((Path(folder) / TASK_FILE).read_text()), **json.loads(_arguments())}
     output.unlink(missing_ok=True)  # of an earlier job with this id, whose record was deleted
-    store = store_for(task["result_path"], output)
     reporter().start(write_at_once)
     try:
+        store = store_for(task["result_path"], output, f"the value of {task['name']}")
         value = _call(task)
         text = values.dumps(value, f"the value that {task['name']} returned")
         stored = None

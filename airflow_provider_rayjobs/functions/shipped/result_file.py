@@ -9,6 +9,7 @@ This module is shipped to the cluster: it needs the standard library only, of Py
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
@@ -29,8 +30,13 @@ TASK_FILE = "airflow_ray_job.json"
 
 FORMAT = 1
 
-#: Largest value that is stored in ``result_path``, in bytes of JSON: the worker needs several times its memory.
-STORED_LIMIT = 1024**3
+#: Of a record that names what was stored elsewhere: a worker with an older version of the provider looks for another
+#: name, so it must refuse the record.
+FORMAT_WITH_KEY = 2
+
+#: Largest value that is stored in ``result_path``, in bytes of JSON. The worker needs 14 to 50 times as much memory to
+#: read one, and Airflow's default XCom backend on PostgreSQL holds at most 256 MiB.
+STORED_LIMIT = 100_000_000
 
 #: Environment variable in which Ray passes a job's metadata to the process of its entrypoint, as JSON.
 CONFIG_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -109,58 +115,98 @@ class Stored(NamedTuple):
 
 
 def name_of_stored(submission_id: str, key: str) -> str:
-    """Return the name of a large result. Each has its own: several processes of a job may report at the same time."""
-    return f"{submission_id}.{key}.json"
+    """
+    Return the name of a large result. Each has its own: several processes of a job may report at the same time.
+
+    :param key: empty for a result that an older version of the provider stored.
+    """
+    return f"{submission_id}.{key}.json" if key else f"{submission_id}.json"
 
 
-def store_for(result_path: str | None, output: Path) -> Callable[[str], Stored] | None:
+def store_for(result_path: str | None, output: Path, value: str = "the value") -> Callable[[str], Stored] | None:
     """
     Return a function that stores a large result; None if there is no ``result_path``.
 
-    The function raises ``ValueError`` if the result is larger than :data:`STORED_LIMIT`.
+    The function raises ``ValueError`` if the result is larger than :data:`STORED_LIMIT`, and ``RuntimeError`` if it
+    can't be stored.
 
     :param result_path: URL of a folder.
     :param output: the job's result file.
+    :param value: what is stored, for messages.
     :raises ModuleNotFoundError: if ``fsspec`` is not installed on the cluster.
+    :raises RuntimeError: if ``fsspec`` does not know the URL's scheme.
     """
     if result_path is None:
         return None
     submission_id = output.stem[len(_LOG_PREFIX) :]
-    scheme, _, rest = result_path.partition("://")
-    if scheme == "file":
-        folder = Path("/" + rest.lstrip("/"))
+    if result_path.startswith("file://"):
+        save = _save_in_folder(result_path)
+    else:
+        try:
+            fsspec = importlib.import_module("fsspec")
+        except ModuleNotFoundError as e:
+            e.msg = f"result_path {result_path} needs fsspec on the cluster; add it to runtime_env['pip']"
+            raise
+        with _told(result_path, value):
+            save = _save_with(fsspec, result_path)
 
-        def write(text: str) -> Stored:
-            _check_stored_size(text)
-            folder.mkdir(parents=True, exist_ok=True)
-            file = folder / name_of_stored(submission_id, key := secrets.token_hex(8))
-            _write_whole(file, text)
-            return Stored(key, file.unlink)
+    def store(text: str) -> Stored:
+        _check_stored_size(text)
+        key = secrets.token_hex(8)
+        with _told(result_path, value):
+            return Stored(key, save(name_of_stored(submission_id, key), text))
 
-        return write
-    try:
-        fsspec = importlib.import_module("fsspec")
-    except ModuleNotFoundError as e:
-        e.msg = f"result_path {result_path} needs fsspec on the cluster; add it to runtime_env['pip']"
-        raise
+    return store
+
+
+def _save_in_folder(url: str) -> Callable[[str, str], Callable[[], None]]:
+    """Return a function that saves a text under a name in a mounted folder, and returns what deletes it."""
+    folder = Path("/" + url[len("file://") :].lstrip("/"))
+
+    def save(name: str, text: str) -> Callable[[], None]:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_whole(folder / name, text)
+        return (folder / name).unlink
+
+    return save
+
+
+def _save_with(fsspec: Any, url: str) -> Callable[[str, str], Callable[[], None]]:
+    """Return a function as :func:`_save_in_folder` does, for object storage."""
+    scheme, _, rest = url.partition("://")
     # The part before an @ is an Airflow connection, which the cluster does not know.
     place, slash, path = rest.partition("/")
     filesystem, root = fsspec.core.url_to_fs(f"{scheme}://{place.rpartition('@')[2]}{slash}{path}".rstrip("/"))
 
-    def send(text: str) -> Stored:
-        _check_stored_size(text)
-        file = f"{root}/{name_of_stored(submission_id, key := secrets.token_hex(8))}"
-        filesystem.pipe_file(file, text.encode())
-        return Stored(key, partial(filesystem.rm_file, file))
+    def save(name: str, text: str) -> Callable[[], None]:
+        filesystem.pipe_file(f"{root}/{name}", text.encode())
+        return partial(filesystem.rm_file, f"{root}/{name}")
 
-    return send
+    return save
+
+
+@contextlib.contextmanager
+def _told(result_path: str, value: str) -> Iterator[None]:
+    """Turn an error of the storage into one that names ``result_path``, so that it is not taken for the function's."""
+    try:
+        yield
+    except Exception as e:  # noqa: BLE001 - of any library for storage
+        scheme = result_path.partition("://")[0]
+        if scheme == "file":
+            need = "the folder mounted, and the right to write there"
+        else:
+            need = f"fsspec's package for {scheme}:// (runtime_env['pip'] can install it), and the right to write there"
+        raise RuntimeError(
+            f"{value} can't be stored in result_path {result_path}: {type(e).__name__}: {e}; the cluster's nodes need "
+            f"{need}"
+        ) from None
 
 
 def _check_stored_size(text: str) -> None:
     if len(text) > STORED_LIMIT:
         raise ValueError(
-            f"the value has {len(text):,} bytes as JSON, and a task returns at most {STORED_LIMIT:,}; store it, and "
-            "return its URL"
+            f"the value has {len(text):,} bytes as JSON, and a task returns at most {STORED_LIMIT:,}; store it "
+            "yourself, and return its path"
         )
 
 
@@ -201,7 +247,7 @@ def write_record(
     """
     described = (text if of is None else of).encode("ascii")
     header = {
-        "format": FORMAT,
+        "format": FORMAT if key is None else FORMAT_WITH_KEY,
         "submission": submission(),
         "outcome": outcome,
         "key": key,

@@ -70,7 +70,7 @@ def test_the_blocks_of_older_rays_are_put_together(size: int) -> None:
         (b"", "Expecting value"),
         (b"<html>", "Expecting value"),
         (b"[]\n1", "unknown format"),
-        (file_of("1", format=2), "unknown format"),
+        (file_of("1", format=3), "unknown format"),
         (file_of("1", outcome="pickle"), "'pickle'"),
         (file_of("1", submission="s2"), "that of another job, which had this id before"),
         (file_of("1", submission=None), "that of another job"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import zipfile
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, ObjectStoragePath
 
-from airflow_provider_rayjobs.exceptions import RayJobFailedError, RayJobResultError
+from airflow_provider_rayjobs.compat import result_folder
+from airflow_provider_rayjobs.exceptions import RayJobError, RayJobFailedError, RayJobResultError
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
 from airflow_provider_rayjobs.functions import result as result_module
 from airflow_provider_rayjobs.functions.shipped.result_file import TASK_FILE
@@ -75,7 +77,7 @@ def test_the_task_returns_what_the_job_reported(scripted_ray: ScriptedRay, defer
 def test_the_module_travels_beside_the_users_own(scripted_ray: ScriptedRay) -> None:
     scripted_ray.new_job_result = file_of("1")
     env = {"working_dir": "s3://b/work.zip", "py_modules": ["s3://b/lib.zip"], "env_vars": {"PYTHONPATH": "/own"}}
-    tries(runtime_env=env, result_path="s3://b/results").run()
+    tries(runtime_env=env, result_path="file:///results").run()
     (request,) = scripted_ray.received_on("POST", "/api/jobs/")
     *theirs, package = request.json["runtime_env"]["py_modules"]
     assert theirs == env["py_modules"]
@@ -83,7 +85,7 @@ def test_the_module_travels_beside_the_users_own(scripted_ray: ScriptedRay) -> N
     assert {**request.json["runtime_env"], "py_modules": theirs} == env
     content = zipfile.ZipFile(io.BytesIO(scripted_ray.packages[package.removeprefix("gcs://")]))
     assert "airflow_provider_rayjobs/job.py" in content.namelist()
-    assert json.loads(content.read(TASK_FILE)) == {"limit": 16 * 2**20, "result_path": "s3://b/results"}
+    assert json.loads(content.read(TASK_FILE)) == {"limit": 16 * 2**20, "result_path": "file:///results"}
 
 
 def test_without_the_argument_nothing_is_uploaded_or_read(scripted_ray: ScriptedRay) -> None:
@@ -113,7 +115,7 @@ LIES = {
     "unknown kind": (file_of('{"__rayjobs__":"pickle","value":"x"}'), "unknown kind 'pickle'"),
     "not JSON": (file_of("{'a': 1}"), "damaged"),
     "stored nowhere": (file_of("1", outcome="stored", key=KEY), "result_path, which is no longer set"),
-    "stored without a name": (file_of("1", outcome="stored"), "it does not say where the value is stored"),
+    "stored without a name": (file_of("1", outcome="stored", format=2), "it does not say where the value is stored"),
     "stored elsewhere": (file_of("1", outcome="stored", key="../../../x"), "it does not say where the value is stored"),
     "error": (file_of('"Traceback"', outcome="error"), "ended SUCCEEDED, but its function failed"),
 }
@@ -223,10 +225,18 @@ def test_a_folder_for_all_tasks_of_a_dag_does_no_harm() -> None:
         assert not RaySubmitJobOperator(task_id="task", entrypoint="true").read_result
 
 
+def test_a_large_value_of_a_job_from_before_an_upgrade_is_read(scripted_ray: ScriptedRay, tmp_path: Path) -> None:
+    text = '"xxxxxxxx"'
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    scripted_ray.new_job_result = file_of("", outcome="stored", bytes=len(text), sha256=digest)
+    (tmp_path / "j1.json").write_text(text)
+    assert tries(submission_id="j1", result_path=f"file://{tmp_path}").run() == "x" * 8
+
+
 STORED_LIES = {
     "gone": (None, "its result is no longer at file://"),
-    "shorter": ('"' + "x" * 8, r"its result is damaged: 9 bytes are stored, not the 10 bytes that the job wrote"),
-    "longer": ('"' + "x" * 9_999, r"damaged: 10,000 bytes are stored, not the 10 bytes that the job wrote"),
+    "shorter": ('"' + "x" * 8, r"its result is damaged: the 9 bytes received are not the 10 bytes that the job wrote"),
+    "longer": ('"' + "x" * 9_999, r"damaged: the 11 bytes received are not the 10 bytes that the job wrote"),
     "other": ('"' + "y" * 8 + '"', r"damaged: the 10 bytes received are not the 10 bytes that the job wrote"),
 }
 
@@ -261,21 +271,71 @@ def test_a_large_value_that_is_not_what_the_job_wrote_is_refused(
 @pytest.mark.parametrize(
     ("claimed", "said"),
     [
-        (2**30 + 1, "its result has 1,073,741,825 bytes, and a task returns at most 1,073,741,824"),
-        (10, "1,073,741,825 bytes are stored, not the 10 bytes that the job wrote"),
+        (100_000_001, "its result has 100,000,001 bytes, and a task returns at most 100,000,000"),
+        (0, "its result is damaged: no value has 0 bytes"),
     ],
-    ids=["as it says", "not as it says"],
 )
-def test_a_value_that_is_too_large_is_not_read(
-    scripted_ray: ScriptedRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claimed: int, said: str
+def test_a_value_of_an_impossible_size_is_not_looked_for(
+    scripted_ray: ScriptedRay, tmp_path: Path, claimed: int, said: str
 ) -> None:
     scripted_ray.new_job_result = stored("", bytes=claimed)
-    file = tmp_path / f"j1.{KEY}.json"
-    with file.open("wb") as sparse:
-        sparse.truncate(2**30 + 1)
-    monkeypatch.setattr(result_module, "value_of", lambda *_: pytest.fail("was read"))
-    with pytest.raises(RayJobResultError, match=said):
+    with pytest.raises(RayJobResultError, match=said):  # not: it is no longer there
         tries(submission_id="j1", result_path=f"file://{tmp_path}").run()
+
+
+def test_of_a_longer_value_only_one_byte_more_is_read(scripted_ray: ScriptedRay, tmp_path: Path) -> None:
+    scripted_ray.new_job_result = stored('"xxxxxxxx"')
+    with (tmp_path / f"j1.{KEY}.json").open("wb") as sparse:
+        sparse.truncate(2**33)
+    with pytest.raises(RayJobResultError, match="the 11 bytes received are not the 10 bytes that the job wrote"):
+        tries(submission_id="j1", result_path=f"file://{tmp_path}").run()
+
+
+@pytest.mark.parametrize("make_it", [os.mkfifo, os.mkdir])
+def test_only_a_regular_file_is_read(
+    scripted_ray: ScriptedRay, tmp_path: Path, make_it: Callable[[Path], None]
+) -> None:
+    scripted_ray.new_job_result = stored('"xxxxxxxx"')
+    make_it(tmp_path / f"j1.{KEY}.json")
+    with pytest.raises(RayJobResultError, match=r"its result at file://.* is not a regular file"):
+        tries(submission_id="j1", result_path=f"file://{tmp_path}").run()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            PermissionError("Forbidden"),
+            r"\(PermissionError: Forbidden\); let the Airflow connection in result_path read",
+        ),
+        (ImportError("no gcsfs"), r"\(ImportError: no gcsfs\); install apache-airflow-providers-google on the Airflow"),
+        (
+            OSError("at gs://me:secret@x"),
+            r"\(OSError: at gs://\*\*\*@x\); check result_path, and its Airflow connection",
+        ),
+    ],
+)
+def test_an_error_of_the_storage_names_the_remedy_and_costs_no_job(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    def fail(url: str, most: int) -> bytes:
+        raise error
+
+    monkeypatch.setattr(result_folder, "_has_filesystem", lambda _: True)
+    monkeypatch.setattr(result_folder, "_stored", fail)
+    scripted_ray.new_job_result = stored('"xxxxxxxx"')
+    task = tries(submission_id="j1", result_path="gs://conn@bucket/results")
+    for _ in range(2):
+        with pytest.raises(RayJobError, match=rf"its result at gs://conn@bucket/results/j1\S+ can't be read {said}"):
+            task.run()
+    assert len(scripted_ray.jobs) == 1
+
+
+def test_a_folder_whose_provider_is_not_installed_is_refused_before_anything_is_sent(scripted_ray: ScriptedRay) -> None:
+    said = r"Nothing was submitted: result_path 'gs://b' can't be read: install apache-airflow-providers-google on the"
+    with pytest.raises(AirflowFailException, match=said):
+        tries(result_path="gs://b").run()
+    assert scripted_ray.received == []
 
 
 def test_a_folder_without_a_result_to_read_is_refused() -> None:
@@ -289,11 +349,25 @@ def test_a_folder_without_a_result_to_read_is_refused() -> None:
         (PurePosixPath("/tmp/x"), "result_path must be a string, the URL of a folder, not PurePosixPath"),
         (7, "result_path must be a string, the URL of a folder, not int"),
         ("/tmp/x", "result_path must be a URL such as s3://…, gs://… or file://…, not '/tmp/x'"),
+        ("file://results", "result_path must have an absolute path, as in file:///mounted/folder"),
+        ("file://node/results", "result_path must have an absolute path, as in file:///mounted/folder"),
+        ("FILE:///results", "result_path must be a URL such as s3://…, gs://… or file://…, not 'FILE:///results'"),
+        ("s3://", "result_path must have a bucket, as in s3://conn_id@bucket/prefix"),
+        ("abfs://conn@/results", "result_path must have a bucket, as in abfs://conn_id@bucket/prefix"),
+        ("s3://key:secret@bucket", "result_path must not contain a password; write the id of an Airflow connection"),
     ],
 )
 def test_a_folder_that_is_none_is_refused_when_the_dag_is_read(value: Any, said: str) -> None:
     with pytest.raises((TypeError, ValueError), match=said):
         make(result_path=value)
+
+
+@pytest.mark.parametrize("value", ["", " ", "None"])
+def test_a_folder_that_is_rendered_to_nothing_is_not_given(scripted_ray: ScriptedRay, value: str) -> None:
+    scripted_ray.new_job_result = file_of("1")
+    assert tries(result_path=value).run() == 1
+    (package,) = scripted_ray.packages.values()
+    assert json.loads(zipfile.ZipFile(io.BytesIO(package)).read(TASK_FILE))["result_path"] is None
 
 
 @pytest.mark.parametrize(

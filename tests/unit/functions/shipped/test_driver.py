@@ -148,7 +148,9 @@ def test_a_large_value_goes_to_the_result_path(tmp_path: Path, monkeypatch: pyte
         result_module.value_of(ran.record, "job", stored[:-1])
 
 
-def test_a_value_that_can_not_be_stored_is_the_functions_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_that_can_not_be_stored_is_an_error_of_the_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def f() -> str:
         return "x" * 1000
 
@@ -157,8 +159,10 @@ def test_a_value_that_can_not_be_stored_is_the_functions_error(tmp_path: Path, m
     packages = build_packages(describe_task(f, (), {}, result_path=f"file://{tmp_path}/file/store"), LIMIT)
     ran = Ran(tmp_path, packages)
     assert ran.status == 1
-    assert f"NotADirectoryError: [Errno 20] Not a directory: '{tmp_path}/file/store'" in (
-        result_module.traceback_of(ran.record)
+    assert result_module.traceback_of(ran.record).strip() == (
+        f"RuntimeError: the value of f can't be stored in result_path file://{tmp_path}/file/store: "
+        f"NotADirectoryError: [Errno 20] Not a directory: '{tmp_path}/file/store'; the cluster's nodes need "
+        "the folder mounted, and the right to write there"
     )
 
 

@@ -52,13 +52,30 @@ def test_a_result_that_another_process_replaces_meanwhile_is_not_mixed_with_it(t
     assert [file.name for file in (tmp_path / "store").iterdir()] == [f"a.b.{two.key}.json"]
 
 
+def test_a_worker_from_before_an_upgrade_refuses_a_record_with_a_name_that_it_does_not_know(tmp_path: Path) -> None:
+    formats = []
+    for key in (None, "0123456789abcdef"):
+        result_file.write_record(tmp_path / "file", "stored" if key else "value", "1", key=key)
+        formats.append(json.loads((tmp_path / "file").read_text().splitlines()[0])["format"])
+    assert formats == [1, 2]  # it knows 1 only
+
+
 def test_a_result_that_no_worker_can_read_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(result_file, "STORED_LIMIT", 10)
     store = result_file.store_for(f"file://{tmp_path}/store", tmp_path / "job-driver-a.result")
     assert store is not None
-    with pytest.raises(ValueError, match="the value has 11 bytes as JSON, and a task returns at most 10; store it"):
+    with pytest.raises(
+        ValueError, match="the value has 11 bytes as JSON, and a task returns at most 10; store it yourself"
+    ):
         store("1" * 11)
     assert not (tmp_path / "store").exists()
+
+
+def test_a_result_that_a_worker_lacks_the_memory_for_is_not_stored(tmp_path: Path) -> None:
+    store = result_file.store_for(f"file://{tmp_path}/store", tmp_path / "job-driver-a.result")
+    assert store is not None
+    with pytest.raises(ValueError, match="100,000,001 bytes as JSON, and a task returns at most 100,000,000"):
+        store("1" * 100_000_001)
 
 
 def test_object_storage_gets_a_result_through_fsspec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,6 +89,14 @@ def test_object_storage_gets_a_result_through_fsspec(tmp_path: Path, monkeypatch
     assert files.cat(f"/bucket/results/a.{stored.key}.json") == b'"x"'
     stored.remove()
     assert files.find("/bucket/results") == []
+
+
+def test_a_storage_that_a_node_does_not_know_is_named(tmp_path: Path) -> None:
+    said = (
+        "report can't be stored in result_path odd://bucket: ValueError: .*; the cluster's nodes need fsspec's package"
+    )
+    with pytest.raises(RuntimeError, match=said):
+        result_file.store_for("odd://bucket", tmp_path / "job-driver-a.result", "report")
 
 
 @pytest.mark.parametrize(
