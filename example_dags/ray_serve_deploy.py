@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_rayjobs.operators import RayServeDeployOperator, RaySubmitJobOperator
 
-with DAG("ray_serve_deploy", schedule="@weekly", catchup=False, max_active_runs=1, tags=["ray"]):
+with DAG(
+    "ray_serve_deploy",
+    schedule="@weekly",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    tags=["ray"],
+):
     train = RaySubmitJobOperator(
         task_id="train",
         entrypoint="python train.py --output s3://models/text-{{ ds }}",
