@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -32,6 +33,23 @@ LONGEST_MESSAGE = 2000
 
 #: Seconds within which Airflow should have recorded an event.
 RECORDED_WITHIN = 300.0
+
+#: Most events that are sent before Airflow has recorded them. Each is a transaction of the triggerer's main process,
+#: which sends no heartbeat meanwhile.
+MOST_UNDER_WAY = 100
+
+#: Seconds until the Variable is read again, to see what was recorded.
+RECORDED_POLL = 1.0
+
+#: Airflow answers "there is no such Variable" also if its database or secrets backend fails. So an absent Variable must
+#: be absent this many times, over this many seconds: a new one, and one that was there before.
+ABSENT_READS = 3
+NEW_AFTER = 5.0
+DELETED_AFTER = 30.0
+
+
+class VariableUnreadableError(RuntimeError):
+    """The Variable with what was told can't be read at the moment, or was deleted just now."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +126,9 @@ class JobEnds:
         self._log = log
         self._told: Told | None = None
         self._first = Told()
+        self._has_first = False  # the first list is complete
+        self._was_there = False  # the Variable, some time
+        self._absent: list[float] = []  # when it was not there, since it was there
         self._sent: dict[EndedJob, float] = {}  # and when
         self._has_contact = True
 
@@ -117,13 +138,36 @@ class JobEnds:
         async with poller_of(cluster) as poller:
             take = partial(self._take, cluster, cluster.deployment or derived_deployment())
             with ends_of(poller).watch(take, self._poll_interval) as watch:
-                self._told = self._told or await read(self._key)
+                self._told = self._told or await self._read()
                 while (found := await self._listed(watch, cluster)) is not None:
                     if self._told is None:
                         await self._begin(cluster)
-                    elif found:
-                        for payload in await self._new(found):
+                    while found and self._told is not None:
+                        batch, found = found[:MOST_UNDER_WAY], found[MOST_UNDER_WAY:]
+                        for job, payload in await self._new(batch):
+                            self._sent[job] = time.monotonic()
+                            self._told.add(mark_of(job), job.end_time, time.time() * 1000)
                             yield payload
+
+    async def _read(self) -> Told | None:
+        """
+        Read the Variable; None if there is none.
+
+        :raises VariableUnreadableError: it was there, and it is not certain that someone has deleted it.
+        """
+        if (found := await read(self._key)) is not None:
+            self._was_there = True
+            self._absent.clear()
+            return found
+        self._absent = [*self._absent[: ABSENT_READS - 1], time.monotonic()]
+        if self._was_there and not self._is_gone():
+            raise VariableUnreadableError(f"the Variable {self._key} can't be read, or was deleted")
+        return None
+
+    def _is_gone(self) -> bool:
+        """Whether the Variable was absent often enough, for long enough."""
+        wait = DELETED_AFTER if self._was_there else NEW_AFTER
+        return len(self._absent) >= ABSENT_READS and self._absent[-1] - self._absent[0] >= wait
 
     def _take(
         self, cluster: ClusterConnection, own: str, data: Mapping[str, Any]
@@ -131,6 +175,8 @@ class JobEnds:
         """Return a job that is to be told, and its payload; None for other entries of the list."""
         job = self._choice.wants(data, own)
         if job is None or (self._told is not None and self._told.knows(job)):
+            return None
+        if self._told is None and self._has_first:
             return None
         if self._told is None:
             self._first.add(mark_of(job), job.end_time, time.time() * 1000)
@@ -152,17 +198,43 @@ class JobEnds:
         return found
 
     async def _begin(self, cluster: ClusterConnection) -> None:
-        """Note what the first list has as told."""
-        await write(self._key, self._first)
-        self._told, self._first = self._first, Told()
-        self._log.info("Watching the ends of Ray jobs at %s from now on (%s)", cluster.address, self._key)
+        """Note what the first list has as told, unless the Variable is there after all."""
+        self._has_first = True
+        while (found := await self._read()) is None and not self._is_gone():  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(NEW_AFTER / ABSENT_READS)
+        if found is None:
+            await write(self._key, self._first)
+            # Airflow also accepts what it then can't store.
+            if (found := await read(self._key)) is None:
+                raise VariableUnreadableError(f"the Variable {self._key} could not be written")
+            self._was_there = True
+            self._absent.clear()
+            self._log.info("Watching the ends of Ray jobs at %s from now on (%s)", cluster.address, self._key)
+        self._told, self._first, self._has_first = found, Told(), False
 
-    async def _new(self, found: list[tuple[EndedJob, dict[str, Any]]]) -> list[dict[str, Any]]:
-        """Return the payloads of those that Airflow has not recorded, perhaps from another triggerer."""
-        recorded = await read(self._key)
-        if recorded is None or self._told is None:
-            self._told = None  # someone deleted the Variable
-            return []
+    async def _new(self, found: list[tuple[EndedJob, dict[str, Any]]]) -> list[tuple[EndedJob, dict[str, Any]]]:
+        """
+        Return the payloads of those that Airflow has not recorded, perhaps from another triggerer.
+
+        Waits while too many events are under way.
+
+        :param found: at most :data:`MOST_UNDER_WAY`.
+        """
+        while (recorded := await self._read()) is not None:
+            self._forget_sent(recorded)
+            if not self._sent or len(self._sent) + len(found) <= MOST_UNDER_WAY:
+                return [
+                    (job, {**payload, "watcher": self._key, "mark": mark_of(job)})
+                    for job, payload in found
+                    if not recorded.knows(job)
+                ]
+            await asyncio.sleep(RECORDED_POLL)
+        self._told = None  # someone deleted the Variable
+        self._sent.clear()
+        return []
+
+    def _forget_sent(self, recorded: Told) -> None:
+        """Forget what is recorded, or should have been."""
         late = [job for job, at in self._sent.items() if time.monotonic() - at > RECORDED_WITHIN]
         if any(not recorded.knows(job) for job in late):
             self._log.warning(
@@ -170,15 +242,7 @@ class JobEnds:
                 "ray_jobs loaded in the triggerer?",
                 self._key,
             )
-        for job in late:
-            del self._sent[job]
-        payloads = []
-        for job, payload in found:
-            self._told.add(mark_of(job), job.end_time, time.time() * 1000)
-            if not recorded.knows(job):
-                self._sent[job] = time.monotonic()
-                payloads.append({**payload, "watcher": self._key, "mark": mark_of(job)})
-        return payloads
+        self._sent = {job: at for job, at in self._sent.items() if job not in late and not recorded.knows(job)}
 
     def _lost(self, error: RayJobsError, cluster: ClusterConnection) -> None:
         if self._has_contact:

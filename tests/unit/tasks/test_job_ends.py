@@ -57,6 +57,9 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> Airflow:
     monkeypatch.setattr(job_ends, "write", found.write)
     monkeypatch.setattr(ends, "SHARE", 1.0)
     monkeypatch.setattr(shared_pollers, "LINGER", 0.05)
+    monkeypatch.setattr(job_ends, "NEW_AFTER", 0.01)
+    monkeypatch.setattr(job_ends, "DELETED_AFTER", 0.1)
+    monkeypatch.setattr(job_ends, "RECORDED_POLL", 0.01)
     return found
 
 
@@ -164,17 +167,120 @@ def test_an_id_that_is_used_again_is_another_end(conn_id: str, scripted_ray: Scr
     assert airflow.recorded == ["a", "a"]
 
 
+async def in_vain(watching: JobEnds, number: int) -> None:
+    """Run a watcher that can't read its Variable."""
+    for _ in range(number):
+        with pytest.raises(job_ends.VariableUnreadableError, match=f"the Variable {KEY} can't be read, or was deleted"):
+            await take(watching, 1, None)
+        await asyncio.sleep(0.06)
+
+
 def test_without_the_variable_it_begins_anew(conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow) -> None:
     async def main() -> list[str]:
         watching = watcher(conn_id)
         await nothing(watching, scripted_ray)
         airflow.variable = None
         scripted_ray.add_job("a", "SUCCEEDED")
+        await in_vain(watching, 2)
         await nothing(watching, scripted_ray)
         scripted_ray.add_job("b", "SUCCEEDED")
         return names(await take(watching, 1, airflow))
 
     assert asyncio.run(main()) == ["b"]
+
+
+def test_a_variable_that_can_t_be_read_for_a_while_loses_nothing(
+    conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow
+) -> None:
+    """Airflow answers None also if its database or its secrets backend fails."""
+
+    async def main() -> list[list[str]]:
+        watching = watcher(conn_id)
+        await nothing(watching, scripted_ray)
+        scripted_ray.add_job("a", "SUCCEEDED")
+        kept, airflow.variable = airflow.variable, None
+        await in_vain(watching, 1)
+        airflow.variable = kept
+        again = watcher(conn_id)
+        return [names(await take(watching, 1, None)), names(await take(again, 1, airflow))]
+
+    assert asyncio.run(main()) == [["a"], ["a"]]
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_watcher_that_starts_while_the_variable_can_t_be_read_uses_it_later(
+    conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    left = [failures]
+
+    async def read(key: str) -> Told | None:
+        left[0] -= 1
+        return None if left[0] >= 0 else await airflow.read(key)
+
+    async def main() -> list[str]:
+        await nothing(watcher(conn_id), scripted_ray)
+        scripted_ray.add_job("a", "SUCCEEDED")
+        monkeypatch.setattr(job_ends, "read", read)
+        return names(await take(watcher(conn_id), 1, airflow))
+
+    assert asyncio.run(main()) == ["a"]
+
+
+def test_what_ends_before_the_variable_is_written_is_told(
+    conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the first list is where it begins."""
+    monkeypatch.setattr(job_ends, "NEW_AFTER", 0.2)
+
+    async def main() -> list[str]:
+        scripted_ray.add_job("before", "SUCCEEDED")
+        taking = asyncio.create_task(take(watcher(conn_id), 1, airflow))
+        await until(lambda: len(scripted_ray.received_on("GET", "/api/jobs/")) == 1)
+        await asyncio.sleep(0.05)
+        scripted_ray.add_job("after", "SUCCEEDED")
+        return names(await taking)
+
+    assert asyncio.run(main()) == ["after"]
+
+
+def test_a_variable_that_airflow_does_not_keep_is_an_error(
+    conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def write(key: str, told: Told) -> None: ...
+
+    monkeypatch.setattr(job_ends, "write", write)
+    with pytest.raises(job_ends.VariableUnreadableError, match="could not be written"):
+        asyncio.run(take(watcher(conn_id), 1, airflow))
+
+
+def test_few_events_are_sent_before_airflow_has_recorded_them(
+    conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_ends, "MOST_UNDER_WAY", 3)
+    under_way: list[dict[str, Any]] = []
+    most = 0
+
+    async def read(key: str) -> Told | None:
+        for payload in under_way:
+            airflow.record(payload)
+        under_way.clear()
+        return await airflow.read(key)
+
+    async def main() -> None:
+        nonlocal most
+        await nothing(watcher(conn_id), scripted_ray)
+        for number in range(10):
+            scripted_ray.add_job(f"j{number}", "SUCCEEDED")
+        monkeypatch.setattr(job_ends, "read", read)
+        async with asyncio.timeout(10), aclosing(watcher(conn_id).until_lost()) as payloads:
+            async for payload in payloads:
+                under_way.append(payload)
+                most = max(most, len(under_way))
+                if len(airflow.recorded) + len(under_way) == 10:
+                    break
+
+    asyncio.run(main())
+    assert most == 3
 
 
 def test_a_loss_of_contact_ends_no_watch(
