@@ -56,6 +56,7 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> Airflow:
     monkeypatch.setattr(job_ends, "read", found.read)
     monkeypatch.setattr(job_ends, "write", found.write)
     monkeypatch.setattr(ends, "SHARE", 1.0)
+    monkeypatch.setattr(ends, "FIRST_BACKOFF", 0.01)
     monkeypatch.setattr(shared_pollers, "LINGER", 0.05)
     monkeypatch.setattr(job_ends, "NEW_AFTER", 0.01)
     monkeypatch.setattr(job_ends, "DELETED_AFTER", 0.1)
