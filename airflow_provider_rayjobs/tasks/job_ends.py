@@ -146,7 +146,7 @@ class JobEnds:
                         batch, found = found[:MOST_UNDER_WAY], found[MOST_UNDER_WAY:]
                         for job, payload in await self._new(batch):
                             self._sent[job] = time.monotonic()
-                            self._told.add(mark_of(job), job.end_time, time.time() * 1000)
+                            self._note(job)
                             yield payload
 
     async def _read(self) -> Told | None:
@@ -174,7 +174,7 @@ class JobEnds:
     ) -> tuple[EndedJob, dict[str, Any]] | None:
         """Return a job that is to be told, and its payload; None for other entries of the list."""
         job = self._choice.wants(data, own)
-        if job is None or (self._told is not None and self._told.knows(job)):
+        if job is None or (self._told is not None and not self._wants(self._told, job)):
             return None
         if self._told is None and self._has_first:
             return None
@@ -182,6 +182,15 @@ class JobEnds:
             self._first.add(mark_of(job), job.end_time, time.time() * 1000)
             return None
         return job, {**self._choice.payload(job, data, cluster), "ray_conn_id": self._ray_conn_id}
+
+    def _note(self, job: EndedJob) -> None:
+        """Note that an end was told."""
+        if self._told is not None:
+            self._told.add(mark_of(job), job.end_time, time.time() * 1000)
+
+    @staticmethod
+    def _wants(told: Told, job: EndedJob) -> bool:
+        return not told.knows(job) and told.is_due(job, time.time() * 1000)
 
     async def _listed(
         self, watch: EndsWatch, cluster: ClusterConnection
@@ -223,11 +232,13 @@ class JobEnds:
         while (recorded := await self._read()) is not None:
             self._forget_sent(recorded)
             if not self._sent or len(self._sent) + len(found) <= MOST_UNDER_WAY:
-                return [
-                    (job, {**payload, "watcher": self._key, "mark": mark_of(job)})
-                    for job, payload in found
-                    if not recorded.knows(job)
-                ]
+                payloads = []
+                for job, payload in found:
+                    if recorded.knows(job):
+                        self._note(job)
+                    elif self._wants(recorded, job):
+                        payloads.append((job, {**payload, "watcher": self._key, "mark": mark_of(job)}))
+                return payloads
             await asyncio.sleep(RECORDED_POLL)
         self._told = None  # someone deleted the Variable
         self._sent.clear()

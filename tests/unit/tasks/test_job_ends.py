@@ -176,6 +176,30 @@ async def in_vain(watching: JobEnds, number: int) -> None:
         await asyncio.sleep(0.06)
 
 
+def test_an_end_that_ray_writes_again_is_told_once(conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow) -> None:
+    async def main() -> None:
+        watching = watcher(conn_id)
+        await nothing(watching, scripted_ray)
+        scripted_ray.add_job("a", "FAILED")
+        end = (await take(watching, 1, airflow))[0]["end_time"]
+        scripted_ray.jobs["a"].fields["end_time"] = end + 30_000
+        await nothing(watching, scripted_ray)
+        await nothing(watcher(conn_id), scripted_ray)
+
+    asyncio.run(main())
+
+
+def test_an_end_far_in_the_future_is_not_told_yet(conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow) -> None:
+    async def main() -> list[str]:
+        watching = watcher(conn_id)
+        await nothing(watching, scripted_ray)
+        scripted_ray.add_job("ahead", "FAILED", end_time=int(time.time() * 1000) + 86_400_000)
+        scripted_ray.add_job("a", "FAILED")
+        return names(await take(watching, 1, airflow))
+
+    assert asyncio.run(main()) == ["a"]
+
+
 def test_without_the_variable_it_begins_anew(conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow) -> None:
     async def main() -> list[str]:
         watching = watcher(conn_id)
