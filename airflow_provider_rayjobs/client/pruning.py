@@ -43,6 +43,9 @@ MOST_AT_ONCE = 100_000
 #: Records in a row that the cluster may refuse to delete: one that is damaged does not stop the others.
 MOST_REFUSALS = 20
 
+#: Most records that can't be read that the log names.
+MOST_NAMED = 10
+
 #: Seconds between two reports of progress.
 REPORT_INTERVAL = 60.0
 
@@ -110,10 +113,13 @@ class Pruned:
         return Counter(job.status for job in self.jobs)
 
 
-def choose(choice: Choice, clock: Callable[[], float] = time.time) -> Flow[Pruned]:
+def choose(
+    choice: Choice, skipped: Callable[[str], object] | None = None, clock: Callable[[], float] = time.time
+) -> Flow[Pruned]:
     """
     Read the list of jobs, and choose those to delete.
 
+    :param skipped: called for each job that is too large to be read, as of :func:`read_list`; they are not chosen.
     :param clock: Unix seconds.
     :raises RayJobsError: there is no answer, or it does not come from the Jobs API.
     """
@@ -143,7 +149,7 @@ def choose(choice: Choice, clock: Callable[[], float] = time.time) -> Flow[Prune
 
         return take
 
-    listed = yield from read_list(begin, repeatable=True)
+    listed = yield from read_list(begin, repeatable=True, skipped=skipped)
     old.sort()
     wanted = max(min(number, matching - (choice.keep or 0)), 0)
     jobs = old[: min(wanted, MOST_AT_ONCE)]
@@ -217,7 +223,12 @@ def prune(
     :param rest: says in the log when those are deleted that are too many for one call.
     :raises RayJobsError: as :func:`choose` and :func:`delete`.
     """
-    pruned: Pruned = run(choose(choice))
+    problems: list[str] = []
+    pruned: Pruned = run(
+        choose(choice, lambda problem: problems.append(problem) if len(problems) < MOST_NAMED else None)
+    )
+    for problem in problems:
+        log.warning("A record can't be read, and is left: %s", problem)
     total = f"{len(pruned.jobs):,}"
     log.info("%s of %s jobs on record to delete: %s", total, f"{pruned.listed:,}", by_status(pruned.chosen))
     if pruned.out_of_reach:

@@ -223,7 +223,7 @@ class EndsPoll:
         began, number, failed = time.monotonic(), 0, True
         error: RayJobsError | None = None
         try:
-            number = await self._transport.run(read_list(begin, repeatable=False))
+            number = await self._transport.run(read_list(begin, repeatable=False, skipped=self._skipped))
         except RayJobsError as e:
             error = e
         except Exception as e:  # noqa: BLE001 - a defect: the watchers must not wait for ever
@@ -243,6 +243,14 @@ class EndsPoll:
             )
         for watch in watches:
             watch.done(began, error)
+
+    def _skipped(self, problem: str) -> None:
+        self._pace.warn(
+            "skipped",
+            "%s: the end of a job is not told, because its record can't be read: %s",
+            self._transport.cluster.address,
+            problem,
+        )
 
 
 _polls: WeakKeyDictionary[Poller, EndsPoll] = WeakKeyDictionary()

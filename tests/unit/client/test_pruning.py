@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +129,16 @@ def test_a_long_list_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> No
     pruned = end.value.value
     assert (len(pruned.jobs), pruned.left, pruned.listed) == (100, 19_890, 20_000)
     assert {job.end_time for job in pruned.jobs} == {(NOW - 276 * HOUR) * 1000}, "not the oldest"
+
+
+def test_a_record_that_can_t_be_read_is_left(caplog: pytest.LogCaptureFixture) -> None:
+    big = {**entry("big", 999), "runtime_env": {"env_vars": {f"a{index}": "" for index in range(60_000)}}}
+    body = json.dumps([entry("old", 500), big, entry("older", 600)]).encode()
+    shown: list[EndedJob] = []
+    log = logging.getLogger("prune")
+    pruned = pruning.prune(lambda flow: outcome(flow, body), Choice(), log, shown.extend, "")
+    assert (names(pruned), pruned.listed) == (["older", "old"], 3)
+    assert "A record can't be read, and is left: it has a job with too many parts, after the job 'old'" in caplog.text
 
 
 # On a server
