@@ -1,8 +1,9 @@
 """
 Tells watchers which jobs of a cluster have ended, whoever submitted them.
 
-Only the list of all jobs has jobs whose ids are not known. While a head makes it, it answers nothing else. So all
-watchers of a cluster share one list, and the lists take at most :data:`SHARE` of the head's time.
+Only the list of all jobs has jobs whose ids are not known. While a head makes it, it answers nothing else. So there is
+one poll for each connection and triggerer: all watchers share its lists, which take at most :data:`SHARE` of the head's
+time. Two triggerers, or two connections to one cluster, each have their own lists.
 """
 
 from __future__ import annotations

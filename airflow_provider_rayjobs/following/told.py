@@ -43,9 +43,11 @@ class Told:
     :param floor: all ends up to this time were told, in Unix milliseconds.
     :param ends: later ends that were told: their times by :func:`mark_of`. Some that are a little earlier stay, in case
         Ray writes them again with a later time.
+    :param of: the cluster's address and the deployment whose jobs are not told; None in Variables of earlier versions.
     """
 
-    def __init__(self, floor: int = 0, ends: dict[str, int] | None = None) -> None:
+    def __init__(self, floor: int = 0, ends: dict[str, int] | None = None, of: tuple[str, str] | None = None) -> None:
+        self.of = of
         self.floor = floor
         self.ends = dict(ends or {})
         self._now = math.inf  # of the last end that was added
@@ -66,6 +68,15 @@ class Told:
             return True
         return job.end_time <= now + SLACK and sum(end > now for end in self.ends.values()) < MOST_AHEAD
 
+    def raise_floor(self, end_time: int, now: float) -> None:
+        """
+        Note that ends were told up to :data:`SLACK` before this one.
+
+        :param end_time: Unix milliseconds.
+        :param now: Unix milliseconds.
+        """
+        self.floor = max(self.floor, min(end_time, int(now)) - SLACK)
+
     def add(self, mark: str, end_time: int, now: float) -> None:
         """
         Note that an end was told.
@@ -76,7 +87,7 @@ class Told:
         """
         self._now = now
         self.ends[mark] = end_time
-        self.floor = max(self.floor, min(end_time, int(now)) - SLACK)
+        self.raise_floor(end_time, now)
         if len(self.ends) >= 2 * MOST:
             self._forget()
 
@@ -91,7 +102,7 @@ class Told:
     def to_text(self) -> str:
         """Return JSON."""
         self._forget()
-        return json.dumps({"floor": self.floor, "ends": self.ends}, separators=(",", ":"))
+        return json.dumps({"floor": self.floor, "ends": self.ends, "of": self.of}, separators=(",", ":"))
 
     @classmethod
     def from_text(cls, text: str) -> Self:
@@ -105,7 +116,10 @@ class Told:
             raise ValueError("it is not an object with a floor and ends")
         if not all(_is_time(end) for end in data["ends"].values()):
             raise ValueError("its ends are not times in milliseconds")
-        return cls(data["floor"], data["ends"])
+        of = data.get("of")
+        if of is not None and not (isinstance(of, list) and len(of) == 2 and all(isinstance(one, str) for one in of)):
+            raise ValueError("it does not have an address and a deployment")
+        return cls(data["floor"], data["ends"], None if of is None else (of[0], of[1]))
 
 
 def _is_time(value: Any) -> bool:

@@ -48,6 +48,10 @@ NEW_AFTER = 5.0
 DELETED_AFTER = 30.0
 
 
+#: Seconds until the connection is read again: it may lead to another cluster.
+CONNECTION_READ_AGAIN = 300.0
+
+
 class VariableUnreadableError(RuntimeError):
     """The Variable with what was told can't be read at the moment, or was deleted just now."""
 
@@ -127,6 +131,7 @@ class JobEnds:
         self._told: Told | None = None
         self._first = Told()
         self._has_first = False  # the first list is complete
+        self._of: tuple[str, str] | None = None  # the cluster's address, and this deployment
         self._was_there = False  # the Variable, some time
         self._absent: list[float] = []  # when it was not there, since it was there
         self._sent: dict[EndedJob, float] = {}  # and when
@@ -135,10 +140,15 @@ class JobEnds:
     async def until_lost(self) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the payload of each end; return when contact is lost, so that the connection is read again."""
         cluster = await cluster_of(self._ray_conn_id)
+        own = cluster.deployment or derived_deployment()
+        if self._of not in (None, (cluster.address, own)):
+            self._told, self._first, self._has_first = None, Told(), False
+        self._of = (cluster.address, own)
+        read_at = time.monotonic()
         async with poller_of(cluster) as poller:
-            take = partial(self._take, cluster, cluster.deployment or derived_deployment())
+            take = partial(self._take, cluster, own)
             with ends_of(poller).watch(take, self._poll_interval) as watch:
-                self._told = self._told or await self._read()
+                self._told = self._told or await self._known(cluster)
                 while (found := await self._listed(watch, cluster)) is not None:
                     if self._told is None:
                         await self._begin(cluster)
@@ -148,6 +158,23 @@ class JobEnds:
                             self._sent[job] = time.monotonic()
                             self._note(job)
                             yield payload
+                    if time.monotonic() - read_at > CONNECTION_READ_AGAIN:
+                        read_at = time.monotonic()
+                        if await cluster_of(self._ray_conn_id) != cluster:
+                            return
+
+    async def _known(self, cluster: ClusterConnection) -> Told | None:
+        """Read the Variable; None if there is none, or if it is of another cluster or deployment."""
+        found = await self._read()
+        if found is None or found.of in (None, self._of):
+            return found
+        self._log.warning(
+            "The connection %s now leads to %s, or has another deployment, so the watcher begins anew (%s)",
+            self._ray_conn_id,
+            cluster.address,
+            self._key,
+        )
+        return None
 
     async def _read(self) -> Told | None:
         """
@@ -173,6 +200,8 @@ class JobEnds:
         self, cluster: ClusterConnection, own: str, data: Mapping[str, Any]
     ) -> tuple[EndedJob, dict[str, Any]] | None:
         """Return a job that is to be told, and its payload; None for other entries of the list."""
+        if self._told is None and not self._has_first and (ended := ended_job(data)) is not None:
+            self._first.raise_floor(ended.end_time, time.time() * 1000)
         job = self._choice.wants(data, own)
         if job is None or (self._told is not None and not self._wants(self._told, job)):
             return None
@@ -211,7 +240,8 @@ class JobEnds:
         self._has_first = True
         while (found := await self._read()) is None and not self._is_gone():  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(NEW_AFTER / ABSENT_READS)
-        if found is None:
+        if found is None or found.of not in (None, self._of):
+            self._first.of = self._of
             await write(self._key, self._first)
             # Airflow also accepts what it then can't store.
             if (found := await read(self._key)) is None:

@@ -101,10 +101,10 @@ def test_what_is_kept_has_bounds(number: int) -> None:
 
 
 def test_it_is_the_same_after_it_was_stored() -> None:
-    told = Told()
+    told = Told(of=("http://ray:8265", "ours"))
     add(told, job("a"), job("old", NOW - SLACK), job("b\ud800", NOW + 5))
     again = Told.from_text(told.to_text())
-    assert (again.floor, again.ends) == (told.floor, told.ends)
+    assert (again.floor, again.ends, again.of) == (told.floor, told.ends, told.of)
     assert again.knows(job("a"))
     assert again.knows(job("old", NOW - SLACK))
 
@@ -115,6 +115,7 @@ def test_it_is_the_same_after_it_was_stored() -> None:
         *("", "x", [], {}, {"floor": 1}, {"floor": -1, "ends": {}}, {"floor": "1", "ends": {}}),
         *({"floor": 1, "ends": []}, {"floor": True, "ends": {}}, {"floor": 1, "ends": {"a": "b"}}),
         {"floor": 1, "ends": {"a": None}},
+        *({"floor": 1, "ends": {}, "of": of} for of in ("x", ["a"], ["a", 1])),
     ],
 )
 def test_what_people_wrote_is_checked(value: Any) -> None:

@@ -200,6 +200,62 @@ def test_an_end_far_in_the_future_is_not_told_yet(conn_id: str, scripted_ray: Sc
     assert asyncio.run(main()) == ["a"]
 
 
+def test_another_cluster_or_deployment_makes_it_begin_anew(
+    conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    async def main() -> list[str]:
+        await nothing(watcher(conn_id), scripted_ray)
+        told = Told.from_text(airflow.variable or "")
+        told.of = ("http://another:8265", derived_deployment())
+        airflow.variable = told.to_text()
+        for index in range(5):
+            scripted_ray.add_job(f"old{index}", "SUCCEEDED", end_time=1_500_000_000_000 + index)
+        watching = watcher(conn_id)
+        await nothing(watching, scripted_ray)
+        monkeypatch.setattr(job_ends, "derived_deployment", lambda: "renamed")
+        await nothing(watching, scripted_ray)
+        scripted_ray.add_job("a", "SUCCEEDED")
+        return names(await take(watching, 1, airflow))
+
+    assert asyncio.run(main()) == ["a"]
+    assert Told.from_text(airflow.variable or "").of == (scripted_ray.url, "renamed")
+    assert caplog.text.count("so the watcher begins anew") == 2
+
+
+def test_the_first_list_as_a_whole_is_the_beginning(conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow) -> None:
+    """Old records that appear later are not told, even if the first list has no chosen job."""
+    scripted_ray.add_job("another", "FAILED")
+    choice = Choice({}, "*", ("SUCCEEDED",), ())
+
+    async def main() -> None:
+        await nothing(watcher(conn_id, choice), scripted_ray)
+        scripted_ray.add_job("old", "SUCCEEDED", end_time=1_500_000_000_000)
+        await nothing(watcher(conn_id, choice), scripted_ray)
+
+    asyncio.run(main())
+
+
+def test_the_connection_is_read_again(
+    conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_ends, "CONNECTION_READ_AGAIN", 0.0)
+    monkeypatch.setattr(shared_pollers, "CONNECTION_CACHE_TIME", 0.0)
+    extra = '{"read_timeout": 7}'
+
+    async def main() -> list[dict[str, Any]]:
+        watching = watcher(conn_id)
+        await nothing(watching, scripted_ray)
+        taking = asyncio.create_task(take(watching, 1, airflow))
+        await asyncio.sleep(0.3)
+        assert not taking.done()
+        changed = f'{{"conn_type": "ray_jobs", "host": "{scripted_ray.url}", "extra": {extra}}}'
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", changed)
+        return await taking
+
+    assert asyncio.run(main()) == []
+
+
 def test_without_the_variable_it_begins_anew(conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow) -> None:
     async def main() -> list[str]:
         watching = watcher(conn_id)
