@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.client.ended import EndedJob
     from airflow_provider_rayjobs.following.poller import Poller
 
-    #: Returns what a watcher wants to know of an entry of the list; None for other entries.
-    Take = Callable[[dict[str, Any]], "tuple[EndedJob, dict[str, Any]] | None"]
+    #: Returns a job that a watcher wants, and what makes the facts that it wants to know; None for other entries.
+    Take = Callable[[dict[str, Any]], "tuple[EndedJob, Callable[[], dict[str, Any]]] | None"]
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +108,7 @@ class EndsWatch:
         self._found: list[tuple[EndedJob, dict[str, Any]]] = []
         self._news: asyncio.Future[list[tuple[EndedJob, dict[str, Any]]]] | None = None
         self._asked = asked
+        self._latest = math.inf  # ends from here on are too many for this list
 
     @property
     def waits(self) -> bool:
@@ -127,18 +128,21 @@ class EndsWatch:
     def begin(self) -> None:
         """Forget what an attempt at a list has found."""
         self._found.clear()
+        self._latest = math.inf
 
     def look(self, data: dict[str, Any]) -> None:
         """Pick an entry of the list, or ignore it. One that is malformed must not spoil the list."""
         try:
-            found = self._take(data)
+            # The facts take much longer than the choice, so only those that may be handed over are made.
+            if (found := self._take(data)) is None or found[0].end_time >= self._latest:
+                return
+            self._found.append((found[0], found[1]()))
         except ValueError:
             return
-        if found is not None:
-            self._found.append(found)
-            if len(self._found) >= 2 * MOST_AT_ONCE:
-                self._found.sort(key=lambda one: one[0])
-                del self._found[MOST_AT_ONCE + 1 :]
+        if len(self._found) >= 2 * MOST_AT_ONCE:
+            self._found.sort(key=lambda one: one[0])
+            del self._found[MOST_AT_ONCE + 1 :]
+            self._latest = self._found[-1][0].end_time
 
     def done(self, began: float, error: RayJobsError | None) -> None:
         """
@@ -174,8 +178,8 @@ class EndsPoll:
         """
         Watch the ends of jobs.
 
-        :param take: picks the entries of the list: returns a job that has ended, and what to tell of it. Raises
-            ValueError for an entry that is malformed.
+        :param take: picks the entries of the list: returns a job that has ended, and what makes the facts to tell of
+            it. Both may raise ValueError for an entry that is malformed.
         :param interval: seconds between two lists.
         """
         watch = EndsWatch(take, interval, self._asked)

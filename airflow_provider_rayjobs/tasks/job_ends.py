@@ -21,7 +21,7 @@ from airflow_provider_rayjobs.tasks.told_ends import read, write
 from airflow_provider_rayjobs.text.safe_text import safe_value, without_logins
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Collection, Mapping
+    from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 
     from airflow_provider_rayjobs.client.ended import EndedJob
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
@@ -166,7 +166,11 @@ class JobEnds:
     async def _known(self, cluster: ClusterConnection) -> Told | None:
         """Read the Variable; None if there is none, or if it is of another cluster or deployment."""
         found = await self._read()
-        if found is None or found.of in (None, self._of):
+        if found is None or found.of == self._of:
+            return found
+        if found.of is None:  # of an earlier version
+            found.of = self._of
+            await write(self._key, found)
             return found
         self._log.warning(
             "The connection %s now leads to %s, or has another deployment, so the watcher begins anew (%s)",
@@ -198,8 +202,8 @@ class JobEnds:
 
     def _take(
         self, cluster: ClusterConnection, own: str, data: Mapping[str, Any]
-    ) -> tuple[EndedJob, dict[str, Any]] | None:
-        """Return a job that is to be told, and its payload; None for other entries of the list."""
+    ) -> tuple[EndedJob, Callable[[], dict[str, Any]]] | None:
+        """Return a job that is to be told, and what makes its payload; None for other entries of the list."""
         if self._told is None and not self._has_first and (ended := ended_job(data)) is not None:
             self._first.raise_floor(ended.end_time, time.time() * 1000)
         job = self._choice.wants(data, own)
@@ -210,7 +214,7 @@ class JobEnds:
         if self._told is None:
             self._first.add(mark_of(job), job.end_time, time.time() * 1000)
             return None
-        return job, {**self._choice.payload(job, data, cluster), "ray_conn_id": self._ray_conn_id}
+        return job, lambda: {**self._choice.payload(job, data, cluster), "ray_conn_id": self._ray_conn_id}
 
     def _note(self, job: EndedJob) -> None:
         """Note that an end was told."""

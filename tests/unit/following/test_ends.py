@@ -30,12 +30,15 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ends, "FIRST_BACKOFF", 0.01)
 
 
-def all_ended(data: dict[str, Any]) -> tuple[EndedJob, dict[str, Any]] | None:
+Found = tuple[EndedJob, "Callable[[], dict[str, Any]]"]
+
+
+def all_ended(data: dict[str, Any]) -> Found | None:
     job = ended_job(data)
-    return None if job is None else (job, data)
+    return None if job is None else (job, lambda: data)
 
 
-def only(name: str) -> Callable[[dict[str, Any]], tuple[EndedJob, dict[str, Any]] | None]:
+def only(name: str) -> Callable[[dict[str, Any]], Found | None]:
     return lambda data: all_ended(data) if data["submission_id"] == name else None
 
 
@@ -181,6 +184,19 @@ def test_the_oldest_come_first_if_there_are_many(scripted_ray: ScriptedRay, monk
     assert asyncio.run(asyncio.wait_for(main(), 10)) == [["e1", "e3"], ["e5", "e7"], ["e8", "e9"]]
 
 
+def test_few_facts_are_made_of_jobs_that_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ends, "MOST_AT_ONCE", 2)
+    made: list[int] = []
+    watch = ends.EndsWatch(
+        lambda data: (EndedJob(data["end"], "a", "FAILED"), lambda: made.append(data["end"]) or {}),
+        1.0,
+        asyncio.Event(),
+    )
+    for end in (1, 2, 3, 4, 9, 8, 7, 2):
+        watch.look({"end": end})
+    assert made == [1, 2, 3, 4, 2]
+
+
 def test_an_error_reaches_all_watchers(scripted_ray: ScriptedRay) -> None:
     scripted_ray.script("GET", "/api/jobs/", answers.text(500, "broken"))
 
@@ -199,7 +215,7 @@ def test_a_malformed_entry_does_not_spoil_the_list(scripted_ray: ScriptedRay) ->
     scripted_ray.add_job("a", "SUCCEEDED")
     scripted_ray.add_job("b", "SUCCEEDED")
 
-    def take(data: dict[str, Any]) -> tuple[EndedJob, dict[str, Any]] | None:
+    def take(data: dict[str, Any]) -> Found | None:
         if data["submission_id"] == "a":
             raise ValueError("malformed")
         return all_ended(data)
