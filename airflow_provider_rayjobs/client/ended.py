@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.jobs import LATEST_TIME, JobStatus
@@ -22,11 +22,13 @@ class EndedJob(NamedTuple):
     A job that has ended. Jobs sort by their ends.
 
     :param end_time: Unix milliseconds.
+    :param start_time: Unix milliseconds; 0 if Ray gives none.
     """
 
     end_time: int
     submission_id: str
     status: str
+    start_time: int = 0
 
 
 def ended_job(data: Mapping[str, Any]) -> EndedJob | None:
@@ -38,12 +40,17 @@ def ended_job(data: Mapping[str, Any]) -> EndedJob | None:
 
     :param data: an entry of the list (``GET /api/jobs/``), as decoded JSON.
     """
-    status, name, end = data.get("status"), data.get("submission_id"), data.get("end_time")
+    status, name = data.get("status"), data.get("submission_id")
+    end, start = data.get("end_time"), data.get("start_time")
     if status not in ENDED or not isinstance(name, str) or not 0 < len(name) <= LONGEST_ID:
         return None
-    if isinstance(end, bool) or not isinstance(end, int) or not 0 < end <= LATEST_TIME:
+    if not _is_time(end):
         return None
-    return EndedJob(end, name, status)
+    return EndedJob(end, name, status, start if _is_time(start) else 0)
+
+
+def _is_time(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LATEST_TIME
 
 
 def deployment_of(data: Mapping[str, Any]) -> str | None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_rayjobs.client.answer_body import ANSWER_LIMIT, AnswerBodyError, TakePiece
 from airflow_provider_rayjobs.client.answers import decode_json, error_of, has_too_many_parts, no_jobs_api
 from airflow_provider_rayjobs.client.exchange import Request
+from airflow_provider_rayjobs.client.ids import LONGEST_SUBMISSION_ID
 from airflow_provider_rayjobs.exceptions import RayJobsError
 from airflow_provider_rayjobs.jobs import JobDetails
 
@@ -44,16 +45,27 @@ ALIVE_PATH = f"/api/v0/actors?limit={MOST_ACTORS}&filter_keys=state&filter_predi
 _ACTOR = re.compile(r'"actor_id":')
 _JOB_ACTOR = re.compile(r'"name":\s*"_ray_internal_job_actor_([^"\\]+)"')
 
+#: Where a string or an object begins or ends; where a string ends, or a character in it is escaped.
+_OUTSIDE = re.compile(r'[\[\]{}"]')
+_INSIDE = re.compile(r'["\\]')
+
 _GAP = re.compile(r"[\s,\[]*")
 _decode = json.JSONDecoder().raw_decode
 
 
-def read_list(begin: Callable[[], Callable[[dict[str, Any]], object]], *, repeatable: bool) -> Flow[int]:
+def read_list(
+    begin: Callable[[], Callable[[dict[str, Any]], object]],
+    *,
+    repeatable: bool,
+    skipped: Callable[[str], object] | None = None,
+) -> Flow[int]:
     """
     Read the list of all jobs (``GET /api/jobs/``).
 
     :param begin: called for each attempt; what it returns takes each job, as decoded JSON, and may raise ValueError.
     :param repeatable: whether to retry when contact is lost.
+    :param skipped: called for each job that is too large to be read, with what is wrong and which job it follows; the
+        others are read. Without it, such a job makes the list unusable.
     :return: the number of jobs.
     :raises RayJobsError: there is no answer, or it does not come from the Jobs API.
     """
@@ -61,7 +73,7 @@ def read_list(begin: Callable[[], Callable[[dict[str, Any]], object]], *, repeat
 
     def receive() -> TakePiece:
         nonlocal reader
-        reader = _ListReader(begin())
+        reader = _ListReader(begin(), skipped)
         return reader.feed
 
     response = yield Request(
@@ -84,15 +96,55 @@ def list_jobs() -> Flow[list[JobDetails]]:
     return jobs
 
 
+class _UnreadableError(AnswerBodyError):
+    """One object of the list can't be decoded."""
+
+
+class _Skip:
+    """Finds the end of an object without decoding it."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._in_string = False
+        self._escaped = False
+
+    def feed(self, text: str, at: int) -> int:
+        """Return the position after the object's end; -1 if it is in the next piece."""
+        while at < len(text):
+            if self._escaped:
+                self._escaped = False
+                at += 1
+                continue
+            match = (_INSIDE if self._in_string else _OUTSIDE).search(text, at)
+            if match is None:
+                return -1
+            at = match.end()
+            if match[0] == "\\":
+                self._escaped = True
+            elif match[0] == '"':
+                self._in_string = not self._in_string
+            else:
+                self._depth += 1 if match[0] in "[{" else -1
+                if self._depth == 0:
+                    return at
+        return -1
+
+
 class _ListReader:
     """
     Decodes a list of objects piece by piece.
 
     :param take: takes each object, and may raise ValueError.
+    :param skipped: as of :func:`read_list`.
     """
 
-    def __init__(self, take: Callable[[dict[str, Any]], object]) -> None:
+    def __init__(
+        self, take: Callable[[dict[str, Any]], object], skipped: Callable[[str], object] | None = None
+    ) -> None:
         self._take = take
+        self._skipped = skipped
+        self._skip: _Skip | None = None
+        self._last: Any = None  # the last submission id
         self._text = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
         self._buffer = ""
         self._try_at = 0  # decode when the buffer has at least this many characters
@@ -107,30 +159,70 @@ class _ListReader:
         self._buffer += self._text(data)
         if len(self._buffer) < self._try_at:
             return
-        if has_too_many_parts(self._buffer):
-            raise AnswerBodyError("it has a job with too many parts")
+        if self._skip is not None and not self._skips(0):
+            return
         if self._number == 0 and self._buffer.lstrip()[:1] not in ("", "["):
             raise AnswerBodyError("it is not a list")
+        if has_too_many_parts(self._buffer) and not self._may_skip("it has a job with too many parts", self._next(0)):
+            return
+        if not self._decode_all():
+            return
+        if len(self._buffer) > JOB_LIMIT:
+            problem = f"it has a job of more than {JOB_LIMIT:,} characters"
+            if not self._may_skip(problem, self._next(0)):
+                return
+        self._try_at = len(self._buffer) * 2  # so that a large job isn't decoded again with each piece
+
+    def _decode_all(self) -> bool:
+        """Decode the jobs in the buffer; return False if one is skipped whose end is in the next piece."""
         start = 0
         while (at := self._next(start)) < len(self._buffer) and self._buffer[at] != "]":
             try:
                 start = self._decode_at(at)
             except json.JSONDecodeError:
                 break  # the rest of the job is in the next piece
+            except _UnreadableError as e:
+                if not self._may_skip(str(e), at):
+                    return False
+                start = 0
         self._buffer = self._buffer[start:]
-        if len(self._buffer) > JOB_LIMIT:
-            raise AnswerBodyError(f"it has a job of more than {JOB_LIMIT:,} characters")
-        self._try_at = len(self._buffer) * 2  # so that a large job isn't decoded again with each piece
+        return True
+
+    def _may_skip(self, problem: str, at: int) -> bool:
+        """
+        Skip the job at a position; return whether its end is already here.
+
+        :raises AnswerBodyError: no job may be skipped, or there is none.
+        """
+        if self._skipped is None or self._buffer[at : at + 1] != "{":
+            raise AnswerBodyError(problem)
+        after = (
+            f"after the job {self._last[:LONGEST_SUBMISSION_ID]!r}"
+            if isinstance(self._last, str)
+            else "at the beginning"
+        )
+        self._skipped(f"{problem}, {after}")
+        self._number += 1
+        self._skip = _Skip()
+        return self._skips(at)
+
+    def _skips(self, at: int) -> bool:
+        end = -1 if self._skip is None else self._skip.feed(self._buffer, at)
+        self._buffer = "" if end < 0 else self._buffer[end:]
+        self._try_at = 0
+        if end >= 0:
+            self._skip = None
+        return end >= 0
 
     def _decode_at(self, at: int) -> int:
         try:
             job, end = _decode(self._buffer, at)
         except RecursionError:
-            raise AnswerBodyError("it is nested too deeply") from None
+            raise _UnreadableError("it is nested too deeply") from None
         except json.JSONDecodeError:
             raise
         except ValueError as e:  # a number with thousands of digits
-            raise AnswerBodyError(f"it contains a number that can't be read ({e})") from None
+            raise _UnreadableError(f"it contains a number that can't be read ({e})") from None
         if not isinstance(job, dict):
             raise AnswerBodyError("it contains something other than objects")
         try:
@@ -138,6 +230,7 @@ class _ListReader:
         except ValueError as e:
             raise AnswerBodyError(f"it contains {e}") from None
         self._number += 1
+        self._last = job.get("submission_id")
         return end
 
     def _next(self, start: int) -> int:
@@ -155,7 +248,7 @@ class _ListReader:
             self.feed(b"")
         except AnswerBodyError as e:
             raise no_jobs_api(response, f"a malformed list of jobs: {e}") from None
-        if "".join(self._buffer.split()) != ("]" if self._number else "[]"):
+        if self._skip is not None or "".join(self._buffer.split()) != ("]" if self._number else "[]"):
             raise no_jobs_api(response, "an incomplete or malformed list of jobs")
         return self._number
 

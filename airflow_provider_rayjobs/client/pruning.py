@@ -16,8 +16,9 @@ from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.checks import check_amount
 from airflow_provider_rayjobs.client.ended import ENDED, EndedJob, deployment_of, ended_job
 from airflow_provider_rayjobs.client.exchange import Pause
+from airflow_provider_rayjobs.client.ids import is_submission_id
 from airflow_provider_rayjobs.client.listing import read_list
-from airflow_provider_rayjobs.exceptions import RayJobNotFoundError
+from airflow_provider_rayjobs.exceptions import RayAPIError, RayAuthError, RayJobNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -38,6 +39,12 @@ LONGEST_PAUSE = 0.25
 
 #: Most records that are deleted by one call: they take about 20 MB of memory here.
 MOST_AT_ONCE = 100_000
+
+#: Records in a row that the cluster may refuse to delete: one that is damaged does not stop the others.
+MOST_REFUSALS = 20
+
+#: Most records that can't be read that the log names.
+MOST_NAMED = 10
 
 #: Seconds between two reports of progress.
 REPORT_INTERVAL = 60.0
@@ -89,12 +96,16 @@ class Pruned:
     :param jobs: those to delete, the oldest first.
     :param left: number of jobs that were chosen, but are too many for one call.
     :param deleted: number of deleted records by status.
+    :param out_of_reach: number of old records whose ids Ray's routes can't reach; they are not chosen.
+    :param refused: number of records that the cluster refused to delete.
     """
 
     listed: int
     jobs: list[EndedJob]
     left: int
     deleted: Counter[str]
+    out_of_reach: int = 0
+    refused: int = 0
 
     @property
     def chosen(self) -> Counter[str]:
@@ -102,25 +113,31 @@ class Pruned:
         return Counter(job.status for job in self.jobs)
 
 
-def choose(choice: Choice, clock: Callable[[], float] = time.time) -> Flow[Pruned]:
+def choose(
+    choice: Choice, skipped: Callable[[str], object] | None = None, clock: Callable[[], float] = time.time
+) -> Flow[Pruned]:
     """
     Read the list of jobs, and choose those to delete.
 
+    :param skipped: called for each job that is too large to be read, as of :func:`read_list`; they are not chosen.
     :param clock: Unix seconds.
     :raises RayJobsError: there is no answer, or it does not come from the Jobs API.
     """
     old: list[EndedJob] = []
-    number = matching = 0
+    number = matching = out_of_reach = 0
     before = (clock() - choice.older_than) * 1000
 
     def begin() -> Callable[[dict[str, Any]], object]:
-        nonlocal number, matching
+        nonlocal number, matching, out_of_reach
         old.clear()
-        number = matching = 0
+        number = matching = out_of_reach = 0
 
         def take(data: dict[str, Any]) -> None:
-            nonlocal number, matching
+            nonlocal number, matching, out_of_reach
             if (job := choice.wants(data)) is None:
+                return
+            if not is_submission_id(job.submission_id):
+                out_of_reach += job.end_time < before
                 return
             matching += 1
             if job.end_time < before:
@@ -132,31 +149,49 @@ def choose(choice: Choice, clock: Callable[[], float] = time.time) -> Flow[Prune
 
         return take
 
-    listed = yield from read_list(begin, repeatable=True)
+    listed = yield from read_list(begin, repeatable=True, skipped=skipped)
     old.sort()
     wanted = max(min(number, matching - (choice.keep or 0)), 0)
     jobs = old[: min(wanted, MOST_AT_ONCE)]
-    return Pruned(listed, jobs, wanted - len(jobs), Counter())
+    return Pruned(listed, jobs, wanted - len(jobs), Counter(), out_of_reach)
 
 
-def delete(pruned: Pruned, report: Callable[[int], object], clock: Callable[[], float] = time.monotonic) -> Flow[None]:
+def delete(
+    pruned: Pruned,
+    report: Callable[[int], object],
+    refused: Callable[[EndedJob, RayAPIError], object],
+    clock: Callable[[], float] = time.monotonic,
+) -> Flow[None]:
     """
     Delete the records of the chosen jobs, with pauses. Counts them in ``pruned.deleted`` while it runs.
 
     A record that is gone counts as deleted: the answer to an earlier request may have been lost.
 
     :param report: called once a minute with the number of records that are done.
+    :param refused: called for each record that the cluster does not delete, with its error; the others follow.
     :param clock: seconds of a monotonic clock.
-    :raises RayJobsError: there is no answer, or the cluster refuses a request.
+    :raises RayJobsError: there is no answer, or the cluster refuses the credentials, or :data:`MOST_REFUSALS` records
+        in a row.
     """
     reported = clock()
+    refusals = 0
     for done, job in enumerate(pruned.jobs):
         began = clock()
         if began - reported >= REPORT_INTERVAL:
             reported = began
             report(done)
-        if (yield from _delete_one(job)):
-            pruned.deleted[job.status] += 1
+        try:
+            if (yield from _delete_one(job)):
+                pruned.deleted[job.status] += 1
+            refusals = 0
+        except RayAuthError:
+            raise
+        except RayAPIError as e:
+            refusals += 1
+            pruned.refused += 1
+            refused(job, e)
+            if refusals >= MOST_REFUSALS:
+                raise
         yield Pause(min((clock() - began) * (1 / SHARE - 1), LONGEST_PAUSE))
 
 
@@ -170,6 +205,52 @@ def _delete_one(job: EndedJob) -> Flow[bool]:
     except RayJobNotFoundError:
         pass
     return True
+
+
+def prune(
+    run: Callable[[Flow[Any]], Any],
+    choice: Choice,
+    log: Any,
+    show: Callable[[list[EndedJob]], object] | None,
+    rest: str,
+) -> Pruned:
+    """
+    Choose records and delete them, and log both.
+
+    :param run: runs a flow.
+    :param log: a logger.
+    :param show: takes the chosen jobs of a dry run, which deletes nothing; None to delete them.
+    :param rest: says in the log when those are deleted that are too many for one call.
+    :raises RayJobsError: as :func:`choose` and :func:`delete`.
+    """
+    problems: list[str] = []
+    pruned: Pruned = run(
+        choose(choice, lambda problem: problems.append(problem) if len(problems) < MOST_NAMED else None)
+    )
+    for problem in problems:
+        log.warning("A record can't be read, and is left: %s", problem)
+    total = f"{len(pruned.jobs):,}"
+    log.info("%s of %s jobs on record to delete: %s", total, f"{pruned.listed:,}", by_status(pruned.chosen))
+    if pruned.out_of_reach:
+        log.warning("%s old records can't be deleted: Ray can't find jobs with their ids", f"{pruned.out_of_reach:,}")
+    if show is not None:
+        show(pruned.jobs)
+    else:
+        try:
+            run(
+                delete(
+                    pruned,
+                    lambda done: log.info("%s of %s done", f"{done:,}", total),
+                    lambda job, error: log.warning("Not deleted: %s: %s", job.submission_id, error),
+                )
+            )
+        finally:
+            log.info("Deleted: %s", by_status(pruned.deleted))
+            if pruned.refused:
+                log.warning("Refused: %s records were not deleted; the next run tries again", f"{pruned.refused:,}")
+    if pruned.left:
+        log.warning("%s more records are left%s", f"{pruned.left:,}", rest)
+    return pruned
 
 
 def by_status(counts: Mapping[str, int]) -> str:

@@ -1,14 +1,16 @@
 """
 Tells watchers which jobs of a cluster have ended, whoever submitted them.
 
-Only the list of all jobs has jobs whose ids are not known. While a head makes it, it answers nothing else. So all
-watchers of a cluster share one list, and the lists take at most :data:`SHARE` of the head's time.
+Only the list of all jobs has jobs whose ids are not known. While a head makes it, it answers nothing else. So there is
+one poll for each connection and triggerer: all watchers share its lists, which take at most :data:`SHARE` of the head's
+time. Two triggerers, or two connections to one cluster, each have their own lists.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import math
 import time
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 from airflow_provider_rayjobs.client.listing import read_list
 from airflow_provider_rayjobs.exceptions import RayJobsError
-from airflow_provider_rayjobs.following.head_load import LIST_COST
+from airflow_provider_rayjobs.following.head_load import LIST_COST, MOST_LISTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,14 +27,69 @@ if TYPE_CHECKING:
     from airflow_provider_rayjobs.client.ended import EndedJob
     from airflow_provider_rayjobs.following.poller import Poller
 
-    #: Returns what a watcher wants to know of an entry of the list; None for other entries.
-    Take = Callable[[dict[str, Any]], "tuple[EndedJob, dict[str, Any]] | None"]
+    #: Returns a job that a watcher wants, and what makes the facts that it wants to know; None for other entries.
+    Take = Callable[[dict[str, Any]], "tuple[EndedJob, Callable[[], dict[str, Any]]] | None"]
+
+log = logging.getLogger(__name__)
 
 #: Largest share of the head's time that lists take. With 2,000 jobs on record, there is one every 13 s.
 SHARE = 0.05
 
 #: Most ended jobs that a watcher gets from one list, the oldest; the next list has the others.
 MOST_AT_ONCE = 1000
+
+#: Seconds until the next list after one that failed, at first and at most. They double with each failure.
+FIRST_BACKOFF = 1.0
+LONGEST_BACKOFF = 120.0
+
+#: Seconds between two warnings of the same kind about a cluster's lists.
+WARN_EVERY = 3600.0
+
+#: Most clusters whose pace is remembered.
+MOST_PACES = 1000
+
+
+class _Pace:
+    """When the next list of one cluster may be requested. It outlives pollers, which end with each error."""
+
+    def __init__(self) -> None:
+        self.free_at = -math.inf
+        self._failures = 0
+        self._warned: dict[str, float] = {}
+
+    def listed(self, began: float, number: int, *, failed: bool) -> None:
+        """
+        Note a list.
+
+        :param began: when it was requested, in seconds of the monotonic clock.
+        :param number: of the jobs in it.
+        :param failed: whether it is useless; the head may have worked for it nevertheless.
+        """
+        now = time.monotonic()
+        # A list that takes long may have waited for others, but the head may also be slow. It is asked less often.
+        self.free_at = began + max(LIST_COST * number, now - began) / SHARE
+        self._failures = self._failures + 1 if failed else 0
+        if failed:
+            backoff = min(FIRST_BACKOFF * 2 ** min(self._failures - 1, 20), LONGEST_BACKOFF)
+            self.free_at = max(self.free_at, now + backoff)
+
+    def warn(self, kind: str, text: str, *args: object) -> None:
+        """Log a warning, once an hour for each kind."""
+        now = time.monotonic()
+        if now - self._warned.get(kind, -math.inf) >= WARN_EVERY:
+            self._warned[kind] = now
+            log.warning(text, *args)
+
+
+_paces: dict[str, _Pace] = {}  # by address
+
+
+def _pace_of(address: str) -> _Pace:
+    pace = _paces.pop(address, None) or _Pace()
+    _paces[address] = pace  # the last one used comes last
+    if len(_paces) > MOST_PACES:
+        del _paces[next(iter(_paces))]
+    return pace
 
 
 class EndsWatch:
@@ -51,6 +108,7 @@ class EndsWatch:
         self._found: list[tuple[EndedJob, dict[str, Any]]] = []
         self._news: asyncio.Future[list[tuple[EndedJob, dict[str, Any]]]] | None = None
         self._asked = asked
+        self._latest = math.inf  # ends from here on are too many for this list
 
     @property
     def waits(self) -> bool:
@@ -70,18 +128,21 @@ class EndsWatch:
     def begin(self) -> None:
         """Forget what an attempt at a list has found."""
         self._found.clear()
+        self._latest = math.inf
 
     def look(self, data: dict[str, Any]) -> None:
         """Pick an entry of the list, or ignore it. One that is malformed must not spoil the list."""
         try:
-            found = self._take(data)
+            # The facts take much longer than the choice, so only those that may be handed over are made.
+            if (found := self._take(data)) is None or found[0].end_time >= self._latest:
+                return
+            self._found.append((found[0], found[1]()))
         except ValueError:
             return
-        if found is not None:
-            self._found.append(found)
-            if len(self._found) >= 2 * MOST_AT_ONCE:
-                self._found.sort(key=lambda one: one[0])
-                del self._found[MOST_AT_ONCE + 1 :]
+        if len(self._found) >= 2 * MOST_AT_ONCE:
+            self._found.sort(key=lambda one: one[0])
+            del self._found[MOST_AT_ONCE + 1 :]
+            self._latest = self._found[-1][0].end_time
 
     def done(self, began: float, error: RayJobsError | None) -> None:
         """
@@ -109,7 +170,7 @@ class EndsPoll:
         self._load = poller.load
         self._watches: list[EndsWatch] = []
         self._asked = asyncio.Event()
-        self._free_at = -math.inf
+        self._pace = _pace_of(poller.transport.cluster.address)
         self._running: asyncio.Task[None] | None = None
 
     @contextmanager
@@ -117,8 +178,8 @@ class EndsPoll:
         """
         Watch the ends of jobs.
 
-        :param take: picks the entries of the list: returns a job that has ended, and what to tell of it. Raises
-            ValueError for an entry that is malformed.
+        :param take: picks the entries of the list: returns a job that has ended, and what makes the facts to tell of
+            it. Both may raise ValueError for an entry that is malformed.
         :param interval: seconds between two lists.
         """
         watch = EndsWatch(take, interval, self._asked)
@@ -139,7 +200,7 @@ class EndsPoll:
         while True:
             self._asked.clear()
             waiting = [watch for watch in self._watches if watch.waits]
-            due = max(min((watch.due for watch in waiting), default=math.inf), self._free_at)
+            due = max(min((watch.due for watch in waiting), default=math.inf), self._pace.free_at)
             if (rest := due - time.monotonic()) > 0:
                 await self._rest(rest)
             else:
@@ -164,20 +225,37 @@ class EndsPoll:
 
             return take
 
-        began, number = time.monotonic(), 0
+        began, number, failed = time.monotonic(), 0, True
         error: RayJobsError | None = None
         try:
-            number = await self._transport.run(read_list(begin, repeatable=False))
+            number = await self._transport.run(read_list(begin, repeatable=False, skipped=self._skipped))
         except RayJobsError as e:
             error = e
         except Exception as e:  # noqa: BLE001 - a defect: the watchers must not wait for ever
             error = RayJobsError(f"{self._transport.cluster.address}: the list of jobs could not be handled: {e!r}")
+        else:
+            failed = False
+        finally:  # also if it is cancelled, because its watchers have left
+            self._pace.listed(began, number, failed=failed)
+            self._load.pause(LIST_COST * number, time.monotonic())
+        if number > MOST_LISTED:
+            self._pace.warn(
+                "long",
+                "%s has %s jobs on record. Each list of them blocks its head for about %.0f s; delete old records",
+                self._transport.cluster.address,
+                f"{number:,}",
+                LIST_COST * number,
+            )
         for watch in watches:
             watch.done(began, error)
-        now = time.monotonic()
-        # A list that takes long may have waited for others, but the head may also be slow. It is asked less often.
-        self._free_at = began + max(LIST_COST * number, now - began) / SHARE
-        self._load.pause(LIST_COST * number, now)
+
+    def _skipped(self, problem: str) -> None:
+        self._pace.warn(
+            "skipped",
+            "%s: the end of a job is not told, because its record can't be read: %s",
+            self._transport.cluster.address,
+            problem,
+        )
 
 
 _polls: WeakKeyDictionary[Poller, EndsPoll] = WeakKeyDictionary()

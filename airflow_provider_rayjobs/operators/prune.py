@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_rayjobs.client.ended import EndedJob
+
 __all__ = ["RayPruneJobsOperator"]
 
 #: Most jobs that a dry run names in the task log.
@@ -44,7 +46,8 @@ class RayPruneJobsOperator(BaseOperator):
         its name). With False, also those of other deployments and of people.
     :param dry_run: whether to delete nothing, and only log what would be deleted.
     :return: as XCom: ``listed`` (number of jobs on record), ``chosen`` and ``deleted`` (numbers by status), ``left``
-        (number of jobs that were too many for one run) and ``dry_run``.
+        (number of jobs that were too many for one run), ``refused`` (number of old records that could not be deleted)
+        and ``dry_run``.
     :raises TypeError: an argument has a wrong type.
     :raises ValueError: an argument is out of range.
     """
@@ -81,7 +84,7 @@ class RayPruneJobsOperator(BaseOperator):
         :raises AirflowFailException: the cluster refuses the requests, or the connection is wrong.
         :raises RayClusterUnreachableError: the cluster could not be reached for its ``unreachable_timeout``.
         """
-        from airflow_provider_rayjobs.client.pruning import Choice, by_status, choose, delete
+        from airflow_provider_rayjobs.client.pruning import Choice, prune
         from airflow_provider_rayjobs.compat.connections import derived_deployment
         from airflow_provider_rayjobs.hooks import RayJobHook
         from airflow_provider_rayjobs.observability.report import telling_requests
@@ -92,31 +95,24 @@ class RayPruneJobsOperator(BaseOperator):
             own = (hook.cluster.deployment or derived_deployment()) if self.only_own else None
             client = hook.get_conn()
             with telling_requests(client), client.waiting_for_cluster(self.log):
-                pruned = client.run(choose(Choice(self.older_than, self.keep, self.statuses or (), own)))
-                total = len(pruned.jobs)
-                self.log.info("%s of %s jobs on record to delete: %s", total, pruned.listed, by_status(pruned.chosen))
-                if self.only_lists:
-                    self._name(pruned.jobs)
-                else:
-                    try:
-                        client.run(delete(pruned, lambda done: self.log.info("%s of %s done", done, total)))
-                    finally:
-                        self.log.info("Deleted: %s", by_status(pruned.deleted))
-        if pruned.left:
-            self.log.warning("%s more records are left for the next run", pruned.left)
+                choice = Choice(self.older_than, self.keep, self.statuses or (), own)
+                pruned = prune(
+                    client.run, choice, self.log, self._name if self.only_lists else None, " for the next run"
+                )
         return {
             "listed": pruned.listed,
             "chosen": dict(pruned.chosen),
             "deleted": dict(pruned.deleted),
             "left": pruned.left,
+            "refused": pruned.refused + pruned.out_of_reach,
             "dry_run": self.only_lists,
         }
 
-    def _name(self, jobs: Sequence[tuple[int, str, str]]) -> None:
+    def _name(self, jobs: Sequence[EndedJob]) -> None:
         """Log the jobs that a dry run would delete."""
         from airflow_provider_rayjobs.text.safe_text import for_terminal
 
-        for _, submission_id, status in jobs[:MOST_NAMED]:
-            self.log.info("Would delete %s %s", status, for_terminal(submission_id))
+        for job in jobs[:MOST_NAMED]:
+            self.log.info("Would delete %s %s", job.status, for_terminal(job.submission_id))
         if len(jobs) > MOST_NAMED:
             self.log.info("and %s more", len(jobs) - MOST_NAMED)

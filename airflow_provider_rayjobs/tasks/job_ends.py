@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -20,7 +21,7 @@ from airflow_provider_rayjobs.tasks.told_ends import read, write
 from airflow_provider_rayjobs.text.safe_text import safe_value, without_logins
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Collection, Mapping
+    from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 
     from airflow_provider_rayjobs.client.ended import EndedJob
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
@@ -32,6 +33,27 @@ LONGEST_MESSAGE = 2000
 
 #: Seconds within which Airflow should have recorded an event.
 RECORDED_WITHIN = 300.0
+
+#: Most events that are sent before Airflow has recorded them. Each is a transaction of the triggerer's main process,
+#: which sends no heartbeat meanwhile.
+MOST_UNDER_WAY = 100
+
+#: Seconds until the Variable is read again, to see what was recorded.
+RECORDED_POLL = 1.0
+
+#: Airflow answers "there is no such Variable" also if its database or secrets backend fails. So an absent Variable must
+#: be absent this many times, over this many seconds: a new one, and one that was there before.
+ABSENT_READS = 3
+NEW_AFTER = 5.0
+DELETED_AFTER = 30.0
+
+
+#: Seconds until the connection is read again: it may lead to another cluster.
+CONNECTION_READ_AGAIN = 300.0
+
+
+class VariableUnreadableError(RuntimeError):
+    """The Variable with what was told can't be read at the moment, or was deleted just now."""
 
 
 @dataclass(frozen=True)
@@ -108,34 +130,100 @@ class JobEnds:
         self._log = log
         self._told: Told | None = None
         self._first = Told()
+        self._has_first = False  # the first list is complete
+        self._of: tuple[str, str] | None = None  # the cluster's address, and this deployment
+        self._was_there = False  # the Variable, some time
+        self._absent: list[float] = []  # when it was not there, since it was there
         self._sent: dict[EndedJob, float] = {}  # and when
         self._has_contact = True
 
     async def until_lost(self) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the payload of each end; return when contact is lost, so that the connection is read again."""
         cluster = await cluster_of(self._ray_conn_id)
+        own = cluster.deployment or derived_deployment()
+        if self._of not in (None, (cluster.address, own)):
+            self._told, self._first, self._has_first = None, Told(), False
+        self._of = (cluster.address, own)
+        read_at = time.monotonic()
         async with poller_of(cluster) as poller:
-            take = partial(self._take, cluster, cluster.deployment or derived_deployment())
+            take = partial(self._take, cluster, own)
             with ends_of(poller).watch(take, self._poll_interval) as watch:
-                self._told = self._told or await read(self._key)
+                self._told = self._told or await self._known(cluster)
                 while (found := await self._listed(watch, cluster)) is not None:
                     if self._told is None:
                         await self._begin(cluster)
-                    elif found:
-                        for payload in await self._new(found):
+                    while found and self._told is not None:
+                        batch, found = found[:MOST_UNDER_WAY], found[MOST_UNDER_WAY:]
+                        for job, payload in await self._new(batch):
+                            self._sent[job] = time.monotonic()
+                            self._note(job)
                             yield payload
+                    if time.monotonic() - read_at > CONNECTION_READ_AGAIN:
+                        read_at = time.monotonic()
+                        if await cluster_of(self._ray_conn_id) != cluster:
+                            return
+
+    async def _known(self, cluster: ClusterConnection) -> Told | None:
+        """Read the Variable; None if there is none, or if it is of another cluster or deployment."""
+        found = await self._read()
+        if found is None or found.of == self._of:
+            return found
+        if found.of is None:  # of an earlier version
+            found.of = self._of
+            await write(self._key, found)
+            return found
+        self._log.warning(
+            "The connection %s now leads to %s, or has another deployment, so the watcher begins anew (%s)",
+            self._ray_conn_id,
+            cluster.address,
+            self._key,
+        )
+        return None
+
+    async def _read(self) -> Told | None:
+        """
+        Read the Variable; None if there is none.
+
+        :raises VariableUnreadableError: it was there, and it is not certain that someone has deleted it.
+        """
+        if (found := await read(self._key)) is not None:
+            self._was_there = True
+            self._absent.clear()
+            return found
+        self._absent = [*self._absent[: ABSENT_READS - 1], time.monotonic()]
+        if self._was_there and not self._is_gone():
+            raise VariableUnreadableError(f"the Variable {self._key} can't be read, or was deleted")
+        return None
+
+    def _is_gone(self) -> bool:
+        """Whether the Variable was absent often enough, for long enough."""
+        wait = DELETED_AFTER if self._was_there else NEW_AFTER
+        return len(self._absent) >= ABSENT_READS and self._absent[-1] - self._absent[0] >= wait
 
     def _take(
         self, cluster: ClusterConnection, own: str, data: Mapping[str, Any]
-    ) -> tuple[EndedJob, dict[str, Any]] | None:
-        """Return a job that is to be told, and its payload; None for other entries of the list."""
+    ) -> tuple[EndedJob, Callable[[], dict[str, Any]]] | None:
+        """Return a job that is to be told, and what makes its payload; None for other entries of the list."""
+        if self._told is None and not self._has_first and (ended := ended_job(data)) is not None:
+            self._first.raise_floor(ended.end_time, time.time() * 1000)
         job = self._choice.wants(data, own)
-        if job is None or (self._told is not None and self._told.knows(job)):
+        if job is None or (self._told is not None and not self._wants(self._told, job)):
+            return None
+        if self._told is None and self._has_first:
             return None
         if self._told is None:
             self._first.add(mark_of(job), job.end_time, time.time() * 1000)
             return None
-        return job, {**self._choice.payload(job, data, cluster), "ray_conn_id": self._ray_conn_id}
+        return job, lambda: {**self._choice.payload(job, data, cluster), "ray_conn_id": self._ray_conn_id}
+
+    def _note(self, job: EndedJob) -> None:
+        """Note that an end was told."""
+        if self._told is not None:
+            self._told.add(mark_of(job), job.end_time, time.time() * 1000)
+
+    @staticmethod
+    def _wants(told: Told, job: EndedJob) -> bool:
+        return not told.knows(job) and told.is_due(job, time.time() * 1000)
 
     async def _listed(
         self, watch: EndsWatch, cluster: ClusterConnection
@@ -152,17 +240,46 @@ class JobEnds:
         return found
 
     async def _begin(self, cluster: ClusterConnection) -> None:
-        """Note what the first list has as told."""
-        await write(self._key, self._first)
-        self._told, self._first = self._first, Told()
-        self._log.info("Watching the ends of Ray jobs at %s from now on (%s)", cluster.address, self._key)
+        """Note what the first list has as told, unless the Variable is there after all."""
+        self._has_first = True
+        while (found := await self._read()) is None and not self._is_gone():  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(NEW_AFTER / ABSENT_READS)
+        if found is None or found.of not in (None, self._of):
+            self._first.of = self._of
+            await write(self._key, self._first)
+            # Airflow also accepts what it then can't store.
+            if (found := await read(self._key)) is None:
+                raise VariableUnreadableError(f"the Variable {self._key} could not be written")
+            self._was_there = True
+            self._absent.clear()
+            self._log.info("Watching the ends of Ray jobs at %s from now on (%s)", cluster.address, self._key)
+        self._told, self._first, self._has_first = found, Told(), False
 
-    async def _new(self, found: list[tuple[EndedJob, dict[str, Any]]]) -> list[dict[str, Any]]:
-        """Return the payloads of those that Airflow has not recorded, perhaps from another triggerer."""
-        recorded = await read(self._key)
-        if recorded is None or self._told is None:
-            self._told = None  # someone deleted the Variable
-            return []
+    async def _new(self, found: list[tuple[EndedJob, dict[str, Any]]]) -> list[tuple[EndedJob, dict[str, Any]]]:
+        """
+        Return the payloads of those that Airflow has not recorded, perhaps from another triggerer.
+
+        Waits while too many events are under way.
+
+        :param found: at most :data:`MOST_UNDER_WAY`.
+        """
+        while (recorded := await self._read()) is not None:
+            self._forget_sent(recorded)
+            if not self._sent or len(self._sent) + len(found) <= MOST_UNDER_WAY:
+                payloads = []
+                for job, payload in found:
+                    if recorded.knows(job):
+                        self._note(job)
+                    elif self._wants(recorded, job):
+                        payloads.append((job, {**payload, "watcher": self._key, "mark": mark_of(job)}))
+                return payloads
+            await asyncio.sleep(RECORDED_POLL)
+        self._told = None  # someone deleted the Variable
+        self._sent.clear()
+        return []
+
+    def _forget_sent(self, recorded: Told) -> None:
+        """Forget what is recorded, or should have been."""
         late = [job for job, at in self._sent.items() if time.monotonic() - at > RECORDED_WITHIN]
         if any(not recorded.knows(job) for job in late):
             self._log.warning(
@@ -170,15 +287,7 @@ class JobEnds:
                 "ray_jobs loaded in the triggerer?",
                 self._key,
             )
-        for job in late:
-            del self._sent[job]
-        payloads = []
-        for job, payload in found:
-            self._told.add(mark_of(job), job.end_time, time.time() * 1000)
-            if not recorded.knows(job):
-                self._sent[job] = time.monotonic()
-                payloads.append({**payload, "watcher": self._key, "mark": mark_of(job)})
-        return payloads
+        self._sent = {job: at for job, at in self._sent.items() if job not in late and not recorded.knows(job)}
 
     def _lost(self, error: RayJobsError, cluster: ClusterConnection) -> None:
         if self._has_contact:

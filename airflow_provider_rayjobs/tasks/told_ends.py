@@ -35,9 +35,12 @@ async def read(key: str) -> Told | None:
     """
     text = await in_airflows_thread(_get, key)
     try:
-        return None if text is None else Told.from_text(text)
+        told = None if text is None else Told.from_text(text)
     except ValueError as e:
         raise ValueError(f"the Variable {key} is malformed ({e}); delete it to begin anew") from None
+    if told is not None:
+        told.floor = min(told.floor, int(time.time() * 1000))
+    return told
 
 
 async def write(key: str, told: Told) -> None:
@@ -68,6 +71,7 @@ def note() -> None:
     from airflow.models.asset import AssetEvent
 
     session: Any = settings.Session()  # type: ignore[misc]  # None before Airflow has begun
+    # Airflow passes the asset, but not its event. The transaction is short, so the session has few objects.
     for event in list(session.identity_map.values()):
         if isinstance(event, AssetEvent) and (payload := _payload_of(event.extra)) is not None:
             _note(session, payload)
@@ -75,7 +79,9 @@ def note() -> None:
 
 def _payload_of(extra: Any) -> Mapping[str, Any] | None:
     """Return the payload of an asset event if a trigger of this provider sent it."""
-    payload = extra.get("payload") if isinstance(extra, dict) and extra.get("from_trigger") else None
+    # People may put anything into an event that they make over REST, but Airflow says that it is theirs.
+    is_ours = isinstance(extra, dict) and extra.get("from_trigger") and not extra.get("from_rest_api")
+    payload = extra.get("payload") if is_ours else None
     if not isinstance(payload, dict) or not isinstance(payload.get("watcher"), str):
         return None
     known = isinstance(payload.get("mark"), str) and isinstance(payload.get("end_time"), int)

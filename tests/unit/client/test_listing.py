@@ -78,6 +78,52 @@ def test_a_job_may_have_so_many_characters(monkeypatch: pytest.MonkeyPatch) -> N
         read(json.dumps([{"a": "x" * 2000}]).encode(), size=100)
 
 
+@pytest.mark.parametrize("size", [1000, 4099, 10**9])
+@pytest.mark.parametrize(
+    ("big", "problem"),
+    [
+        ({"env_vars": {f"a{index}": "" for index in range(MOST_JSON_PARTS)}}, "it has a job with too many parts"),
+        ({"a": [{"b": '\\"}]['}] * MOST_JSON_PARTS}, "it has a job with too many parts"),
+        ({"message": '}"\\' * 20_000}, "it has a job of more than 50,000 characters"),
+    ],
+    ids=["dict", "quotes", "long"],
+)
+def test_a_job_that_is_too_large_may_be_skipped(
+    big: dict[str, Any], problem: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "message" in big:
+        monkeypatch.setattr(listing, "JOB_LIMIT", 50_000)
+        size = min(size, 4099)
+    found: list[dict[str, Any]] = []
+    problems: list[str] = []
+    body = json.dumps([big, *JOBS[:5], big, big, *JOBS[5:], big]).encode()
+    flow = listing.read_list(lambda: found.append, repeatable=False, skipped=problems.append)
+    assert outcome(flow, body, sizes=[size] * (len(body) // size)) == len(JOBS) + 4
+    assert found == JOBS
+    assert problems == [
+        f"{problem}, {where}"
+        for where in ("at the beginning", "after the job 'ä4'", "after the job 'ä4'", "after the job 'ä19'")
+    ]
+    cut = listing.read_list(lambda: found.append, repeatable=False, skipped=problems.append)
+    with pytest.raises(RayProtocolError, match="an incomplete or malformed list"):
+        outcome(cut, body[:-5], sizes=[size] * (len(body) // size))
+
+
+def test_a_job_that_is_nested_too_deeply_may_be_skipped() -> None:
+    found: list[dict[str, Any]] = []
+    problems: list[str] = []
+    deep = b'{"a":' * 20_000 + b"1" + b"}" * 20_000
+    number = b'{"a": ' + b"9" * 5000 + b"}"
+    body = b"[" + b", ".join([json.dumps(JOBS[0]).encode(), deep, json.dumps(JOBS[1]).encode(), number]) + b"]"
+    flow = listing.read_list(lambda: found.append, repeatable=False, skipped=problems.append)
+    assert outcome(flow, body) == 4
+    assert found == JOBS[:2]
+    assert [problem.split(",")[0][:25] for problem in problems] == [
+        "it is nested too deeply",
+        "it contains a number that",
+    ]
+
+
 def test_a_job_that_is_refused_makes_the_list_unusable() -> None:
     def refuse(job: dict[str, Any]) -> None:
         raise ValueError("a job whose status is odd")

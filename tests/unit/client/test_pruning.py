@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import pytest
 from airflow_provider_rayjobs.client import pruning
 from airflow_provider_rayjobs.client.exchange import Pause, Request
 from airflow_provider_rayjobs.client.pruning import Choice, Pruned, by_status, choose, delete
-from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError
+from airflow_provider_rayjobs.exceptions import RayAPIError, RayAuthError, RayClusterUnreachableError
 from tests.support import answers
 from tests.support.clients import CLIENTS, FakeTime, cluster_at
 from tests.support.flows import answer_to, outcome, response
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from airflow_provider_rayjobs.client.ended import EndedJob
+    from tests.support.answers import Answer
     from tests.support.clients import Client
     from tests.support.scripted_server import ScriptedRay
 
@@ -49,7 +51,7 @@ RECORD = [
     entry("old", 200),
     entry("failed", 300, "FAILED"),
     entry("theirs", 400, deployment="theirs"),
-    entry("by hand", 500, deployment=None),
+    entry("by-hand", 500, deployment=None),
     entry("runs", 0, "RUNNING"),
     entry("waits", 0, "PENDING"),
     {"type": "DRIVER", "status": "SUCCEEDED", "job_id": "01000000"},
@@ -61,7 +63,7 @@ RECORD = [
     ("choice", "found"),
     [
         ({"deployment": "ours"}, ["failed", "old"]),
-        ({}, ["by hand", "theirs", "failed", "old"]),
+        ({}, ["by-hand", "theirs", "failed", "old"]),
         ({"older_than": 250.0 * HOUR, "deployment": "ours"}, ["failed"]),
         ({"statuses": ["FAILED"]}, ["failed"]),
         ({"statuses": ["STOPPED"]}, []),
@@ -102,7 +104,7 @@ def test_a_list_that_comes_twice_counts_once() -> None:
     request.receive()(json.dumps(RECORD).encode()[:-100])  # a first attempt that is cut off
     with pytest.raises(StopIteration) as end:
         flow.send(answer_to(request, json.dumps(RECORD).encode()))
-    assert names(end.value.value) == ["by hand", "theirs", "failed", "old"]
+    assert names(end.value.value) == ["by-hand", "theirs", "failed", "old"]
 
 
 def test_a_long_list_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +129,16 @@ def test_a_long_list_takes_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> No
     pruned = end.value.value
     assert (len(pruned.jobs), pruned.left, pruned.listed) == (100, 19_890, 20_000)
     assert {job.end_time for job in pruned.jobs} == {(NOW - 276 * HOUR) * 1000}, "not the oldest"
+
+
+def test_a_record_that_can_t_be_read_is_left(caplog: pytest.LogCaptureFixture) -> None:
+    big = {**entry("big", 999), "runtime_env": {"env_vars": {f"a{index}": "" for index in range(60_000)}}}
+    body = json.dumps([entry("old", 500), big, entry("older", 600)]).encode()
+    shown: list[EndedJob] = []
+    log = logging.getLogger("prune")
+    pruned = pruning.prune(lambda flow: outcome(flow, body), Choice(), log, shown.extend, "")
+    assert (names(pruned), pruned.listed) == (["older", "old"], 3)
+    assert "A record can't be read, and is left: it has a job with too many parts, after the job 'old'" in caplog.text
 
 
 # On a server
@@ -157,7 +169,7 @@ def pruned_of(jobs: list[EndedJob]) -> Pruned:
 def test_each_chosen_record_is_deleted_once(client: Client, scripted_ray: ScriptedRay, jobs: list[EndedJob]) -> None:
     scripted_ray.add_job("other", "SUCCEEDED")
     pruned = pruned_of(jobs)
-    client.run(delete(pruned, print))
+    client.run(delete(pruned, print, print))
     assert list(scripted_ray.jobs) == ["other"]
     assert pruned.deleted == pruned.chosen == {"SUCCEEDED": 2, "FAILED": 1}
     assert len(scripted_ray.received_on("DELETE")) == 3
@@ -169,7 +181,7 @@ def test_an_id_that_now_belongs_to_another_job_is_left_alone(
     scripted_ray.add_job("a0", "RUNNING")
     scripted_ray.add_job("a1", "FAILED", end_time=2000)
     pruned = pruned_of(jobs)
-    client.run(delete(pruned, print))
+    client.run(delete(pruned, print, print))
     assert list(scripted_ray.jobs) == ["a0", "a1"]
     assert pruned.deleted == {"SUCCEEDED": 1}
     assert [one.path for one in scripted_ray.received_on("DELETE")] == ["/api/jobs/a2"]
@@ -179,7 +191,7 @@ def test_a_lost_answer_does_no_harm(client: Client, scripted_ray: ScriptedRay, j
     scripted_ray.script("DELETE", "/api/jobs/a0", answers.text(502, "bad gateway"), answers.not_found("a0"))
     scripted_ray.script("GET", "/api/jobs/a1", answers.not_found("a1"))
     pruned = pruned_of(jobs)
-    client.run(delete(pruned, print))
+    client.run(delete(pruned, print, print))
     assert pruned.deleted == {"SUCCEEDED": 2, "FAILED": 1}
 
 
@@ -189,15 +201,55 @@ def test_what_was_deleted_before_an_error_is_counted(
     scripted_ray.script("DELETE", "/api/jobs/a2", *[answers.text(503, "down")] * 20)
     pruned = pruned_of(jobs)
     with pytest.raises(RayClusterUnreachableError):
-        client.run(delete(pruned, print))
+        client.run(delete(pruned, print, print))
     assert pruned.deleted == {"SUCCEEDED": 1, "FAILED": 1}
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "s\ud800", "x" * 241])
+def test_a_job_that_ray_s_routes_can_t_reach_is_only_counted(name: str) -> None:
+    pruned = chosen([entry(name, 999), entry("old", 500), entry("..", 1)])
+    assert (names(pruned), pruned.out_of_reach, pruned.left) == (["old"], 1, 0)
+
+
+@pytest.mark.parametrize(
+    "answer", [answers.text(500, "RuntimeError: x"), answers.text(200, "{}"), answers.text(404, "?")]
+)
+def test_a_record_that_is_refused_does_not_stop_the_others(
+    client: Client, scripted_ray: ScriptedRay, jobs: list[EndedJob], answer: Answer
+) -> None:
+    scripted_ray.script("GET", "/api/jobs/a0", answer)
+    pruned = pruned_of(jobs)
+    refused: list[EndedJob] = []
+    client.run(delete(pruned, print, lambda job, _: refused.append(job)))
+    assert refused == jobs[:1]
+    assert (pruned.deleted, pruned.refused) == ({"SUCCEEDED": 1, "FAILED": 1}, 1)
+
+
+def test_it_gives_up_after_many_refusals_in_a_row(
+    client: Client, scripted_ray: ScriptedRay, jobs: list[EndedJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "MOST_REFUSALS", 2)
+    for name in ("a0", "a1"):
+        scripted_ray.script("DELETE", f"/api/jobs/{name}", answers.text(500, "RuntimeError: x"))
+    pruned = pruned_of(jobs)
+    with pytest.raises(RayAPIError, match="RuntimeError: x"):
+        client.run(delete(pruned, print, print))
+    assert (pruned.deleted, pruned.refused) == ({}, 2)
+
+
+def test_refused_credentials_end_it_at_once(client: Client, scripted_ray: ScriptedRay, jobs: list[EndedJob]) -> None:
+    scripted_ray.script("GET", "/api/jobs/a0", answers.text(403, "no"))
+    pruned = pruned_of(jobs)
+    with pytest.raises(RayAuthError):
+        client.run(delete(pruned, print, print))
+    assert len(scripted_ray.received) == 1
 
 
 @pytest.mark.parametrize(("took", "pause"), [(0.01, 0.04), (0.0, 0.0), (3.0, pruning.LONGEST_PAUSE)])
 def test_requests_take_a_fifth_of_the_time(jobs: list[EndedJob], took: float, pause: float) -> None:
     now = [0.0]
     reports: list[int] = []
-    flow = delete(pruned_of(jobs * 40), reports.append, clock=lambda: now[0])
+    flow = delete(pruned_of(jobs * 40), reports.append, print, clock=lambda: now[0])
     step: Request | Pause | None = next(flow)
     while step is not None:
         if isinstance(step, Pause):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,14 +27,18 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ends, "SHARE", 1.0)
+    monkeypatch.setattr(ends, "FIRST_BACKOFF", 0.01)
 
 
-def all_ended(data: dict[str, Any]) -> tuple[EndedJob, dict[str, Any]] | None:
+Found = tuple[EndedJob, "Callable[[], dict[str, Any]]"]
+
+
+def all_ended(data: dict[str, Any]) -> Found | None:
     job = ended_job(data)
-    return None if job is None else (job, data)
+    return None if job is None else (job, lambda: data)
 
 
-def only(name: str) -> Callable[[dict[str, Any]], tuple[EndedJob, dict[str, Any]] | None]:
+def only(name: str) -> Callable[[dict[str, Any]], Found | None]:
     return lambda data: all_ended(data) if data["submission_id"] == name else None
 
 
@@ -108,6 +113,58 @@ def test_lists_take_a_small_share_of_the_heads_time(scripted_ray: ScriptedRay, m
     assert asyncio.run(main()) > 0.3  # 0.4 from the beginning of one list to that of the next
 
 
+@pytest.mark.parametrize("how", ["fails", "is cancelled"])
+def test_the_pause_outlives_the_poller(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """With an error, or when all watchers leave, the poller ends; the head has worked nevertheless."""
+    monkeypatch.setattr(ends, "SHARE", 0.2)
+    answer = answers.text(500, "broken") if how == "fails" else answers.default()
+    scripted_ray.script("GET", "/api/jobs/", answer.but(delay=0.15))
+
+    async def one_list(within: float) -> None:
+        async with Poller(AiohttpTransport(cluster_at(scripted_ray))) as poller:
+            with ends_of(poller).watch(all_ended, 0.01) as watch, suppress(RayAPIError, TimeoutError):
+                async with asyncio.timeout(within):
+                    await watch.jobs()
+
+    async def main() -> float:
+        began = time.monotonic()
+        await one_list(10.0 if how == "fails" else 0.12)
+        await one_list(10.0)
+        return time.monotonic() - began
+
+    assert asyncio.run(main()) > (0.7 if how == "fails" else 0.5)
+
+
+def test_lists_that_keep_failing_come_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ends, "FIRST_BACKOFF", 1.0)
+    now = 100.0
+    monkeypatch.setattr(ends.time, "monotonic", lambda: now)
+    pace, waits = ends._Pace(), []
+    for _ in range(10):
+        pace.listed(now, 0, failed=True)
+        waits.append(pace.free_at - now)
+    assert waits == [1, 2, 4, 8, 16, 32, 64, 120, 120, 120]
+    pace.listed(now, 0, failed=False)
+    assert pace.free_at == now
+
+
+def test_a_long_record_is_told_once_an_hour(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ends, "MOST_LISTED", 1)
+    for name in "ab":
+        scripted_ray.add_job(name, "SUCCEEDED")
+
+    async def main() -> None:
+        async with Poller(AiohttpTransport(cluster_at(scripted_ray))) as poller:
+            with ends_of(poller).watch(all_ended, 0.01) as watch:
+                for _ in range(3):
+                    await watch.jobs()
+
+    asyncio.run(main())
+    assert caplog.text.count("has 2 jobs on record") == 1
+
+
 def test_the_oldest_come_first_if_there_are_many(scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ends, "MOST_AT_ONCE", 2)
     for end in (7, 3, 9, 1, 5, 8):
@@ -125,6 +182,19 @@ def test_the_oldest_come_first_if_there_are_many(scripted_ray: ScriptedRay, monk
                 return rounds
 
     assert asyncio.run(asyncio.wait_for(main(), 10)) == [["e1", "e3"], ["e5", "e7"], ["e8", "e9"]]
+
+
+def test_few_facts_are_made_of_jobs_that_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ends, "MOST_AT_ONCE", 2)
+    made: list[int] = []
+    watch = ends.EndsWatch(
+        lambda data: (EndedJob(data["end"], "a", "FAILED"), lambda: made.append(data["end"]) or {}),
+        1.0,
+        asyncio.Event(),
+    )
+    for end in (1, 2, 3, 4, 9, 8, 7, 2):
+        watch.look({"end": end})
+    assert made == [1, 2, 3, 4, 2]
 
 
 def test_an_error_reaches_all_watchers(scripted_ray: ScriptedRay) -> None:
@@ -145,7 +215,7 @@ def test_a_malformed_entry_does_not_spoil_the_list(scripted_ray: ScriptedRay) ->
     scripted_ray.add_job("a", "SUCCEEDED")
     scripted_ray.add_job("b", "SUCCEEDED")
 
-    def take(data: dict[str, Any]) -> tuple[EndedJob, dict[str, Any]] | None:
+    def take(data: dict[str, Any]) -> Found | None:
         if data["submission_id"] == "a":
             raise ValueError("malformed")
         return all_ended(data)

@@ -44,7 +44,8 @@ def test_old_records_of_this_deployment_are_deleted(
 ) -> None:
     caplog.set_level(logging.INFO)
     counts = {"SUCCEEDED": 1, "FAILED": 1}
-    assert run(conn_id) == {"listed": 7, "chosen": counts, "deleted": counts, "left": 0, "dry_run": False}
+    result = run(conn_id)
+    assert result == {"listed": 7, "chosen": counts, "deleted": counts, "left": 0, "refused": 0, "dry_run": False}
     assert set(record.jobs) == {"ours-1", "ours-live", "theirs-1", "theirs-8", "theirs-9"}
     assert "2 of 7 jobs on record to delete: 1 FAILED, 1 SUCCEEDED" in caplog.text
     assert "Deleted: 1 FAILED, 1 SUCCEEDED" in caplog.text
@@ -82,6 +83,20 @@ def test_what_is_left_for_the_next_run_is_told(
     monkeypatch.setattr(pruning, "MOST_AT_ONCE", 1)
     assert run(conn_id)["left"] == 1
     assert "1 more records are left for the next run" in caplog.text
+
+
+def test_a_record_that_can_t_be_deleted_does_not_stop_the_others(
+    conn_id: str, record: ScriptedRay, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    ours = {"airflow_deployment": derived_deployment()}
+    record.add_job("a b/c", "FAILED", end_time=1, metadata=ours)
+    record.script("DELETE", "/api/jobs/ours-9", answers.text(500, "RuntimeError: damaged"))
+    result = run(conn_id)
+    assert (result["deleted"], result["refused"]) == ({"SUCCEEDED": 1}, 2)
+    assert "1 old records can't be deleted: Ray can't find jobs with their ids" in caplog.text
+    assert "Not deleted: ours-9: " in caplog.text
+    assert "Refused: 1 records were not deleted" in caplog.text
 
 
 def test_what_was_deleted_before_a_refusal_is_told(

@@ -56,7 +56,11 @@ def airflow(monkeypatch: pytest.MonkeyPatch) -> Airflow:
     monkeypatch.setattr(job_ends, "read", found.read)
     monkeypatch.setattr(job_ends, "write", found.write)
     monkeypatch.setattr(ends, "SHARE", 1.0)
+    monkeypatch.setattr(ends, "FIRST_BACKOFF", 0.01)
     monkeypatch.setattr(shared_pollers, "LINGER", 0.05)
+    monkeypatch.setattr(job_ends, "NEW_AFTER", 0.01)
+    monkeypatch.setattr(job_ends, "DELETED_AFTER", 0.1)
+    monkeypatch.setattr(job_ends, "RECORDED_POLL", 0.01)
     return found
 
 
@@ -164,17 +168,200 @@ def test_an_id_that_is_used_again_is_another_end(conn_id: str, scripted_ray: Scr
     assert airflow.recorded == ["a", "a"]
 
 
+async def in_vain(watching: JobEnds, number: int) -> None:
+    """Run a watcher that can't read its Variable."""
+    for _ in range(number):
+        with pytest.raises(job_ends.VariableUnreadableError, match=f"the Variable {KEY} can't be read, or was deleted"):
+            await take(watching, 1, None)
+        await asyncio.sleep(0.06)
+
+
+def test_an_end_that_ray_writes_again_is_told_once(conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow) -> None:
+    async def main() -> None:
+        watching = watcher(conn_id)
+        await nothing(watching, scripted_ray)
+        scripted_ray.add_job("a", "FAILED")
+        end = (await take(watching, 1, airflow))[0]["end_time"]
+        scripted_ray.jobs["a"].fields["end_time"] = end + 30_000
+        await nothing(watching, scripted_ray)
+        await nothing(watcher(conn_id), scripted_ray)
+
+    asyncio.run(main())
+
+
+def test_an_end_far_in_the_future_is_not_told_yet(conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow) -> None:
+    async def main() -> list[str]:
+        watching = watcher(conn_id)
+        await nothing(watching, scripted_ray)
+        scripted_ray.add_job("ahead", "FAILED", end_time=int(time.time() * 1000) + 86_400_000)
+        scripted_ray.add_job("a", "FAILED")
+        return names(await take(watching, 1, airflow))
+
+    assert asyncio.run(main()) == ["a"]
+
+
+def test_another_cluster_or_deployment_makes_it_begin_anew(
+    conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    async def main() -> list[str]:
+        await nothing(watcher(conn_id), scripted_ray)
+        told = Told.from_text(airflow.variable or "")
+        told.of = ("http://another:8265", derived_deployment())
+        airflow.variable = told.to_text()
+        for index in range(5):
+            scripted_ray.add_job(f"old{index}", "SUCCEEDED", end_time=1_500_000_000_000 + index)
+        watching = watcher(conn_id)
+        await nothing(watching, scripted_ray)
+        monkeypatch.setattr(job_ends, "derived_deployment", lambda: "renamed")
+        await nothing(watching, scripted_ray)
+        scripted_ray.add_job("a", "SUCCEEDED")
+        return names(await take(watching, 1, airflow))
+
+    assert asyncio.run(main()) == ["a"]
+    assert Told.from_text(airflow.variable or "").of == (scripted_ray.url, "renamed")
+    assert caplog.text.count("so the watcher begins anew") == 2
+
+
+def test_the_first_list_as_a_whole_is_the_beginning(conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow) -> None:
+    """Old records that appear later are not told, even if the first list has no chosen job."""
+    scripted_ray.add_job("another", "FAILED")
+    choice = Choice({}, "*", ("SUCCEEDED",), ())
+
+    async def main() -> None:
+        await nothing(watcher(conn_id, choice), scripted_ray)
+        scripted_ray.add_job("old", "SUCCEEDED", end_time=1_500_000_000_000)
+        await nothing(watcher(conn_id, choice), scripted_ray)
+
+    asyncio.run(main())
+
+
+def test_the_connection_is_read_again(
+    conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_ends, "CONNECTION_READ_AGAIN", 0.0)
+    monkeypatch.setattr(shared_pollers, "CONNECTION_CACHE_TIME", 0.0)
+    extra = '{"read_timeout": 7}'
+
+    async def main() -> list[dict[str, Any]]:
+        watching = watcher(conn_id)
+        await nothing(watching, scripted_ray)
+        taking = asyncio.create_task(take(watching, 1, airflow))
+        await asyncio.sleep(0.3)
+        assert not taking.done()
+        changed = f'{{"conn_type": "ray_jobs", "host": "{scripted_ray.url}", "extra": {extra}}}'
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", changed)
+        return await taking
+
+    assert asyncio.run(main()) == []
+
+
 def test_without_the_variable_it_begins_anew(conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow) -> None:
     async def main() -> list[str]:
         watching = watcher(conn_id)
         await nothing(watching, scripted_ray)
         airflow.variable = None
         scripted_ray.add_job("a", "SUCCEEDED")
+        await in_vain(watching, 2)
         await nothing(watching, scripted_ray)
         scripted_ray.add_job("b", "SUCCEEDED")
         return names(await take(watching, 1, airflow))
 
     assert asyncio.run(main()) == ["b"]
+
+
+def test_a_variable_that_can_t_be_read_for_a_while_loses_nothing(
+    conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow
+) -> None:
+    """Airflow answers None also if its database or its secrets backend fails."""
+
+    async def main() -> list[list[str]]:
+        watching = watcher(conn_id)
+        await nothing(watching, scripted_ray)
+        scripted_ray.add_job("a", "SUCCEEDED")
+        kept, airflow.variable = airflow.variable, None
+        await in_vain(watching, 1)
+        airflow.variable = kept
+        again = watcher(conn_id)
+        return [names(await take(watching, 1, None)), names(await take(again, 1, airflow))]
+
+    assert asyncio.run(main()) == [["a"], ["a"]]
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_watcher_that_starts_while_the_variable_can_t_be_read_uses_it_later(
+    conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    left = [failures]
+
+    async def read(key: str) -> Told | None:
+        left[0] -= 1
+        return None if left[0] >= 0 else await airflow.read(key)
+
+    async def main() -> list[str]:
+        await nothing(watcher(conn_id), scripted_ray)
+        scripted_ray.add_job("a", "SUCCEEDED")
+        monkeypatch.setattr(job_ends, "read", read)
+        return names(await take(watcher(conn_id), 1, airflow))
+
+    assert asyncio.run(main()) == ["a"]
+
+
+def test_what_ends_before_the_variable_is_written_is_told(
+    conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the first list is where it begins."""
+    monkeypatch.setattr(job_ends, "NEW_AFTER", 0.2)
+
+    async def main() -> list[str]:
+        scripted_ray.add_job("before", "SUCCEEDED")
+        taking = asyncio.create_task(take(watcher(conn_id), 1, airflow))
+        await until(lambda: len(scripted_ray.received_on("GET", "/api/jobs/")) == 1)
+        await asyncio.sleep(0.05)
+        scripted_ray.add_job("after", "SUCCEEDED")
+        return names(await taking)
+
+    assert asyncio.run(main()) == ["after"]
+
+
+def test_a_variable_that_airflow_does_not_keep_is_an_error(
+    conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def write(key: str, told: Told) -> None: ...
+
+    monkeypatch.setattr(job_ends, "write", write)
+    with pytest.raises(job_ends.VariableUnreadableError, match="could not be written"):
+        asyncio.run(take(watcher(conn_id), 1, airflow))
+
+
+def test_few_events_are_sent_before_airflow_has_recorded_them(
+    conn_id: str, scripted_ray: ScriptedRay, airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_ends, "MOST_UNDER_WAY", 3)
+    under_way: list[dict[str, Any]] = []
+    most = 0
+
+    async def read(key: str) -> Told | None:
+        for payload in under_way:
+            airflow.record(payload)
+        under_way.clear()
+        return await airflow.read(key)
+
+    async def main() -> None:
+        nonlocal most
+        await nothing(watcher(conn_id), scripted_ray)
+        for number in range(10):
+            scripted_ray.add_job(f"j{number}", "SUCCEEDED")
+        monkeypatch.setattr(job_ends, "read", read)
+        async with asyncio.timeout(10), aclosing(watcher(conn_id).until_lost()) as payloads:
+            async for payload in payloads:
+                under_way.append(payload)
+                most = max(most, len(under_way))
+                if len(airflow.recorded) + len(under_way) == 10:
+                    break
+
+    asyncio.run(main())
+    assert most == 3
 
 
 def test_a_loss_of_contact_ends_no_watch(

@@ -83,6 +83,7 @@ def test_neither_is_recorded_if_the_transaction_fails(session: Any) -> None:
         {"from_trigger": True, "payload": "text"},
         {"payload": PAYLOAD},
         {"from_rest_api": True, "payload": PAYLOAD},
+        {"from_rest_api": True, "from_trigger": True, "payload": PAYLOAD},
         *(
             {"from_trigger": True, "payload": {**PAYLOAD, **wrong}}
             for wrong in ({"watcher": "another variable"}, {"watcher": PREFIX}, {"watcher": 5}, {"mark": None})
