@@ -306,10 +306,11 @@ class RayJobHook(BaseHook):
         Replace the applications of the cluster's Ray Serve (``PUT /api/serve/applications/``).
 
         Does not wait until they are healthy. All applications that were deployed with a config before, and are not in
-        this one, are deleted.
+        this one, are deleted. So the request is sent once only.
 
         :param config: a ``ServeDeploySchema``, as ``serve deploy`` sends it.
         :raises RayRequestRefusedError: if Serve refuses the config, or is not installed on the cluster.
+        :raises RayClusterUnreachableError: if contact was lost; Serve may have got the config.
         """
         self._transport.run(serve.deploy_applications(config))
 
@@ -445,7 +446,11 @@ class RayJobAsyncHook(BaseHook):
         return await self._run(serve.get_serve_details())
 
     async def deploy_applications(self, config: Mapping[str, Any]) -> None:
-        """Replace the applications of the cluster's Ray Serve, without waiting for them."""
+        """
+        Replace the applications of the cluster's Ray Serve, without waiting for them.
+
+        If the connection breaks, aiohttp may send the request a second time at once.
+        """
         await self._run(serve.deploy_applications(config))
 
     async def tail_job_logs(self, submission_id: str) -> AsyncIterator[str]:

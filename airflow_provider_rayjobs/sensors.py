@@ -307,11 +307,15 @@ class RayServeSensor(_RaySensor):
             raise ValueError("target_statuses is empty: give at least one status, such as RUNNING")
 
     def _make_condition(self, context: Context) -> ServeReaches:
+        from airflow_provider_rayjobs.compat import masking
         from airflow_provider_rayjobs.following.conditions import ServeReaches
 
         if not self.application:
             raise AirflowFailException(f"application is {self.application!r}: it must be the name of an application")
-        return ServeReaches(self.application, self.target_statuses)
+        cluster = self.hook.cluster
+        return ServeReaches(
+            self.application, self.target_statuses, lambda config: masking.public_for_config(config, cluster)
+        )
 
     def _make_trigger(self, condition: Any, deadline: float) -> Any:
         from airflow_provider_rayjobs.triggers import RayServeTrigger

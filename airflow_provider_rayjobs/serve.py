@@ -24,6 +24,9 @@ __all__ = ["ServeApplication", "ServeDeployment", "ServeDetails"]
 #: Maximum length of a name or a status, in characters.
 LONGEST_NAME = 200
 
+#: Completes a sentence about a name that is refused.
+WRONG_NAME = f"has more than {LONGEST_NAME} characters, or control characters"
+
 #: Maximum length of a message, in characters. Of a longer one the end is kept, where a traceback names its cause.
 LONGEST_MESSAGE = 10_000
 
@@ -121,8 +124,15 @@ class ServeDetails:
         capacity = data.get("target_capacity")
         if capacity is not None and not _is_number(capacity):
             raise ValueError("an answer whose target_capacity is not a number")
-        applications = [_application(for_terminal(str(name))[:LONGEST_NAME], one) for name, one in found.items()]
+        if any(is_wrong_name(str(name)) for name in found):
+            raise ValueError(f"an application whose name {WRONG_NAME}")
+        applications = [_application(str(name), one) for name, one in found.items()]
         return cls({one.name: one for one in applications}, capacity)
+
+
+def is_wrong_name(name: str) -> bool:
+    """Whether a name can't be that of an application: another one would have to be shown and stored in its place."""
+    return len(name) > LONGEST_NAME or for_terminal(name) != name
 
 
 def _application(name: str, data: Any) -> ServeApplication:

@@ -13,11 +13,13 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_rayjobs.client import verbs
 from airflow_provider_rayjobs.client.contact import Contact
-from airflow_provider_rayjobs.client.serve import get_serve_details
+from airflow_provider_rayjobs.client.serve import LARGE_DETAILS, fetch_serve_details, read_serve_details
+from airflow_provider_rayjobs.client.threads import in_own_thread
 from airflow_provider_rayjobs.compat import masking
 from airflow_provider_rayjobs.diagnosis.pending import ExplainTimes
 from airflow_provider_rayjobs.exceptions import (
     RayClusterStartError,
+    RayClusterUnreachableError,
     RayJobError,
     RayJobLostError,
     RayJobNotFoundError,
@@ -43,6 +45,7 @@ from airflow_provider_rayjobs.text.safe_text import safe_value, without_logins
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+    from airflow_provider_rayjobs.client.exchange import Response
     from airflow_provider_rayjobs.cluster.connection import ClusterConnection
     from airflow_provider_rayjobs.following.poller import Poller
 
@@ -372,11 +375,18 @@ class RayServeTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait; yield one event when the applications have a target status, can't get it, or it is too late."""
         earliest = time.monotonic() + self.least_time
-        cluster = await cluster_of(self.ray_conn_id, self.ref)
-        async with poller_of(cluster) as poller:
-            event = await self._wait(poller)
+        event = await self._found()
         await asyncio.sleep(max(earliest - time.monotonic(), 0))
         yield TriggerEvent(event.to_json())  # type: ignore[no-untyped-call]  # of Airflow
+
+    async def _found(self) -> ServeEvent:
+        try:
+            cluster = await cluster_of(self.ray_conn_id, self.ref)
+        except Exception as e:  # noqa: BLE001 - of Airflow or a secrets backend, too
+            kind = Outcome.UNREACHABLE if isinstance(e, RayClusterUnreachableError) else Outcome.STOPPED
+            return ServeEvent("", kind, without_logins(masking.public(str(e))))
+        async with poller_of(cluster) as poller:
+            return await self._wait(poller)
 
     async def _wait(self, poller: Poller) -> ServeEvent:
         cluster = poller.cluster
@@ -384,14 +394,23 @@ class RayServeTrigger(BaseTrigger):
         waiter = ServeWaiter(self.watch, cluster.address, cluster.unreachable_timeout, self.log, public_for)
         while True:
             try:
-                details = await poller.transport.run(get_serve_details())
+                answer = await poller.transport.run(fetch_serve_details())
             except RayJobsError as e:
                 event = waiter.failed(e)
             else:
-                event = waiter.saw(details)
+                is_large = len(answer.text) > LARGE_DETAILS
+                event = await in_own_thread(_judged, waiter, answer) if is_large else _judged(waiter, answer)
             if event is not None:
                 return event
             await asyncio.sleep(waiter.pause())
+
+
+def _judged(waiter: ServeWaiter, answer: Response) -> ServeEvent | None:
+    try:
+        details = read_serve_details(answer)
+    except RayJobsError as e:
+        return waiter.failed(e)
+    return waiter.saw(details)
 
 
 class RayConditionTrigger(_StopsItsJob):

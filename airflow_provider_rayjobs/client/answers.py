@@ -157,16 +157,27 @@ def _why_not_let_in(response: Response) -> str:
     return f"the credentials were refused; check the token, login, headers and cookies of connection {conn_id!r}"
 
 
-def read_json(response: Response) -> Any:
+class TooManyPartsError(ValueError):
+    """A JSON text has more parts than the provider decodes."""
+
+
+def read_json(response: Response, most_parts: int = MOST_JSON_PARTS) -> Any:
     """
     Return the decoded JSON of an answer.
 
+    :param most_parts: how many parts it may have, as :data:`MOST_JSON_PARTS`.
     :raises RayJobsError: the answer is an error, is not JSON, or exceeds the limits for JSON.
     """
     if response.status != 200:
         raise error_of(response)
     try:
-        return decode_json(response.text)
+        return decode_json(response.text, most_parts)
+    except TooManyPartsError as e:
+        raise RayProtocolError(
+            f"{response.address}: the answer is larger than what the provider reads: JSON with {e}",
+            status=response.status,
+            address=response.address,
+        ) from None
     except ValueError as e:
         problem = e
     if "html" in response.content_type or response.text.lstrip()[:1] == "<":
@@ -174,30 +185,32 @@ def read_json(response: Response) -> Any:
     raise no_jobs_api(response, f"damaged or truncated JSON ({problem})")
 
 
-def decode_json(text: str) -> Any:
+def decode_json(text: str, most_parts: int = MOST_JSON_PARTS) -> Any:
     """
     Decode a cluster's JSON in bounded time and memory.
 
-    :raises ValueError: it is not JSON, is nested too deeply, or has too many parts.
+    :param most_parts: how many parts it may have, as :data:`MOST_JSON_PARTS`.
+    :raises TooManyPartsError: it has more.
+    :raises ValueError: it is not JSON, or is nested too deeply.
     """
-    if has_too_many_parts(text):
-        raise ValueError(f"more than {MOST_JSON_PARTS:,} parts")
+    if has_too_many_parts(text, most_parts):
+        raise TooManyPartsError(f"more than {most_parts:,} parts")
     try:
         return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
 
-def has_too_many_parts(text: str) -> bool:
+def has_too_many_parts(text: str, most: int = MOST_JSON_PARTS) -> bool:
     """Whether a JSON text takes too long to decode: each part, however short, costs up to 0.5 µs and 60 bytes."""
-    if len(text) <= MOST_JSON_PARTS:
+    if len(text) <= most:
         return False
-    return next(islice(_JSON_PART.finditer(text), MOST_JSON_PARTS, None), None) is not None
+    return next(islice(_JSON_PART.finditer(text), most, None), None) is not None
 
 
-def read_object(response: Response) -> dict[str, Any]:
-    """Return the JSON object of an answer; raises as :func:`read_json`."""
-    data = read_json(response)
+def read_object(response: Response, most_parts: int = MOST_JSON_PARTS) -> dict[str, Any]:
+    """Return the JSON object of an answer; takes and raises what :func:`read_json` does."""
+    data = read_json(response, most_parts)
     if not isinstance(data, dict):
         raise no_jobs_api(response, "JSON that is not an object")
     return data

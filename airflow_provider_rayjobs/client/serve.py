@@ -27,6 +27,12 @@ ROUTE = "/api/serve/applications/"
 #: Maximum size of Serve's details, in bytes: Ray describes each replica of each deployment in about 500.
 DETAILS_LIMIT = 16 * 1024 * 1024
 
+#: Maximum number of its parts (see ``answers.MOST_JSON_PARTS``): a replica has 34 of them. Decoding takes up to 0.6 s.
+DETAILS_PARTS = 1_200_000
+
+#: A longer text of details is not to be read on an event loop, in characters. Decoding it takes about 10 ms.
+LARGE_DETAILS = 256 * 1024
+
 #: Seconds until the answer to a deployment: the first one starts Serve's controller and its proxies.
 START_WITHIN = 120.0
 
@@ -41,11 +47,20 @@ def get_serve_details() -> Flow[ServeDetails]:
     :raises RayRequestRefusedError: Ray Serve is not installed on the cluster.
     :raises RayProtocolError: the route is not served, or the answer is not that of Ray Serve.
     """
-    response = yield Request("GET", ROUTE, limit=DETAILS_LIMIT)
+    return read_serve_details((yield from fetch_serve_details()))
+
+
+def fetch_serve_details() -> Flow[Response]:
+    """Send the request of :func:`get_serve_details`, and return the answer: reading a large one takes long."""
+    return (yield Request("GET", ROUTE, limit=DETAILS_LIMIT))
+
+
+def read_serve_details(response: Response) -> ServeDetails:
+    """Read the answer of :func:`fetch_serve_details`; raises what :func:`get_serve_details` does."""
     if response.status != 200:
         raise _error_of(response)
     try:
-        return ServeDetails.from_json(read_object(response))
+        return ServeDetails.from_json(read_object(response, DETAILS_PARTS))
     except ValueError as e:
         raise no_jobs_api(response, str(e)) from None
 
@@ -54,14 +69,17 @@ def deploy_applications(config: Mapping[str, Any]) -> Flow[None]:
     """
     Replace Serve's applications by those of a config (``PUT /api/serve/applications/``).
 
-    Serve starts if it has not been started. The same config twice changes nothing, so the request is repeated when
-    contact is lost.
+    Serve starts if it has not been started. The request is never repeated: meanwhile somebody else may have deployed
+    an application, which this config would delete or change back.
 
     :param config: a ``ServeDeploySchema``.
+    :raises RayClusterUnreachableError: contact was lost; Serve may have got the config. Read again what is there.
     :raises RayRequestRefusedError: Serve refused the config, or is not installed on the cluster.
     :raises RayProtocolError: the route is not served.
     """
-    response = yield Request("PUT", ROUTE, json=dict(config), within=START_WITHIN, secrets=variables_of(config))
+    response = yield Request(
+        "PUT", ROUTE, json=dict(config), repeatable=False, within=START_WITHIN, secrets=variables_of(config)
+    )
     if response.status != 200:
         raise _error_of(response)
     if response.text.lstrip()[:1] == "<":

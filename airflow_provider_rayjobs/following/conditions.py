@@ -16,10 +16,11 @@ from airflow_provider_rayjobs.exceptions import (
     RayServeDeployError,
 )
 from airflow_provider_rayjobs.following.events import may_run_hint
+from airflow_provider_rayjobs.following.serving import reason_of
 from airflow_provider_rayjobs.jobs import JobDetails, JobStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_rayjobs.client.exchange import Flow
 
@@ -102,10 +103,12 @@ class ServeReaches:
 
     :param application: its name.
     :param targets: the target statuses.
+    :param public_for: returns what removes the secrets of the applications' configs from a text.
     """
 
     application: str
     targets: list[str]
+    public_for: Callable[[Any], Callable[[str], str]]
     #: There is no job.
     job: JobDetails | None = field(default=None, init=False, repr=False)
     submission_id: str = field(default="", init=False, repr=False)
@@ -124,11 +127,9 @@ class ServeReaches:
         if found.status in self.targets:
             return True
         if found.status == "DEPLOY_FAILED":
-            messages = [found.message.strip(), *(one.message.strip() for one in found.deployments)]
-            said = "".join(f": {message}" for message in messages if message)
+            said = reason_of(found, self.public_for([found.config]))
             raise RayServeDeployError(
-                f"application {self.application!r} is DEPLOY_FAILED instead of {' or '.join(self.targets)}{said}",
-                statuses={self.application: found.status},
+                f"waited for {' or '.join(self.targets)}: {said}", statuses={self.application: found.status}
             )
         return False
 

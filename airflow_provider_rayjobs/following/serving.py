@@ -11,24 +11,27 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_rayjobs.client.contact import Contact
-from airflow_provider_rayjobs.client.serve_config import digest_of
-from airflow_provider_rayjobs.exceptions import RayRequestRefusedError
+from airflow_provider_rayjobs.client.serve_config import is_digest_of
+from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayRequestRefusedError
 from airflow_provider_rayjobs.following.events import Outcome
 from airflow_provider_rayjobs.text.safe_text import for_terminal, safe_value, without_logins
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from airflow_provider_rayjobs.exceptions import RayJobsError
-    from airflow_provider_rayjobs.serve import ServeApplication, ServeDetails
+    from airflow_provider_rayjobs.serve import ServeApplication, ServeDeployment, ServeDetails
 
 EVENT_VERSION = 1
 
 #: Seconds between the first two looks; the pause grows to the given interval.
 FIRST_PAUSE = 0.5
 
-#: Maximum length of what is said about one application, in characters.
+#: Maximum length of what is said about applications, in characters.
 LONGEST_REASON = 4000
+
+#: Most deployments of an application that are described.
+MOST_DEPLOYMENTS = 10
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,8 @@ class ServeWaiter:
         self._said: dict[str, str] = {}
         self._statuses: dict[str, str] = {}
         self._pause = FIRST_PAUSE
+        #: Since when all answers are errors; None after lost contact, which tells nothing of the applications.
+        self._answered_since: float | None = None
         self._began = time.monotonic()
         self.contact = Contact(patience, log, lambda text: self._public(text))  # noqa: PLW0108 - it changes
 
@@ -151,8 +156,17 @@ class ServeWaiter:
         """Handle a look that failed; return how the wait has ended, or None."""
         if isinstance(error, RayRequestRefusedError):
             return self._event(Outcome.STOPPED, without_logins(self._public(str(error))))
+        lost = isinstance(error, RayClusterUnreachableError)
+        if not lost and not self.contact.lost:
+            self._answered_since = time.monotonic()
+        elif lost:
+            self._answered_since = None
         if detail := self.contact.failed(error):
-            return self._event(Outcome.UNREACHABLE, detail)
+            if self._answered_since is None:
+                return self._event(Outcome.UNREACHABLE, detail)
+            said = without_logins(self._public(str(error)))
+            seconds = time.monotonic() - self._answered_since
+            return self._event(Outcome.FAILED, f"the cluster answered with errors for {seconds:.0f} s: {said}")
         return self._too_late()
 
     def saw(self, details: ServeDetails) -> ServeEvent | None:
@@ -168,7 +182,7 @@ class ServeWaiter:
         for name, digest in watch.deployed.items():
             one = found.get(name)
             gone = one is None or one.status == "DELETING"
-            if one is None or gone or digest_of(one.config) != digest:
+            if one is None or gone or not is_digest_of(digest, one.config):
                 how = "was removed" if gone else "has another config now"
                 return self._event(
                     Outcome.LOST,
@@ -177,7 +191,7 @@ class ServeWaiter:
                 )
         broken = [one for one in found.values() if one and self._is_broken(one)]
         if broken:
-            return self._event(Outcome.FAILED, "; ".join(map(self._reason, broken)))
+            return self._event(Outcome.FAILED, bounded(map(self._reason, broken)))
         if all(one is not None and one.status in watch.target_statuses for one in found.values()):
             return self._event(Outcome.SUCCEEDED)
         return self._too_late()
@@ -190,7 +204,7 @@ class ServeWaiter:
             return None
         waiting = [said for name, said in self._said.items() if self._statuses[name] not in self._watch.target_statuses]
         waited = time.monotonic() - self._began
-        return self._event(Outcome.TIMEOUT, f"gave up after {waited:.0f} s: {'; '.join(waiting) or 'no answer'}")
+        return self._event(Outcome.TIMEOUT, f"gave up after {waited:.0f} s: {bounded(waiting) or 'no answer'}")
 
     def _event(self, outcome: Outcome, detail: str = "") -> ServeEvent:
         return ServeEvent(self._address, outcome, detail, dict(self._statuses))
@@ -203,18 +217,41 @@ class ServeWaiter:
             self._log.info("%s%s", said[:1].upper(), said[1:])
 
     def _reason(self, application: ServeApplication) -> str:
-        """Describe an application and those of its deployments that are not healthy, without secrets."""
-        parts = [f"application {application.name!r} is {application.status}"]
-        parts += [self._text(application.message)] if application.message.strip() else []
-        for one in application.deployments:
-            if one.status == "HEALTHY":
-                continue
-            replicas = "" if one.target is None else f", {one.running} of {one.target} replicas"
-            message = f": {self._text(one.message)}" if one.message.strip() else ""
-            parts.append(f"deployment {one.name!r} is {one.status}{replicas}{message}")
-        return "; ".join(parts)
+        return reason_of(application, self._public)
 
-    def _text(self, message: str) -> str:
-        """Return a message of Serve for the log: without secrets, and the end of a long one."""
-        text = for_terminal(without_logins(self._public(message))).strip().rstrip(".")
-        return text if len(text) <= LONGEST_REASON else f"[...] {text[-LONGEST_REASON:]}"
+
+def reason_of(application: ServeApplication, public: Callable[[str], str]) -> str:
+    """
+    Describe an application and those of its deployments that are not healthy, in at most :data:`LONGEST_REASON`.
+
+    :param public: removes secrets from a text.
+    """
+    ill = sorted((one for one in application.deployments if one.status != "HEALTHY"), key=_is_changing)
+    shown = ill[:MOST_DEPLOYMENTS]
+    longest = LONGEST_REASON // 2 // (1 + len(shown))
+    parts = [f"application {application.name!r} is {application.status}"]
+    parts += [_cut(application.message, longest, public)] if application.message.strip() else []
+    for one in shown:
+        replicas = "" if one.target is None else f", {one.running} of {one.target} replicas"
+        message = f": {_cut(one.message, longest, public)}" if one.message.strip() else ""
+        parts.append(f"deployment {for_terminal(one.name)!r} is {for_terminal(one.status)}{replicas}{message}")
+    if len(ill) > len(shown):
+        parts.append(f"and {len(ill) - len(shown):,} more")
+    return bounded(parts)
+
+
+def bounded(parts: Iterable[str]) -> str:
+    """Return what is said, in at most :data:`LONGEST_REASON` characters."""
+    text = "; ".join(parts)
+    return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 6]} [...]"
+
+
+def _is_changing(deployment: ServeDeployment) -> bool:
+    """Whether a deployment may yet become healthy; those that failed are named first."""
+    return deployment.status not in ("DEPLOY_FAILED", "UNHEALTHY")
+
+
+def _cut(message: str, longest: int, public: Callable[[str], str]) -> str:
+    """Return a message of Serve without secrets, and the end of a long one, where a traceback names its cause."""
+    text = for_terminal(without_logins(public(message))).strip().rstrip(".")
+    return text if len(text) <= longest else f"[...] {text[-longest:]}"

@@ -18,23 +18,32 @@ from airflow_provider_rayjobs.cluster.fields import DEFAULT_CONN_ID
 from airflow_provider_rayjobs.exceptions import (
     RayClusterUnreachableError,
     RayJobsError,
+    RayRequestRefusedError,
     RayServeDeployError,
     RayServeTimeoutError,
+    RayTLSError,
 )
 from airflow_provider_rayjobs.kubernetes.given import check_makes_none, known_cluster
 from airflow_provider_rayjobs.tasks.rendering import RendersTexts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_rayjobs.client.serve_config import Plan
+    from airflow_provider_rayjobs.client.serve_config import Plan, Rollback
     from airflow_provider_rayjobs.following.serving import ServeEvent, ServeWatch
     from airflow_provider_rayjobs.hooks import RayJobHook
     from airflow_provider_rayjobs.serve import ServeDetails
 
 __all__ = ["RayServeDeployOperator"]
+
+#: Seconds that a deferred task keeps of its execution_timeout for a rollback, and the most that it keeps, as a share.
+ROLLBACK_TIME = 120.0
+ROLLBACK_SHARE = 0.25
+
+#: Seconds within which a deployment may take effect whose request was interrupted.
+APPEAR_TIMEOUT = 4.0
 
 
 class RayServeDeployOperator(RendersTexts, BaseOperator):
@@ -112,6 +121,11 @@ class RayServeDeployOperator(RendersTexts, BaseOperator):
         self.deploy_timeout = deploy_timeout
         self.poll_interval = poll_interval
 
+    #: What this deployment has changed; there is none before a plan was made.
+    _rollback: Rollback
+    #: Whether the cluster may have got anything; whether a request is under way; whether its outcome has been told.
+    _is_sent = _is_in_flight = _is_told = False
+
     @cached_property
     def hook(self) -> RayJobHook:
         """
@@ -127,11 +141,11 @@ class RayServeDeployOperator(RendersTexts, BaseOperator):
         """Render, and have Airflow mask what is secret: it stores the rendered fields."""
         super()._do_render_template_fields(parent, *args, **kwargs)
         if parent is self:
-            from airflow_provider_rayjobs.client.serve_config import read_config
+            from airflow_provider_rayjobs.client.serve_config import parsed_or_lines
             from airflow_provider_rayjobs.compat import masking
 
-            with contextlib.suppress(TypeError, ValueError):  # execute() says what is wrong
-                masking.register_config(read_config(self.config, self.applications))
+            # Also what execute() will refuse: Airflow stores it all the same.
+            masking.register_config([parsed_or_lines(self.config), self.applications])
 
     def execute(self, context: Context) -> dict[str, str]:
         """
@@ -141,31 +155,25 @@ class RayServeDeployOperator(RendersTexts, BaseOperator):
         :raises AirflowFailException: if the config is wrong, or another application can't be kept.
         :raises RayClusterUnreachableError: if the cluster was unreachable for ``unreachable_timeout`` seconds.
         """
-        from airflow_provider_rayjobs.client.serve_config import digest_of, plan
         from airflow_provider_rayjobs.following.serving import ServeWatch
         from airflow_provider_rayjobs.tasks import context as task_context
         from airflow_provider_rayjobs.tasks.guard import refused_for_good
 
         with refused_for_good():
             timeout, config = self._checked_timeout(), self._checked_config()
-            with self.hook.get_conn().waiting_for_cluster(self.log):
-                details = self.hook.get_serve_details()
-                try:
-                    planned = plan(config, details, remove_others=self.remove_others)
-                except ValueError as e:
-                    raise AirflowFailException(f"Nothing was deployed: {e}") from None
-                details = self._deploy(planned, details)
-        deployed = {name: digest_of(one.config) for name, one in details.applications.items() if name in planned.names}
-        watch = ServeWatch(
-            planned.names,
-            self._deadline(context, timeout),
-            self.poll_interval,
-            deployed={name: deployed.get(name, "") for name in planned.names},
-        )
-        if self.deferrable and not self._are_running(planned, details) and self._may_store(planned):
-            task_context.note_deferral(context)
-            self._defer(watch, planned)
-        return self._conclude(self._wait_here(watch, planned), planned.before, watch.deployed)
+            with self._owning_outcome():
+                planned, details = self._deploy(config)
+                self._rollback = self._rollback.confirmed(details)
+                watch = ServeWatch(
+                    planned.names,
+                    self._deadline(context, timeout),
+                    self.poll_interval,
+                    deployed=self._rollback.digests,
+                )
+                if self.deferrable and not self._are_running(planned, details) and self._may_store():
+                    task_context.note_deferral(context)
+                    self._defer(watch)
+                return self._conclude(self._waited(watch))
 
     def _checked_timeout(self) -> float:
         from airflow_provider_rayjobs.client.checks import check_duration
@@ -186,8 +194,10 @@ class RayServeDeployOperator(RendersTexts, BaseOperator):
         deadline = time.time() + timeout
         started = context["ti"].start_date
         if self.deferrable and self.execution_timeout is not None and started is not None:
-            # Airflow 3 does not enforce execution_timeout while the task is deferred.
-            deadline = min(deadline, started.timestamp() + self.execution_timeout.total_seconds())
+            # Airflow 3 does not enforce execution_timeout while the task is deferred. Airflow 2 does, before it calls
+            # execute_complete, so the trigger must end earlier to leave time for a rollback.
+            limit = self.execution_timeout.total_seconds()
+            deadline = min(deadline, started.timestamp() + limit - min(ROLLBACK_TIME, limit * ROLLBACK_SHARE))
         return deadline
 
     def _checked_config(self) -> dict[str, Any]:
@@ -217,27 +227,114 @@ class RayServeDeployOperator(RendersTexts, BaseOperator):
         folder = dag_folder(self)
         return self.hook.prepare_runtime_env(with_absolute_paths(runtime_env, folder) if folder else runtime_env)
 
-    def _deploy(self, planned: Plan, details: ServeDetails) -> ServeDetails:
-        """Say what is done, and do it; return what is there then."""
-        self.log.info("Ray Serve at %s: this deployment %s", self.hook.get_address(), planned)
-        if planned.lost and self.roll_back:
-            self.log.warning("Deployed with serve.run, so it can't be put back: %s", ", ".join(planned.lost))
-        if not planned.is_needed:
+    def _deploy(self, config: dict[str, Any]) -> tuple[Plan, ServeDetails]:
+        """Say what is done, and do it; return what the last attempt did, and what is there then."""
+        from airflow_provider_rayjobs.client.serve_config import AGAIN, plan
+
+        plans: list[Plan] = []
+
+        def attempt(details: ServeDetails) -> dict[str, Any] | None:
+            if plans and self._rollback.is_there(details) and not plans[-1].parts[AGAIN]:
+                self.log.info("The cluster has got what was sent")
+                return None
+            try:
+                planned = plan(config, details, remove_others=self.remove_others)
+            except ValueError as e:
+                if plans:
+                    raise RayServeDeployError(f"The deployment was not sent again: {e}") from None
+                raise AirflowFailException(f"Nothing was deployed: {e}") from None
+            self._rollback = planned.rollback.after(self._rollback) if plans else planned.rollback
+            plans.append(planned)
+            self.log.info("Ray Serve at %s: this deployment %s", self.hook.get_address(), planned)
+            if self.roll_back:
+                for name, why in planned.rollback.lost.items():
+                    self.log.warning("Application %r can't be put back: %s", name, why)
+            if planned.is_needed:
+                return planned.body
             self.log.info("The cluster has this config already: nothing is sent")
-            return details
-        self.hook.deploy_applications(planned.body)
-        return self.hook.get_serve_details()
+            return None
+
+        details = self._until_sent(attempt)
+        return plans[-1], details
+
+    def _until_sent(self, attempt: Callable[[ServeDetails], dict[str, Any] | None]) -> ServeDetails:
+        """
+        Read what is there, and send what is to be sent; after a lost answer, from the beginning.
+
+        :param attempt: returns what to send, None for nothing.
+        :return: what is there then.
+        """
+        from airflow_provider_rayjobs.client.contact import Contact
+        from airflow_provider_rayjobs.client.retries import absence_waits
+
+        contact, waits = Contact(self.hook.cluster.unreachable_timeout, self.log), absence_waits()
+        with self.hook.get_conn().waiting_for_cluster(self.log):
+            while True:
+                details = self.hook.get_serve_details()
+                body = attempt(details)
+                if body is None:
+                    return details
+                try:
+                    self._send(body)
+                except RayTLSError:
+                    raise
+                except RayClusterUnreachableError as e:
+                    if detail := contact.failed(e):
+                        address = self.hook.get_address()
+                        raise RayClusterUnreachableError(f"{address}: {detail}", address=address) from None
+                    time.sleep(max(0.0, min(next(waits), contact.left)))
+                else:
+                    contact.back()
+                    return self.hook.get_serve_details()
+
+    def _send(self, body: dict[str, Any]) -> None:
+        was_sent, self._is_sent, self._is_in_flight = self._is_sent, True, True
+        try:
+            self.hook.deploy_applications(body)
+        except RayRequestRefusedError:  # refused before anything was done
+            self._is_sent, self._is_in_flight = was_sent, False
+            raise
+        except RayJobsError:
+            self._is_in_flight = False
+            raise
+        self._is_in_flight = False
+
+    @contextlib.contextmanager
+    def _owning_outcome(self) -> Iterator[None]:
+        """
+        Put back what was there before, whatever ends the block after a deployment was sent.
+
+        Not if the cluster can't be reached, and not after an error that says what became of the deployment.
+        """
+        try:
+            yield
+        except AirflowTaskTimeout:
+            if self._is_sent:
+                self.log.warning("execution_timeout has passed")
+                self._put_back()
+            raise
+        except (AirflowFailException, RayClusterUnreachableError, RayServeDeployError):
+            raise
+        except RayJobsError as e:
+            if not self._is_sent:
+                raise
+            self.log.error("The deployment failed: %s", e)
+            done, rolled_back = self._rolled_back()
+            if isinstance(e, RayRequestRefusedError):
+                raise AirflowFailException(f"{e}\n{done}") from None
+            raise RayServeDeployError(f"{e}\n{done}", rolled_back=rolled_back) from None
 
     @staticmethod
     def _are_running(planned: Plan, details: ServeDetails) -> bool:
         return all(name in details.applications and details.applications[name].is_running for name in planned.names)
 
-    def _may_store(self, planned: Plan) -> bool:
+    def _may_store(self) -> bool:
         """Whether Airflow's database may hold what a rollback needs."""
         from airflow_provider_rayjobs.compat import masking
         from airflow_provider_rayjobs.text.safe_text import is_safe
 
-        if not self.roll_back or (is_safe(planned.before) and not masking.holds_secrets(planned.before)):
+        before = self._rollback.before
+        if not self.roll_back or (is_safe(before) and not masking.holds_secrets(before)):
             return True
         self.log.info(
             "Waiting on this worker: a rollback needs the previous config, which has secrets that Airflow's database "
@@ -245,7 +342,7 @@ class RayServeDeployOperator(RendersTexts, BaseOperator):
         )
         return False
 
-    def _defer(self, watch: ServeWatch, planned: Plan) -> None:
+    def _defer(self, watch: ServeWatch) -> None:
         from airflow_provider_rayjobs.tasks.context import DEFERRAL_MARGIN
         from airflow_provider_rayjobs.triggers import RayServeTrigger
 
@@ -257,21 +354,9 @@ class RayServeDeployOperator(RendersTexts, BaseOperator):
                 **watch.to_json(),
             ),
             method_name="execute_complete",
-            kwargs={
-                "before": planned.before if self.roll_back else {},
-                "deployed": dict(watch.deployed),
-            },
+            kwargs={"rollback": self._rollback.to_json() if self.roll_back else {}},
             timeout=timedelta(seconds=max(watch.deadline - time.time(), 0) + DEFERRAL_MARGIN),
         )
-
-    def _wait_here(self, watch: ServeWatch, planned: Plan) -> ServeEvent:
-        """Wait in this process; Airflow's ``execution_timeout`` interrupts this."""
-        try:
-            return self._waited(watch)
-        except AirflowTaskTimeout:
-            self.log.warning("execution_timeout has passed")
-            self._put_back(planned.before, watch.deployed)
-            raise
 
     def _waited(self, watch: ServeWatch) -> ServeEvent:
         from airflow_provider_rayjobs.compat import masking
@@ -297,21 +382,20 @@ class RayServeDeployOperator(RendersTexts, BaseOperator):
                 return event
             time.sleep(waiter.pause())
 
-    def execute_complete(
-        self, context: Context, event: Any = None, before: Any = None, deployed: Any = None
-    ) -> dict[str, str]:
+    def execute_complete(self, context: Context, event: Any = None, rollback: Any = None) -> dict[str, str]:
         """
         End the task as the trigger's event says.
 
         :param event: a :class:`~airflow_provider_rayjobs.following.serving.ServeEvent` as JSON.
-        :param before: the configs that a rollback puts back, by name.
-        :param deployed: digests of the configs that were deployed, by name.
+        :param rollback: a :class:`~airflow_provider_rayjobs.client.serve_config.Rollback` as JSON.
         """
+        from airflow_provider_rayjobs.client.serve_config import Rollback
         from airflow_provider_rayjobs.following.serving import ServeEvent
         from airflow_provider_rayjobs.tasks.guard import refused_for_good
 
-        with refused_for_good():
-            return self._conclude(ServeEvent.from_json(event), before or {}, deployed or {})
+        self._rollback, self._is_sent = Rollback.from_json(rollback or {}), True
+        with refused_for_good(), self._owning_outcome():
+            return self._conclude(ServeEvent.from_json(event))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a deferral of this try; start from the beginning if the deferral was of an earlier try."""
@@ -323,37 +407,42 @@ class RayServeDeployOperator(RendersTexts, BaseOperator):
 
     def on_kill(self) -> None:
         """Say that the deployment goes on: a killed process may have no time to put anything back."""
-        self.log.warning("The deployment goes on without this task, and is not rolled back")
+        if self._is_sent and not self._is_told:
+            self.log.warning("The deployment goes on without this task, and is not rolled back")
 
-    def _conclude(self, event: ServeEvent, before: Mapping[str, Any], deployed: Mapping[str, str]) -> dict[str, str]:
+    def _conclude(self, event: ServeEvent) -> dict[str, str]:
         """Return the statuses of healthy applications; else roll back, and raise why."""
         from airflow_provider_rayjobs.following.events import Outcome
 
         statuses = dict(event.statuses)
         if event.outcome is Outcome.SUCCEEDED:
+            self._is_told = True
             return statuses
-        what = f"{event.address}: {event.detail}"
+        what = f"{event.address}: {event.detail}" if event.address else event.detail
         if event.outcome is Outcome.UNREACHABLE:
             raise RayClusterUnreachableError(what, address=event.address)
-        if event.outcome is Outcome.STOPPED:
-            raise AirflowFailException(f"The deployment goes on, but can't be followed: {event.detail}")
         if event.outcome is Outcome.LOST:
+            self._is_told = True
             raise RayServeDeployError(f"{what}. Nothing was rolled back", statuses=statuses)
         self.log.error("The deployment failed: %s", event.detail)
-        done, rolled_back = self._rolled_back(before, deployed)
+        done, rolled_back = self._rolled_back()
+        if event.outcome is Outcome.STOPPED:
+            state = "The deployment" if rolled_back else "The deployment goes on, but"
+            raise AirflowFailException(f"{state} can't be followed: {event.detail}\n{done}")
         kind = RayServeTimeoutError if event.outcome is Outcome.TIMEOUT else RayServeDeployError
         raise kind(f"{what}\n{done}", statuses=statuses, rolled_back=rolled_back)
 
-    def _rolled_back(self, before: Mapping[str, Any], deployed: Mapping[str, str]) -> tuple[str, bool]:
+    def _rolled_back(self) -> tuple[str, bool]:
         """Put back what was there before, and wait until it is healthy; return what was done, and if anything was."""
         from airflow_provider_rayjobs.following.events import Outcome
         from airflow_provider_rayjobs.following.serving import ServeWatch
         from airflow_provider_rayjobs.tasks.arguments import as_number
 
         if not self.roll_back:
+            self._is_told = True
             return "Nothing was rolled back (roll_back=False)", False
-        done, back = self._put_back(before, deployed)
-        if waiting := tuple(name for name in back if before[name] is not None):
+        done, back = self._put_back()
+        if waiting := tuple(name for name in back if self._rollback.before[name] is not None):
             began = time.monotonic()
             deadline = time.time() + float(as_number(self.deploy_timeout))
             event = self._waited(ServeWatch(waiting, deadline, self.poll_interval))
@@ -365,28 +454,49 @@ class RayServeDeployOperator(RendersTexts, BaseOperator):
             done = f"{done}; {', '.join(waiting)}: {how}"
         return done, bool(back)
 
-    def _put_back(self, before: Mapping[str, Any], deployed: Mapping[str, str]) -> tuple[str, list[str]]:
+    def _put_back(self) -> tuple[str, list[str]]:
         """Send the configs that were there before; return what was done, and the applications that were put back."""
         from airflow_provider_rayjobs.client.serve_config import plan_back
 
-        if not self.roll_back:
+        if not self.roll_back or self._is_told:
             return "", []
+        before, lost = self._rollback.before, self._rollback.lost
         if not before:
-            return "Nothing was rolled back: the config that was there before is not known", []
+            self._is_told = True
+            return f"Nothing was rolled back: the config that was there before is not known{_reasons(lost)}", []
+        back: list[str] = []
+
+        def attempt(details: ServeDetails) -> dict[str, Any] | None:
+            body, back[:] = plan_back(self._rollback, details)
+            return body
+
         try:
-            with self.hook.get_conn().waiting_for_cluster(self.log):
-                body, back = plan_back(before, deployed, self.hook.get_serve_details())
-                if back:
-                    self.hook.deploy_applications(body)
+            self._await_effect()
+            self._until_sent(attempt)
         except (RayJobsError, ValueError) as e:
             self.log.error("Could not be rolled back: %s", e)
             return f"Could not be rolled back: {e}", []
+        finally:
+            self._is_in_flight = False
+        self._is_told = True
         parts = {
             "back to the previous config": [name for name in back if before[name] is not None],
             "removed, because it was not there before": [name for name in back if before[name] is None],
             "left alone, because somebody else has changed it": [name for name in before if name not in back],
+            f"not put back{_reasons(lost)}": list(lost),
         }
         said = "; ".join(f"{', '.join(names)}: {what}" for what, names in parts.items() if names)
         done = f"Rolled back: {said}"
         self.log.info("%s", done)
         return done, back
+
+    def _await_effect(self) -> None:
+        """Wait a little for a deployment whose request was interrupted: it may take effect a moment later."""
+        end = time.monotonic() + (APPEAR_TIMEOUT if self._is_in_flight else 0.0)
+        while time.monotonic() < end and not self._rollback.is_there(self.hook.get_serve_details()):
+            time.sleep(APPEAR_TIMEOUT / 10)
+
+
+def _reasons(lost: Mapping[str, str]) -> str:
+    """Return why applications can't be put back, for the end of a sentence."""
+    return f" ({'; '.join(dict.fromkeys(lost.values()))})" if lost else ""

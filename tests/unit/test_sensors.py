@@ -302,6 +302,28 @@ def test_the_serve_sensor_fails_with_the_deployment(scripted_ray: ScriptedRay, c
 
 
 @DEFERRABLE
+def test_the_serve_sensor_tells_why_without_secrets(scripted_ray: ScriptedRay, conn_id: str, deferrable: bool) -> None:
+    secret = "hf_secret_of_the_application"
+    config = {"name": "a", "import_path": "m:a", "runtime_env": {"env_vars": {"HF_TOKEN": secret}}}
+    message = f"\x1b[31m{'e' * 9000} login with {secret} failed"
+    application = {
+        "status": "DEPLOY_FAILED",
+        "deployed_app_config": config,
+        "message": message,
+        "deployments": {f"M{n}": {"status": "DEPLOY_FAILED", "message": message} for n in range(50)},
+    }
+    answer = answers.as_json({"applications": {"a": application}})
+    scripted_ray.script("GET", "/api/serve/applications/", answer)
+    task = serve_sensor(scripted_ray, conn_id, "", deferrable=deferrable)
+    with pytest.raises(AirflowFailException, match=r"login with \*\*\* failed.*and 40 more") as caught:
+        task.run()
+    everything = f"{caught.value}{task.log}{task.stored}"
+    assert secret not in everything
+    assert "\x1b" not in everything
+    assert len(str(caught.value)) < 5000
+
+
+@DEFERRABLE
 def test_the_serve_sensor_may_wait_for_any_status(scripted_ray: ScriptedRay, conn_id: str, deferrable: bool) -> None:
     statuses = ("UNHEALTHY", "DEPLOY_FAILED")
     serve_sensor(scripted_ray, conn_id, "", statuses[1], target_statuses=statuses, deferrable=deferrable).run()

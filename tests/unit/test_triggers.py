@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import threading
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,12 +19,14 @@ from airflow.providers.common.compat.sdk import redact
 from airflow_provider_rayjobs import triggers
 from airflow_provider_rayjobs.following.conditions import ClusterRunsJobs, JobReaches
 from airflow_provider_rayjobs.following.events import JobEvent, Outcome
+from airflow_provider_rayjobs.following.serving import ServeEvent
 from airflow_provider_rayjobs.triggers import (
     RayClusterStartTrigger,
     RayConditionTrigger,
     RayJobTrigger,
     RayServeTrigger,
 )
+from tests.support import answers
 from tests.support.answers import Answer
 
 if TYPE_CHECKING:
@@ -145,6 +148,49 @@ def test_a_cluster_that_is_ready_at_once_is_told_a_little_later(monkeypatch: pyt
     monkeypatch.setattr(triggers, "async_kube_api", api)
     monkeypatch.setattr(RayClusterStartTrigger, "least_time", 0.2)
     assert asyncio.run(told()) >= 0.2
+
+
+def test_a_serve_trigger_tells_what_is_wrong_with_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of a trigger fails its task before that can put anything back."""
+    wrong = {"conn_type": "ray_jobs", "host": "http://head:8265", "extra": {"unreachable_timeout": "soon"}}
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps(wrong))
+    monkeypatch.setattr(RayServeTrigger, "least_time", 0.0)
+
+    async def told() -> list[Any]:
+        return [event.payload async for event in RayServeTrigger(**SERVE).run()]
+
+    (payload,) = asyncio.run(told())
+    event = ServeEvent.from_json(payload)
+    assert event.outcome is Outcome.STOPPED
+    assert "unreachable_timeout" in event.detail
+
+
+def test_large_details_of_serve_are_judged_off_the_loop(
+    scripted_ray: ScriptedRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps({"conn_type": "ray_jobs", "host": scripted_ray.url}))
+    monkeypatch.setattr(RayServeTrigger, "least_time", 0.0)
+    replicas = [{"state": "RUNNING", "actor_name": "x" * 300}] * 1000
+    found = {
+        name: {"status": "RUNNING", "deployments": {"M": {"replicas": replicas}}} for name in SERVE["applications"]
+    }
+    scripted_ray.script("GET", "/api/serve/applications/", answers.as_json({"applications": found}))
+    threads = []
+    judged = triggers._judged
+
+    def judge(*args: Any) -> Any:
+        threads.append(threading.current_thread())
+        return judged(*args)
+
+    monkeypatch.setattr(triggers, "_judged", judge)
+
+    async def told() -> list[Any]:
+        arguments = {**SERVE, "deployed": {}, "deadline": time.time() + 60}
+        return [event.payload async for event in RayServeTrigger(**arguments).run()]
+
+    (payload,) = asyncio.run(told())
+    assert payload["outcome"] == "succeeded"
+    assert threading.main_thread() not in threads
 
 
 @pytest.mark.parametrize("kind", [RayJobTrigger, RayConditionTrigger, RayClusterStartTrigger, RayServeTrigger])

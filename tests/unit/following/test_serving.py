@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_rayjobs.client.serve_config import digest_of
-from airflow_provider_rayjobs.exceptions import RayAuthError, RayClusterUnreachableError
+from airflow_provider_rayjobs.exceptions import RayAPIError, RayAuthError, RayClusterUnreachableError
+from airflow_provider_rayjobs.following import serving
 from airflow_provider_rayjobs.following.events import Outcome
 from airflow_provider_rayjobs.following.serving import ServeEvent, ServeWaiter, ServeWatch
 from airflow_provider_rayjobs.serve import ServeApplication, ServeDeployment, ServeDetails
@@ -67,6 +68,48 @@ def test_a_failure_tells_why_without_secrets_and_without_control_characters() ->
     )
     assert event.detail.startswith("application 'a' is DEPLOY_FAILED; [...] mmm")
     assert len(event.detail) < 5000
+
+
+def test_what_is_said_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    many = tuple(ServeDeployment(f"d{n}", "UPDATING", "e " * 4000) for n in range(2999))
+    failed = ServeDeployment("broken", "DEPLOY_FAILED", "e " * 4000 + "no such model")
+    seen = []
+
+    def public(text: str) -> str:
+        seen.append(text)
+        return text
+
+    wait = waiter("a", public_for=lambda _: public)
+    event = wait.saw(details(app("DEPLOY_FAILED", deployments=(*many, failed))))
+    assert event is not None
+    assert event.detail.startswith("application 'a' is DEPLOY_FAILED; deployment 'broken' is DEPLOY_FAILED: [...] ")
+    assert "no such model; deployment 'd0' is UPDATING" in event.detail
+    assert event.detail.endswith("; and 2,990 more")
+    assert max(map(len, [event.detail, *caplog.messages])) <= serving.LONGEST_REASON
+    assert len(seen) <= 2 * serving.MOST_DEPLOYMENTS, "masking takes long"
+
+
+def test_what_is_said_of_many_applications_is_bounded() -> None:
+    names = [f"app-{n}" for n in range(100)]
+    event = waiter(*names).saw(details(*(app("DEPLOY_FAILED", name, message="m" * 500) for name in names)))
+    assert event is not None
+    assert len(event.detail) <= serving.LONGEST_REASON
+    assert event.detail.endswith(" [...]")
+
+
+def test_errors_in_all_answers_are_a_failure_and_lost_contact_is_none() -> None:
+    for errors, outcome in (
+        ([RayAPIError("dead", status=500)] * 2, Outcome.FAILED),
+        ([RayClusterUnreachableError("away"), RayAPIError("dead", status=500)], Outcome.UNREACHABLE),
+        ([RayAPIError("dead", status=500), RayClusterUnreachableError("away")], Outcome.UNREACHABLE),
+    ):
+        wait = waiter("a")
+        assert wait.failed(errors[0]) is None
+        time.sleep(0.35)
+        event = wait.failed(errors[1])
+        assert event is not None
+        assert event.outcome is outcome
 
 
 def test_a_failure_may_be_what_is_waited_for() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from collections import deque
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout, redact
 
+from airflow_provider_rayjobs import hooks
 from airflow_provider_rayjobs.exceptions import RayClusterUnreachableError, RayServeDeployError, RayServeTimeoutError
 from airflow_provider_rayjobs.following import serving
 from airflow_provider_rayjobs.operators import RayServeDeployOperator
@@ -19,7 +24,7 @@ from tests.support.rendering import rendered
 from tests.support.scripted_serve import ROUTE, ScriptedServe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 BOTH = pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])
@@ -39,7 +44,7 @@ def app(name: str = "text", path: str = "m:ok", **fields: Any) -> dict[str, Any]
     return {"name": name, "import_path": path, **fields}
 
 
-def task(*applications: dict[str, Any], **kwargs: Any) -> Deployment:
+def task(*applications: Any, **kwargs: Any) -> Deployment:
     given = {"task_id": "deploy", "applications": list(applications), "poll_interval": 0.02, **kwargs}
     return Deployment(lambda: RayServeDeployOperator(**given))
 
@@ -216,9 +221,231 @@ def test_a_cluster_that_stays_away_is_no_failed_deployment(
 def test_refused_credentials_are_no_failed_deployment(server: ScriptedServe, deferrable: bool) -> None:
     server.add("text", import_path="m:old")
     server.script("GET", ROUTE, answers.default(), answers.default(), answers.forbidden(), forever=True)
-    with pytest.raises(AirflowFailException, match=r"The deployment goes on, but can't be followed: .*HTTP 403"):
+    said = r"(?s)The deployment goes on, but can't be followed: .*HTTP 403.*Could not be rolled back: .*HTTP 403"
+    with pytest.raises(AirflowFailException, match=said):
         task(app(path="m:slow"), deferrable=deferrable).run()
     assert len(server.deployed) == 1
+
+
+@BOTH
+def test_a_controller_that_answers_errors_for_good_has_not_deployed(
+    server: ScriptedServe, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    connection = {"conn_type": "ray_jobs", "host": server.url, "extra": {"unreachable_timeout": 0.3}}
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps(connection))
+    server.add("text", import_path="m:old")
+    dead = answers.internal_error("RuntimeError: the controller is dead")
+    server.script("GET", ROUTE, answers.default(), answers.default(), dead, forever=True)
+    said = r"(?s)answered with errors for .*the controller is dead.*Could not be rolled back: .*the controller is dead"
+    with pytest.raises(RayServeDeployError, match=said) as caught:
+        task(app(path="m:slow"), deferrable=deferrable).run()
+    assert not caught.value.rolled_back
+
+
+# Requests that are lost, refused or interrupted
+
+
+class Meanwhile:
+    """Lets somebody else deploy when a request of a number has been received."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, method: str, number: int, act: Callable[[], object]) -> None:
+        count = 0
+        scripted = ScriptedServe._scripted
+
+        def received(server: ScriptedServe, request: Any) -> Any:
+            nonlocal count
+            count += request.method == method
+            answer = scripted(server, request)
+            if request.method == method and count == number:
+                act()
+            return answer
+
+        monkeypatch.setattr(ScriptedServe, "_scripted", received)
+
+
+def test_a_lost_deployment_is_planned_again(server: ScriptedServe, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.add("text", import_path="m:old")
+    server.add("other", import_path="m:first")
+    server.script("PUT", ROUTE, answers.drop(), answers.drop())
+
+    def act() -> None:
+        server.add("other", import_path="m:second")
+        server.add("new")
+
+    Meanwhile(monkeypatch, "PUT", 1, act)
+    done = task(app())
+    assert done.run() == {"text": "RUNNING"}
+    assert sent(server) == [{"text": "m:ok", "other": "m:second", "new": "m:ok"}]
+    assert "changes text; keeps other, new" in done.log
+
+
+def test_a_deployment_whose_answer_is_lost_is_not_sent_again(server: ScriptedServe) -> None:
+    before = server.add("text", import_path="m:old")
+    server.script("PUT", ROUTE, answers.lost())
+    failing = task(app(path="m:broken"))
+    with pytest.raises(RayServeDeployError, match="text: back to the previous config; text: healthy"):
+        failing.run()
+    assert sent(server) == [{"text": "m:broken"}, {"text": "m:old"}]
+    assert server.applications["text"]["deployed_app_config"] == before
+    assert "The cluster has got what was sent" in failing.log
+
+
+def test_a_rollback_whose_request_is_lost_is_planned_again(
+    server: ScriptedServe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.add("text", import_path="m:old")
+    server.add("other", import_path="m:first")
+    server.script("PUT", ROUTE, answers.default(), answers.drop())
+    Meanwhile(monkeypatch, "PUT", 2, lambda: server.add("other", import_path="m:second"))
+    with pytest.raises(RayServeDeployError, match="text: back to the previous config; text: healthy"):
+        task(app(path="m:broken")).run()
+    assert sent(server)[1:] == [{"text": "m:old", "other": "m:second"}]
+
+
+def test_a_cluster_that_loses_every_deployment_is_given_up(
+    server: ScriptedServe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = {"conn_type": "ray_jobs", "host": server.url, "extra": {"unreachable_timeout": 0.3}}
+    monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", json.dumps(connection))
+    server.script("PUT", ROUTE, answers.bad_gateway(), forever=True)
+    with pytest.raises(RayClusterUnreachableError, match="the cluster was unreachable for"):
+        task(app()).run()
+
+
+@pytest.mark.parametrize(
+    ("put", "kind"),
+    [
+        (answers.internal_error("RuntimeError: oops").but(applies=True), RayServeDeployError),
+        (None, AirflowFailException),
+    ],
+    ids=["500 after it took effect", "refused credentials when it is read again"],
+)
+def test_an_error_after_the_deployment_is_rolled_back(server: ScriptedServe, put: Any, kind: type[Exception]) -> None:
+    server.add("text", import_path="m:old")
+    if put is None:
+        server.script("GET", ROUTE, answers.default(), answers.unauthorized())
+    else:
+        server.script("PUT", ROUTE, put)
+    with pytest.raises(kind, match="text: back to the previous config; text: healthy"):
+        task(app(path="m:broken")).run()
+    assert sent(server) == [{"text": "m:broken"}, {"text": "m:old"}]
+
+
+@pytest.mark.parametrize("name", ["deploy_applications", "get_serve_details"])
+def test_an_execution_timeout_while_it_is_sent_is_rolled_back(
+    server: ScriptedServe, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    server.add("text", import_path="m:old")
+    calls = []
+    original = getattr(hooks.RayJobHook, name)
+
+    def alarm(*args: Any) -> Any:
+        calls.append(name)
+        done = original(*args)
+        if len(calls) == (1 if name == "deploy_applications" else 2):
+            raise AirflowTaskTimeout
+        return done
+
+    monkeypatch.setattr(hooks.RayJobHook, name, alarm)
+    operators: list[RayServeDeployOperator] = []
+    failing = task(app(path="m:broken"))
+    make = failing.make
+    failing.make = lambda: operators.append(make()) or operators[-1]
+    with pytest.raises(AirflowTaskTimeout):
+        failing.run()
+    assert sent(server) == [{"text": "m:broken"}, {"text": "m:old"}]
+    with caplog_of(operators[0]) as lines:
+        operators[0].on_kill()  # Airflow calls this after a timeout, too
+    assert not lines
+
+
+def test_a_kill_during_the_wait_is_told(server: ScriptedServe, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = task(app()).make()
+    with caplog_of(operator) as lines:
+        operator.on_kill()
+        operator._is_sent = True
+        operator.on_kill()
+    assert lines == ["The deployment goes on without this task, and is not rolled back"]
+
+
+@contextlib.contextmanager
+def caplog_of(operator: RayServeDeployOperator) -> Iterator[list[str]]:
+    """Yield what an operator logs."""
+    lines: list[str] = []
+    with patch.object(RayServeDeployOperator, "log") as log:
+        log.warning.side_effect = lambda text, *args: lines.append(text % args)
+        yield lines
+
+
+def test_a_deferred_task_keeps_time_for_a_rollback(server: ScriptedServe) -> None:
+    """Airflow 2 counts execution_timeout from the task's start, and raises before it resumes the task."""
+    fields: dict[str, Any] = {"deferrable": True, "deploy_timeout": 5000}
+    for seconds, kept in ((3600, 120), (60, 15)):
+        deferred = task(app(name=f"text-{seconds}"), execution_timeout=timedelta(seconds=seconds), **fields)
+        deferred.context["ti"].start_date = datetime.now(UTC)
+        began = time.time()
+        deferred.run()
+        assert deferred.stored[0][0]["deadline"] - began == pytest.approx(seconds - kept, abs=3)
+
+
+# What is put back, and what others have done
+
+
+@pytest.mark.parametrize("looks", [2, 3])
+@BOTH
+def test_a_secret_that_somebody_else_has_changed_is_left_alone(
+    server: ScriptedServe, monkeypatch: pytest.MonkeyPatch, deferrable: bool, looks: int
+) -> None:
+    """At the second look, between the deployment and its reading; at the third, during the wait."""
+    server.add("text", import_path="m:slow", runtime_env={"env_vars": {"MODEL": "old"}})
+    theirs = {"env_vars": {"MODEL": "theirs"}}
+    Meanwhile(
+        monkeypatch, "GET", looks, lambda: server.add("text", "DEPLOYING", import_path="m:slow", runtime_env=theirs)
+    )
+    deploy = task(app(path="m:slow", runtime_env={"env_vars": {"MODEL": "mine"}}), deferrable=deferrable)
+    with pytest.raises(RayServeDeployError, match=r"'text' has another config now.*Nothing was rolled back"):
+        deploy.run()
+    assert len(server.deployed) == 1
+    assert server.applications["text"]["deployed_app_config"]["runtime_env"] == theirs
+
+
+@BOTH
+def test_the_capacity_is_put_back(server: ScriptedServe, monkeypatch: pytest.MonkeyPatch, deferrable: bool) -> None:
+    server.add("other")
+    server.target_capacity = 60.0
+    original = ScriptedServe._deploy
+
+    def deploy(self: ScriptedServe, config: dict[str, Any]) -> None:
+        original(self, config)
+        self.target_capacity = config.get("target_capacity")
+
+    monkeypatch.setattr(ScriptedServe, "_deploy", deploy)
+    config = {"target_capacity": 10, "applications": [app(path="m:broken")]}
+    with pytest.raises(RayServeDeployError, match="text: removed"):
+        task(applications=None, config=config, deferrable=deferrable).run()
+    assert [one.get("target_capacity") for one in server.deployed] == [10, 60.0]
+
+
+def test_what_can_not_be_put_back_is_told(server: ScriptedServe) -> None:
+    server.add("text", import_path="m:old")
+    server.add("other")
+    server.applications["other"].update(deployed_app_config=None)
+    failing = task(app(path="m:broken"), remove_others=True)
+    with pytest.raises(RayServeDeployError, match=r"other: not put back \(Ray does not tell its config\)"):
+        failing.run()
+    assert "Application 'other' can't be put back: Ray does not tell its config" in failing.log
+
+
+def test_a_retry_does_not_take_its_own_config_for_the_previous_one(server: ScriptedServe) -> None:
+    """Serve stores numbers as numbers, and drops fields that it does not know."""
+    for sent_fields, stored in (({"num_replicas": "2"}, {"num_replicas": 2}), ({"later_field": 5}, {})):
+        server.deployed.clear()
+        server.add("text", "DEPLOYING", import_path="m:broken", deployments=[{"name": "M", **stored}])
+        server.ahead["text"] = deque(["DEPLOYING", "DEPLOYING", "DEPLOY_FAILED"])
+        retried = task(app(path="m:broken", deployments=[{"name": "M", **sent_fields}]))
+        with pytest.raises(RayServeDeployError, match="the config that was there before is not known"):
+            retried.run()
+        assert len(server.deployed) == (not stored)
 
 
 def test_a_rollback_that_fails_is_told(server: ScriptedServe) -> None:
@@ -261,7 +488,7 @@ def test_the_database_holds_a_previous_config_without_secrets(server: ScriptedSe
     deferred = task(app(runtime_env={"env_vars": {"HF_TOKEN": SECRET}}), deferrable=True)
     assert deferred.run() == {"text": "RUNNING"}
     ((trigger, kwargs),) = deferred.stored
-    assert kwargs["before"] == {"text": before}
+    assert kwargs["rollback"]["before"] == {"text": before}
     assert trigger["applications"] == ["text"]
     assert SECRET not in json.dumps(deferred.stored)
 
@@ -279,6 +506,17 @@ def test_a_refused_config_is_told_without_its_values(server: ScriptedServe) -> N
         f"{server.url}: Ray Serve refused the config: 1 validation error for ServeDeploySchema; "
         "applications.0.runtime_env; Value error, only remote URIs"
     )
+
+
+@pytest.mark.parametrize("end", ["", "  import_path: [\n"], ids=["no import_path", "not valid YAML"])
+def test_secrets_of_a_config_that_is_refused_are_masked(end: str) -> None:
+    """Airflow stores the rendered config before the task runs."""
+    secret = f"{SECRET}-{len(end)}"
+    operator = RayServeDeployOperator(task_id="t", config="{{ text }}")
+    text = f"applications:\n- name: t\n  runtime_env:\n    env_vars:\n      HF_TOKEN: {secret}\n{end}"
+    operator.render_template_fields({"text": text})
+    assert secret in operator.config
+    assert secret not in str(redact(operator.config))
 
 
 # Arguments
