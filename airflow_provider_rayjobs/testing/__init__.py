@@ -10,6 +10,7 @@ It is not loaded by itself, so that no other test run pays for it. It needs pyte
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,10 +26,12 @@ __all__ = ["JobScript", "ScriptedRayHead", "SubmittedJob", "scripted_ray_head"]
 @pytest.fixture
 def scripted_ray_head(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedRayHead]:
     """
-    A scripted head, to which the connection ``ray_default`` leads during the test.
+    A scripted head, to which the connection ``ray_default`` leads during the test, past any proxy of this machine.
 
     For another connection, set ``AIRFLOW_CONN_…`` to what :meth:`ScriptedRayHead.connection` returns.
     """
     with ScriptedRayHead() as head:
         monkeypatch.setenv("AIRFLOW_CONN_RAY_DEFAULT", head.connection())
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.setenv(name, ",".join(filter(None, [os.environ.get(name), "127.0.0.1"])))
         yield head

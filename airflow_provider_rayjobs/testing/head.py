@@ -213,7 +213,7 @@ class ScriptedRayHead:
 
     @property
     def submitted(self) -> list[SubmittedJob]:
-        """The accepted jobs, oldest first."""
+        """The accepted jobs, oldest first; also those that were deleted since."""
         return self._server.snapshot()
 
 
@@ -225,6 +225,7 @@ class _Server(ScriptedRay):
         self.usual = _Script()
         self.scripts: deque[_Script] = deque()
         self.then_absent: float | None = None
+        self._accepted: list[Job] = []
         self._stop_requested: set[str] = set()
         self._count = threading.Lock()
 
@@ -237,6 +238,7 @@ class _Server(ScriptedRay):
         job.end = script.end
         if script.result is not _NONE:
             job.result = _result_file(script.result, job.request)
+        self._accepted.append(job)
 
     def default_answer(self, received: Received) -> Answer:
         """Do what a head does, and note what the test may want to know."""
@@ -252,15 +254,15 @@ class _Server(ScriptedRay):
         with self._lock:
             return [
                 SubmittedJob(
-                    submission_id=submission_id,
+                    submission_id=job.fields["submission_id"],
                     status=job.status,
                     entrypoint=job.request["entrypoint"],
                     runtime_env=job.request.get("runtime_env") or {},
                     metadata=job.request.get("metadata") or {},
                     request=job.request,
-                    stop_requested=submission_id in self._stop_requested,
+                    stop_requested=job.fields["submission_id"] in self._stop_requested,
                 )
-                for submission_id, job in self.jobs.items()
+                for job in self._accepted
             ]
 
 

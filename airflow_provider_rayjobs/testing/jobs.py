@@ -254,6 +254,7 @@ class ScriptedJobs:
             return False
         if self.stop_takes is not None:
             job.reads.clear()
+            job.end = {}  # of the status that does not come any more
             job.timeline = [(time.time() + self.stop_takes, "STOPPED")]
         return True
 

@@ -81,6 +81,23 @@ def test_a_job_runs_until_it_is_stopped(hook: RayJobHook, head: ScriptedRayHead)
     assert [one.stop_requested for one in head.submitted] == [True]
 
 
+def test_a_job_that_would_fail_is_only_stopped(hook: RayJobHook, head: ScriptedRayHead) -> None:
+    head.next_job(status="FAILED", runs=3600.0, exit_code=3)
+    job = hook.submit_job(entrypoint="true")
+    hook.stop_job(job)
+    status_after(hook, job, until="STOPPED")
+    details = hook.get_job_info(job)
+    assert (details.message, details.driver_exit_code) == ("Job was intentionally stopped.", None)
+
+
+def test_a_deleted_job_was_submitted_all_the_same(hook: RayJobHook, head: ScriptedRayHead) -> None:
+    for _ in range(2):
+        job = hook.submit_job(entrypoint="true", submission_id="again")
+        status_after(hook, job, until="SUCCEEDED")
+        hook.delete_job(job)
+    assert [one.submission_id for one in head.submitted] == ["again", "again"]
+
+
 def test_a_lost_answer_makes_no_second_job(hook: RayJobHook, head: ScriptedRayHead) -> None:
     head.lose_answer()
     job = hook.submit_job(entrypoint="true")
