@@ -260,10 +260,10 @@ class RayJobSensor(_RaySensor):
             raise ValueError(f"target_statuses: {wrong[0]!r} must be one of {', '.join(sorted(STATUSES))}")
 
     def _make_condition(self, context: Context) -> JobReaches:
-        from airflow_provider_rayjobs.client.ids import names_no_job
+        from airflow_provider_rayjobs.client.ids import is_not_given
         from airflow_provider_rayjobs.following.conditions import JobReaches
 
-        if names_no_job(self.submission_id):
+        if is_not_given(self.submission_id):
             raise AirflowFailException(f"submission_id is {self.submission_id!r}: it must be the id of a Ray job")
         return JobReaches(self.submission_id, self.target_statuses)
 

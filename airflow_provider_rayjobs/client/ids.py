@@ -20,11 +20,6 @@ SUBMISSION_ID_PATTERN = re.compile(r"[A-Za-z0-9_.-]+")
 LONGEST_SUBMISSION_ID = 240
 
 
-def names_no_job(submission_id: object) -> bool:
-    """Whether an id is missing: None, an empty string, or ``"None"``, which templates make of None."""
-    return is_not_given(submission_id)
-
-
 def is_not_given(value: object) -> bool:
     """Whether an argument is missing: None, an empty string, or ``"None"``, which templates make of None."""
     return value is None or (isinstance(value, str) and value.strip() in ("", "None"))

@@ -38,6 +38,11 @@ NEEDED_ON_WORKERS = {"s3": "apache-airflow-providers-amazon[s3fs]", "gs": "apach
 _LONGEST_REASON = 300
 
 
+def reason(error: Exception) -> str:
+    """Return a library's error for a message, without logins."""
+    return one_line(without_logins(f"{type(error).__name__}: {error}"), _LONGEST_REASON)
+
+
 def lacks_package(error: Exception) -> bool:
     """Whether an error says that a package for the URL's scheme is not installed."""
     return isinstance(error, ImportError) or "No filesystem registered" in str(error)
@@ -108,9 +113,8 @@ class PackageFolder:
         except RayJobsError:  # ours, or that of a kill meanwhile
             raise
         except Exception as e:  # noqa: BLE001 - of any library for storage
-            reason = one_line(without_logins(f"{type(e).__name__}: {e}"), _LONGEST_REASON)
             # Not "from e": a library's own message may have a URL with a password.
-            raise RayPackageError(f"{self._field} can't be {done} ({reason}); {self._remedy(e)}") from None
+            raise RayPackageError(f"{self._field} can't be {done} ({reason(e)}); {self._remedy(e)}") from None
 
     def _remedy(self, error: Exception) -> str:
         if self._scheme == "file":

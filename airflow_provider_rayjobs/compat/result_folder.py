@@ -7,9 +7,6 @@ import stat
 from typing import Any
 
 from airflow_provider_rayjobs.compat.package_folder import NEEDED_ON_WORKERS, lacks_package
-from airflow_provider_rayjobs.text.safe_text import one_line, without_logins
-
-_LONGEST_REASON = 300
 
 
 def check_installed(url: str) -> None:
@@ -44,11 +41,6 @@ def read(url: str, most: int) -> bytes:
     :raises IsADirectoryError: if it is not a regular file.
     """
     return _read_mounted(url, most) if url.startswith("file://") else _stored(url, most)
-
-
-def reason(error: Exception) -> str:
-    """Return a library's error for a message, without logins."""
-    return one_line(without_logins(f"{type(error).__name__}: {error}"), _LONGEST_REASON)
 
 
 def remedy(url: str, error: Exception) -> str:

@@ -218,6 +218,7 @@ class ReadsResult(Operator):
                 f"{name}: its result was stored in the task's result_path, which is no longer set; set it again"
             )
         from airflow_provider_rayjobs.compat import result_folder
+        from airflow_provider_rayjobs.compat.package_folder import reason
 
         check_stored_size(record, name)
         url = stored_at(self._result_folder, event.submission_id, record)
@@ -234,7 +235,7 @@ class ReadsResult(Operator):
             # Not a RayJobResultError: a retry reads the value again, and needs no new job. Not "from e": a library's
             # own message may have a URL with a password.
             raise RayJobError(
-                f"{name}: its result at {url} can't be read ({result_folder.reason(e)}); "
+                f"{name}: its result at {url} can't be read ({reason(e)}); "
                 f"{result_folder.remedy(url, e)}, then clear the task",
                 submission_id=event.submission_id,
             ) from None

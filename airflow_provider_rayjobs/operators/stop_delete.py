@@ -68,10 +68,10 @@ class _JobOperator(RendersTexts, BaseOperator):
         :raises AirflowFailException: if the submission id is invalid.
         :raises RayKubernetesRefusedError: if the cluster is not known.
         """
-        from airflow_provider_rayjobs.client.ids import check_submission_id, names_no_job
+        from airflow_provider_rayjobs.client.ids import check_submission_id, is_not_given
         from airflow_provider_rayjobs.hooks import RayJobHook
 
-        if names_no_job(self.submission_id):
+        if is_not_given(self.submission_id):
             raise AirflowSkipException(f"There is no Ray job to {self._verb}: submission_id is {self.submission_id!r}")
         try:
             check_submission_id(self.submission_id)

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_provider_rayjobs import metadata as keys
 from airflow_provider_rayjobs.client.checks import CHECKS, check_duration
-from airflow_provider_rayjobs.client.ids import check_submission_id, is_not_given, names_no_job
+from airflow_provider_rayjobs.client.ids import check_submission_id, is_not_given
 from airflow_provider_rayjobs.client.plain_values import check_env_vars
 
 #: The fields that are single numbers.
@@ -111,7 +111,7 @@ class JobArguments:
         _check_result_path(self.result_path)
         values = {name: _as_rendered(name, value) for name, value in self._of_the_job().items()}
         values["metadata"] = values["metadata"] or {}
-        if names_no_job(values["submission_id"]):
+        if is_not_given(values["submission_id"]):
             values["submission_id"] = None
         if self.secret_env_vars:
             values["runtime_env"] = _with_secrets(values["runtime_env"] or {}, self.secret_env_vars)
@@ -143,7 +143,7 @@ def checked(values: Mapping[str, Any]) -> dict[str, Any]:
 def check_known_id(submission_id: Any) -> None:
     """Check the id of a job that must have one, if it is known when the DAG is parsed."""
     if _is_known(submission_id):
-        if names_no_job(submission_id):
+        if is_not_given(submission_id):
             raise ValueError(f"submission_id is {submission_id!r}: it must be the id of a Ray job")
         check_submission_id(submission_id)
 

@@ -57,4 +57,4 @@ def test_random_ids_are_ids_of_rays_form_and_differ() -> None:
     ],
 )
 def test_what_a_template_makes_of_nothing_names_no_job(value: object, missing: bool) -> None:
-    assert ids_module.names_no_job(value) is missing
+    assert ids_module.is_not_given(value) is missing
