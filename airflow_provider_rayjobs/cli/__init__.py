@@ -197,7 +197,7 @@ _PRUNE = (
     ARG_CONN_ID,
     Arg(
         ("--older-than",),
-        help="Only jobs that ended at least so long ago: 90m, 12h, 7d\n(default: 7d; at least 1h)",
+        help="Only jobs that ended at least this long ago: 90m, 12h, 7d\n(default: 7d; at least 1h)",
         type=_span,
         default=7 * 86400.0,
         metavar="TIME",

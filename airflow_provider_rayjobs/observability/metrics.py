@@ -136,32 +136,40 @@ RAYS_CAUSES = (
 )
 
 #: The cause for each class of errors; the first one that fits counts.
-_CAUSE_OF_CLASS: tuple[tuple[type[BaseException], str, str], ...] = (
-    (errors.RayJobTimeoutError, "timeout", "the job was stopped for a limit of its task"),
-    (AirflowTaskTimeout, "timeout", "the job was stopped for a limit of its task"),
-    (errors.RayJobLostError, "lost", "the cluster forgot the job"),
-    (errors.RayJobStoppedError, "stopped", "the job was stopped: by somebody else, or because a user ended its task"),
-    (errors.RayJobInterruptedError, "interrupted", "the task's process was asked to end, for instance by its worker"),
-    (errors.RayJobResultError, "result", "the job succeeded, but its result is missing or damaged"),
-    (errors.RayKubernetesError, "cluster", "the cluster for the job did not come up, or Kubernetes refused it"),
-    (errors.RayClusterUnreachableError, "unreachable", "no usable answer from the cluster"),
-    (errors.RayPackageError, "package", "local files could not be packed or sent"),
-    (errors.RayAPIError, "refused", "the cluster answered with an error, or a check found a wrong value"),
-    (errors.RayConnectionConfigError, "refused", "the cluster answered with an error, or a check found a wrong value"),
-    (AirflowFailException, "refused", "the cluster answered with an error, or a check found a wrong value"),
+_CAUSE_OF_CLASS: tuple[tuple[type[BaseException], str], ...] = (
+    (errors.RayJobTimeoutError, "timeout"),
+    (AirflowTaskTimeout, "timeout"),
+    (errors.RayJobLostError, "lost"),
+    (errors.RayJobStoppedError, "stopped"),
+    (errors.RayJobInterruptedError, "interrupted"),
+    (errors.RayJobResultError, "result"),
+    (errors.RayKubernetesError, "cluster"),
+    (errors.RayClusterUnreachableError, "unreachable"),
+    (errors.RayPackageError, "package"),
+    (errors.RayAPIError, "refused"),
+    (errors.RayConnectionConfigError, "refused"),
+    (AirflowFailException, "refused"),
 )
 
 #: The same for Airflow's own errors, by name: their module differs between its versions.
 _CAUSE_OF_NAME = {
-    "AirflowTaskTerminated": ("interrupted", "the task's process was asked to end, for instance by its worker"),
-    "TaskDeferralTimeout": ("timeout", "the job was stopped for a limit of its task"),
-    "TaskDeferralError": ("trigger", "the trigger crashed; a retry goes on with the job"),
+    "AirflowTaskTerminated": "interrupted",
+    "TaskDeferralTimeout": "timeout",
+    "TaskDeferralError": "trigger",
 }
 
 #: What the provider calls a cause, and what each means.
-OWN_CAUSES: dict[str, str] = {
-    **{cause: meaning for _, cause, meaning in _CAUSE_OF_CLASS},
-    **dict(_CAUSE_OF_NAME.values()),
+OWN_CAUSES = {
+    "timeout": "the job was stopped for a limit of its task",
+    "lost": "the cluster forgot the job",
+    "stopped": "the job was stopped: by somebody else, or because a user ended its task",
+    "interrupted": "the task's process was asked to end, for instance by its worker",
+    "result": "the job succeeded, but its result is missing or damaged",
+    "cluster": "the cluster for the job did not come up, or Kubernetes refused it",
+    "unreachable": "no usable answer from the cluster",
+    "package": "local files could not be packed or sent",
+    "refused": "the cluster answered with an error, or a check found a wrong value",
+    "trigger": "the trigger crashed; a retry goes on with the job",
     "unknown": "the job FAILED, and Ray gives no cause",
     "other": "any other error, or a word of Ray that this version does not know",
 }
@@ -175,8 +183,8 @@ def cause_of(error: BaseException) -> str:
     if isinstance(error, errors.RayJobFailedError):
         return cause_in_ray(error.cause)
     if named := _CAUSE_OF_NAME.get(type(error).__name__):
-        return named[0]
-    return next((cause for kind, cause, _ in _CAUSE_OF_CLASS if isinstance(error, kind)), "other")
+        return named
+    return next((cause for kind, cause in _CAUSE_OF_CLASS if isinstance(error, kind)), "other")
 
 
 def cause_in_ray(word: str) -> str:

@@ -203,18 +203,23 @@ class JobEnds:
     def _take(
         self, cluster: ClusterConnection, own: str, data: Mapping[str, Any]
     ) -> tuple[EndedJob, Callable[[], dict[str, Any]]] | None:
-        """Return a job that is to be told, and what makes its payload; None for other entries of the list."""
-        if self._told is None and not self._has_first and (ended := ended_job(data)) is not None:
-            self._first.raise_floor(ended.end_time, time.time() * 1000)
-        job = self._choice.wants(data, own)
-        if job is None or (self._told is not None and not self._wants(self._told, job)):
-            return None
-        if self._told is None and self._has_first:
-            return None
+        """Return a job whose end is to be told, and a function that makes its payload; None for all other entries."""
         if self._told is None:
-            self._first.add(mark_of(job), job.end_time, time.time() * 1000)
+            if not self._has_first:
+                self._take_first(own, data)
+            return None
+        job = self._choice.wants(data, own)
+        if job is None or not self._wants(self._told, job):
             return None
         return job, lambda: {**self._choice.payload(job, data, cluster), "ray_conn_id": self._ray_conn_id}
+
+    def _take_first(self, own: str, data: Mapping[str, Any]) -> None:
+        """Note an entry of the first list: what has ended before is not told."""
+        now = time.time() * 1000
+        if (ended := ended_job(data)) is not None:
+            self._first.raise_floor(ended.end_time, now)
+        if (job := self._choice.wants(data, own)) is not None:
+            self._first.add(mark_of(job), job.end_time, now)
 
     def _note(self, job: EndedJob) -> None:
         """Note that an end was told."""
@@ -292,7 +297,7 @@ class JobEnds:
     def _lost(self, error: RayJobsError, cluster: ClusterConnection) -> None:
         if self._has_contact:
             self._has_contact = False
-            # An answer that is no list may quote any job.
+            # The error of an answer that is not a list may quote any job.
             why = type(error).__name__ if isinstance(error, RayProtocolError) else str(error)
             text = masking.public_for(None, cluster)(why)
             self._log.warning("The jobs of %s can't be listed; retrying: %s", cluster.address, text)

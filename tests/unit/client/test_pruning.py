@@ -30,7 +30,7 @@ NOW = 1_700_000_000
 
 
 def entry(name: str, hours: float, status: str = "SUCCEEDED", deployment: str | None = "ours") -> dict[str, Any]:
-    """Return an entry of a list: a job that ended so many hours ago."""
+    """Return an entry of a list: a job that ended a number of hours ago."""
     ended = status not in ("RUNNING", "PENDING")
     metadata = {} if deployment is None else {"airflow_deployment": deployment}
     times = {"start_time": 1, "end_time": int((NOW - hours * HOUR) * 1000) if ended else None}

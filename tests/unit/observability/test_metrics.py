@@ -116,7 +116,7 @@ def test_the_cause_of_an_error(error: BaseException, cause: str) -> None:
 
 
 def test_every_error_of_a_job_or_a_cluster_has_a_cause_of_its_own() -> None:
-    known = tuple(kind for kind, _, _ in metrics._CAUSE_OF_CLASS)
+    known = tuple(kind for kind, _ in metrics._CAUSE_OF_CLASS)
     kinds = {*errors.RayJobError.__subclasses__(), *errors.RayJobsError.__subclasses__()}
     for kind in kinds - {errors.RayServeDeployError}:  # not of a job
         assert issubclass(kind, known) or kind in (errors.RayJobError, errors.RayJobFailedError), kind
